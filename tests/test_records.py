@@ -1,0 +1,66 @@
+"""Records read like objects, dicts and tables."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from labkit.errors import LabkitError, UnknownKeyError
+from labkit.records import Record
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Sample(Record):
+    name: str
+    size_bytes: int
+    elapsed_s: float
+    tokens_per_second: float
+    parts: tuple[int, ...] = (1, 2)
+    path: Path = Path("a.gguf")
+
+
+SAMPLE = Sample("demo\x1b[31m", 3 * 1024**2, 0.25, 104.9)
+
+
+def test_record_reads_as_object_and_mapping() -> None:
+    """The same value is reached by attribute, key and unpacking."""
+    assert SAMPLE.size_bytes == SAMPLE["size_bytes"] == dict(SAMPLE)["size_bytes"] == {**SAMPLE}["size_bytes"]
+    assert len(SAMPLE) == 6
+    assert "name" in SAMPLE
+    assert "nothing" not in SAMPLE
+
+
+def test_wrong_key_names_the_keys_that_exist() -> None:
+    """A typing mistake is answered with the likely key and all keys, as a KeyError and a LabkitError."""
+    with pytest.raises(UnknownKeyError, match=r"did you mean 'size_bytes'.*elapsed_s") as caught:
+        SAMPLE["size_byte"]
+    assert isinstance(caught.value, KeyError)
+    assert isinstance(caught.value, LabkitError)
+
+
+def test_record_is_frozen_and_compares_by_value() -> None:
+    """Nobody can change a result; two equal ones are equal."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAMPLE.name = "other"  # type: ignore[misc]
+    assert SAMPLE.replace() == SAMPLE
+    assert SAMPLE.replace(name="other") != SAMPLE
+
+
+def test_repr_writes_units_and_escapes_control_characters() -> None:
+    """The printed form carries units, and a hostile name cannot colour the terminal."""
+    text = repr(SAMPLE)
+    assert "3.0 MiB" in text
+    assert "250 ms" in text
+    assert "105 tokens/s" in text
+    assert "\x1b" not in text
+
+
+def test_html_escapes_markup() -> None:
+    """A name with markup is shown as text in a notebook."""
+    assert "<script>" not in SAMPLE.replace(name="<script>")._repr_html_()
+
+
+def test_to_dict_is_json_ready() -> None:
+    """The plain form goes through json.dumps as it is."""
+    assert json.loads(json.dumps(SAMPLE.to_dict()))["parts"] == [1, 2]
