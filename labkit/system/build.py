@@ -1,0 +1,234 @@
+"""What the installed llama.cpp was built with: CPU features, backends, devices, and which weights it repacks."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from labkit.errors import LabkitError
+from labkit.records import Record
+
+__all__ = ["Device", "EngineBuild", "engine_build", "is_repacked", "parse_system_info", "repacked_types"]
+
+# enum ggml_backend_dev_type (ggml/include/ggml-backend.h)
+_DEVICE_KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")
+
+# Tensor type -> the ways it is repacked: (CPU features needed, number that the rows must be a multiple of).
+# The first group is ggml_repack_get_optimal_repack_type (ggml/src/ggml-cpu/repack.cpp), in its order of types.
+# ARM with SVE of 256 bits takes 8 rows of Q4_0 where they divide; it also has NEON, so 4 rows are enough there too.
+_NEON_I8MM = frozenset({"NEON", "MATMUL_INT8"})
+_NEON_DOT = frozenset({"NEON", "DOTPROD"})
+_AVX2 = frozenset({"AVX2"})
+_RVV = frozenset({"RISCV_V", "RVV_VLEN=32"})  # 256-bit vectors, in bytes
+_REPACK: dict[str, tuple[tuple[frozenset[str], int], ...]] = {
+    "Q4_0": ((_AVX2, 8), (_NEON_I8MM, 4), (_NEON_DOT, 4), (frozenset({"VXE"}), 4), (_RVV, 16)),
+    "Q4_K": ((_AVX2, 8), (_NEON_I8MM, 8), (_NEON_DOT, 8), (_RVV, 16)),
+    "Q2_K": ((frozenset({"AVX512"}), 8), (_RVV, 16)),
+    "Q5_K": ((_NEON_I8MM, 8), (_NEON_DOT, 8)),
+    "Q6_K": ((_NEON_I8MM, 8), (_NEON_DOT, 8)),
+    "IQ4_NL": ((_AVX2, 8), (_NEON_DOT, 4), (_RVV, 16)),
+    "MXFP4": ((_AVX2, 8), (_NEON_DOT, 4)),
+    "Q8_0": ((_NEON_I8MM, 4), (_NEON_DOT, 4), (_RVV, 16)),
+    "Q1_0": ((_NEON_I8MM, 4), (_NEON_DOT, 4)),
+}
+# Intel's AMX has a private layout of its own and is tried first (ggml/src/ggml-cpu/amx/amx.cpp, supports_op):
+# the rows must be a multiple of 2 tiles of 16, the columns of the value here.
+_AMX_ROWS = 32
+_AMX_COLUMNS = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ4_XS": 256}
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Device(Record):
+    """One device that llama.cpp can compute on.
+
+    ``memory_total_bytes`` and ``memory_free_bytes`` are the driver's word; for the CPU that is the machine's RAM,
+    blind to a container's limit (ask `labkit.system.available_ram_bytes` for that). Both are 0 where llama.cpp
+    reports no memory of its own, as it does for BLAS.
+    """
+
+    name: str
+    kind: str
+    description: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class EngineBuild(Record):
+    """What the installed llama.cpp can do.
+
+    Attributes
+    ----------
+    version : str
+        Version of llama-cpp-python.
+    features : tuple of str
+        What the CPU backend uses ("AVX2", "NEON", "OPENMP", "REPACK", …); a value other than 1 is kept ("SVE_CNT=32").
+    backends : tuple of str
+        Names of the backends that are built in ("CPU", "RPC", "CUDA", "Metal", …).
+    has_gpu : bool
+        A GPU is here and usable. ``llama_supports_gpu_offload`` is no answer: it is true for every build with RPC.
+    has_rpc : bool
+        Layers can be put on another process or machine.
+    repacked_types : tuple of str
+        Tensor types of which the CPU backend makes a second, rearranged copy (see `is_repacked`).
+    devices : tuple of Device
+        Every device, the CPU included.
+    """
+
+    version: str
+    features: tuple[str, ...]
+    backends: tuple[str, ...]
+    has_gpu: bool
+    has_rpc: bool
+    repacked_types: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+
+def engine_build() -> EngineBuild:
+    """Ask the installed llama.cpp what it was built with. Imports llama_cpp, at about 0.1 s.
+
+    Raises
+    ------
+    LabkitError
+        When llama_cpp cannot be imported; the message carries the reason.
+    """
+    llama_cpp = _import_llama_cpp()
+    has_rpc = bool(llama_cpp.llama_supports_rpc())  # loads the backends, where they are libraries of their own
+    features = parse_system_info(llama_cpp.llama_print_system_info().decode("utf-8", "replace"))
+    devices = _list_devices()
+    return EngineBuild(
+        version=str(llama_cpp.__version__),
+        features=features,
+        backends=_list_backends(),
+        has_gpu=any(device.kind in ("GPU", "IGPU") for device in devices),
+        has_rpc=has_rpc,
+        repacked_types=repacked_types(features),
+        devices=devices,
+    )
+
+
+def parse_system_info(text: str) -> tuple[str, ...]:
+    """Read the CPU's features out of llama.cpp's system info line.
+
+    Examples
+    --------
+    >>> parse_system_info("CUDA : ARCHS = 900 | CPU : NEON = 1 | SVE_CNT = 32 | FP16_VA = 0 | ")
+    ('NEON', 'SVE_CNT=32')
+    """
+    backend, features = "", []
+    for part in text.split("|"):
+        head, colon, pair = part.partition(" : ")
+        backend, pair = (head.strip(), pair) if colon else (backend, part)
+        name, _, value = (word.strip() for word in pair.partition("="))
+        if backend == "CPU" and name and value != "0":
+            features.append(name if value in ("", "1") else f"{name}={value}")
+    return tuple(features)
+
+
+def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str]) -> bool:
+    """Say whether the CPU backend rearranges a matrix of weights into a copy of its own.
+
+    Parameters
+    ----------
+    type_name : str
+        Tensor type as GGUF names it, for example ``"Q4_K"``.
+    n_rows, n_cols : int
+        Shape: outputs (``ne[1]``) and inputs (``ne[0]``) of the multiplication.
+    features : iterable of str
+        `EngineBuild.features`.
+
+    Returns
+    -------
+    bool
+        True for a 2-d weight that a plain matrix multiplication uses, and for the experts' 3-d weights (but see Notes).
+
+    Notes
+    -----
+    Only weights of matrix multiplications are repacked. An embedding that is only looked up is not; one that is tied
+    to the output gets a repacked second copy. AMX, where there is one, leaves the experts' weights to the other rule.
+    RISC-V also needs a build with ``zvfh``, which the system info does not tell.
+
+    References
+    ----------
+    llama.cpp, ggml/src/ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type), ggml/src/ggml-cpu/amx/amx.cpp.
+
+    Examples
+    --------
+    >>> is_repacked("Q4_K", 4096, 4096, ["AVX2", "REPACK"]), is_repacked("Q6_K", 4096, 4096, ["AVX2", "REPACK"])
+    (True, False)
+    """
+    have = frozenset(features)
+    columns = _AMX_COLUMNS.get(type_name)
+    if "AMX_INT8" in have and columns and n_rows % _AMX_ROWS == 0 and n_cols % columns == 0:
+        return True
+    rules = _REPACK.get(type_name, ()) if "REPACK" in have else ()
+    return any(needed <= have and n_rows % rows == 0 for needed, rows in rules)
+
+
+def repacked_types(features: Iterable[str]) -> tuple[str, ...]:
+    """Return the tensor types that are repacked where the shape allows it.
+
+    Examples
+    --------
+    >>> repacked_types(["AVX2", "REPACK"])
+    ('Q4_0', 'Q4_K', 'IQ4_NL', 'MXFP4')
+    """
+    have = tuple(features)
+    # 256 rows and columns satisfy every rule above.
+    return tuple(name for name in dict.fromkeys((*_REPACK, *_AMX_COLUMNS)) if is_repacked(name, 256, 256, have))
+
+
+def _import_llama_cpp() -> Any:
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:  # the last two: a shared library is missing or unfit
+        reason = " ".join(str(error).split())
+        raise LabkitError(
+            f"llama_cpp cannot be imported ({reason}): install it anew with 'pip install --force-reinstall "
+            "llama-cpp-python', or from conda-forge where there is no C++ compiler"
+        ) from error
+    return llama_cpp
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """Find a ggml function: on Linux and macOS through libggml, on Windows in the library that holds it."""
+    import llama_cpp._ggml as ggml
+    from llama_cpp._ctypes_extensions import load_shared_library
+
+    try:
+        function = ggml.libggml[name]
+    except AttributeError:
+        function = load_shared_library("ggml-base", ggml.libggml_base_path)[name]
+    function.restype, function.argtypes = result, list(arguments)
+    return function
+
+
+def _list_backends() -> tuple[str, ...]:
+    get = _function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = _function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    count = _function("ggml_backend_reg_count", ctypes.c_size_t)()
+    return tuple(name(get(index)).decode("utf-8", "replace") for index in range(count))
+
+
+def _list_devices() -> tuple[Device, ...]:
+    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return tuple(_describe(get(index)) for index in range(_function("ggml_backend_dev_count", ctypes.c_size_t)()))
+
+
+def _describe(handle: int) -> Device:
+    name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    description = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle)
+    size_pointer = ctypes.POINTER(ctypes.c_size_t)
+    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_pointer, size_pointer)
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    memory(handle, ctypes.byref(free), ctypes.byref(total))
+    return Device(
+        name=name(handle).decode("utf-8", "replace"),
+        kind=_DEVICE_KINDS[kind] if 0 <= kind < len(_DEVICE_KINDS) else f"kind {kind}",
+        description=description(handle).decode("utf-8", "replace").strip(),
+        memory_total_bytes=total.value,
+        memory_free_bytes=free.value,
+    )

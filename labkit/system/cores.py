@@ -1,0 +1,112 @@
+"""Cores that this process may use: affinity and the container's CPU quota count, hyper-thread siblings once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from pathlib import Path
+
+from labkit.system.cgroups import cpu_quota, read_text
+
+__all__ = [
+    "allowed_cpus",
+    "count_physical",
+    "logical_cores_available",
+    "parse_cpu_list",
+    "performance_cores_available",
+    "physical_cores_available",
+]
+
+_ROOT = Path("/")
+
+
+def physical_cores_available(root: Path = _ROOT) -> int:
+    """Count the physical cores this process may use: affinity and the container's CPU quota count, siblings once.
+
+    A fractional quota is rounded down, to at least 1: a thread too many waits for the next period at every barrier.
+
+    Parameters
+    ----------
+    root : Path
+        Where ``proc`` and ``sys`` lie (tests pass a made-up tree).
+    """
+    return _within_quota(count_physical(allowed_cpus(), root), root)
+
+
+def performance_cores_available(root: Path = _ROOT) -> int:
+    """Count the physical cores this process may use without the slow ("efficiency") ones, where the system tells.
+
+    Every layer ends at a barrier, so one slow core holds up all the fast ones. Equals `physical_cores_available`
+    where all cores are alike or the system does not tell them apart.
+    """
+    allowed = allowed_cpus()
+    fast = allowed & parse_cpu_list(read_text(root / "sys/devices/cpu_core/cpus"))  # Intel's hybrids on Linux
+    count = count_physical(fast or allowed, root)
+    return _within_quota(min(count, _mac_performance_cores() or count), root)
+
+
+def logical_cores_available(root: Path = _ROOT) -> int:
+    """Count the logical cores (hardware threads) this process may use, within affinity and CPU quota."""
+    return _within_quota(len(allowed_cpus()), root)
+
+
+def _within_quota(cores: int, root: Path) -> int:
+    quota = cpu_quota(root)
+    told = getattr(os, "process_cpu_count", lambda: None)()  # Python 3.13: honours PYTHON_CPU_COUNT and -X cpu_count
+    return max(1, min(cores, told or cores, cores if quota is None else math.floor(quota)))
+
+
+def allowed_cpus() -> frozenset[int]:
+    """Return the logical CPUs this process may run on; all of them on macOS, which has no affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    import psutil
+
+    ask = getattr(psutil.Process(), "cpu_affinity", None)  # Windows and FreeBSD
+    allowed: list[int] = []
+    with contextlib.suppress(OSError, psutil.Error):
+        allowed = ask() if ask else []
+    return frozenset(allowed or range(os.cpu_count() or 1))
+
+
+def count_physical(cpus: frozenset[int], root: Path = _ROOT) -> int:
+    """Count the physical cores behind some logical CPUs: hyper-thread siblings count once.
+
+    Linux tells which are siblings. Elsewhere the machine's ratio of physical to logical cores is applied.
+    """
+    folder = root / "sys/devices/system/cpu"
+    cores = {read_text(folder / f"cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
+    if "" not in cores:
+        return max(1, len(cores))
+    import psutil
+
+    physical, logical = psutil.cpu_count(logical=False), psutil.cpu_count()
+    share = physical / logical if physical and logical else 1.0
+    return max(1, round(len(cpus) * share))
+
+
+def parse_cpu_list(text: str) -> frozenset[int]:
+    """Read the kernel's list format.
+
+    Examples
+    --------
+    >>> sorted(parse_cpu_list("0-2,8,10-11"))
+    [0, 1, 2, 8, 10, 11]
+    """
+    ranges = (part.strip().partition("-") for part in text.split(",") if part.strip())
+    return frozenset(cpu for low, _, high in ranges for cpu in range(int(low), int(high or low) + 1))
+
+
+def _mac_performance_cores() -> int | None:
+    if sys.platform == "darwin":
+        import ctypes
+        from ctypes.util import find_library
+
+        value, size = ctypes.c_int32(), ctypes.c_size_t(4)
+        name = b"hw.perflevel0.physicalcpu"  # Intel Macs have no such name: the call fails
+        libc = ctypes.CDLL(find_library("c"))
+        if libc.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0) == 0:
+            return value.value
+    return None

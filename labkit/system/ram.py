@@ -1,0 +1,104 @@
+"""RAM that this process may use, and how much of it the process holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from labkit.system.cgroups import memory_limits, read_text
+
+__all__ = ["available_ram_bytes", "peak_resident_bytes", "reset_peak_resident", "resident_bytes", "total_ram_bytes"]
+
+_ROOT = Path("/")
+
+
+def total_ram_bytes(root: Path = _ROOT) -> int:
+    """Return the RAM this process may ever use, in bytes: the machine's, or its container's limit if that is less."""
+    import psutil
+
+    return min(psutil.virtual_memory().total, *_with_limit(limit.limit_bytes for limit in memory_limits(root)))
+
+
+def available_ram_bytes(root: Path = _ROOT) -> int:
+    """Return the RAM this process may take now without swapping, in bytes.
+
+    The least of: what the machine has left, what each enclosing container has left (file cache counts as free), and
+    what the address-space limit (``ulimit -v``) leaves.
+    """
+    import psutil
+
+    limits = [limit.available_bytes for limit in memory_limits(root)]
+    return min(psutil.virtual_memory().available, *_with_limit([*limits, *_address_space_left()]))
+
+
+def _with_limit(limits: Iterable[int]) -> tuple[int, ...]:
+    return (*limits, sys.maxsize)
+
+
+def _address_space_left() -> tuple[int, ...]:
+    if sys.platform != "win32":
+        import resource
+
+        import psutil
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            return (max(0, soft - psutil.Process().memory_info().vms),)
+    return ()
+
+
+def resident_bytes() -> int:
+    """Return the RAM that this process holds now, in bytes. Mapped file pages count, and so do shared ones."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_resident_bytes(*, reset: bool = False) -> int:
+    """Return the most RAM that this process held at once, in bytes, since its start or the last reset.
+
+    Parameters
+    ----------
+    reset : bool
+        Start anew after reading. Only Linux can (see `reset_peak_resident`); elsewhere the peak is the process's.
+
+    References
+    ----------
+    proc_pid_status(5) (VmHWM); getrusage(2), where ru_maxrss is in KiB on Linux and in bytes on macOS.
+    """
+    peak = _high_water_bytes(Path("/proc/self/status")) or _process_peak_bytes()
+    if reset:
+        reset_peak_resident()
+    return peak
+
+
+def _high_water_bytes(status: Path) -> int | None:
+    lines = (line.split() for line in read_text(status).splitlines() if line.startswith("VmHWM:"))
+    return next((int(words[1]) * 1024 for words in lines), None)
+
+
+def _process_peak_bytes() -> int:
+    if sys.platform != "win32":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    else:
+        import psutil
+
+        peak = int(psutil.Process().memory_info().peak_wset)
+    return peak
+
+
+def reset_peak_resident() -> bool:
+    """Start the peak of `peak_resident_bytes` anew at what is held now; False where the system cannot.
+
+    References
+    ----------
+    proc_pid_clear_refs(5): writing 5 resets VmHWM.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
