@@ -1,0 +1,355 @@
+"""What this process may use of the machine is found, inside containers too; the engine's build is read right."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from labkit import system
+from labkit.errors import ArgumentError, LabkitError
+from labkit.system import build, cores, profile, ram
+from labkit.system.cgroups import MemoryLimit, cpu_quota, memory_limits
+
+V2_MOUNT = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1_MOUNTS = (
+    "33 30 0:29 {root} /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n"
+    "34 30 0:30 {root} /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
+)
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's files are Linux's")
+
+
+def plant(root: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return root
+
+
+def version_2(root: Path, group: str, files: Mapping[str, str], mounted: str = "/") -> Path:
+    own = {"proc/self/cgroup": f"0::{group}\n", "proc/self/mountinfo": V2_MOUNT.format(root=mounted)}
+    return plant(root, {**own, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
+
+
+def version_1(root: Path, group: str, files: Mapping[str, str], mounted: str = "/") -> Path:
+    lines = f"12:pids:{group}\n4:memory:{group}\n3:cpu,cpuacct:{group}\n1:name=systemd:{group}\n"
+    own = {"proc/self/cgroup": lines, "proc/self/mountinfo": V1_MOUNTS.format(root=mounted)}
+    return plant(root, {**own, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
+
+
+def siblings(*groups: str) -> dict[str, str]:
+    folder = "sys/devices/system/cpu"
+    return {
+        f"{folder}/cpu{cpu}/topology/thread_siblings_list": f"{group}\n"
+        for group in groups
+        for cpu in cores.parse_cpu_list(group)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("150000 100000", 1.5), ("max 100000", None), ("", None), ("0 0", None)]
+)
+def test_quota_reads_version_2(tmp_path: Path, text: str, expected: float | None) -> None:
+    """cpu.max is quota and period; "max" is no limit."""
+    assert cpu_quota(version_2(tmp_path, "/", {"cpu.max": text})) == expected
+
+
+def test_quota_walks_up_to_the_tightest(tmp_path: Path) -> None:
+    """A limit on any group above this process's own holds."""
+    limits = {"a.slice/cpu.max": "300000 100000", "a.slice/b.scope/cpu.max": "max 100000"}
+    assert cpu_quota(version_2(tmp_path, "/a.slice/b.scope", limits)) == 3.0
+
+
+def test_quota_reads_version_1(tmp_path: Path) -> None:
+    """cfs_quota_us over cfs_period_us, under a mount that serves two controllers."""
+    files = {"cpu,cpuacct/box/cpu.cfs_quota_us": "250000", "cpu,cpuacct/box/cpu.cfs_period_us": "100000"}
+    assert cpu_quota(version_1(tmp_path, "/box", files)) == 2.5
+
+
+def test_quota_unlimited_in_version_1_is_none(tmp_path: Path) -> None:
+    """-1 means no limit."""
+    files = {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}
+    assert cpu_quota(version_1(tmp_path, "/", files)) is None
+
+
+@pytest.mark.parametrize("version", [version_1, version_2])
+def test_quota_is_found_where_a_container_mounts_only_its_own_group(
+    tmp_path: Path, version: Callable[..., Path]
+) -> None:
+    """Without a cgroup namespace the path names the group on the host, and the mount shows that group as its top."""
+    files = {
+        "cpu.max": "200000 100000",
+        "cpu,cpuacct/cpu.cfs_quota_us": "200000",
+        "cpu,cpuacct/cpu.cfs_period_us": "100000",
+    }
+    assert cpu_quota(version(tmp_path, "/docker/abc", files, mounted="/docker/abc")) == 2.0
+
+
+@pytest.mark.parametrize("group", ["/../../other", "/outside"])
+def test_group_outside_the_mount_falls_back_to_its_top(tmp_path: Path, group: str) -> None:
+    """A path that the container cannot see is not followed out of the tree."""
+    mounted = "/" if ".." in group else "/inside"
+    assert cpu_quota(version_2(tmp_path, group, {"cpu.max": "100000 100000"}, mounted=mounted)) == 1.0
+
+
+def test_limits_are_none_without_control_groups(tmp_path: Path) -> None:
+    """macOS, Windows and an empty tree have no limit."""
+    assert cpu_quota(tmp_path) is None
+    assert memory_limits(tmp_path) == ()
+
+
+def test_memory_limit_leaves_out_the_file_cache(tmp_path: Path) -> None:
+    """A mapped model file in the cache is not memory that is gone."""
+    files = {
+        "box/memory.max": "8000",
+        "box/memory.high": "max",
+        "box/memory.current": "5000",
+        "box/memory.stat": "anon 1900\nactive_file 1000\ninactive_file 2000\n",
+        "memory.max": "max",
+    }
+    (limit,) = memory_limits(version_2(tmp_path, "/box", files))
+    assert limit == MemoryLimit(limit_bytes=8000, used_bytes=2000)
+    assert limit.available_bytes == 6000
+
+
+def test_memory_limit_reads_version_1(tmp_path: Path) -> None:
+    """The largest 63-bit page count means no limit; totals of the subtree count, not the group's own."""
+    files = {
+        "memory/box/memory.limit_in_bytes": "9000",
+        "memory/box/memory.usage_in_bytes": "4000",
+        "memory/box/memory.stat": "active_file 1\ninactive_file 1\ntotal_active_file 500\ntotal_inactive_file 500\n",
+        "memory/memory.limit_in_bytes": "9223372036854771712",
+    }
+    assert memory_limits(version_1(tmp_path, "/box", files)) == (MemoryLimit(9000, 3000),)
+
+
+def test_memory_high_counts_as_a_limit(tmp_path: Path) -> None:
+    """Above memory.high the kernel throttles the process to a crawl: that is no memory to use."""
+    files = {"box/memory.max": "8000", "box/memory.high": "6000", "box/memory.current": "0"}
+    assert memory_limits(version_2(tmp_path, "/box", files))[0].limit_bytes == 6000
+
+
+def test_ram_is_the_least_of_machine_and_container(tmp_path: Path) -> None:
+    """The container's limit wins where it is tighter."""
+    files = {"box/memory.max": str(300 * 2**20), "box/memory.current": str(100 * 2**20)}
+    root = version_2(tmp_path, "/box", files)
+    assert ram.total_ram_bytes(root) == 300 * 2**20
+    assert ram.available_ram_bytes(root) == 200 * 2**20
+    assert ram.available_ram_bytes() <= ram.total_ram_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no ulimit on Windows")
+def test_ram_honours_the_address_space_limit() -> None:
+    """After `ulimit -v` no more than the rest of the address space is free."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, -1))\n"
+        "from labkit.system import available_ram_bytes; print(available_ram_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert 0 < int(done.stdout) < 2**30
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, cpus: str) -> None:
+    monkeypatch.setattr(cores, "allowed_cpus", lambda: cores.parse_cpu_list(cpus))
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [("0-7", 4), ("0-3", 4), ("0,4", 1), ("0,1,4", 2), ("2", 1)],
+)
+def test_physical_cores_count_siblings_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, expected: int
+) -> None:
+    """Of four cores with two threads each, those that affinity leaves are counted."""
+    allow(monkeypatch, allowed)
+    root = plant(tmp_path, siblings("0,4", "1,5", "2,6", "3,7"))
+    assert system.physical_cores_available(root) == expected
+    assert system.logical_cores_available(root) == len(cores.parse_cpu_list(allowed))
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("400000", 4), ("350000", 3), ("100000", 1), ("20000", 1), ("max", 8)])
+def test_physical_cores_honour_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
+) -> None:
+    """A container's quota of CPU time counts, rounded down, but at least one."""
+    allow(monkeypatch, "0-7")
+    root = version_2(tmp_path, "/", {"cpu.max": f"{quota} 100000"})
+    plant(root, siblings(*"01234567"))
+    assert system.physical_cores_available(root) == expected
+
+
+def test_performance_cores_leave_out_efficiency_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a hybrid of two fast cores with two threads and four slow ones, two are fast and six are physical."""
+    allow(monkeypatch, "0-7")
+    root = plant(tmp_path, {**siblings("0-1", "2-3", *"4567"), "sys/devices/cpu_core/cpus": "0-3\n"})
+    assert system.physical_cores_available(root) == 6
+    assert system.performance_cores_available(root) == 2
+
+
+def test_physical_cores_without_topology_use_the_machines_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system does not say which threads share a core, psutil's ratio is applied to those allowed."""
+    allow(monkeypatch, "0-7")
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 16 if logical else 8)
+    assert system.physical_cores_available(tmp_path) == 4
+
+
+@linux_only
+def test_physical_cores_follow_affinity_of_a_real_process() -> None:
+    """A process bound to one CPU counts one core."""
+    first = min(os.sched_getaffinity(0))
+    code = (
+        f"import os; os.sched_setaffinity(0, {{{first}}})\n"
+        "from labkit.system import *; print(physical_cores_available(), logical_cores_available())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["1", "1"]
+
+
+@linux_only
+def test_peak_is_reset_and_seen() -> None:
+    """After a reset the peak starts from what is held now and sees an allocation that is already gone."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        before, low, high = pool.apply(measure_peaks)
+    assert before >= low
+    assert high - low >= 60 * 2**20
+
+
+def measure_peaks() -> tuple[int, int, int]:
+    bytearray(64 * 2**20)
+    before = system.peak_resident_bytes(reset=True)
+    low = system.peak_resident_bytes()
+    bytearray(64 * 2**20)
+    return before, low, system.peak_resident_bytes()
+
+
+def test_peak_works_without_the_kernels_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no VmHWM, getrusage or Windows tells the process's peak."""
+    monkeypatch.setattr(ram, "_high_water_bytes", lambda status: None)
+    assert system.peak_resident_bytes() >= system.resident_bytes() // 2 > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CPU : SSE3 = 1 | AVX2 = 1 | F16C = 0 | REPACK = 1 | ", ("SSE3", "AVX2", "REPACK")),
+        (
+            "MTL : EMBED_LIBRARY = 1 | CPU : NEON = 1 | SVE_CNT = 32 | ACCELERATE = 1 | ",
+            ("NEON", "SVE_CNT=32", "ACCELERATE"),
+        ),
+        ("CPU : NEON = 1 | CUDA : ARCHS = 900 | USE_GRAPHS = 1 | ", ("NEON",)),
+        ("", ()),
+    ],
+)
+def test_system_info_yields_the_cpus_features(text: str, expected: tuple[str, ...]) -> None:
+    """Only the CPU's features that are on are kept; another backend's are not mistaken for them."""
+    assert build.parse_system_info(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ("AVX2 REPACK", "Q4_0 Q4_K IQ4_NL MXFP4"),
+        ("AVX2 AVX512 REPACK", "Q4_0 Q4_K Q2_K IQ4_NL MXFP4"),
+        ("AVX2 AVX512", ""),
+        ("NEON DOTPROD REPACK", "Q4_0 Q4_K Q5_K Q6_K IQ4_NL MXFP4 Q8_0 Q1_0"),
+        ("NEON MATMUL_INT8 REPACK", "Q4_0 Q4_K Q5_K Q6_K Q8_0 Q1_0"),
+        ("NEON REPACK", ""),
+        ("SSE3 REPACK", ""),
+        ("AVX2 AVX512 AMX_INT8 REPACK", "Q4_0 Q4_K Q2_K Q5_K Q6_K IQ4_NL MXFP4 Q8_0 Q4_1 IQ4_XS"),
+    ],
+)
+def test_repacked_types_follow_the_cpu(features: str, expected: str) -> None:
+    """Each kind of CPU repacks the types that llama.cpp's table names for it."""
+    assert build.repacked_types(features.split()) == tuple(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("type_name", "rows", "columns", "features", "expected"),
+    [
+        ("Q4_0", 12, 64, "AVX2 REPACK", False),
+        ("Q4_0", 16, 64, "AVX2 REPACK", True),
+        ("Q4_0", 12, 64, "NEON DOTPROD REPACK", True),
+        ("Q4_K", 12, 256, "NEON DOTPROD REPACK", False),
+        ("F16", 16, 64, "AVX2 REPACK", False),
+        ("Q4_1", 64, 576, "AMX_INT8", True),
+        ("Q4_1", 48, 576, "AMX_INT8", False),
+        ("no such type", 64, 64, "AVX2 REPACK", False),
+    ],
+)
+def test_repacking_depends_on_the_shape(type_name: str, rows: int, columns: int, features: str, expected: bool) -> None:
+    """Rows that do not divide into the interleaved groups stay as they are."""
+    assert build.is_repacked(type_name, rows, columns, features.split()) is expected
+
+
+def test_engine_build_tells_what_is_installed() -> None:
+    """The installed llama.cpp names its CPU backend and device; RPC alone does not count as a GPU."""
+    info = system.engine_build()
+    assert re.match(r"\d+\.\d+", info.version)
+    assert "CPU" in info.backends
+    assert [device.kind for device in info.devices].count("CPU") == 1
+    assert info.has_gpu == any(device.kind in ("GPU", "IGPU") for device in info.devices)
+    assert info.repacked_types == build.repacked_types(info.features)
+    json.dumps(info.to_dict())
+
+
+def test_engine_build_says_why_llama_cpp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation is one line with the reason and the remedy."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(LabkitError, match=r"llama_cpp cannot be imported.*pip install") as caught:
+        system.engine_build()
+    assert "\n" not in str(caught.value)
+
+
+def test_profile_skips_the_bandwidth_when_told() -> None:
+    """bandwidth=False measures nothing and says so by None; the rest is there and JSON-ready."""
+    found = system.measure_system(bandwidth=False)
+    assert (found.read_bytes_per_second, found.bandwidth_threads, found.bandwidth_method) == (None, None, None)
+    assert 1 <= found.physical_cores <= found.logical_cores
+    assert 0 < found.ram_available_bytes <= found.ram_total_bytes
+    assert found.cpu
+    json.dumps(found.to_dict())
+
+
+def test_profile_measures_the_bandwidth() -> None:
+    """A short measurement gives a rate that real memory has, and says how it was taken."""
+    found = system.measure_system(seconds=0.1)
+    assert 1e8 < found.read_bytes_per_second < 1e13
+    assert f"{found.bandwidth_threads} threads" in found.bandwidth_method
+
+
+def test_bandwidth_reads_every_byte_of_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is all bytes over the best pass, not over one thread's part."""
+    clock = itertools.count(0.0, 0.5)
+    monkeypatch.setattr("labkit.system.bandwidth._read_once", lambda readers: 2.0 if len(readers) == 2 else 0.0)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    assert system.measure_read_bandwidth(2, size_bytes=4096, seconds=1.0) == 2048.0
+
+
+@pytest.mark.parametrize("wrong", [{"n_threads": 0}, {"n_threads": 4, "size_bytes": 8}, {"seconds": 0}])
+def test_bandwidth_rejects_numbers_that_measure_nothing(wrong: dict[str, int]) -> None:
+    """No threads, no bytes or no time is an error, not a division by zero."""
+    with pytest.raises(ArgumentError, match="positive"):
+        system.measure_read_bandwidth(**wrong)
+
+
+def test_importing_system_is_cheap() -> None:
+    """Neither llama_cpp nor NumPy nor psutil is imported before it is needed."""
+    code = "import sys, labkit.system; print({'llama_cpp', 'numpy', 'psutil'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
+
+
+def test_cpu_name_is_never_empty() -> None:
+    """Where ggml knows no name, the standard library's is taken."""
+    nameless = system.engine_build().replace(devices=())
+    assert profile._cpu_name(nameless)
