@@ -1,0 +1,35 @@
+from .engine import GenerationReport as GenerationReport
+from .engine import Model as Model
+from .engine import ModelSettings as ModelSettings
+from .engine import TextChunk as TextChunk
+from .engine import count_chat_tokens as count_chat_tokens
+from .engine import count_tokens as count_tokens
+from .engine import generate_chat as generate_chat
+from .engine import generate_text as generate_text
+from .engine import load_model as load_model
+from .engine import stream_chat as stream_chat
+from .engine import stream_text as stream_text
+from .errors import ArgumentError as ArgumentError
+from .errors import ArgumentTypeError as ArgumentTypeError
+from .errors import ContextOverflowError as ContextOverflowError
+from .errors import DownloadError as DownloadError
+from .errors import GenerationError as GenerationError
+from .errors import GGUFError as GGUFError
+from .errors import GradingError as GradingError
+from .errors import LabkitError as LabkitError
+from .errors import LabkitWarning as LabkitWarning
+from .errors import ModelClosedError as ModelClosedError
+from .errors import ModelLoadError as ModelLoadError
+from .errors import ModelNotFoundError as ModelNotFoundError
+from .models import ModelEntry as ModelEntry
+from .models import bundled_model_path as bundled_model_path
+from .models import course_model as course_model
+from .models import fetch_model as fetch_model
+from .models import list_models as list_models
+from .records import Record as Record
+from .system import EngineBuild as EngineBuild
+from .system import SystemProfile as SystemProfile
+from .system import engine_build as engine_build
+from .system import measure_system as measure_system
+
+__version__: str

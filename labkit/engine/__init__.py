@@ -1,0 +1,49 @@
+"""Load a model, generate text and count tokens: the rooms that call llama.cpp to compute.
+
+::
+
+    bindings   what llama_cpp.Llama gives no way to set: the log, the abort flag
+    worker     one thread a model; every native call is a message to it
+    arguments  what a caller may pass, checked
+    grammar    GBNF and JSON schemas, checked before the engine sees them
+    options    load_model's keyword arguments, checked
+    settings   what load_model chooses, and why
+    template   chat templates, rendered within limits
+    prompts    text and messages -> tokens; a user's text never becomes a control token
+    text       tokens' bytes -> text; whole characters, stop sequences
+    sampler    the native sampler chain
+    generate   the loop, generate_*, stream_*, count_*
+    model      Model
+    loading    load_model
+"""
+
+from __future__ import annotations
+
+from labkit.engine.generate import (
+    TextStream,
+    count_chat_tokens,
+    count_tokens,
+    generate_chat,
+    generate_text,
+    stream_chat,
+    stream_text,
+)
+from labkit.engine.loading import load_model
+from labkit.engine.model import Model
+from labkit.engine.results import GenerationReport, TextChunk
+from labkit.engine.settings import ModelSettings
+
+__all__ = [
+    "GenerationReport",
+    "Model",
+    "ModelSettings",
+    "TextChunk",
+    "TextStream",
+    "count_chat_tokens",
+    "count_tokens",
+    "generate_chat",
+    "generate_text",
+    "load_model",
+    "stream_chat",
+    "stream_text",
+]

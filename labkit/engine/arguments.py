@@ -1,0 +1,139 @@
+"""What a caller may pass, checked before the engine sees it: some of it would end the process there."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labkit.engine.grammar import check_grammar, grammar_of_schema
+from labkit.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["SamplingSettings", "check_int", "check_max_tokens", "check_number", "check_sampling", "check_text"]
+
+MAX_SEED = 2**32 - 2  # the next one means "choose a seed at random" to llama.cpp
+# Below this a temperature only overflows float32; its limit is the greedy choice.
+COLDEST = 1e-4
+
+
+def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
+    """Return an integer in ``low … high``; a bool is none, an integral NumPy scalar is one."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ArgumentTypeError(f"{name} must be an integer, not {_short(value)}{hint}")
+    number = int(value.__index__())
+    if not low <= number <= high:
+        raise ArgumentError(f"{name}={number:,} is out of range: it must be {low:,} to {high:,}{hint}")
+    return number
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, hint: str = "") -> float:
+    """Return a finite number in ``low … high`` as a float."""
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise ArgumentTypeError(f"{name} must be a number, not {_short(value)}{hint}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentTypeError(f"{name} must be a number, not {_short(value)}{hint}") from error
+    if not math.isfinite(number) or not low <= number <= high:
+        raise ArgumentError(f"{name}={number:g} is out of range: it must be {low:g} to {high:g}{hint}")
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False; nothing else counts as either."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+        raise ArgumentTypeError(f"{name} must be True or False, not {_short(value)}")
+    return bool(value)
+
+
+def check_text(name: str, value: Any) -> bytes:
+    """Return a text as UTF-8."""
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"{name} must be text (str), not {_short(value)}")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"{name} holds half of a surrogate pair at position {error.start}, which is no character: "
+            "decode it with errors='replace'"
+        ) from error
+
+
+def check_max_tokens(value: Any) -> int | None:
+    """Return the number of tokens asked for; None is "until it ends or the context is full"."""
+    if value is None:
+        return None
+    return check_int("max_tokens", value, 0, 2**31 - 1, hint="; None means until the context is full")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings:
+    """How the next token is chosen; every field has been checked."""
+
+    temperature: float = 0.7
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    grammar: str | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature < COLDEST
+
+
+def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSettings:
+    """Check what ``generate_text`` takes as ``**kwargs``.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For an unknown name, a wrong type or a value out of range, in one line.
+    """
+    known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"}
+    for name in options:
+        if name not in known:
+            raise ArgumentTypeError(f"unknown argument {name!r}: known are {', '.join(sorted(known))}")
+    given = {name: value for name, value in options.items() if value is not None}
+    return SamplingSettings(
+        temperature=check_number("temperature", temperature, 0.0, 1e6),
+        top_k=check_int("top_k", given.get("top_k", 40), 0, 2**31 - 1, hint="; 0 means all tokens"),
+        top_p=check_number("top_p", given.get("top_p", 0.95), 0.0, 1.0),
+        min_p=check_number("min_p", given.get("min_p", 0.05), 0.0, 1.0),
+        repeat_penalty=check_number("repeat_penalty", given.get("repeat_penalty", 1.0), 0.01, 100.0),
+        seed=check_int("seed", given["seed"], 0, MAX_SEED) if "seed" in given else None,
+        stop=_check_stop(given.get("stop", ())),
+        grammar=_check_grammar(given),
+    )
+
+
+def _check_stop(value: Any) -> tuple[str, ...]:
+    stops = (value,) if isinstance(value, str) else value
+    if isinstance(stops, (bytes, Mapping)) or not isinstance(stops, Sequence):
+        raise ArgumentTypeError(f"stop must be a text or a list of texts, not {_short(value)}")
+    for stop in stops:
+        check_text("stop", stop)
+        if not stop:
+            raise ArgumentError("stop holds an empty text, which would end every text before it begins: remove it")
+    return tuple(stops)
+
+
+def _check_grammar(given: Mapping[str, Any]) -> str | None:
+    if "grammar" in given and "json_schema" in given:
+        raise ArgumentError("grammar and json_schema were both given: a text can follow one of them, so pass one")
+    if "json_schema" in given:
+        return grammar_of_schema(given["json_schema"])
+    grammar = given.get("grammar")
+    if grammar is not None and hasattr(grammar, "_grammar"):  # llama_cpp.LlamaGrammar
+        grammar = grammar._grammar
+    return None if grammar is None else check_grammar(grammar)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    text = text if len(text) <= 40 else f"{text[:39]}…"
+    return f"{text} ({type(value).__name__})"

@@ -1,0 +1,364 @@
+"""The generation loop, and the functions that students call.
+
+One token costs one ``llama_decode``, one pass of the sampler chain in C and one ``llama_token_to_piece``. Nothing is
+computed twice and nothing grows with the length: the batch is reused, text is decoded incrementally, and stop
+sequences are looked for in the new text only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.engine.arguments import SamplingSettings, check_flag, check_max_tokens, check_sampling
+from labkit.engine.bindings import C
+from labkit.engine.prompts import Tokenizer, check_messages
+from labkit.engine.results import FinishReason, GenerationReport, TextChunk
+from labkit.engine.sampler import Sampler
+from labkit.engine.text import TextAssembler
+from labkit.errors import ArgumentTypeError, ContextOverflowError, GenerationError
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+    from labkit.engine.worker import Job
+
+__all__ = [
+    "TextStream",
+    "count_chat_tokens",
+    "count_tokens",
+    "generate_chat",
+    "generate_text",
+    "stream_chat",
+    "stream_text",
+]
+
+_ABORTED = 2  # what llama_decode returns when its abort callback asked for it
+_DECODE_ERRORS = {
+    1: "found no free place in its cache for the tokens",
+    -1: "was given tokens that it cannot take",
+    -2: "could not allocate the memory that the computation needs",
+    -3: "failed in the middle of the computation",
+}
+
+
+class _CancelledError(Exception):
+    """The abort flag ended a computation."""
+
+
+class Generation:
+    """One run of the loop, in the worker's thread.
+
+    Parameters
+    ----------
+    ctx, tokenizer, n_ctx, n_batch
+        The native context, its vocabulary, and its sizes in tokens.
+    prompt : list of int
+        At least one token.
+    max_tokens : int or None
+    settings : SamplingSettings
+    """
+
+    def __init__(
+        self,
+        ctx: Any,
+        tokenizer: Tokenizer,
+        n_batch: int,
+        prompt: list[int],
+        max_tokens: int,
+        settings: SamplingSettings,
+    ) -> None:
+        self.ctx, self.tokenizer, self.n_batch = ctx, tokenizer, n_batch
+        self.prompt, self.max_tokens, self.settings = prompt, max_tokens, settings
+        self.text = TextAssembler(settings.stop)
+        self.tokens: list[int] = []
+        self.n_reused = 0
+        self.seed = 0
+        self.started_s = self.first_s = self.now_s = time.perf_counter()
+        self.finish_reason: FinishReason = "length"
+
+    def run(self, job: Job[Any], emit: Callable[[TextChunk], None], n_reused: int = 0) -> GenerationReport:
+        """Process the prompt from token ``n_reused`` on, then generate; ``emit`` gets each piece of text."""
+        self.n_reused = n_reused
+        self.started_s = self.first_s = self.now_s = time.perf_counter()
+        try:
+            with Sampler(self.tokenizer.vocab, self.settings, self.prompt) as sampler:
+                self.seed = sampler.seed
+                self._prefill(job)
+                self._loop(job, sampler, emit)
+        except _CancelledError:
+            self.finish_reason = "cancelled"
+        emit(self._chunk(self.text.finish(), self.finish_reason))
+        return self.report()
+
+    def _prefill(self, job: Job[Any]) -> None:
+        tokens = (C.llama_token * len(self.prompt))(*self.prompt)
+        for start in range(self.n_reused, len(self.prompt), self.n_batch):
+            count = min(self.n_batch, len(self.prompt) - start)
+            address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
+            self._decode(job, C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count))
+
+    def _loop(self, job: Job[Any], sampler: Sampler, emit: Callable[[TextChunk], None]) -> None:
+        slot = (C.llama_token * 1)()
+        batch = C.llama_batch_get_one(slot, 1)
+        for index in range(self.max_tokens):
+            token = sampler.sample(self.ctx)
+            self.now_s = time.perf_counter()
+            if index == 0:
+                self.first_s = self.now_s
+            if self.tokenizer.is_end(token):
+                self.finish_reason = "end"
+                return
+            self.tokens.append(token)
+            text = self.text.add(self.tokenizer.piece(token))
+            if text:
+                emit(self._chunk(text))
+            if self.text.stopped:
+                self.finish_reason = "stop"
+                return
+            if index + 1 < self.max_tokens:
+                slot[0] = token
+                self._decode(job, batch)
+
+    def _decode(self, job: Job[Any], batch: Any) -> None:
+        if job.cancelled:
+            raise _CancelledError
+        status = C.llama_decode(self.ctx, batch)
+        if status == _ABORTED:
+            raise _CancelledError
+        if status != 0:
+            reason = _DECODE_ERRORS.get(status, f"answered {status}")
+            raise GenerationError(
+                f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs"
+            )
+
+    def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> TextChunk:
+        decoding = self.now_s - self.first_s
+        return TextChunk(
+            text,
+            len(self.prompt),
+            len(self.tokens),
+            self.first_s - self.started_s,
+            self.now_s - self.started_s,
+            (len(self.tokens) - 1) / decoding if decoding > 0 else 0.0,
+            finish_reason,
+        )
+
+    def report(self) -> GenerationReport:
+        """Return the figures of this run."""
+        return GenerationReport(
+            n_prompt=len(self.prompt),
+            n_reused=self.n_reused,
+            n_generated=len(self.tokens),
+            prefill_s=self.first_s - self.started_s,
+            decode_s=self.now_s - self.first_s,
+            finish_reason=self.finish_reason,
+            seed=self.seed,
+            token_ids=tuple(self.tokens),
+        )
+
+
+class TextStream(Iterator[TextChunk]):
+    """The chunks of a text while it is generated: iterate, and ``close()`` (or leave a ``with``) to end it early.
+
+    The model works ahead of the reader, so a slow reader does not slow it down; what is closed early is cancelled.
+    """
+
+    def __init__(self, chunks: Iterator[TextChunk]) -> None:
+        self._chunks = chunks
+
+    def __next__(self) -> TextChunk:
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """End the generation, if it still runs."""
+        self._chunks.close()  # type: ignore[attr-defined]  # a generator
+
+    def __enter__(self) -> TextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any) -> str:
+    """Continue a text.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`.
+    prompt : str
+        The text to continue. Text such as ``<|im_end|>`` in it stays text.
+    max_tokens : int or None
+        Most tokens to generate; None is "until the text ends or the context is full", 0 gives an empty text.
+    temperature : float
+        0 always takes the likeliest token; higher is more varied.
+    **kwargs
+        ``stop`` (str or list of str), ``seed`` (int), ``top_k`` (40), ``top_p`` (0.95), ``min_p`` (0.05), ``repeat_penalty``
+        (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False).
+
+    Returns
+    -------
+    str
+        The continuation alone, without the prompt and without the stop sequence.
+
+    Raises
+    ------
+    ContextOverflowError
+        When prompt and ``max_tokens`` do not fit the context; nothing has been computed then.
+    ArgumentError, ArgumentTypeError
+        For a wrong argument.
+    ModelClosedError
+        After ``model.close()``.
+    GenerationError
+        When the engine fails.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.load_model(n_ctx=256) as model:
+    ...     labkit.generate_text(model, "1, 2, 3, 4,", max_tokens=6, temperature=0)
+    ' 5, 6,'
+    """
+    return "".join(chunk.text for chunk in _run(model, _text_request(model, prompt, max_tokens, temperature, kwargs)))
+
+
+def stream_text(
+    model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any
+) -> TextStream:
+    """Continue a text and yield it as it comes; takes what `generate_text` takes.
+
+    Returns
+    -------
+    TextStream
+        An iterator of `TextChunk`; the chunks' texts joined are the text of `generate_text`.
+    """
+    return _stream(model, _text_request(model, prompt, max_tokens, temperature, kwargs))
+
+
+def generate_chat(
+    model: Model,
+    messages: Sequence[Mapping[str, str]],
+    max_tokens: int | None = 100,
+    temperature: float = 0.7,
+    **kwargs: Any,
+) -> str:
+    """Answer a conversation with the model's own chat template.
+
+    Parameters
+    ----------
+    messages : list of dict
+        Each with ``role`` (system, user or assistant) and ``content`` (text). Control tokens typed in a message stay text.
+    max_tokens, temperature, **kwargs
+        As for `generate_text`, without ``parse_special``.
+
+    Returns
+    -------
+    str
+        The assistant's answer.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For an empty list, an unknown role, a message without content.
+    GenerationError
+        When the model has no chat template, or its template refuses the messages.
+    ContextOverflowError
+        As for `generate_text`.
+    """
+    return "".join(chunk.text for chunk in _run(model, _chat_request(model, messages, max_tokens, temperature, kwargs)))
+
+
+def stream_chat(
+    model: Model,
+    messages: Sequence[Mapping[str, str]],
+    max_tokens: int | None = 100,
+    temperature: float = 0.7,
+    **kwargs: Any,
+) -> TextStream:
+    """Answer a conversation and yield the answer as it comes; takes what `generate_chat` takes."""
+    return _stream(model, _chat_request(model, messages, max_tokens, temperature, kwargs))
+
+
+def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_special: bool = False) -> int:
+    """Count the tokens of a text.
+
+    Parameters
+    ----------
+    add_special : bool
+        Count what the model puts around a text too (mostly a beginning-of-sequence token).
+    parse_special : bool
+        Read text such as ``<|im_end|>`` as one control token.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.load_model(n_ctx=256) as model:
+    ...     labkit.count_tokens(model, "Hello, world!")
+    4
+    """
+    with _checked(model).vocabulary() as tokenizer:
+        return len(
+            tokenizer.tokenize(
+                text,
+                add_special=check_flag("add_special", add_special),
+                parse_special=check_flag("parse_special", parse_special),
+            )
+        )
+
+
+def count_chat_tokens(model: Model, messages: Sequence[Mapping[str, str]]) -> int:
+    """Count the tokens of the prompt that `generate_chat` makes of a conversation, template included."""
+    checked = check_messages(messages)
+    with _checked(model).vocabulary() as tokenizer:
+        return len(tokenizer.chat_tokens(checked))
+
+
+Request = tuple[list[int], int, SamplingSettings]
+
+
+def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
+    parse_special = check_flag("parse_special", options.pop("parse_special", False))
+    settings = check_sampling(temperature, options)
+    limit = check_max_tokens(max_tokens)
+    with _checked(model).vocabulary() as tokenizer:
+        return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings)
+
+
+def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
+    settings = check_sampling(temperature, options)
+    limit = check_max_tokens(max_tokens)
+    checked = check_messages(messages)
+    with _checked(model).vocabulary() as tokenizer:
+        return _fit(model, tokenizer.chat_tokens(checked), limit, settings)
+
+
+def _fit(model: Model, prompt: list[int], max_tokens: int | None, settings: SamplingSettings) -> Request:
+    n_ctx = model.n_ctx()
+    if len(prompt) + (1 if max_tokens is None else max_tokens) > n_ctx:
+        raise ContextOverflowError(len(prompt), max_tokens, n_ctx)
+    return prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings
+
+
+def _run(model: Model, request: Request) -> list[TextChunk]:
+    if request[1] == 0:
+        return []
+    chunks: list[TextChunk] = []
+    model.run_generation(*request, emit=chunks.append)
+    return chunks
+
+
+def _stream(model: Model, request: Request) -> TextStream:
+    if request[1] == 0:
+        return TextStream(chunk for chunk in [TextChunk("", len(request[0]), 0, 0.0, 0.0, 0.0, "length")])
+    return TextStream(model.stream_generation(*request))
+
+
+def _checked(model: Any) -> Model:
+    from labkit.engine.model import Model
+
+    if not isinstance(model, Model):
+        raise ArgumentTypeError(f"model must come from load_model(…), not {type(model).__name__}: model = load_model()")
+    return model

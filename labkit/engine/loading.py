@@ -1,0 +1,132 @@
+"""load_model: a path in, a model that can be used safely out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from labkit.engine.arguments import check_flag, check_int
+from labkit.engine.model import Model
+from labkit.engine.options import MAX_THREADS, check_options
+from labkit.engine.settings import choose_settings
+from labkit.errors import LabkitWarning
+from labkit.gguf_file import Header, preflight, read_header
+from labkit.models import resolve_model
+from labkit.system import engine_build, physical_cores_available
+
+__all__ = ["load_model"]
+
+_warned: set[str] = set()
+
+
+def load_model(
+    model_path: str | Path | None = None,
+    n_ctx: int = 2048,
+    n_threads: int | None = None,
+    n_gpu_layers: int = 0,
+    *,
+    progress: bool | Callable[[float], None] = False,
+    **kwargs: Any,
+) -> Model:
+    """Load a model and choose settings that suit this machine.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        A GGUF file, or a name that `list_models` knows; None is the bundled SmolLM2-135M-Instruct.
+    n_ctx : int
+        Tokens that the context holds, prompt and answer together; rounded up to 256. 0 is what the model was trained on.
+    n_threads : int or None
+        Threads to compute with; None is the physical cores that this process may use (affinity and container quota count).
+    n_gpu_layers : int
+        Layers to put on a GPU; -1 is all. Without a GPU backend this warns once and runs on the CPU.
+    progress : bool or callable
+        True shows a bar on stderr; a function gets the fraction loaded, 0 to 1.
+    **kwargs
+        As for ``llama_cpp.Llama``; the cache's types also by name, ``type_k="q8_0"``.
+
+    Returns
+    -------
+    Model
+        Use it in a ``with`` block, or ``close()`` it.
+
+    Raises
+    ------
+    ModelNotFoundError
+        No such file or name.
+    GGUFError
+        The file is no sound GGUF, or holds values that would end the process in the engine.
+    ModelLoadError
+        The engine refused it; the message carries the engine's own reason.
+    ArgumentError, ArgumentTypeError
+        A wrong argument.
+
+    Notes
+    -----
+    Chosen unless given: flash attention only where it makes decoding faster; the file mapped unless this CPU keeps a second
+    copy of the weights; one row of logits; sliding-window caches at their small size. ``model.settings`` says what and why.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.load_model(n_ctx=256) as model:
+    ...     model.settings.n_ctx
+    256
+    """
+    n_ctx = check_int("n_ctx", n_ctx, 0, 2**31 - 1)
+    n_gpu_layers = check_int("n_gpu_layers", n_gpu_layers, -1, 100_000, hint="; -1 means all layers")
+    if n_threads is not None:
+        n_threads = check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores")
+    options = check_options(kwargs)
+    path = resolve_model(model_path)
+    header = _sound_header(*_identity(path))
+    build = engine_build()
+    if n_gpu_layers != 0 and not build.has_gpu:
+        _warn_once(
+            "gpu",
+            f"n_gpu_layers={n_gpu_layers} was asked for, but this llama.cpp was built without a GPU backend: "
+            "everything runs on the CPU",
+        )
+        n_gpu_layers = 0
+    settings = choose_settings(header, build, n_ctx, n_threads or physical_cores_available(), n_gpu_layers, options)
+    for sentence in settings.warnings:
+        _warn_once(f"{path}: {sentence}", sentence)
+    return _load(path, settings, options, progress)
+
+
+def _load(path: Path, settings: Any, options: dict[str, Any], progress: bool | Callable[[float], None]) -> Model:
+    if callable(progress):
+        return Model(path, settings, options, progress=progress)
+    if not check_flag("progress", progress):
+        return Model(path, settings, options)
+    from tqdm.auto import tqdm
+
+    with tqdm(total=100, desc=f"loading {path.name}", unit="%", leave=False) as bar:
+
+        def advance(fraction: float) -> None:
+            bar.update(int(fraction * 100) - bar.n)
+
+        return Model(path, settings, options, progress=advance)
+
+
+def _identity(path: Path) -> tuple[Path, int, int, int]:
+    """Return what changes when a file does."""
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+@lru_cache(maxsize=16)
+def _sound_header(path: Path, *_: int) -> Header:
+    """Read a file's header and refuse what would end the process; remembered until the file changes."""
+    header = read_header(path)
+    preflight(header)
+    return header
+
+
+def _warn_once(key: str, sentence: str) -> None:
+    if key not in _warned:
+        _warned.add(key)
+        warnings.warn(sentence, LabkitWarning, stacklevel=3)

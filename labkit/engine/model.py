@@ -1,0 +1,359 @@
+"""Model: ``llama_cpp.Llama`` with a thread of its own, a clear end, and settings that suit a laptop."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import inspect
+import os
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import Llama
+
+from labkit.engine.arguments import SamplingSettings
+from labkit.engine.bindings import C, EngineLog, engine_prints_nothing, progress_callback
+from labkit.engine.generate import Generation
+from labkit.engine.prompts import Tokenizer
+from labkit.engine.results import GenerationReport, TextChunk
+from labkit.engine.settings import ModelSettings
+from labkit.engine.worker import Job, LockstepJob, Worker
+from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
+
+__all__ = ["COMPUTING", "READING", "Model"]
+
+# Every public method of Llama is in one of these; a test says when a new one appears.
+COMPUTING = (
+    "__call__", "create_chat_completion", "create_chat_completion_openai_v1", "create_completion", "create_embedding",
+    "embed", "eval", "generate", "load_state", "reset", "sample", "save_state", "set_cache", "set_seed",
+)  # fmt: skip
+_PASSED_ON = (
+    "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
+    "type_k", "type_v",
+)  # fmt: skip
+READING = (
+    "detokenize",
+    "n_ctx",
+    "n_embd",
+    "n_vocab",
+    "pooling_type",
+    "token_bos",
+    "token_eos",
+    "token_nl",
+    "tokenize",
+    "tokenizer",
+)
+_READING_PROPERTIES = ("ctx", "model", "eval_tokens", "eval_logits")
+
+_open_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+class Model(Llama):
+    """A loaded model: what `load_model` returns.
+
+    It is a ``llama_cpp.Llama``, so all that llama-cpp-python documents works on it, from any thread: each model has one
+    thread of its own, and calls wait for one another. Use it in a ``with`` block, or ``close()`` it.
+
+    Attributes
+    ----------
+    model_path : str
+        The file.
+    settings : ModelSettings
+        What it was loaded with, and why.
+    load_log : str
+        The engine's own log of this load.
+    last_generation : GenerationReport or None
+        How the last text was made: tokens, seconds, seed.
+    """
+
+    settings: ModelSettings
+    last_generation: GenerationReport | None
+
+    def __init__(
+        self,
+        path: Path,
+        settings: ModelSettings,
+        options: dict[str, Any],
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self._closed = True  # until there is something to close
+        self._ready = False
+        self._close_lock = threading.Lock()
+        self._vocabulary_lock = threading.RLock()
+        self.settings, self.last_generation = settings, None
+        self._cached_prompt: list[int] = []
+        self._log = EngineLog(echo=bool(options.get("verbose", False)))
+        self._worker = Worker(self._log)
+        self._closed = False
+        self._tokenizer: Tokenizer | None = None
+        self._progress = progress
+        try:
+            self._worker.call(self._load, path, options)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._progress = None
+        self._ready = True
+        _open_models.add(self)
+
+    # -- loading: in the worker's thread -------------------------------------------------------------------------
+
+    def _load(self, path: Path, options: dict[str, Any]) -> None:
+        chosen = self.settings
+        values = {
+            **options,
+            **{name: getattr(chosen, name) for name in _PASSED_ON},
+            "verbose": self._log.echo,
+        }
+        try:
+            with engine_prints_nothing():
+                super().__init__(str(path), **values)
+            self._worker.flag.attach(self._ctx.ctx)
+            self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
+        except LabkitError:
+            raise
+        except Exception as error:  # llama-cpp-python raises whatever comes to hand
+            reason = self._log.last_error() or " ".join(str(error).split()) or type(error).__name__
+            raise ModelLoadError(f"the engine could not load {path.name}: {reason}") from error
+        self._load_log = self._log.text()
+        self._log.clear()
+
+    @property
+    def model_params(self) -> Any:
+        """The native model parameters; Llama's constructor fills them in, and this adds what it cannot set."""
+        return self._model_params
+
+    @model_params.setter
+    def model_params(self, params: Any) -> None:
+        self._model_params = params
+        self._progress_callback = progress_callback(self._report_progress)
+        params.progress_callback = self._progress_callback
+
+    @property
+    def context_params(self) -> Any:
+        """The native context parameters; Llama's constructor fills them in, and this adds what it cannot set."""
+        return self._context_params
+
+    @context_params.setter
+    def context_params(self, params: Any) -> None:
+        self._context_params = params
+        params.n_outputs_max = self.settings.n_outputs_max
+
+    def _report_progress(self, fraction: float) -> bool:
+        if self._progress is not None:
+            self._progress(fraction)
+        return not self._worker.is_cancelled
+
+    # -- what a caller sees --------------------------------------------------------------------------------------
+
+    @property
+    def load_log(self) -> str:
+        """The engine's own log of this load."""
+        return self._load_log
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def cancel(self) -> bool:
+        """End the generation or prefill that is running, from any thread; returns whether there was one.
+
+        What was generated so far is returned to whoever waits for it, and the model can be used at once.
+        """
+        return False if self._closed else self._worker.cancel()
+
+    def close(self) -> None:
+        """End what is running and free the model's memory; safe to call twice, from any thread, in any state."""
+        if getattr(self, "_closed", True):
+            return
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._worker.pid == os.getpid():  # a forked child has the memory, but not the threads to free it with
+            self._worker.stop(self._free)
+
+    def _free(self) -> None:
+        with self._vocabulary_lock:
+            self._tokenizer = None
+            self._sampler = None
+            if hasattr(self, "_stack"):
+                super().close()
+
+    def __enter__(self) -> Model:
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"n_ctx={self.settings.n_ctx:,}, n_threads={self.settings.n_threads}"
+        return f"<Model {Path(getattr(self, 'model_path', '?')).name}: {state}>"
+
+    def __reduce__(self) -> Any:
+        raise ArgumentTypeError(
+            "a loaded model cannot be copied or sent to another process: pass model.model_path and call load_model there"
+        )
+
+    def __getstate__(self) -> Any:
+        return self.__reduce__()
+
+    @contextlib.contextmanager
+    def vocabulary(self) -> Iterator[Tokenizer]:
+        """Hold the tokenizer: it can be read while a text is generated, but not after `close`."""
+        self._check_open()
+        with self._vocabulary_lock:
+            self._check_open()
+            if self._tokenizer is None:
+                raise ModelClosedError("this model is still loading")
+            yield self._tokenizer
+
+    def _check_open(self) -> None:
+        if self._closed:
+            name = Path(getattr(self, "model_path", "model")).name
+            raise ModelClosedError(f"this model ({name}) was closed: load it again with load_model(…)")
+        if self._worker.pid != os.getpid():
+            raise ModelClosedError(
+                "this model was loaded in another process, and a forked child cannot use it: load it here, "
+                "and start processes with multiprocessing's 'spawn' method"
+            )
+
+    # -- generating ----------------------------------------------------------------------------------------------
+
+    def run_generation(
+        self, prompt: list[int], max_tokens: int, settings: SamplingSettings, *, emit: Callable[[TextChunk], None]
+    ) -> None:
+        """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
+        self._check_open()
+        self._worker.call(lambda: self._generate(self._worker.current, prompt, max_tokens, settings, emit))
+
+    def stream_generation(self, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> Iterator[TextChunk]:
+        """Generate from tokens, and yield chunks as they come."""
+        self._check_open()
+        job: Job[None] = Job(lambda job: self._generate(job, prompt, max_tokens, settings, job.items.put))
+        yield from self._worker.iterate(self._worker.submit(job))
+
+    def _generate(
+        self,
+        job: Job[Any],
+        prompt: list[int],
+        max_tokens: int,
+        settings: SamplingSettings,
+        emit: Callable[[TextChunk], None],
+    ) -> None:
+        if self.context_params.embeddings:
+            raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
+        tokenizer = Tokenizer(self._model.model, self._model.vocab)
+        generation = Generation(self._ctx.ctx, tokenizer, self.n_batch, prompt, max_tokens, settings)
+        n_reused = self._prepare_memory(prompt)
+        try:
+            report = generation.run(job, emit, n_reused)
+        except BaseException:
+            self._forget()
+            raise
+        if report.finish_reason == "cancelled":
+            self._forget()
+            if self._closed:
+                raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
+        self.last_generation = report
+
+    def _prepare_memory(self, prompt: list[int]) -> int:
+        """Clear the cache but for what can be used again bit for bit; returns how many tokens that is.
+
+        Only whole computations of the last prompt count (``n_ubatch`` tokens each), so that a text does not depend on what
+        was asked before: the same tokens computed in other groups give slightly other numbers.
+        """
+        step = self.settings.n_ubatch
+        same = 0
+        if self._may_reuse() and self.n_tokens == 0:
+            most = min(len(self._cached_prompt), len(prompt) - 1)
+            same = next((i for i in range(most) if prompt[i] != self._cached_prompt[i]), most) // step * step
+        memory = C.llama_get_memory(self._ctx.ctx)
+        if not same or not C.llama_memory_seq_rm(memory, 0, same, -1):
+            self._forget()
+            same = 0
+        self.n_tokens = 0
+        self._cached_prompt = prompt
+        return same
+
+    def _may_reuse(self) -> bool:
+        whole_batches = self.settings.n_batch % self.settings.n_ubatch == 0
+        return whole_batches and not (self._is_recurrent or self._is_hybrid or C.llama_model_n_swa(self._model.model))
+
+    def _forget(self) -> None:
+        """Leave the cache empty."""
+        memory = C.llama_get_memory(self._ctx.ctx)
+        if memory is not None:
+            C.llama_memory_clear(memory, bool(self._is_recurrent or self._is_hybrid))
+        self._cached_prompt = []
+        self.n_tokens = 0
+        self._requires_eval = True
+
+    # -- Llama's own methods -------------------------------------------------------------------------------------
+
+    def _call_llama(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._cached_prompt = []
+        if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and method.__name__ != "eval":
+            self._forget()  # a small window's cache cannot go back to where an earlier text was the same
+        return method(self, *args, **kwargs)
+
+
+def _computing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let one of Llama's methods run in the model's own thread."""
+
+    @functools.wraps(method)
+    def guarded(self: Model, *args: Any, **kwargs: Any) -> Any:
+        if self._worker.is_here:
+            return method(self, *args, **kwargs)
+        self._check_open()
+        result = self._worker.call(self._call_llama, method, args, kwargs)
+        return _in_step(self, result) if isinstance(result, types.GeneratorType) else result
+
+    return guarded
+
+
+def _in_step(model: Model, generator: Iterator[Any]) -> Iterator[Any]:
+    def iterate() -> Iterator[Any]:
+        model._check_open()
+        yield from model._worker.iterate(model._worker.submit(LockstepJob(lambda: generator)))
+
+    return iterate()
+
+
+def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let one of Llama's methods read what does not change, unless the model is closed."""
+
+    @functools.wraps(method)
+    def guarded(self: Model, *args: Any, **kwargs: Any) -> Any:
+        if not self._ready:
+            return method(self, *args, **kwargs)
+        with self.vocabulary():
+            return method(self, *args, **kwargs)
+
+    return guarded
+
+
+for _name in COMPUTING:
+    setattr(Model, _name, _computing(getattr(Llama, _name)))
+for _name in READING:
+    setattr(Model, _name, _reading(getattr(Llama, _name)))
+for _name in _READING_PROPERTIES:
+    setattr(Model, _name, property(_reading(inspect.getattr_static(Llama, _name).fget)))
+
+
+@atexit.register
+def _close_all() -> None:
+    for model in list(_open_models):
+        model.close()

@@ -1,0 +1,162 @@
+"""The keyword arguments of ``load_model``: those of ``llama_cpp.Llama``, each checked before the engine sees it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import Llama
+
+from labkit.engine.arguments import check_flag, check_int, check_number
+from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
+
+__all__ = ["CACHE_TYPES", "MAX_THREADS", "check_options"]
+
+MAX_THREADS = 512  # ggml's own limit, GGML_MAX_N_THREADS
+CACHE_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip
+
+_INTS = {
+    "n_batch": (1, 16_384),
+    "n_ubatch": (1, 16_384),
+    "n_threads_batch": (1, MAX_THREADS),
+    "split_mode": (0, 3),
+    "main_gpu": (0, 15),
+    "seed": (-1, 2**32 - 1),
+    "rope_scaling_type": (-1, 3),
+    "pooling_type": (-1, 4),
+    "attention_type": (-1, 1),
+    "yarn_orig_ctx": (0, 2**31 - 1),
+    "last_n_tokens_size": (0, 2**20),
+}
+_NUMBERS = {
+    "rope_freq_base": (0.0, 1e12),
+    "rope_freq_scale": (0.0, 1e6),
+    "yarn_ext_factor": (-1.0, 1e6),
+    "yarn_attn_factor": (-1.0, 1e6),
+    "yarn_beta_fast": (-1.0, 1e6),
+    "yarn_beta_slow": (-1.0, 1e6),
+    "lora_scale": (-1e4, 1e4),
+}
+_FLAGS = frozenset(
+    "embedding flash_attn logits_all no_perf offload_kqv op_offload spm_infill swa_full use_mlock use_mmap verbose vocab_only".split()
+)
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, checked; None counts as not given.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, ModelNotFoundError
+        For an unknown name (with the nearest known one), a wrong type, a value out of range, a missing LoRA file.
+    """
+    known = [name for name in inspect.signature(Llama.__init__).parameters if name not in ("self", "model_path", "kwargs")]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            raise ArgumentTypeError(f"load_model takes no argument {name!r}: {hint}")
+    return {name: _check(name, value) for name, value in options.items() if value is not None}
+
+
+def _check(name: str, value: Any) -> Any:
+    if name in _INTS:
+        return check_int(name, value, *_INTS[name])
+    if name in _NUMBERS:
+        return check_number(name, value, *_NUMBERS[name])
+    if name in _FLAGS:
+        return check_flag(name, value)
+    special = _SPECIAL.get(name)
+    return value if special is None else special(name, value)
+
+
+def _check_cache_type(name: str, value: Any) -> int:
+    if isinstance(value, str) and value.lower() in CACHE_TYPES:
+        return CACHE_TYPES[value.lower()]
+    if isinstance(value, int) and not isinstance(value, bool) and value in CACHE_TYPES.values():
+        return value
+    raise ArgumentError(f"{name}={value!r} is no type for the cache: choose {', '.join(CACHE_TYPES)}")
+
+
+def _check_tensor_split(name: str, value: Any) -> list[float]:
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+        raise ArgumentTypeError(f"{name} must be a list of shares, one a device, such as [0.7, 0.3]")
+    shares = [check_number(f"{name}[{index}]", share, 0.0, 1e6) for index, share in enumerate(value)]
+    if not 0 < len(shares) <= 16:
+        raise ArgumentError(f"{name} has {len(shares)} shares: give 1 to 16, one a device")
+    return shares
+
+
+def _check_overrides(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ArgumentTypeError(f"{name} must be a dict of metadata keys and values, not {type(value).__name__}")
+    for key, item in value.items():
+        if not isinstance(key, str) or not 0 < len(key.encode("utf-8", "replace")) < 128:
+            raise ArgumentError(f"{name} has the key {key!r}: keys are texts of 1 to 127 bytes")
+        if not isinstance(item, (bool, int, float, str)):
+            raise ArgumentTypeError(f"{name}[{key!r}] must be a bool, int, float or str, not {type(item).__name__}")
+        if isinstance(item, str) and len(item.encode("utf-8", "replace")) > 127:
+            raise ArgumentError(f"{name}[{key!r}] is longer than 127 bytes, which is the most that llama.cpp takes")
+        if isinstance(item, int) and not -(2**63) <= item < 2**63:
+            raise ArgumentError(f"{name}[{key!r}]={item} does not fit 64 bits")
+    return dict(value)
+
+
+def _check_file(name: str, value: Any) -> str:
+    path = Path(_text(name, value)).expanduser()
+    if not path.is_file():
+        raise ModelNotFoundError(f"{name}: there is no file {str(path)!r}: give the path of a LoRA adapter in GGUF")
+    return str(path)
+
+
+def _check_numa(name: str, value: Any) -> int | bool:
+    return value if isinstance(value, bool) else check_int(name, value, 0, 4)
+
+
+def _check_chat_format(name: str, value: Any) -> str:
+    from llama_cpp.llama_chat_format import LlamaChatCompletionHandlerRegistry
+
+    text = _text(name, value)
+    registry: Any = LlamaChatCompletionHandlerRegistry  # llama_cpp leaves it untyped
+    known = sorted(registry()._chat_handlers)
+    if text not in known:
+        raise ArgumentError(f"{name}={text!r} is unknown: choose {', '.join(known)}")
+    return text
+
+
+def _check_callable(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise ArgumentTypeError(f"{name} must be a llama-cpp-python object that can be called, not {type(value).__name__}")
+    return value
+
+
+def _check_tokenizer(name: str, value: Any) -> Any:
+    if not (hasattr(value, "tokenize") and hasattr(value, "detokenize")):
+        raise ArgumentTypeError(f"{name} must have tokenize and detokenize, as llama_cpp.BaseLlamaTokenizer has")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, (str, Path)):
+        raise ArgumentTypeError(f"{name} must be text, not {type(value).__name__}")
+    return str(value)
+
+
+_SPECIAL = {
+    "type_k": _check_cache_type,
+    "type_v": _check_cache_type,
+    "tensor_split": _check_tensor_split,
+    "kv_overrides": _check_overrides,
+    "lora_path": _check_file,
+    "lora_base": _check_file,
+    "numa": _check_numa,
+    "chat_format": _check_chat_format,
+    "chat_handler": _check_callable,
+    "draft_model": _check_callable,
+    "tokenizer": _check_tokenizer,
+}

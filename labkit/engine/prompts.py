@@ -1,0 +1,224 @@
+"""Text and messages -> tokens, so that what a user typed never becomes a control token."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labkit.engine.arguments import check_text
+from labkit.engine.bindings import C
+from labkit.engine.template import ChatTemplate
+from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
+
+__all__ = ["ROLES", "Tokenizer", "check_messages"]
+
+ROLES = ("system", "user", "assistant")
+_SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_UNKNOWN
+
+
+class Tokenizer:
+    """The vocabulary of a loaded model.
+
+    Parameters
+    ----------
+    model, vocab : pointers of llama.cpp
+    """
+
+    def __init__(self, model: Any, vocab: Any) -> None:
+        self.model, self.vocab = model, vocab
+        self.n_vocab = int(C.llama_vocab_n_tokens(vocab))
+        self.bos = int(C.llama_vocab_bos(vocab))
+        self._special: tuple[re.Pattern[str], dict[str, int]] | None = None
+        self._template: ChatTemplate | None = None
+        self._piece = ctypes.create_string_buffer(256)
+
+    def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        """Return the token ids of a text.
+
+        Parameters
+        ----------
+        text : str
+        add_special : bool
+            Add what the model wants around a text (mostly a beginning-of-sequence token).
+        parse_special : bool
+            Read text such as ``<|im_end|>`` as the control token of that name.
+        """
+        return self._tokenize(check_text("text", text), add_special, parse_special)
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        room = len(data) + 4
+        tokens = (C.llama_token * room)()
+        count = C.llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, parse_special)
+        if count < 0:
+            tokens = (C.llama_token * -count)()
+            count = C.llama_tokenize(self.vocab, data, len(data), tokens, -count, add_special, parse_special)
+        if count < 0:
+            raise GenerationError(f"the engine could not tokenize a text of {len(data):,} bytes")
+        return tokens[:count]
+
+    def prompt_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the tokens of a prompt; an empty one begins with the beginning-of-sequence token, if there is one."""
+        tokens = self.tokenize(text, add_special=True, parse_special=parse_special)
+        if not tokens and self.bos < 0:
+            raise ArgumentError("the prompt is empty and this model has no beginning-of-sequence token: write something")
+        return tokens or [self.bos]
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the tokens of a conversation: control tokens from the template alone, never from a message.
+
+        Notes
+        -----
+        The template is rendered a second time with a mark in the place of each message; what lies around the marks is
+        the template's own text. Control tokens are looked for there only. Everything between two of them, template's
+        and user's, is tokenized together as plain text, so an ordinary conversation gets just the tokens that it gets
+        when its rendered text is tokenized as a whole.
+        """
+        template = self.template
+        whole = template.render(messages)
+        parts = self._split(template, messages, whole)
+        if parts is not None:
+            return self._with_bos(self._join(parts))
+        if any(self._find_special(message["content"]) for message in messages):
+            raise GenerationError(
+                "this model's chat template rewrites a message that holds the text of a control token "
+                f"({self._first_special(messages)!r}), so that the two cannot be told apart: take it out of the message"
+            )
+        return self._with_bos(self.tokenize(whole, parse_special=True))
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The model's own chat template.
+
+        Raises
+        ------
+        GenerationError
+            When the model has none.
+        """
+        if self._template is None:
+            source = C.llama_model_chat_template(self.model, None)
+            if not source:
+                raise GenerationError(
+                    "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
+                )
+            eos = int(C.llama_vocab_eos(self.vocab))
+            self._template = ChatTemplate(
+                source.decode("utf-8", errors="replace"),
+                bos_token=self.token_text(self.bos),
+                eos_token=self.token_text(eos),
+            )
+        return self._template
+
+    def token_text(self, token: int) -> str:
+        """Return a token's name in the vocabulary, ``<|im_end|>`` for example; empty where there is no such token."""
+        if not 0 <= token < self.n_vocab:
+            return ""
+        return str(C.llama_vocab_get_text(self.vocab, token).decode("utf-8", errors="replace"))
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text; none for a control token."""
+        size = C.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, False)
+        if size < 0:
+            self._piece = ctypes.create_string_buffer(-size)
+            size = C.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, False)
+        return self._piece.raw[:size]
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends the text (end of turn, end of sequence)."""
+        return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+    def _split(
+        self, template: ChatTemplate, messages: Sequence[Mapping[str, str]], whole: str
+    ) -> list[tuple[bool, str]] | None:
+        """Split a rendered conversation into (is a user's text, text), or None where the template rewrites messages."""
+        marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
+        try:
+            marked = template.render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
+        except GenerationError:
+            return None
+        pieces = re.split("(" + "|".join(marks) + ")", marked) if marks else [marked]
+        for strip in (str, str.strip):
+            texts = {mark: strip(m["content"]) for m, mark in zip(messages, marks, strict=True)}
+            parts = [(piece in texts, texts.get(piece, piece)) for piece in pieces]
+            if "".join(text for _, text in parts) == whole:
+                return parts
+        return None
+
+    def _join(self, parts: Sequence[tuple[bool, str]]) -> list[int]:
+        tokens: list[int] = []
+        run = ""
+        for is_user, text in parts:
+            for plain, special in [(text, None)] if is_user else self._partition(text):
+                run += plain
+                if special is not None:
+                    tokens += self._plain(run)
+                    tokens.append(special)
+                    run = ""
+        return tokens + self._plain(run)
+
+    def _plain(self, text: str) -> list[int]:
+        return self.tokenize(text) if text else []
+
+    def _with_bos(self, tokens: list[int]) -> list[int]:
+        wants_bos = self.bos >= 0 and C.llama_vocab_get_add_bos(self.vocab)
+        return tokens if not wants_bos or tokens[:1] == [self.bos] else [self.bos, *tokens]
+
+    def _partition(self, text: str) -> list[tuple[str, int | None]]:
+        """Split the template's own text at its control tokens: (plain text before, control token or None)."""
+        pattern, ids = self._specials()
+        result: list[tuple[str, int | None]] = []
+        start = 0
+        for match in pattern.finditer(text):
+            result.append((text[start : match.start()], ids[match[0]]))
+            start = match.end()
+        return [*result, (text[start:], None)]
+
+    def _find_special(self, text: str) -> str | None:
+        match = self._specials()[0].search(text)
+        return None if match is None else match[0]
+
+    def _first_special(self, messages: Sequence[Mapping[str, str]]) -> str:
+        return next(found for message in messages if (found := self._find_special(message["content"])))
+
+    def _specials(self) -> tuple[re.Pattern[str], dict[str, int]]:
+        if self._special is None:
+            attributes = C.llama_vocab_get_attr
+            tokens = [token for token in range(self.n_vocab) if attributes(self.vocab, token) & _SPECIAL]
+            ids = {name: token for token in reversed(tokens) if (name := self.token_text(token))}
+            names = sorted(ids, key=len, reverse=True)
+            self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)"), ids
+        return self._special
+
+
+def check_messages(messages: Any) -> list[dict[str, str]]:
+    """Return the messages as plain dicts of role and content.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        One line that says which message is wrong, and how one looks.
+    """
+    example = 'write [{"role": "user", "content": "Hello"}]'
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        raise ArgumentTypeError(f"messages must be a list of dicts, not {type(messages).__name__}: {example}")
+    if not messages:
+        raise ArgumentError(f"messages is empty: {example}")
+    return [_check_message(index, message, example) for index, message in enumerate(messages)]
+
+
+def _check_message(index: int, message: Any, example: str) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise ArgumentTypeError(f"messages[{index}] must be a dict, not {type(message).__name__}: {example}")
+    for key in ("role", "content"):
+        if key not in message:
+            raise ArgumentError(f"messages[{index}] has no {key!r}: {example}")
+    unknown = [str(key) for key in message if key not in ("role", "content")]
+    if unknown:
+        raise ArgumentError(f"messages[{index}] has {unknown[0]!r}, but only 'role' and 'content' are known: {example}")
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise ArgumentError(f"messages[{index}] has the role {role!r}: roles are {', '.join(ROLES)}")
+    check_text(f"messages[{index}]['content']", content)
+    return {"role": role, "content": content}

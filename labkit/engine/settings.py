@@ -1,0 +1,208 @@
+"""Which settings a model is loaded with, and why: chosen for a laptop's CPU unless the caller says otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import ArgumentError, ModelLoadError
+from labkit.records import Record
+from labkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from labkit.gguf_file import Header
+    from labkit.system import EngineBuild
+
+__all__ = ["ModelSettings", "choose_settings"]
+
+CELLS = 256  # llama.cpp rounds the context up to this
+_CACHE_BYTES = {  # ggml type id -> bytes a block, weights a block
+    0: (4, 1), 1: (2, 1), 30: (2, 1), 8: (34, 32), 2: (18, 32), 3: (20, 32), 6: (22, 32), 7: (24, 32), 20: (18, 32),
+}  # fmt: skip
+# Their files may carry the key, but llama.cpp builds them with full attention.
+_WINDOW_IGNORED = frozenset({"llama", "mistral", "qwen2", "qwen2moe", "qwen3"})
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ModelSettings(Record):
+    """What a model was loaded with; ``reasons`` says why, a sentence a setting.
+
+    Attributes
+    ----------
+    n_ctx : int
+        Tokens that the context holds (rounded up to 256, as llama.cpp does).
+    n_threads, n_threads_batch : int
+        Threads for generating and for prompts.
+    n_gpu_layers : int
+        Layers on a GPU or another device; -1 is all.
+    n_batch, n_ubatch : int
+        Tokens that one call takes, and that one computation takes.
+    use_mmap : bool
+        Whether the file is mapped (its pages are the weights) or read into memory.
+    flash_attn : bool
+    swa_full : bool
+        Whether sliding-window layers cache the whole context rather than their window.
+    n_outputs_max : int
+        Rows of logits kept a computation; 0 is ``n_batch``.
+    type_k, type_v : int
+        ggml type ids of the cache; 1 is F16.
+    reasons : dict
+        Setting -> why it was chosen.
+    warnings : tuple of str
+        What may go wrong with this model.
+    """
+
+    n_ctx: int
+    n_threads: int
+    n_threads_batch: int
+    n_gpu_layers: int
+    n_batch: int
+    n_ubatch: int
+    use_mmap: bool
+    flash_attn: bool
+    swa_full: bool
+    n_outputs_max: int
+    type_k: int
+    type_v: int
+    reasons: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def choose_settings(
+    header: Header, build: EngineBuild, n_ctx: int, n_threads: int, n_gpu_layers: int, options: dict[str, Any]
+) -> ModelSettings:
+    """Choose what the caller left open.
+
+    Parameters
+    ----------
+    options : dict
+        The caller's own keyword arguments, checked; what is None or absent is chosen here.
+    """
+    reasons: dict[str, str] = {}
+    type_k, type_v = options.get("type_k") or 1, options.get("type_v") or 1
+    cells = _round_up(n_ctx or int(header.hparam("context_length", 0) or 512), CELLS)
+    n_batch = min(options.get("n_batch") or 512, cells)
+    all_rows = bool(options.get("logits_all") or options.get("embedding") or options.get("draft_model"))
+    reasons["n_outputs_max"] = (
+        "all rows, as logits_all, embedding or draft_model need them"
+        if all_rows
+        else "one row of logits: the next token needs no more, and 512 rows of a large vocabulary take 100s of MiB"
+    )
+    settings = ModelSettings(
+        n_ctx=cells,
+        n_threads=n_threads,
+        n_threads_batch=options.get("n_threads_batch") or n_threads,
+        n_gpu_layers=n_gpu_layers,
+        n_batch=n_batch,
+        n_ubatch=min(options.get("n_ubatch") or 512, n_batch),
+        use_mmap=_given(options, "use_mmap", lambda: _choose_mmap(header, build, reasons)),
+        flash_attn=_given(options, "flash_attn", lambda: _choose_flash(header, n_gpu_layers, type_v, reasons)),
+        swa_full=_given(options, "swa_full", lambda: False),
+        n_outputs_max=0 if all_rows else 1,
+        type_k=type_k,
+        type_v=type_v,
+        reasons=reasons,
+        warnings=_warn(header, cells),
+    )
+    _refuse_unfit(header, settings)
+    return settings
+
+
+def _given(options: dict[str, Any], name: str, choose: Any) -> bool:
+    value = options.get(name)
+    return bool(choose() if value is None else value)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _choose_mmap(header: Header, build: EngineBuild, reasons: dict[str, str]) -> bool:
+    """Map the file only where its pages can be used as they are.
+
+    llama.cpp copies some types of weights into another order for this CPU; mapped, both copies stay in memory.
+    """
+    total = sum(tensor.n_bytes for tensor in header.tensors)
+    repacked = sum(tensor.n_bytes for tensor in header.tensors if _is_repacked(tensor, build))
+    if repacked > 0.02 * total:
+        reasons["use_mmap"] = (
+            f"read, not mapped: this CPU wants {format_bytes(repacked)} of the weights in another order, "
+            "and a mapped file would stay in memory beside that copy"
+        )
+        return False
+    reasons["use_mmap"] = "mapped: the weights are used as they lie in the file, and the system can share and drop its pages"
+    return True
+
+
+def _is_repacked(tensor: Any, build: EngineBuild) -> bool:
+    from labkit.system import is_repacked
+
+    if len(tensor.shape) < 2 or not tensor.name.endswith(".weight") or tensor.name.startswith("token_embd"):
+        return False
+    return is_repacked(tensor.type.name, int(tensor.shape[1]), int(tensor.shape[0]), build.features)
+
+
+def _choose_flash(header: Header, n_gpu_layers: int, type_v: int, reasons: dict[str, str]) -> bool:
+    """Use flash attention only where it makes decoding faster (measured, see the README's figures)."""
+    if _CACHE_BYTES.get(type_v, (0, 1))[1] > 1:
+        reasons["flash_attn"] = "on: a quantized V cache needs it"
+        return True
+    if n_gpu_layers != 0:
+        reasons["flash_attn"] = "on: faster on a GPU"
+        return True
+    if header.hparam("attention.sliding_window", 0) and header.architecture not in _WINDOW_IGNORED:
+        reasons["flash_attn"] = "on: a sliding window keeps attention short, where it is a little faster"
+        return True
+    reasons["flash_attn"] = "off: on a CPU decoding is faster without it, the more so the longer the context"
+    return False
+
+
+def _warn(header: Header, cells: int) -> tuple[str, ...]:
+    trained = header.hparam("context_length", 0)
+    if isinstance(trained, int) and 0 < _round_up(trained, CELLS) < cells:
+        return (f"n_ctx={cells:,} is beyond the {trained:,} tokens that this model was trained on: expect poor text there",)
+    return ()
+
+
+def _refuse_unfit(header: Header, settings: ModelSettings) -> None:
+    """Refuse a cache that cannot fit: filling it would make the system end the process."""
+    from labkit.system import available_ram_bytes
+
+    if _CACHE_BYTES.get(settings.type_v, (0, 1))[1] > 1 and not settings.flash_attn:
+        raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
+    if settings.n_gpu_layers != 0:
+        return
+    a_token = _cache_bytes_a_token(header, settings.type_k, settings.type_v)
+    available = available_ram_bytes()
+    if a_token * settings.n_ctx > available:
+        fitting = max(int(available * 0.8 / a_token) // CELLS * CELLS, CELLS)
+        raise ModelLoadError(
+            f"the cache for n_ctx={settings.n_ctx:,} takes {format_bytes(a_token * settings.n_ctx)}, but this process may use "
+            f"{format_bytes(available)} of RAM now: choose n_ctx={fitting:,} or less, or type_k='q8_0', type_v='q8_0'"
+        )
+
+
+def _cache_bytes_a_token(header: Header, type_k: int, type_v: int) -> int:
+    """Return a lower bound of the cache's bytes a token: layers with a sliding window or a recurrent state count nothing."""
+    n_layers = int(header.hparam("block_count", 0) or 0)
+    n_heads = header.hparam("attention.head_count", 1)
+    per_layer = header.hparam("attention.head_count_kv", n_heads)
+    heads = [int(n) for n in per_layer] if isinstance(per_layer, (tuple, list)) else [int(per_layer or 1)] * n_layers
+    if header.hparam("attention.sliding_window", 0) and header.architecture not in _WINDOW_IGNORED:
+        return 0
+    if (
+        header.hparam("ssm.state_size", 0)
+        or header.hparam("attention.key_length_mla", 0)
+        or header.hparam("wkv.head_size", 0)
+    ):
+        return 0
+    widest = max((int(n) for n in n_heads), default=1) if isinstance(n_heads, (tuple, list)) else int(n_heads or 1)
+    head_dim = int(header.hparam("embedding_length", 0) or 0) // max(widest, 1)
+    key = int(header.hparam("attention.key_length", head_dim) or head_dim)
+    value = int(header.hparam("attention.value_length", head_dim) or head_dim)
+    return sum(_row(type_k, key * n) + _row(type_v, value * n) for n in heads)
+
+
+def _row(type_id: int, width: int) -> int:
+    block_bytes, block = _CACHE_BYTES.get(type_id, (2, 1))
+    return width * block_bytes // block

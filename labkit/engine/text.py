@@ -1,0 +1,60 @@
+"""Bytes of tokens -> text: whole characters only, and never a stop sequence."""
+
+from __future__ import annotations
+
+import codecs
+
+__all__ = ["TextAssembler"]
+
+
+class TextAssembler:
+    r"""Join the pieces of tokens into text as they come.
+
+    A token may hold half of a character, and a stop sequence may be spread over several tokens. So bytes are decoded
+    incrementally, and text that could be the beginning of a stop sequence is held back until that is decided.
+    Each call looks at the new text and at what was held back only, so a long text costs no more a token than a short one.
+
+    Parameters
+    ----------
+    stops : tuple of str
+        Texts that end the generation; none of them appears in the result.
+
+    Examples
+    --------
+    >>> text = TextAssembler(("END",))
+    >>> text.add(b"caf\xc3"), text.add(b"\xa9 E"), text.add(b"N"), text.add(b"D."), text.stopped
+    ('caf', 'é ', '', '', True)
+    """
+
+    def __init__(self, stops: tuple[str, ...] = ()) -> None:
+        self.stops = stops
+        self.stopped = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+
+    def add(self, piece: bytes) -> str:
+        """Take a token's bytes; return the text that is now certain."""
+        if not self.stops:
+            return self._decoder.decode(piece)
+        self._held += self._decoder.decode(piece)
+        found = [at for stop in self.stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            return self._release(min(found))
+        return self._release(len(self._held) - self._undecided())
+
+    def finish(self) -> str:
+        """Return what was held back; the beginning of a character that never ended is dropped."""
+        return "" if self.stopped else self._release(len(self._held))
+
+    def _release(self, end: int) -> str:
+        text, self._held = self._held[:end], self._held[end:]
+        return text
+
+    def _undecided(self) -> int:
+        """Return the length of the longest end of the held text that begins a stop sequence."""
+        longest = min(len(self._held), max(map(len, self.stops)) - 1)
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self.stops):
+                return length
+        return 0

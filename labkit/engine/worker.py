@@ -1,0 +1,265 @@
+"""One thread a model: every native call is a message to it, so nothing ever runs twice at once.
+
+llama.cpp's context is not made for two threads, and a Ctrl-C that strikes inside a C call has to wait for it. Here
+the caller only waits, which Python can interrupt at any time; the thread itself never sees a KeyboardInterrupt, so the
+model's state stays whole whenever one comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from labkit.engine.bindings import AbortFlag, EngineLog
+from labkit.errors import GenerationError, LabkitError, ModelClosedError
+
+__all__ = ["Job", "Worker"]
+
+T = TypeVar("T")
+
+# A wait with a limit can be interrupted on Windows too; one without cannot.
+_WAIT_S = 0.2
+# macOS gives threads 512 KiB, less than llama.cpp's regular expressions and grammars may take.
+_STACK_BYTES = 16 * 1024 * 1024
+_stack_lock = threading.Lock()
+
+
+class Job(Generic[T]):
+    """A call on its way to the worker: its result or its error, whether it was cancelled, and the items it yields."""
+
+    def __init__(self, function: Callable[[Job[T]], T]) -> None:
+        self.function = function
+        self.done = threading.Event()
+        self.cancelled = False
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.owner = threading.get_ident()
+
+    def ask(self) -> None:
+        """Say that the reader is ready for an item; most jobs do not wait for it."""
+
+    def run(self) -> None:
+        """Call the function in the worker's thread and keep what comes of it."""
+        try:
+            self.result = self.function(self)
+        except BaseException as error:  # noqa: BLE001, RUF100  # handed to the caller's thread, whatever it is
+            self.error = error
+        finally:
+            del self.function  # it may hold the model
+            self.items.put(_END)
+            self.done.set()
+
+
+_END = object()
+
+
+class Worker:
+    """The thread that owns one model's native state.
+
+    Attributes
+    ----------
+    flag : AbortFlag
+        Ends the computation that is running.
+    log : EngineLog
+        What the engine writes in this thread.
+    """
+
+    def __init__(self, log: EngineLog) -> None:
+        self.flag = AbortFlag()
+        self.log = log
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self._current: Job[Any] | None = None
+        self._last: Job[None] | None = None
+        self._thread = _start_thread(self._serve)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the worker's own."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def current(self) -> Job[Any]:
+        """The job that runs now; to be asked in the worker's own thread."""
+        if self._current is None:
+            raise LabkitError("no job runs in this model's thread: please report this")
+        return self._current
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the running job was asked to end."""
+        return self._current is not None and self._current.cancelled
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is running."""
+        return self._current is not None
+
+    def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run ``function(*args, **kwargs)`` in the worker's thread and return its result; Ctrl-C ends it."""
+        if self.is_here:
+            return function(*args, **kwargs)
+        self._refuse_from_inside_a_stream()
+        job: Job[T] = Job(lambda _: function(*args, **kwargs))
+        return self.wait(self.submit(job))
+
+    def submit(self, job: Job[T]) -> Job[T]:
+        """Queue a job behind those that wait already."""
+        with self._lock:
+            if self._last is not None:
+                _refuse(job)
+            self._jobs.put(job)
+        return job
+
+    def wait(self, job: Job[T]) -> T:
+        """Wait for a job's result; an interrupt cancels the job, waits for its end and goes on its way."""
+        try:
+            while not job.done.wait(_WAIT_S):
+                pass
+        except BaseException:
+            self.cancel(job)
+            _wait_through_interrupts(job.done)
+            raise
+        if job.error is not None:
+            raise job.error
+        return job.result  # type: ignore[return-value]  # done without an error
+
+    def iterate(self, job: Job[Any]) -> Iterator[Any]:
+        """Yield what a job puts into its queue until it ends; leaving early cancels it."""
+        try:
+            job.ask()
+            while (item := _get(job.items)) is not _END:
+                yield item
+                job.ask()
+        finally:
+            if not job.done.is_set():
+                self.cancel(job)
+                if not self.is_here:  # the garbage collector may close a stream in any thread
+                    _wait_through_interrupts(job.done)
+        if job.error is not None:
+            raise job.error
+
+    def cancel(self, job: Job[Any] | None = None) -> bool:
+        """End a job, or the one that runs now; returns whether there was one to end."""
+        with self._lock:
+            job = job or self._current
+            if job is None or job.done.is_set():
+                return False
+            job.cancelled = True
+            if job is self._current:
+                self.flag.set()
+            return True
+
+    def stop(self, last: Callable[[], None]) -> None:
+        """Cancel everything, run ``last`` in the thread and end it; returns when it has ended."""
+        if self.is_here:  # the garbage collector may let go of a model in its own thread
+            last()
+            with self._lock:
+                self._last = Job(_nothing)
+                self._jobs.put(None)
+            return
+        job: Job[None] = Job(lambda _: last())
+        with self._lock:
+            self._last = job
+            self._jobs.put(job)
+            self._jobs.put(None)
+        self.cancel()
+        _wait_through_interrupts(job.done)
+        while self._thread.is_alive():
+            with contextlib.suppress(KeyboardInterrupt):
+                self._thread.join()
+        if job.error is not None:
+            raise job.error
+
+    def _serve(self) -> None:
+        with self.log.claimed():
+            while (job := self._jobs.get()) is not None:
+                self._run(job)
+                del job
+
+    def _run(self, job: Job[Any]) -> None:
+        if self._last is not None and job is not self._last:
+            job.function = _refuse
+        elif job.cancelled:  # its caller left before it began
+            job.function = _nothing
+        with self._lock:
+            self._current = job
+            self.flag.clear()
+            if job.cancelled:
+                self.flag.set()
+        job.run()
+        with self._lock:
+            self._current = None
+            self.flag.clear()
+
+    def _refuse_from_inside_a_stream(self) -> None:
+        current = self._current
+        if isinstance(current, LockstepJob) and current.owner == threading.get_ident() and not current.done.is_set():
+            raise GenerationError(
+                "a stream of this model is still open in this thread: read it to its end or close() it before the next call"
+            )
+
+
+class LockstepJob(Job[None]):
+    """A stream that makes an item only when its reader asks for one, for generators whose state can be seen between."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]]) -> None:
+        super().__init__(lambda job: self._pump(make))
+        self._asked = threading.Semaphore(0)
+
+    def ask(self) -> None:
+        """Let the generator make its next item."""
+        self._asked.release()
+
+    def _pump(self, make: Callable[[], Iterator[Any]]) -> None:
+        generator = make()
+        while self._may_go_on():
+            try:
+                self.items.put(next(generator))
+            except StopIteration:
+                return
+
+    def _may_go_on(self) -> bool:
+        while not self._asked.acquire(timeout=_WAIT_S):
+            if self.cancelled:
+                return False
+        return not self.cancelled
+
+
+def _refuse(_: Job[Any]) -> None:
+    raise ModelClosedError("this model was closed: load it again with load_model(…)")
+
+
+def _nothing(_: Job[Any]) -> None:
+    return None
+
+
+def _get(items: queue.SimpleQueue[Any]) -> Any:
+    while True:
+        try:
+            return items.get(timeout=_WAIT_S)
+        except queue.Empty:
+            continue
+
+
+def _wait_through_interrupts(done: threading.Event) -> None:
+    while not done.is_set():
+        with contextlib.suppress(KeyboardInterrupt):
+            done.wait(_WAIT_S)
+
+
+def _start_thread(serve: Callable[[], None]) -> threading.Thread:
+    with _stack_lock:
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            thread = threading.Thread(target=serve, name="labkit-model", daemon=True)
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    return thread
