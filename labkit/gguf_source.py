@@ -1,0 +1,146 @@
+"""Where GGUF bytes come from: a file on disk (or a server, see ``gguf_remote``), read by offset and never trusted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+from labkit.errors import GGUFError, ModelNotFoundError
+
+__all__ = ["INCOMPLETE", "LocalSource", "Source", "escape", "gguf_error"]
+
+
+class Source(Protocol):
+    """Bytes of one file that can be read by offset.
+
+    Attributes
+    ----------
+    name : str
+        The path or address, for messages.
+    size : int
+        Bytes of the whole file.
+    window_bytes : tuple of int
+        How much a reader should ask for at first, and at most, in one go.
+    """
+
+    @property
+    def name(self) -> str:
+        """The path or address."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+
+    @property
+    def window_bytes(self) -> tuple[int, int]:
+        """First and largest read."""
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return exactly ``n_bytes`` from ``offset``, or raise GGUFError."""
+
+    def sibling(self, file_name: str) -> Source:
+        """Return another file of the same folder, or raise ModelNotFoundError."""
+
+
+INCOMPLETE = "download incomplete? fetch it again"
+"""What to do about a file that ends too early."""
+
+
+def escape(text: str, limit: int = 120) -> str:
+    r"""Return text from a file as it may be shown: no control characters, and not too long.
+
+    Examples
+    --------
+    >>> escape("blk.0\x1b[31m\n")
+    'blk.0\\x1b[31m\\n'
+    """
+    text = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def gguf_error(name: str, problem: str, offset: int | None = None, advice: str = "fetch the file again") -> GGUFError:
+    """Make the one-line error of a file: which file, what is wrong, where, what to do next."""
+    where = "" if offset is None else f" (at byte {offset:,})"
+    return GGUFError(f"{escape(name, 400)}: {problem}{where}: {advice}")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class LocalSource:
+    """A regular file on disk; it is opened for each read, so that nothing stays open.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Nothing but a regular file is ever opened: a FIFO would block for ever.
+
+    Raises
+    ------
+    ModelNotFoundError
+        When there is no such file.
+    GGUFError
+        When it is a folder, a device or a pipe, is empty, or may not be read.
+    """
+
+    window_bytes = (1 << 18, 1 << 18)  # 256 KiB: fits the CPU's second-level cache
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        info = self._stat()
+        self.size = info.st_size
+        self._stamp = (info.st_size, info.st_mtime_ns)
+        if self.size == 0:
+            raise gguf_error(self.name, "the file is empty, a GGUF was needed", 0, INCOMPLETE)
+
+    def _stat(self) -> os.stat_result:
+        try:
+            info = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ModelNotFoundError(
+                f"{escape(self.name, 400)}: no such file: check the path, or see list_models() for names that work"
+            ) from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            raise gguf_error(self.name, f"cannot be read, {_reason(error)}", advice="check the path") from None
+        if not stat.S_ISREG(info.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(info.st_mode), "no regular file")
+            raise gguf_error(self.name, f"this is {kind}, a GGUF file was needed", advice="give the path of a file")
+        return info
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return exactly ``n_bytes`` from ``offset``.
+
+        Raises
+        ------
+        GGUFError
+            When the file cannot be read, or changed since it was first looked at.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                info = os.fstat(file.fileno())
+                if (info.st_size, info.st_mtime_ns) != self._stamp:
+                    raise gguf_error(self.name, "the file changed while it was read", offset, "read it again")
+                file.seek(offset)
+                data = file.read(n_bytes)
+        except OSError as error:
+            raise gguf_error(self.name, f"cannot be read, {_reason(error)}", offset, "check the path") from None
+        if len(data) != n_bytes:
+            raise gguf_error(self.name, "the file became shorter while it was read", offset + len(data))
+        return data
+
+    def sibling(self, file_name: str) -> LocalSource:
+        """Return another file of the same folder, or raise ModelNotFoundError."""
+        return LocalSource(self.path.with_name(file_name))
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
