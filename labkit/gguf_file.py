@@ -10,125 +10,20 @@ The format: ggml's ``docs/gguf.md``. Split models: llama.cpp's ``tools/gguf-spli
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from labkit.errors import ArgumentTypeError, ModelNotFoundError, UnknownKeyError
+from labkit.errors import ArgumentTypeError, ModelNotFoundError
+from labkit.gguf_header import Header, Metadata
 from labkit.gguf_parse import Part, TensorInfo, parse
 from labkit.gguf_source import LocalSource, Source, escape, gguf_error
 from labkit.gguf_values import LazyArray
+from labkit.preflight import preflight
 
-__all__ = ["Header", "LazyArray", "Metadata", "TensorInfo", "read_header"]
+__all__ = ["Header", "LazyArray", "Metadata", "TensorInfo", "preflight", "read_header"]
 
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.DOTALL)
 _MAX_PARTS = 1024
-
-
-class Metadata(Mapping[str, Any]):
-    """The keys and values of a header, in the order of the file; long arrays are lazy."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self._values = values
-
-    def __getitem__(self, key: str) -> Any:
-        try:
-            return self._values[key]
-        except KeyError:
-            problem = f"the file has no key {key!r}; it has {len(self)} keys, list(metadata) names them"
-            raise UnknownKeyError(problem) from None
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, or the default where the file has no such key."""
-        return self._values.get(key, default)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} keys: {', '.join(map(escape, self))}>"
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Header:
-    """What a GGUF file says about itself and its tensors.
-
-    Attributes
-    ----------
-    source : str
-        What was read: a path or an address, as given.
-    version : int
-        Of the format, 2 or 3.
-    alignment : int
-        Each tensor's data begins at a multiple of so many bytes.
-    architecture : str
-        ``general.architecture``.
-    metadata : Mapping
-        Scalars are Python values; short arrays are tuples; long ones are `LazyArray`, read on demand.
-    types : Mapping
-        The type of each key's value as the file has it: ``"uint32"``, ``"array of string"``.
-    tensors : tuple of TensorInfo
-        Every tensor of every part, in the order of the files.
-    data_offset : int
-        Where the tensors' data begins in the first part, bytes.
-    file_size_bytes : int
-        Of all parts together.
-    paths : tuple of Path
-        The files; empty for a model that was read from a server.
-    names : tuple of str
-        Paths or addresses of all parts.
-    warnings : tuple of str
-        What is odd but no error, one sentence each.
-    """
-
-    source: str
-    version: int
-    alignment: int
-    architecture: str
-    metadata: Mapping[str, Any]
-    types: Mapping[str, str]
-    tensors: tuple[TensorInfo, ...]
-    data_offset: int
-    file_size_bytes: int
-    paths: tuple[Path, ...]
-    names: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    def hparam(self, name: str, default: Any = None) -> Any:
-        """Return an architecture's own key: `hparam("block_count")` of a llama is `metadata["llama.block_count"]`."""
-        return self.metadata.get(f"{self.architecture}.{name}", default)
-
-    @property
-    def tensor_types(self) -> dict[str, tuple[int, int]]:
-        """Tensor type -> (number of tensors, their bytes), the type with the most bytes first."""
-        table: dict[str, tuple[int, int]] = {}
-        for tensor in self.tensors:
-            count, n_bytes = table.get(tensor.type.name, (0, 0))
-            table[tensor.type.name] = (count + 1, n_bytes + tensor.n_bytes)
-        return dict(sorted(table.items(), key=lambda row: -row[1][1]))
-
-    @property
-    def parameter_count(self) -> int:
-        """Weights in all tensors."""
-        return sum(tensor.n_elements for tensor in self.tensors)
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of all tensors, without padding."""
-        return sum(tensor.n_bytes for tensor in self.tensors)
-
-    def tensor(self, name: str) -> TensorInfo | None:
-        """Return a tensor by its name, or None where the model has no such tensor."""
-        return next((tensor for tensor in self.tensors if tensor.name == name), None)
-
-    def __repr__(self) -> str:
-        size = f"{len(self.tensors):,} tensors, {len(self.metadata)} keys, {self.file_size_bytes:,} bytes"
-        return f"<Header of {escape(self.source, 400)}: GGUF {self.version}, {escape(self.architecture)}, {size}>"
 
 
 def read_header(source: str | Path) -> Header:

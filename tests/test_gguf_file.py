@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import gguf_zoo as zoo
 from labkit.gguf_file import Header, read_header
+from tests import gguf_zoo as zoo
 
 
 def bundled() -> Path:
