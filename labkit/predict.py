@@ -1,0 +1,273 @@
+"""Prediction boxes: guess a number first, then see the guess drawn beside the measurement.
+
+A guess that is written down beforehand is what makes a measurement teach something. The box is an ipywidgets field where
+there is a frontend for one; without one (a terminal, nbconvert, an automatic run) everything works the same, only without
+a guess, or with one that was given in code.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import math
+import re
+from typing import Any
+
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.records import Record
+
+__all__ = ["Comparison", "Prediction", "predict"]
+
+_GUESS = "#E69F00"  # orange and blue of Okabe and Ito: apart for every kind of colour vision, and in grey
+_MEASURED = "#0072B2"
+_INVITATION = "no guess yet: write one in the box and run this cell again"
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:[.,]?\d+)?(?:[eE][-+]?\d+)?")
+_boxes: dict[tuple[str, str], Prediction] = {}
+
+
+def predict(question: str, unit: str = "") -> Prediction:
+    """Ask for a guess.
+
+    Parameters
+    ----------
+    question : str
+        What to foretell; plain text.
+    unit : str
+        Of the answer, ``"tokens/s"`` for example.
+
+    Returns
+    -------
+    Prediction
+        As the last line of a cell it shows a box to answer in. The same question gives the same box again, so a cell
+        that is run twice keeps its guess.
+
+    Raises
+    ------
+    ArgumentTypeError
+        When question or unit is no text.
+
+    Examples
+    --------
+    >>> speed = predict("How fast will it be?", unit="tokens/s")
+    >>> speed.guess = 50  # what a student types into the box
+    >>> speed.compare(104)
+    you guessed 50, measured 104 tokens/s: a factor of 2.1 too low
+    """
+    key = (_text("question", question), _text("unit", unit))
+    return _boxes.setdefault(key, Prediction(*key))
+
+
+class Prediction:
+    """A question with a box to answer in: what `predict` returns.
+
+    Attributes
+    ----------
+    question, unit : str
+        As given.
+    guess : float or None
+        The answer so far; may be set in code too.
+    """
+
+    def __init__(self, question: str, unit: str = "") -> None:
+        self.question, self.unit = question, unit
+        self._guess: float | None = None
+        self._field: Any = None
+        self._answer: Any = None
+        self._box: Any = None
+
+    @property
+    def guess(self) -> float | None:
+        """The answer so far, None before there is one."""
+        return self._guess
+
+    @guess.setter
+    def guess(self, value: float | None) -> None:
+        self._guess = None if value is None else _finite("guess", value)
+        if self._field is not None:
+            self._field.value = "" if self._guess is None else _write(self._guess)
+
+    def compare(self, measured: float) -> Comparison:
+        """Put the guess beside the measurement, as a sentence and, in a notebook, as two bars.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            When ``measured`` is no finite number.
+        """
+        return Comparison(self.question, self.unit, self._guess, _finite("measured", measured))
+
+    def __repr__(self) -> str:
+        answer = "no guess yet" if self._guess is None else f"your guess: {_quantity(self._guess, self.unit)}"
+        return f"Predict: {self.question} ({answer})"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        static = {"text/plain": repr(self), "text/html": f"{self._question_html()}<p>{html.escape(self._state())}</p>"}
+        widget = self._widget()
+        return static if widget is None else {**widget._repr_mimebundle_(), **static}
+
+    def _question_html(self) -> str:
+        return f"<p><strong>Predict:</strong> {html.escape(self.question)}</p>"
+
+    def _state(self) -> str:
+        return "Run this cell for a box to answer in." if self._guess is None else self._noted()
+
+    def _noted(self) -> str:
+        return "" if self._guess is None else f"noted: {_quantity(self._guess, self.unit)}"
+
+    def _widget(self) -> Any:
+        """Return the box, made when it is first shown; None without ipywidgets."""
+        try:
+            import ipywidgets
+        except ImportError:
+            return None
+        if self._box is None:
+            label = f"Your guess ({self.unit}):" if self.unit else "Your guess:"
+            self._field = ipywidgets.Text(
+                value="" if self._guess is None else _write(self._guess),
+                placeholder="a number",
+                description=label,  # a <label> tied to the field: screen readers say it, a click on it goes to the field
+                tooltip=self.question,
+                continuous_update=False,
+                style={"description_width": "initial"},
+                layout={"width": "24em"},
+            )
+            self._answer = ipywidgets.HTML(value=_status(self._noted()))
+            self._field.observe(self._take, names="value")
+            self._box = ipywidgets.VBox([ipywidgets.HTML(value=self._question_html()), self._field, self._answer])
+        return self._box
+
+    def _take(self, change: Any) -> None:
+        """Read what was typed."""
+        text = str(change["new"])
+        self._guess = _read(text)
+        wrong = f"“{text.strip()}” is no number: write one such as 12, 1,200 or 0.5"
+        self._answer.value = _status(wrong if text.strip() and self._guess is None else self._noted())
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Comparison(Record):
+    """A guess beside a measurement: what `Prediction.compare` returns.
+
+    Attributes
+    ----------
+    question, unit : str
+        As given to `predict`.
+    guess : float or None
+        None where there was none.
+    measured : float
+        In the same unit.
+    """
+
+    question: str
+    unit: str
+    guess: float | None
+    measured: float
+
+    @property
+    def sentence(self) -> str:
+        """Both numbers, and how far apart they are."""
+        measured = f"measured {_quantity(self.measured, self.unit)}"
+        if self.guess is None:
+            return f"{measured} ({_INVITATION})"
+        return f"you guessed {_write(self.guess)}, {measured}: {self._verdict(self.guess)}"
+
+    def _verdict(self, guess: float) -> str:
+        if guess == self.measured:
+            return "exactly right"
+        direction = "low" if guess < self.measured else "high"
+        if min(guess, self.measured) <= 0:
+            return f"{_write(abs(guess - self.measured))} too {direction}"
+        factor = max(guess, self.measured) / min(guess, self.measured)
+        if factor < 1.2:
+            return f"{(factor - 1):.1%} too {direction}"
+        return f"a factor of {_write(factor, digits=2)} too {direction}"
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    def _repr_html_(self) -> str:
+        sentence = html.escape(self.sentence)
+        alt = f"Bar chart. {html.escape(self.question, quote=True)} {html.escape(self.sentence, quote=True)}"
+        picture = base64.b64encode(self._png()).decode("ascii")
+        return (
+            f'<figure style="margin:0"><img alt="{alt}" src="data:image/png;base64,{picture}" '
+            f'style="width:32em;max-width:100%"><figcaption>{sentence}</figcaption></figure>'
+        )
+
+    def _png(self) -> bytes:
+        """Draw one bar for the measurement and, if there was a guess, one for it; returns the bytes of a PNG."""
+        from matplotlib.figure import Figure
+
+        bars = [("measured", self.measured, _MEASURED, "")]
+        if self.guess is not None:
+            bars.insert(0, ("your guess", self.guess, _GUESS, "//"))
+        figure = Figure(figsize=(6.4, 0.9 + 0.4 * len(bars)), layout="constrained")
+        axes = figure.add_subplot()
+        for name, value, colour, hatch in bars:
+            bar = axes.barh(name, value, color=colour, hatch=hatch, edgecolor="white")
+            axes.bar_label(bar, labels=[_write(value)], padding=4)
+        axes.margins(x=0.15)
+        axes.invert_yaxis()
+        axes.set_xlabel(self.unit or "answer (a plain number)")
+        axes.spines[["top", "right"]].set_visible(False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=144)
+        return buffer.getvalue()
+
+
+def _read(text: str) -> float | None:
+    """Read a number as people type it: "1,200", "1 200", "0,5", "about 50 tokens"; None where there is none.
+
+    Examples
+    --------
+    >>> [_read(text) for text in ("1,200", "0,5", "about 50 tokens", "2e3", "none")]
+    [1200.0, 0.5, 50.0, 2000.0, None]
+    """
+    found = next((match[0] for match in _NUMBER.finditer(text) if any(char.isdigit() for char in match[0])), None)
+    if found is None:
+        return None
+    if not found.lstrip("+-").startswith("0"):  # 1,200 is a count; 0,125 is a fraction with a decimal comma
+        found = re.sub(r"(?<=\d)[, ](?=\d{3}(?!\d))", "", found)
+    value = float(found.replace(",", "."))
+    return value if math.isfinite(value) else None
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise ArgumentTypeError(f"{name} must be text (str), not {kind}: write predict('How fast?', 'tokens/s')")
+    return value
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise ArgumentTypeError(f"{name} must be a number, not {type(value).__name__}: for example 104.5")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ArgumentError(f"{name}={number} is not finite: nothing can be put beside it")
+    return number
+
+
+def _write(value: float, *, digits: int = 3) -> str:
+    """Write a number: whole ones in full, others with so many digits.
+
+    Examples
+    --------
+    >>> _write(23040.0), _write(104.96), _write(3.614), _write(0.5)
+    ('23,040', '105', '3.61', '0.5')
+    """
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def _quantity(value: float, unit: str) -> str:
+    return f"{_write(value)} {unit}".rstrip()
+
+
+def _status(text: str) -> str:
+    return f'<span role="status">{html.escape(text)}</span>'

@@ -1,0 +1,169 @@
+"""A prediction box takes a guess, keeps it, and shows it beside the measurement, with a frontend or without one."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from labkit import predict as predict_module
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.predict import Comparison, Prediction, predict
+
+
+@pytest.fixture(autouse=True)
+def _forget_boxes() -> Iterator[None]:
+    predict_module._boxes.clear()
+    yield
+    predict_module._boxes.clear()
+
+
+def type_into(box: Prediction, text: str) -> None:
+    """Do what a student does: write into the field and leave it."""
+    widget = box._widget()
+    widget.children[1].value = text
+
+
+def test_running_a_cell_again_keeps_its_guess() -> None:
+    """The same question and unit give the same box; another question or unit another one."""
+    predict("How fast?", unit="tokens/s").guess = 50
+    assert predict("How fast?", unit="tokens/s").guess == 50
+    assert predict("How fast?", unit="MiB/s").guess is None
+    assert predict("How slow?", unit="tokens/s").guess is None
+
+
+@pytest.mark.parametrize(
+    ("text", "guess"),
+    [
+        ("50", 50),
+        (" 1,200 ", 1200),
+        ("1 200 000", 1_200_000),
+        ("0,5", 0.5),
+        ("0,125", 0.125),
+        ("3.25", 3.25),
+        (".5", 0.5),
+        ("2e3", 2000),
+        ("-4", -4),
+        ("about 50 tokens/s", 50),
+        ("0", 0),
+        ("", None),
+        ("no idea", None),
+        ("<b>", None),
+        ("1e999", None),
+    ],
+)
+def test_box_reads_numbers_as_people_type_them(text: str, guess: float | None) -> None:
+    """Thousands, decimal points and commas, units after the number; what is no number is no guess."""
+    box = predict("How many?")
+    type_into(box, text)
+    assert box.guess == guess
+
+
+def test_box_answers_what_was_typed() -> None:
+    """A number is noted; anything else is answered with an example, and no markup of it survives."""
+    box = predict("How many?", unit="tokens")
+    type_into(box, "1200")
+    status = box._widget().children[2]
+    assert "noted: 1,200 tokens" in status.value
+    type_into(box, "<script>x</script>")
+    assert "is no number" in status.value
+    assert "<script>" not in status.value
+    type_into(box, "")
+    assert "no number" not in status.value
+
+
+def test_field_has_a_visible_label_and_says_its_question() -> None:
+    """The label is the field's own description, which ipywidgets ties to it; the question is its tooltip."""
+    field = predict("How fast?", unit="tokens/s")._widget().children[1]
+    assert field.description == "Your guess (tokens/s):"
+    assert field.tooltip == "How fast?"
+
+
+def test_guess_set_in_code_shows_in_the_field() -> None:
+    """Setting a guess fills the field, and None empties it."""
+    box = predict("How many?")
+    field = box._widget().children[1]
+    box.guess = 23_040
+    assert (field.value, box.guess) == ("23,040", 23_040)
+    box.guess = None
+    assert (field.value, box.guess) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("guess", "measured", "sentence"),
+    [
+        (50, 104, "you guessed 50, measured 104 tokens: a factor of 2.1 too low"),
+        (300, 100, "you guessed 300, measured 100 tokens: a factor of 3 too high"),
+        (45, 45, "you guessed 45, measured 45 tokens: exactly right"),
+        (100, 104, "you guessed 100, measured 104 tokens: 4.0% too low"),
+        (0, 3, "you guessed 0, measured 3 tokens: 3 too low"),
+        (-2, -3, "you guessed -2, measured -3 tokens: 1 too high"),
+        (None, 3.614, "measured 3.61 tokens (no guess yet: write one in the box and run this cell again)"),
+    ],
+)
+def test_comparison_says_how_far_apart(guess: float | None, measured: float, sentence: str) -> None:
+    """The sentence names both numbers and the factor, or the difference where a factor means nothing."""
+    box = predict("How many?", unit="tokens")
+    box.guess = guess
+    assert box.compare(measured).sentence == sentence
+    assert repr(box.compare(measured)) == sentence
+
+
+def test_picture_has_a_text_that_says_the_same() -> None:
+    """The alternative text holds the question and both numbers, escaped; the caption repeats the sentence."""
+    html = Comparison('Is 1 < "2"?', "<i>", 50, 104)._repr_html_()
+    assert (
+        'alt="Bar chart. Is 1 &lt; &quot;2&quot;? you guessed 50, measured 104 &lt;i&gt;: a factor of 2.1 too low"' in html
+    )
+    assert "data:image/png;base64," in html
+    assert "<figcaption>you guessed 50, measured 104 &lt;i&gt;" in html
+    assert "<i>" not in html
+
+
+@pytest.mark.parametrize(("guess", "measured"), [(None, 0), (0, 0), (-3, 5), (1e-9, 1e12), (1, 1)])
+def test_any_pair_of_numbers_can_be_drawn(guess: float | None, measured: float) -> None:
+    """Zeros, negative numbers and numbers far apart make a picture too."""
+    assert Comparison("How many?", "", guess, measured)._png().startswith(b"\x89PNG")
+
+
+def test_question_is_shown_escaped_with_and_without_a_frontend() -> None:
+    """The bundle holds plain text, HTML and a widget view; markup in a question stays text in all of them."""
+    box = predict("Is <b> bold & 'so'?", unit="tokens")
+    bundle = box._repr_mimebundle_()
+    assert bundle["text/plain"] == "Predict: Is <b> bold & 'so'? (no guess yet)"
+    assert "Is &lt;b&gt; bold &amp;" in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "&lt;b&gt;" in box._widget().children[0].value
+
+
+def test_box_works_without_ipywidgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ipywidgets is missing, the question is shown as text and a guess can be set in code."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    box = predict("How many?", unit="tokens")
+    assert set(box._repr_mimebundle_()) == {"text/plain", "text/html"}
+    box.guess = 12
+    assert "noted: 12 tokens" in box._repr_mimebundle_()["text/html"]
+    assert box.compare(12).sentence.endswith("exactly right")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("50", ArgumentTypeError), (True, ArgumentTypeError), (float("nan"), ArgumentError)]
+)
+def test_measurement_must_be_a_finite_number(value: object, error: type[Exception]) -> None:
+    """A text, a bool or NaN is refused in one line."""
+    with pytest.raises(error) as caught:
+        predict("How many?").compare(value)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_question_must_be_text() -> None:
+    """A number in place of the question is refused."""
+    with pytest.raises(ArgumentTypeError, match="question must be text"):
+        predict(3)  # type: ignore[arg-type]
+
+
+def test_importing_predict_loads_neither_matplotlib_nor_ipywidgets() -> None:
+    """Both are imported when a box or a picture is first shown."""
+    code = "import sys, labkit.predict; print([m for m in ('matplotlib', 'ipywidgets', 'llama_cpp') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
