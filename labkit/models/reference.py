@@ -1,0 +1,102 @@
+"""What a student may write for a model on the hub: "name", "org/repo", "org/repo:Q8_0", "org/repo:FILE.gguf"."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from labkit.errors import DownloadError, ModelNotFoundError
+from labkit.models.catalog import CATALOG, find_entry
+
+__all__ = ["Reference", "choose_file", "nearest_name", "parse_reference", "split_parts"]
+
+_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w./+-]+))?", re.ASCII)
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+_DEFAULT_QUANTIZATION = "Q4_K_M"
+
+
+class Reference(NamedTuple):
+    """A repository and, where they are known, the file in it, its size in bytes and its checksum."""
+
+    repository: str
+    filename: str | None = None
+    quantization: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+
+def parse_reference(text: str) -> Reference:
+    """Read what names a model on the hub.
+
+    Raises
+    ------
+    ModelNotFoundError
+        When the text is neither a known name nor of the form "org/repo" or "org/repo:FILE.gguf".
+
+    Examples
+    --------
+    >>> parse_reference("Org/Some-GGUF:some-Q8_0.gguf").filename
+    'some-Q8_0.gguf'
+    >>> parse_reference("qwen2.5-0.5b").repository
+    'bartowski/Qwen2.5-0.5B-Instruct-GGUF'
+    """
+    entry = find_entry(text)
+    if entry is not None:
+        return Reference(entry.repository, entry.filename, None, entry.size_bytes, entry.sha256)
+    match = _REPOSITORY.fullmatch(text.strip())
+    if match is None or ".." in text:
+        raise ModelNotFoundError(
+            f"{text!r} names no model{nearest_name(text)}: use a name of list_models() "
+            f"({', '.join(known.name for known in CATALOG)}), 'org/repo' or 'org/repo:FILE.gguf'"
+        )
+    repository, below = match.groups()
+    if below is None or below.lower().endswith(".gguf"):
+        return Reference(repository, below)
+    return Reference(repository, None, below)
+
+
+def nearest_name(text: str) -> str:
+    """Return " (did you mean 'X'?)" for the nearest known name, or nothing."""
+    near = difflib.get_close_matches(text.strip().lower(), [entry.name for entry in CATALOG], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def choose_file(reference: Reference, files: Iterable[str]) -> str:
+    """Choose the file of a repository: the only model in it, the quantization asked for, or Q4_K_M.
+
+    Raises
+    ------
+    DownloadError
+        When the repository has no GGUF file, or several and none that fits; the message names them.
+    """
+    models = sorted(file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file.lower())
+    firsts = [file for file in models if not (part := _PART.search(file)) or part[1] == "00001"]
+    if not firsts:
+        raise DownloadError(f"{reference.repository} has no GGUF model: look for a repository whose name ends in -GGUF")
+    if len(firsts) == 1 and reference.quantization is None:
+        return firsts[0]
+    wanted = reference.quantization or _DEFAULT_QUANTIZATION
+    fitting = [file for file in firsts if re.search(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9_])", file, re.I)]
+    if not fitting:
+        raise DownloadError(
+            f"{reference.repository} has no {wanted} file: choose one with fetch_model"
+            f"('{reference.repository}:FILE.gguf'); it has {', '.join(firsts)}"
+        )
+    return fitting[0]
+
+
+def split_parts(filename: str) -> tuple[str, ...]:
+    """Return the names of all parts of a split model, given any of them; an unsplit file is its own only part.
+
+    Examples
+    --------
+    >>> split_parts("big-00002-of-00002.gguf")
+    ('big-00001-of-00002.gguf', 'big-00002-of-00002.gguf')
+    """
+    part = _PART.search(filename)
+    if part is None:
+        return (filename,)
+    stem, count = filename[: part.start()], int(part[2])
+    return tuple(f"{stem}-{number:05d}-of-{part[2]}{filename[-5:]}" for number in range(1, count + 1))

