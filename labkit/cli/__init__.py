@@ -1,0 +1,69 @@
+"""The command ``labkit``: one module a subcommand, each with ``HELP``, ``add_arguments(parser)`` and ``run(args, out)``.
+
+Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from labkit import __version__
+from labkit.cli.output import Output
+from labkit.errors import LabkitError
+
+__all__ = ["main"]
+
+COMMANDS = ("tour", "lab", "models", "doctor")
+
+_EPILOG = """\
+first steps:
+  labkit tour                  meet the bundled model: tokens, text, a chat, speed and memory (under 30 s)
+  labkit lab                   open the course in JupyterLab
+  labkit doctor                what is installed, what is missing, what to do
+
+exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    out = Output(as_json=getattr(args, "json", False))
+    try:
+        return int(args.run(args, out))
+    except LabkitError as error:
+        out.fail(str(error))
+        return 1
+    except KeyboardInterrupt:
+        out.fail("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="labkit",
+        description="Run, size, quantize and tune language models on this machine with llama.cpp.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"labkit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    for name in COMMANDS:
+        module = importlib.import_module(f"labkit.cli.{name}")
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,46 @@
+"""List well-known models and where they lie on this machine, or fetch one.
+
+Without a network the bundled model is always there.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from labkit.cli.output import Output
+from labkit.models import fetch_model, list_models
+from labkit.units import format_bytes
+
+HELP = "list well-known models, or fetch one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("--fetch", metavar="NAME", help="download a model: a name of the list, or organization/repository")
+    parser.add_argument("--file", metavar="FILE", help="with --fetch: which file of the repository")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    if args.fetch:
+        path = fetch_model(args.fetch, progress=not args.json, filename=args.file)
+        out.say(f"{path}")
+        out.result({"path": path})
+        return 0
+    entries = list_models()
+    rows = [
+        (
+            entry.name,
+            entry.parameters,
+            format_bytes(entry.size_bytes) if entry.size_bytes else "?",
+            entry.license,
+            "yes" if entry.path else "no",
+            entry.note,
+        )
+        for entry in entries
+    ]
+    out.table(("name", "weights", "file", "licence", "here", "note"), rows)
+    out.say("Load one that is here with load_model(name); get another with: labkit models --fetch NAME")
+    out.result(entries)
+    return 0

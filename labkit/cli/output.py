@@ -1,0 +1,90 @@
+"""Where the command line prints: tables for people on stdout, or one JSON document; faults and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.records import to_plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Output", "plain"]
+
+
+def plain(text: object) -> str:
+    """Return a text that cannot steer a terminal: control characters are written as escapes."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
+
+
+class Output:
+    """Print results as text, or keep quiet and print one JSON document at the end.
+
+    Parameters
+    ----------
+    as_json : bool
+        Whether ``--json`` was given.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        _use_utf8()
+
+    @property
+    def console(self) -> Console:
+        """Rich's console on stdout."""
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "", *, style: str | None = None, end: str = "\n") -> None:
+        """Print a line for people."""
+        if not self.as_json:
+            self.console.print(plain(text), style=style, end=end, markup=False)
+
+    def stream(self, text: str) -> None:
+        """Print a piece of generated text as it comes."""
+        if not self.as_json:
+            sys.stdout.write(plain(text))
+            sys.stdout.flush()
+
+    def title(self, text: str) -> None:
+        """Print a heading."""
+        self.say()
+        self.say(text, style="bold")
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+        """Print a table; cells are text, so a name in square brackets stays what it is."""
+        if self.as_json:
+            return
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", show_header=any(headings))
+        for index, heading in enumerate(headings):
+            table.add_column(heading, overflow="fold", no_wrap=index == 0, ratio=1 if index == len(headings) - 1 else None)
+        for row in rows:
+            table.add_row(*(Text(plain(cell)) for cell in row))
+        self.console.print(table)
+
+    def result(self, value: Any) -> None:
+        """Print the JSON document, if that was asked for."""
+        if self.as_json:
+            print(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
+
+    def fail(self, message: str) -> None:
+        """Say in one line what went wrong."""
+        if self.as_json:
+            print(json.dumps({"error": message}, ensure_ascii=False))
+        print(f"labkit: {plain(' '.join(message.split()))}", file=sys.stderr)
+
+
+def _use_utf8() -> None:
+    """Let a Windows console or a C locale print what a model writes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")

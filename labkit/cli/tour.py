@@ -1,0 +1,141 @@
+"""Meet a model: its card, what it makes of a text, a completion, a chat as it is written, its speed and its memory.
+
+Without --model it is the bundled SmolLM2-135M-Instruct, and nothing is fetched. It takes less than 30 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.cli.output import Output
+from labkit.units import format_bytes, format_count, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from labkit.engine import Model
+
+HELP = "meet the bundled model: tokens, text, a chat, speed and memory"
+
+PROMPT = "The three primary colours are"
+QUESTION = "Why is the sky blue? Answer in two sentences."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("--model", metavar="FILE", help="another GGUF file, or a name of labkit models")
+    parser.add_argument("--question", default=QUESTION, help="what to ask in the chat")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (all physical cores)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    from labkit.engine import load_model
+    from labkit.gguf_file import read_header
+    from labkit.models import resolve_model
+
+    path = resolve_model(args.model)
+    card = _card(path, read_header(path))
+    out.title("1. The model")
+    out.table(("", ""), card.items())
+    with load_model(path, n_threads=args.threads, progress=not args.json) as model:
+        results = {"card": card, **_show(model, args.question, out)}
+    out.say()
+    out.say("Next: labkit lab opens the course; labkit doctor looks over the installation.")
+    out.result(results)
+    return 0
+
+
+def _card(path: Path, header: Any) -> dict[str, str]:
+    weights = header.weights_bytes
+    kinds = ", ".join(f"{count} {name}" for name, (count, _) in header.tensor_types.items())
+    return {
+        "name": str(header.metadata.get("general.name", path.stem)),
+        "file": path.name,
+        "architecture": header.architecture,
+        "weights": f"{format_count(header.parameter_count)} in {format_bytes(weights)}",
+        "bits a weight": f"{8 * weights / header.parameter_count:.2f}",
+        "tensors": kinds,
+        "trained context": f"{header.hparam('context_length', 0):,} tokens",
+        "licence": str(header.metadata.get("general.license", "not stated")),
+    }
+
+
+def _show(model: Model, question: str, out: Output) -> dict[str, Any]:
+    return {
+        "tokens": _show_tokens(model, out),
+        "completion": _show_completion(model, out),
+        "chat": _show_chat(model, question, out),
+        "speed": _show_speed(model, out),
+        "memory": _show_memory(model, out),
+    }
+
+
+def _show_tokens(model: Model, out: Output) -> dict[str, Any]:
+    from labkit.engine import count_tokens
+
+    pieces = [
+        model.detokenize([token]).decode("utf-8", "replace") for token in model.tokenize(PROMPT.encode(), add_bos=False)
+    ]
+    out.title("2. What it reads: tokens")
+    out.say(f"{PROMPT!r} is {count_tokens(model, PROMPT)} tokens: {' · '.join(pieces)}")
+    return {"text": PROMPT, "count": len(pieces), "pieces": pieces}
+
+
+def _show_completion(model: Model, out: Output) -> dict[str, Any]:
+    from labkit.engine import generate_text
+
+    text = generate_text(model, PROMPT, max_tokens=24, temperature=0)
+    out.title("3. What it does: continue a text")
+    out.say(f"{PROMPT}[{text}]")
+    return {"prompt": PROMPT, "text": text}
+
+
+def _show_chat(model: Model, question: str, out: Output) -> dict[str, Any]:
+    from labkit.engine import count_chat_tokens, stream_chat
+
+    messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": question}]
+    n_prompt = count_chat_tokens(model, messages)
+    out.title(f"4. A chat (its prompt is {n_prompt} tokens, template included)")
+    out.say(f"you:   {question}")
+    out.say("model: ", end="")
+    answer = ""
+    for chunk in stream_chat(model, messages, max_tokens=80, temperature=0.2, seed=7):
+        out.stream(chunk.text)
+        answer += chunk.text
+    out.say()
+    out.say("(A model of 135 million weights is quick and often wrong; larger ones know more.)", style="dim")
+    return {"question": question, "answer": answer, "n_prompt": n_prompt}
+
+
+def _show_speed(model: Model, out: Output) -> dict[str, Any]:
+    from labkit.engine import generate_text
+
+    model.reset()  # type: ignore[no-untyped-call]  # llama_cpp's own method
+    generate_text(model, "Once upon a time, " * 25, max_tokens=64, temperature=0)
+    report = model.last_generation
+    if report is None:
+        return {}
+    out.title("5. Its speed here")
+    rows = [
+        ("reading a prompt", format_rate(report.prompt_tokens_per_second), f"{report.n_prompt} tokens at once"),
+        ("writing", format_rate(report.decode_tokens_per_second), "one token after another"),
+        ("time to first token", format_duration(report.prefill_s), f"for those {report.n_prompt} tokens"),
+    ]
+    out.table(("", "", ""), rows)
+    return dict(report)
+
+
+def _show_memory(model: Model, out: Output) -> dict[str, Any]:
+    from labkit.system import peak_resident_bytes
+
+    peak = peak_resident_bytes()
+    out.title("6. Its memory")
+    out.say(
+        f"{format_bytes(peak)} of RAM at the peak, Python and all: the file, the cache for {model.n_ctx():,} tokens, buffers"
+    )
+    settings = model.settings
+    out.say(f"{settings.n_threads} threads (physical cores that this process may use); flash attention "
+            f"{settings.reasons.get('flash_attn', 'as given')}")  # fmt: skip
+    return {"peak_resident_bytes": peak, "settings": settings.to_dict()}
