@@ -53,9 +53,7 @@ def siblings(*groups: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("150000 100000", 1.5), ("max 100000", None), ("", None), ("0 0", None)]
-)
+@pytest.mark.parametrize(("text", "expected"), [("150000 100000", 1.5), ("max 100000", None), ("", None), ("0 0", None)])
 def test_quota_reads_version_2(tmp_path: Path, text: str, expected: float | None) -> None:
     """cpu.max is quota and period; "max" is no limit."""
     assert cpu_quota(version_2(tmp_path, "/", {"cpu.max": text})) == expected
@@ -80,9 +78,7 @@ def test_quota_unlimited_in_version_1_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [version_1, version_2])
-def test_quota_is_found_where_a_container_mounts_only_its_own_group(
-    tmp_path: Path, version: Callable[..., Path]
-) -> None:
+def test_quota_is_found_where_a_container_mounts_only_its_own_group(tmp_path: Path, version: Callable[..., Path]) -> None:
     """Without a cgroup namespace the path names the group on the host, and the mount shows that group as its top."""
     files = {
         "cpu.max": "200000 100000",
@@ -176,9 +172,7 @@ def test_physical_cores_count_siblings_once(
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("400000", 4), ("350000", 3), ("100000", 1), ("20000", 1), ("max", 8)])
-def test_physical_cores_honour_the_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
-) -> None:
+def test_physical_cores_honour_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int) -> None:
     """A container's quota of CPU time counts, rounded down, but at least one."""
     allow(monkeypatch, "0-7")
     root = version_2(tmp_path, "/", {"cpu.max": f"{quota} 100000"})
@@ -194,9 +188,7 @@ def test_performance_cores_leave_out_efficiency_cores(tmp_path: Path, monkeypatc
     assert system.performance_cores_available(root) == 2
 
 
-def test_physical_cores_without_topology_use_the_machines_ratio(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_physical_cores_without_topology_use_the_machines_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system does not say which threads share a core, psutil's ratio is applied to those allowed."""
     allow(monkeypatch, "0-7")
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 16 if logical else 8)
@@ -265,7 +257,7 @@ def test_system_info_yields_the_cpus_features(text: str, expected: tuple[str, ..
         ("NEON MATMUL_INT8 REPACK", "Q4_0 Q4_K Q5_K Q6_K Q8_0 Q1_0"),
         ("NEON REPACK", ""),
         ("SSE3 REPACK", ""),
-        ("AVX2 AVX512 AMX_INT8 REPACK", "Q4_0 Q4_K Q2_K Q5_K Q6_K IQ4_NL MXFP4 Q8_0 Q4_1 IQ4_XS"),
+        ("AVX2 AVX512 AMX_INT8 REPACK", "Q4_0 Q4_K Q2_K Q5_K Q6_K IQ4_NL MXFP4 Q8_0 Q4_1 IQ4_XS F16"),
     ],
 )
 def test_repacked_types_follow_the_cpu(features: str, expected: str) -> None:

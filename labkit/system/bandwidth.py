@@ -13,9 +13,7 @@ from labkit.system.cores import physical_cores_available
 __all__ = ["measure_read_bandwidth"]
 
 
-def measure_read_bandwidth(
-    n_threads: int | None = None, *, size_bytes: int = 256 * 2**20, seconds: float = 1.0
-) -> float:
+def measure_read_bandwidth(n_threads: int | None = None, *, size_bytes: int = 256 * 2**20, seconds: float = 1.0) -> float:
     """Measure how fast this process can read RAM, in bytes per second.
 
     Each thread folds its own part of one array with NumPy's bitwise OR, all start together, and the slowest ends the

@@ -34,9 +34,9 @@ _REPACK: dict[str, tuple[tuple[frozenset[str], int], ...]] = {
     "Q1_0": ((_NEON_I8MM, 4), (_NEON_DOT, 4)),
 }
 # Intel's AMX has a private layout of its own and is tried first (ggml/src/ggml-cpu/amx/amx.cpp, supports_op):
-# the rows must be a multiple of 2 tiles of 16, the columns of the value here.
+# the rows must be a multiple of 2 tiles of 16, the columns of the value here. F16 is copied there as it is.
 _AMX_ROWS = 32
-_AMX_COLUMNS = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ4_XS": 256}
+_AMX_COLUMNS = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ4_XS": 256, "F16": 16}
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -128,7 +128,7 @@ def parse_system_info(text: str) -> tuple[str, ...]:
 
 
 def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str]) -> bool:
-    """Say whether the CPU backend rearranges a matrix of weights into a copy of its own.
+    """Say whether the CPU backend makes a copy of its own of a matrix of weights, rearranged for its instructions.
 
     Parameters
     ----------
