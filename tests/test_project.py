@@ -1,0 +1,67 @@
+"""The project's own files agree with one another."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli", reason="Python 3.10 has no TOML reader of its own")
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _requirement(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([A-Za-z0-9_.-]+)(.*)", text.strip())
+    assert match is not None, text
+    return re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
+
+
+def test_environment_names_the_same_dependencies() -> None:
+    """Conda's environment.yml and pyproject.toml ask for the same packages with the same bounds."""
+    lines = (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
+    conda = dict(_requirement(m[1]) for line in lines if (m := re.fullmatch(r"\s*- ([a-z][A-Za-z0-9_.<>=,-]+)", line)))
+    assert conda.pop("python") == PROJECT["project"]["requires-python"]
+    conda.pop("pip")
+    conda.pop("conda-forge")
+    conda["matplotlib"] = conda.pop("matplotlib-base")  # conda-forge's name for it without Qt
+    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    assert conda == dict(map(_requirement, wanted))
+
+
+def test_constraints_pin_every_dependency_for_pip_and_uv() -> None:
+    """What was tested is pinned, once for pip and once for uv, with the same versions."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins == PROJECT["tool"]["uv"]["constraint-dependencies"]
+    assert all("==" in pin for pin in pins)
+    pinned = {_requirement(pin.split("==")[0])[0] for pin in pins}
+    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    assert {name for name, _ in map(_requirement, wanted)} <= pinned
+
+
+def test_no_file_names_a_registry_or_this_machine() -> None:
+    """No tracked file holds a package registry's host, a machine's path or a lock file."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")  # noqa: S607
+    banned = re.compile("py" + r"pi\.org|python" + "hosted|/ro" + "ot/|/wo" + r"rk/(?:main|shared|\.library)")
+    for name in filter(None, files):
+        assert not name.endswith(".lock"), name
+        path = ROOT / name
+        if path.is_file() and path.suffix not in {".png", ".gguf"}:
+            assert not banned.search(path.read_text(encoding="utf-8", errors="replace")), name
+
+
+def test_readme_names_what_is_there() -> None:
+    """Every path in the README's tree exists."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"```text\n(.*?)```", text, re.DOTALL)
+    assert tree is not None
+    for line in tree[1].splitlines():
+        name = line.split()[0] if line.strip() else ""
+        if name and not line.startswith(" "):
+            assert (ROOT / name).exists(), name
