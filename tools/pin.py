@@ -33,7 +33,7 @@ def main() -> None:
             "--no-header",
             "--all-groups",
         ]
-        pins = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603
+        pins = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout.splitlines()
     lines = [pin.strip() for pin in pins if pin.strip()]
     header = "# The versions that were tested, for pip: pip install -c constraints.txt -e .  (written by tools/pin.py)\n"
     (ROOT / "constraints.txt").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelSettings", "choose_settings"]
 
 CELLS = 256  # llama.cpp rounds the context up to this
+_SURELY_FITS = 256 * 1024**2  # asking the system for its free memory takes longer than such a cache needs a look
 _CACHE_BYTES = {  # ggml type id -> bytes a block, weights a block
     0: (4, 1), 1: (2, 1), 30: (2, 1), 8: (34, 32), 2: (18, 32), 3: (20, 32), 6: (22, 32), 7: (24, 32), 20: (18, 32),
 }  # fmt: skip
@@ -173,12 +174,14 @@ def _refuse_unfit(header: Header, settings: ModelSettings) -> None:
     if settings.n_gpu_layers != 0:
         return
     a_token = _cache_bytes_a_token(header, settings.type_k, settings.type_v)
+    if a_token * settings.n_ctx < _SURELY_FITS:
+        return
     available = available_ram_bytes()
     if a_token * settings.n_ctx > available:
         fitting = max(int(available * 0.8 / a_token) // CELLS * CELLS, CELLS)
         raise ModelLoadError(
-            f"the cache for n_ctx={settings.n_ctx:,} takes {format_bytes(a_token * settings.n_ctx)}, but this process may use "
-            f"{format_bytes(available)} of RAM now: choose n_ctx={fitting:,} or less, or type_k='q8_0', type_v='q8_0'"
+            f"the cache for n_ctx={settings.n_ctx:,} takes {format_bytes(a_token * settings.n_ctx)}, but this process may "
+            f"use {format_bytes(available)} of RAM now: choose n_ctx={fitting:,} or less, or type_k='q8_0', type_v='q8_0'"
         )
 
 

@@ -1,0 +1,149 @@
+"""generate_text and stream_text against a bare loop of llama_decode and llama_sampler_sample, on the same handle.
+
+The loop's body is the least that any program must do: decode one token, sample the next. Both are timed from the first
+token on for decoding, and up to the first token for the prompt; runs alternate, and the figure is the median of the
+ratios of neighbours, so that a slow minute of the machine falls on both. Then: loading, importing, and flash attention
+at depth 1,024.
+
+    uv run benchmarks/single_stream.py [--repeats 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import subprocess
+import sys
+import time
+from typing import Any
+
+from common import median, report
+
+import labkit
+from labkit.engine.bindings import C
+
+
+def bare_loop(model: Any, prompt: list[int], n_tokens: int) -> tuple[float, float]:
+    """Return tokens per second of prompt and of decoding by bare calls."""
+    ctx = model._ctx.ctx
+    C.llama_memory_clear(C.llama_get_memory(ctx), False)
+    chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+    C.llama_sampler_chain_add(chain, C.llama_sampler_init_greedy())
+    tokens = (C.llama_token * len(prompt))(*prompt)
+    begun = time.perf_counter()
+    for start in range(0, len(prompt), model.n_batch):
+        address = ctypes.cast(ctypes.byref(tokens, start * 4), ctypes.POINTER(C.llama_token))
+        C.llama_decode(ctx, C.llama_batch_get_one(address, min(model.n_batch, len(prompt) - start)))
+    slot = (C.llama_token * 1)()
+    batch = C.llama_batch_get_one(slot, 1)
+    slot[0] = C.llama_sampler_sample(chain, ctx, -1)
+    first = time.perf_counter()
+    for _ in range(n_tokens - 1):
+        C.llama_decode(ctx, batch)
+        slot[0] = C.llama_sampler_sample(chain, ctx, -1)
+    ended = time.perf_counter()
+    C.llama_sampler_free(chain)
+    return len(prompt) / (first - begun), (n_tokens - 1) / (ended - first)
+
+
+def by_labkit(model: Any, text: str, n_tokens: int, *, stream: bool) -> tuple[float, float]:
+    """Return the same by labkit's own functions, from its report."""
+    model.reset()
+    if stream:
+        for _ in labkit.stream_text(model, text, n_tokens, temperature=0):
+            pass
+    else:
+        labkit.generate_text(model, text, n_tokens, temperature=0)
+    done = model.last_generation
+    assert done.n_generated == n_tokens, f"ended after {done.n_generated} tokens: choose another prompt"
+    return done.prompt_tokens_per_second, done.decode_tokens_per_second
+
+
+def compare(model: Any, text: str, n_tokens: int, repeats: int) -> dict[str, float]:
+    """Ratios of labkit's speed to the bare loop's, medians over neighbouring runs."""
+    prompt = model.tokenize(text.encode())
+    bare_loop(model, prompt, 16)
+    ratios: dict[str, list[float]] = {"text_decode": [], "stream_decode": [], "prefill": []}
+    speeds = []
+    for _ in range(repeats):
+        prefill, decode = bare_loop(model, prompt, n_tokens)
+        text_prefill, text_decode = by_labkit(model, text, n_tokens, stream=False)
+        after_prefill, after_decode = bare_loop(model, prompt, n_tokens)
+        stream_prefill, stream_decode = by_labkit(model, text, n_tokens, stream=True)
+        around = (decode + after_decode) / 2
+        speeds.append(decode)
+        ratios["text_decode"].append(text_decode / around)
+        ratios["stream_decode"].append(stream_decode / after_decode)
+        ratios["prefill"].append((text_prefill + stream_prefill) / (prefill + after_prefill))
+    return {name: median(values) for name, values in ratios.items()} | {"bare_decode_tokens_per_second": median(speeds)}
+
+
+def flash_at_depth(depth: int, repeats: int) -> dict[str, float]:
+    """Decode speed after a prompt of ``depth`` tokens: as chosen, and with flash attention off and on."""
+    speeds: dict[str, list[float]] = {"chosen": [], "off": [], "on": []}
+    text = "one two three four " * (depth // 4)
+    models = {
+        "chosen": labkit.load_model(),
+        "off": labkit.load_model(flash_attn=False),
+        "on": labkit.load_model(flash_attn=True),
+    }
+    for _ in range(repeats):
+        for name, model in models.items():
+            speeds[name].append(by_labkit(model, text, 48, stream=False)[1])
+    for model in models.values():
+        model.close()
+    chosen = speeds["chosen"]
+    return {
+        "depth": float(depth),
+        "chosen_over_on": median([a / b for a, b in zip(chosen, speeds["on"], strict=True)]),
+        "chosen_over_off": median([a / b for a, b in zip(chosen, speeds["off"], strict=True)]),
+    }
+
+
+def seconds_of(code: str) -> float:
+    """Return what a fresh interpreter prints."""
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+SET_UP = "import time, llama_cpp, labkit, labkit.engine; path = str(labkit.bundled_model_path()); t = time.perf_counter(); "
+OURS = SET_UP + "m = labkit.load_model(path, n_threads=2); print(time.perf_counter() - t)"
+THEIRS = SET_UP + "m = llama_cpp.Llama(path, n_ctx=2048, n_threads=2, verbose=False); print(time.perf_counter() - t)"
+IMPORT = "import time; t = time.perf_counter(); import labkit; print(time.perf_counter() - t)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats = parser.parse_args().repeats
+    with labkit.load_model(n_ctx=2048) as model:
+        short = compare(model, "The story goes on: " + "and on " * 100, 128, repeats)
+        long = compare(model, "The story goes on: " + "and on " * 100, 1024, max(3, repeats // 2))
+    flash = flash_at_depth(1024, repeats)
+    importing = median([seconds_of(IMPORT) for _ in range(repeats)])
+    loads = [(seconds_of(OURS), seconds_of(THEIRS)) for _ in range(2 * repeats)]
+    loading = median([ours for ours, _ in loads]) / median([theirs for _, theirs in loads])
+    results = {"128": short, "1024": long, "flash": flash, "import_s": importing, "load_over_llama": loading}
+    slowest = min(run[name] for run in (short, long) for name in ("text_decode", "stream_decode"))
+    goals = {
+        "decode >= 0.98 of the bare loop": slowest >= 0.98,
+        "prompt >= 0.97": min(short["prefill"], long["prefill"]) >= 0.97,
+        "depth 1,024: >= 1.5 times flash attention": flash["chosen_over_on"] >= 1.5,
+        "import <= 0.15 s": importing <= 0.15,
+        "load <= 1.05 of Llama's": loading <= 1.05,
+    }
+    rows = [
+        ("generate_text / bare loop, decode", f"{short['text_decode']:.3f}", f"{long['text_decode']:.3f}"),
+        ("stream_text / bare loop, decode", f"{short['stream_decode']:.3f}", f"{long['stream_decode']:.3f}"),
+        ("labkit / bare loop, prompt", f"{short['prefill']:.3f}", f"{long['prefill']:.3f}"),
+        ("bare loop, tokens/s", *(f"{d['bare_decode_tokens_per_second']:.0f}" for d in (short, long))),
+        ("depth 1,024: chosen / flash attention on", f"{flash['chosen_over_on']:.2f}", ""),
+        ("depth 1,024: chosen / flash attention off", f"{flash['chosen_over_off']:.2f}", ""),
+        ("load_model / Llama(…), fresh process", f"{loading:.3f}", ""),
+        ("import labkit", f"{importing * 1000:.0f} ms", ""),
+        *((f"goal: {goal}", "met" if met else "MISSED", "") for goal, met in goals.items()),
+    ]
+    report("single_stream", ("", "128 tokens", "1,024 tokens"), rows, {**results, "goals": goals})
+
+
+if __name__ == "__main__":
+    main()
