@@ -14,13 +14,11 @@ import re
 from pathlib import Path
 
 from labkit.errors import ArgumentTypeError, ModelNotFoundError
-from labkit.gguf_header import Header, Metadata
-from labkit.gguf_parse import Part, TensorInfo, parse
-from labkit.gguf_source import LocalSource, Source, escape, gguf_error
-from labkit.gguf_values import LazyArray
-from labkit.preflight import preflight
+from labkit.gguf_file.header import Header, Metadata
+from labkit.gguf_file.parse import Part, TensorInfo, parse
+from labkit.gguf_file.source import LocalSource, Source, escape, gguf_error
 
-__all__ = ["Header", "LazyArray", "Metadata", "TensorInfo", "preflight", "read_header"]
+__all__ = ["read_header"]
 
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.DOTALL)
 _MAX_PARTS = 1024
@@ -61,7 +59,7 @@ def _open(source: object) -> Source:
         kind = type(source).__name__
         raise ArgumentTypeError(f"a model is given as text or a Path, not as {kind}: give the path of a .gguf file")
     if re.match(r"https?://", source, re.IGNORECASE):
-        from labkit.gguf_remote import RemoteSource  # http.client and ssl, only when needed
+        from labkit.gguf_file.remote import RemoteSource  # http.client and ssl, only when needed
 
         return RemoteSource(source)
     return LocalSource(Path(source).expanduser())

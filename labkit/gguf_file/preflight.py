@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.gguf_header import Header
+from labkit.gguf_file.header import Header
 
 __all__ = ["preflight"]
 

@@ -13,10 +13,10 @@ import struct
 from typing import Any, NoReturn
 
 from labkit.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
-from labkit.gguf_cursor import I64, U32, U64, Cursor
-from labkit.gguf_foreign import describe_foreign
-from labkit.gguf_source import INCOMPLETE, Source, escape
-from labkit.gguf_values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
+from labkit.gguf_file.cursor import I64, U32, U64, Cursor
+from labkit.gguf_file.foreign import describe_foreign
+from labkit.gguf_file.source import INCOMPLETE, Source, escape
+from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
 from labkit.records import Record
 
 __all__ = ["Part", "TensorInfo", "parse"]

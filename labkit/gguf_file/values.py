@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from labkit.gguf_source import INCOMPLETE, Source, escape, gguf_error
+from labkit.gguf_file.source import INCOMPLETE, Source, escape, gguf_error
 
 __all__ = ["ARRAY", "SCALARS", "STRING", "LazyArray", "Window", "type_name", "walk_strings"]
 

@@ -1,4 +1,4 @@
-"""Where GGUF bytes come from: a file on disk (or a server, see ``gguf_remote``), read by offset and never trusted."""
+"""Where GGUF bytes come from: a file on disk (or a server, see ``remote``), read by offset and never trusted."""
 
 from __future__ import annotations
 

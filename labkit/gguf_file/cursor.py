@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any, NoReturn
 
-from labkit.gguf_source import INCOMPLETE, Source, gguf_error
-from labkit.gguf_values import Window
+from labkit.gguf_file.source import INCOMPLETE, Source, gguf_error
+from labkit.gguf_file.values import Window
 
 __all__ = ["I64", "U32", "U64", "Cursor"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import UnknownKeyError
-from labkit.gguf_parse import TensorInfo
-from labkit.gguf_source import escape
+from labkit.gguf_file.parse import TensorInfo
+from labkit.gguf_file.source import escape
 
 __all__ = ["Header", "Metadata"]
 
