@@ -42,9 +42,10 @@ _NUMBERS = {
     "yarn_beta_slow": (-1.0, 1e6),
     "lora_scale": (-1e4, 1e4),
 }
-_FLAGS = frozenset(
-    "embedding flash_attn logits_all no_perf offload_kqv op_offload spm_infill swa_full use_mlock use_mmap verbose vocab_only".split()
-)
+_FLAGS = {
+    "embedding", "flash_attn", "logits_all", "no_perf", "offload_kqv", "op_offload", "spm_infill", "swa_full", "use_mlock",
+    "use_mmap", "verbose", "vocab_only",
+}  # fmt: skip
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
