@@ -1,0 +1,185 @@
+"""The notebooks run from top to bottom, give what is stored in them, and keep the form that COURSE.md describes."""
+
+import getpass
+import html.parser
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# What a text of this course never holds: folders of somebody's machine, addresses of package registries.
+FOREIGN = re.compile(r"/home/|/root/|/Users/|/tmp/|\b[A-Za-z]:\\\\|site-packages|pypi\.org|pythonhosted|ipykernel_\d+")
+
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def texts(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "markdown"]
+
+
+def codes(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def outputs(path: Path) -> list[Any]:
+    return [output for cell in codes(path) for output in cell.outputs]
+
+
+def as_text(output: Any) -> str:
+    """Return what a reader sees of an output, the pictures left out."""
+    parts = [output.get("text", ""), *map(str, output.get("data", {}).values())]
+    return re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", "\n".join(parts))
+
+
+def count_words(text: str) -> int:
+    """Count the words of prose: tables, formulas, code and addresses are looked at, not read."""
+    text = re.sub(r"```.*?```|\$\$.*?\$\$", " ", text, flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    return len(re.findall(r"\w[\w'’.,-]*", " ".join(prose)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_notebook_gives_what_is_stored_in_it(path: Path) -> None:
+    """Strict nbval: every cell runs, and what does not depend on the machine is the same to the letter."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    for name in ("LABKIT_MODEL", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-sanitize-with", str(FOLDER / "sanitize.cfg")]
+    command += ["--nbval-current-env", "--nbval-cell-timeout", "300", "-q", "-p", "no:cacheprovider", "--color", "no"]
+    command += ["-o", "addopts=", "-o", "filterwarnings=default", "-o", "timeout=0", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_notebook_is_small_sound_and_for_any_python3(path: Path) -> None:
+    """Under 500 KB, valid, kernel "python3", and nothing of one machine in its metadata."""
+    assert path.stat().st_size < 500_000
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert "version" not in notebook.metadata.language_info
+
+
+def test_cells_have_telling_ids(path: Path) -> None:
+    """Cell ids are words, each used once: exercises are found by them."""
+    ids = [cell.id for cell in read(path).cells]
+    assert len(ids) == len(set(ids))
+    for identifier in ids:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", identifier), identifier
+
+
+def test_stored_outputs_are_of_one_run(path: Path) -> None:
+    """Every code cell was run once, in order, without an error, a warning, or a widget that is gone."""
+    assert [cell.execution_count for cell in codes(path)] == list(range(1, len(codes(path)) + 1))
+    for output in outputs(path):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output
+        assert WIDGET_VIEW not in output.get("data", {})
+        assert "Traceback" not in as_text(output)
+
+
+def test_nothing_of_one_machine_is_stored(path: Path) -> None:
+    """No folder, machine name, user name or registry stands in a cell or an output."""
+    found = [as_text(output) for output in outputs(path)] + [cell.source for cell in read(path).cells]
+    here = [str(Path.home()), str(ROOT), *(name for name in (platform.node(), getpass.getuser()) if len(name) > 3)]
+    for text in found:
+        assert not FOREIGN.search(text), text
+        assert not any(name in text for name in here), text
+
+
+def test_notebook_opens_with_aim_time_and_needs(path: Path) -> None:
+    """The first cell has the title, what one can do at the end, how long it takes and what it needs."""
+    opening = texts(path)[0].source
+    assert read(path).cells[0].cell_type == "markdown"
+    assert re.match(rf"# {path.name[:2]} · \w+", opening)
+    for part in ("At the end you can", "**Time:**", "minutes", "**Needs:**", "RAM"):
+        assert part in opening, part
+
+
+def test_notebook_closes_with_recap_and_three_questions(path: Path) -> None:
+    """The last but one cell is the recap, the last one has three questions to take away."""
+    *_, recap, questions = read(path).cells
+    assert recap.source.startswith("## Recap")
+    assert "Three questions to take away" in questions.source
+    assert re.findall(r"^(\d)\. .*\?$", questions.source, re.MULTILINE) == ["1", "2", "3"]
+
+
+def test_cells_are_short(path: Path) -> None:
+    """At most 80 words a text cell, 15 lines a code cell."""
+    for cell in texts(path):
+        assert count_words(cell.source) <= 80, (count_words(cell.source), cell.source)
+    for cell in codes(path):
+        assert len(cell.source.splitlines()) <= 15, cell.source
+
+
+def test_every_prediction_is_compared_and_explained(path: Path) -> None:
+    """Each prediction box meets its measurement; each step that has one says what to see and why."""
+    source = "\n".join(cell.source for cell in codes(path))
+    boxes = re.findall(r"^(\w+) = predict\(", source, re.MULTILINE)
+    assert boxes
+    for name in boxes:
+        assert source.count(f"{name}.compare(") == 1, name
+    steps = re.split(r"^## (?=\d)", "\n".join(cell.source for cell in read(path).cells), flags=re.MULTILINE)[1:]
+    for step in steps:
+        if "predict(" in step:
+            assert "**What you should see.**" in step, step
+            assert "**Explain.**" in step, step
+
+
+def test_measurements_that_vary_are_not_compared(path: Path) -> None:
+    """Cells that show generated text or a speed have nbval's tag, and no cell has nbval's comments."""
+    for cell in codes(path):
+        assert "NBVAL" not in cell.source.upper().replace("-", "_")
+        varies = re.search(r"per_second|_s\b|measure_system|print\(labkit\.generate|repr\(text\)", cell.source)
+        if varies and cell.outputs:
+            assert "nbval-ignore-output" in cell.metadata.get("tags", []), cell.source
+
+
+class _Images(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.texts.append(dict(attrs).get("alt") or "")
+
+
+def test_images_have_a_text(path: Path) -> None:
+    """Every picture, stored or linked, has an alternative text of a sentence; none is stored without one."""
+    for output in outputs(path):
+        data = output.get("data", {})
+        assert not {"image/png", "image/jpeg", "image/svg+xml"} & set(data), "wrap it in HTML: JupyterLab shows no alt text"
+        parser = _Images()
+        parser.feed(data.get("text/html", ""))
+        assert all(len(text) > 20 for text in parser.texts)
+    for cell in texts(path):
+        assert "![](" not in cell.source
+        assert "<img" not in cell.source
+
+
+def test_links_lead_somewhere(path: Path) -> None:
+    """A link to a file of the course leads to a file; the map marks exactly the chapters that are not there yet."""
+    source = "\n".join(cell.source for cell in texts(path))
+    for target in re.findall(r"\]\(([^)#]+)\)", source):
+        assert target.startswith("https://") or (FOLDER / target).is_file(), target
+    there = {notebook.name[:2] for notebook in NOTEBOOKS}
+    for chapter, row in re.findall(r"^\| (\d\d) \| (.*)$", source, re.MULTILINE):
+        assert ("coming in a later release" in row) == (chapter not in there), row

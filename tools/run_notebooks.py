@@ -1,0 +1,99 @@
+"""Run the course's notebooks and store their outputs, cleaned of what belongs to one machine or one moment.
+
+::
+
+    python tools/run_notebooks.py                       # all of notebooks/
+    python tools/run_notebooks.py notebooks/00_start_here.ipynb
+
+A stored widget view points to a widget that nobody has any more, and JupyterLab shows an error in its place; so the views
+are dropped and the box's plain form stays. Progress bars, time stamps and the Python version are dropped too.
+Paths of this machine in an output stop the script before anything is written.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+TIMEOUT_S = 120
+
+
+def main(arguments: list[str]) -> int:
+    """Run each notebook that was named, or all; returns the exit status."""
+    os.environ.pop("LABKIT_MODEL", None)  # the stored outputs are about the bundled model
+    for path in map(Path, arguments) if arguments else sorted(NOTEBOOKS.glob("*.ipynb")):
+        started_s = time.perf_counter()
+        notebook = run(path)
+        leaks = find_leaks(notebook)
+        if leaks:
+            print(f"{path.name}: not written, its outputs hold {', '.join(leaks)}", file=sys.stderr)
+            return 1
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {time.perf_counter() - started_s:.1f} s, {path.stat().st_size / 1024:.0f} KiB")
+    return 0
+
+
+def run(path: Path) -> Any:
+    """Execute a notebook from top to bottom and return it, cleaned."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=TIMEOUT_S,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+    )
+    client.execute()
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [clean(output) for output in cell.outputs if not is_progress(output)]
+    nbformat.validate(notebook)
+    return notebook
+
+
+def is_progress(output: Any) -> bool:
+    """Whether an output is a progress bar: tqdm's in a notebook is a bare widget, elsewhere it writes to stderr."""
+    data = output.get("data", {})
+    return (WIDGET_VIEW in data and "text/html" not in data) or (is_stderr(output) and "%|" in output.text)
+
+
+def is_stderr(output: Any) -> bool:
+    """Whether an output went to stderr: a warning that the reader would meet too."""
+    return bool(output.get("name") == "stderr")
+
+
+def clean(output: Any) -> Any:
+    """Drop an output's widget view; its text and HTML stay."""
+    output.get("data", {}).pop(WIDGET_VIEW, None)
+    return output
+
+
+def find_leaks(notebook: Any) -> list[str]:
+    """Return what should not stand in the outputs: this machine's folders, name and user, and anything on stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = json.dumps(outputs)
+    names = {str(Path.home()), str(NOTEBOOKS.parent), sys.prefix, platform.node(), getpass.getuser()}
+    found = [name for name in names if name and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
+    return sorted(found) + [f"stderr: {output.text.strip()}" for output in outputs if is_stderr(output)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
