@@ -153,15 +153,20 @@ class LazyArray(Sequence[Any]):
         return tuple(self)
 
     def raw_strings(self) -> Iterator[bytes]:
-        """Yield the bytes of each string of a string array, a window of the file at a time."""
-        yield from self._raw_strings(0, self._length)
+        """Yield the bytes of each string of a string array."""
+        for batch in self.raw_batches():
+            yield from batch
+
+    def raw_batches(self) -> Iterator[list[bytes]]:
+        """Yield the bytes of the strings of a string array, a window of the file at a time."""
+        return self._batches(0, self._length)
 
     def __repr__(self) -> str:
         return f"<{self._length:,} x {self.type}, {self.n_bytes:,} bytes in the file: read() or a slice reads them>"
 
     def _elements(self, start: int, stop: int) -> Iterator[Any]:
         if self._number == STRING:
-            return (raw.decode("utf-8", "replace") for raw in self._raw_strings(start, stop))
+            return (raw.decode("utf-8", "replace") for batch in self._batches(start, stop) for raw in batch)
         return self._numbers(start, stop)
 
     def _numbers(self, start: int, stop: int) -> Iterator[Any]:
@@ -171,19 +176,32 @@ class LazyArray(Sequence[Any]):
             data = self._source.read(self.offset + first * one.size, count * one.size)
             yield from struct.unpack(f"<{count}{one.format[1:]}", data)
 
-    def _raw_strings(self, start: int, stop: int) -> Iterator[bytes]:
+    def _batches(self, start: int, stop: int) -> Iterator[list[bytes]]:
         if start >= stop:
             return
         window = Window(self._source, self.offset, self.offset + self.n_bytes)
         offset = walk_strings(window, self.offset, start, escape(self.key))
-        for _ in range(start, stop):
-            position = offset - window.start
-            if position + 8 > len(window.data):
+        left = stop - start
+        while left:
+            strings, offset = _cut_strings(window, offset, left)
+            yield strings
+            left -= len(strings)
+            if left:
                 window.move(offset, 8)
-                position = 0
-            length = _LENGTH(window.data, position)[0]
-            if position + 8 + length > len(window.data):
-                window.move(offset, 8 + length)
-                position = 0
-            yield window.data[position + 8 : position + 8 + length]
-            offset += 8 + length
+                window.move(offset, 8 + int(_LENGTH(window.data)[0]))
+
+
+def _cut_strings(window: Window, offset: int, count: int) -> tuple[list[bytes], int]:
+    """Return the strings that lie whole in the window, at most ``count``, and the offset behind them."""
+    data, position = window.data, offset - window.start
+    strings: list[bytes] = []
+    try:
+        for _ in range(count):
+            end = position + 8 + _LENGTH(data, position)[0]
+            if end > len(data):
+                break
+            strings.append(data[position + 8 : end])
+            position = end
+    except struct.error:
+        pass  # the next length lies outside this window
+    return strings, window.start + position
