@@ -26,8 +26,8 @@ __all__ = [
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
-_MAX_CONTEXT = (1 << 31) - 1  # positions are 32-bit integers
-_ODD_CONTEXT = 1 << 27  # no model was trained on more than some 10 million tokens
+_MAX_CONTEXT = 1 << 27  # llama-cpp-python's tokenizer allocates 4 bytes a position: 512 MiB here
+_ODD_CONTEXT = 1 << 24  # no model was trained on more than some 10 million tokens
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _EPSILONS = ("layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon")
 _ENCODERS = ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
@@ -35,9 +35,12 @@ _ENCODERS = ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", 
 _NO_GRAPH = ("clip", "wavtokenizer-dec")
 
 
-def refuse(header: Header, problem: str, advice: str = "fetch or convert the model again") -> NoReturn:
-    """Raise the error of a file that would end the process."""
-    raise gguf_error(header.source, f"{problem}, which would end the process in llama.cpp", None, advice)
+_CONVERT = "fetch or convert the model again"
+
+
+def refuse(header: Header, problem: str, advice: str = _CONVERT, effect: str = "end the process") -> NoReturn:
+    """Raise the error of a file that would end the process in llama.cpp, or do what ``effect`` says."""
+    raise gguf_error(header.source, f"{problem}, which would {effect} in llama.cpp", None, advice)
 
 
 def uint(header: Header, name: str, default: int | None = None) -> int | None:
@@ -97,7 +100,8 @@ def check_numbers(header: Header) -> tuple[str, ...]:
             continue
         bound = "clamp" in key or "limit" in key or "bound" in key  # infinity means "no bound" there
         if math.isnan(value) or (math.isinf(value) and not bound):
-            refuse(header, f"key '{escape(key)}' is {value}, a finite number is needed")
+            effect = "end the process" if key.endswith(_EPSILONS) else "make every result NaN"
+            refuse(header, f"key '{escape(key)}' is {value}, a finite number is needed", effect=effect)
         if key.endswith(_EPSILONS) and value < 0:
             refuse(header, f"key '{escape(key)}' is {value:g}, zero or more is needed")
     return ()
@@ -140,12 +144,13 @@ def check_attention(header: Header) -> tuple[str, ...]:
 
 
 def check_context(header: Header) -> tuple[str, ...]:
-    """Refuse a trained length beyond 32 bits, and remark on an unlikely one."""
+    """Refuse a trained length that no memory holds, and remark on an unlikely one."""
     key, length = f"{header.architecture}.context_length", uint(header, "context_length")
     if length is None:
         return ()
     if not 0 < length <= _MAX_CONTEXT:
-        refuse(header, f"key '{key}' is {length:,}, 1 to {_MAX_CONTEXT:,} are possible")
+        problem = f"key '{key}' is {length:,}, 1 to {_MAX_CONTEXT:,} are possible"
+        refuse(header, problem, effect="exhaust the memory" if length else "leave no context")
     if length > _ODD_CONTEXT:
         return (f"key '{key}' is {length:,}, more than any model was trained on: give n_ctx when loading",)
     return ()

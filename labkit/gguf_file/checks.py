@@ -33,17 +33,18 @@ _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
     check_context,
     check_shapes,
     check_tensors,
-    check_vocabulary,
 )
 
 
-def preflight(header: Header) -> tuple[str, ...]:
+def preflight(header: Header, *, vocabulary: bool = True) -> tuple[str, ...]:
     """Refuse what would end the process in the engine, and return what is odd, one sentence each.
 
     Parameters
     ----------
     header : Header
         From `read_header`.
+    vocabulary : bool
+        Whether to look at every token too; from a server that means to fetch them again.
 
     Returns
     -------
@@ -61,5 +62,6 @@ def preflight(header: Header) -> tuple[str, ...]:
     Found by loading mutated files in child processes (``tests/gguf_mutants.py``). An architecture of its own kind may hold
     traps of its own kind: a dry run in a child process (``labkit.simulate``) catches those.
     """
-    sentences = [sentence for check in _CHECKS for sentence in check(header)]
+    checks = (*_CHECKS, check_vocabulary) if vocabulary else _CHECKS
+    sentences = [sentence for check in checks for sentence in check(header)]
     return (*header.warnings, *sentences)

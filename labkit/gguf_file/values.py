@@ -171,8 +171,9 @@ class LazyArray(Sequence[Any]):
 
     def _numbers(self, start: int, stop: int) -> Iterator[Any]:
         one = SCALARS[self._number][1]
-        for first in range(start, stop, 1 << 14):
-            count = min(stop - first, 1 << 14)
+        at_once = self._source.window_bytes[1] // one.size
+        for first in range(start, stop, at_once):
+            count = min(stop - first, at_once)
             data = self._source.read(self.offset + first * one.size, count * one.size)
             yield from struct.unpack(f"<{count}{one.format[1:]}", data)
 
