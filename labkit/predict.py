@@ -131,7 +131,7 @@ class Prediction:
                 tooltip=self.question,
                 continuous_update=False,
                 style={"description_width": "initial"},
-                layout={"width": "24em"},
+                layout={"width": f"{12 + 0.6 * len(label):.0f}em", "max_width": "100%"},
             )
             self._answer = ipywidgets.HTML(value=_status(self._noted()))
             self._field.observe(self._take, names="value")
@@ -197,19 +197,21 @@ class Comparison(Record):
         )
 
     def _png(self) -> bytes:
-        """Draw one bar for the measurement and, if there was a guess, one for it; returns the bytes of a PNG."""
+        """Draw a bar for the guess, or a question mark in its place, and one for the measurement; returns a PNG."""
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
-        bars = [("measured", self.measured, _MEASURED, "")]
-        if self.guess is not None:
-            bars.insert(0, ("your guess", self.guess, _GUESS, "//"))
-        figure = Figure(figsize=(6.4, 0.9 + 0.4 * len(bars)), layout="constrained")
+        values = [0.0 if self.guess is None else float(self.guess), float(self.measured)]
+        figure = Figure(figsize=(6.4, 1.7), layout="constrained")
         axes = figure.add_subplot()
-        for name, value, colour, hatch in bars:
-            bar = axes.barh(name, value, color=colour, hatch=hatch, edgecolor="white")
-            axes.bar_label(bar, labels=[_write(value)], padding=4)
+        bars = axes.barh(["your guess", "measured"], values, color=[_GUESS, _MEASURED], hatch=["//", ""], edgecolor="white")
+        axes.bar_label(bars, labels=["?" if self.guess is None else _write(values[0]), _write(values[1])], padding=4)
         axes.margins(x=0.15)
         axes.invert_yaxis()
+        whole = all(value.is_integer() for value in values)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=whole))
+        if not any(values):
+            axes.set_xlim(0, 1)
         axes.set_xlabel(self.unit or "answer (a plain number)")
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()
