@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.engine.grammar import check_grammar, grammar_of_schema
+from labkit.engine.grammar import check_grammar
+from labkit.engine.schema import grammar_of_schema
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["SamplingSettings", "check_int", "check_max_tokens", "check_number", "check_sampling", "check_text"]
+__all__ = [
+    "SamplingSettings",
+    "check_flag",
+    "check_int",
+    "check_max_tokens",
+    "check_number",
+    "check_sampling",
+    "check_text",
+    "one_line",
+    "shown",
+]
 
 MAX_SEED = 2**32 - 2  # the next one means "choose a seed at random" to llama.cpp
 # Below this a temperature only overflows float32; its limit is the greedy choice.
@@ -19,22 +31,26 @@ COLDEST = 1e-4
 
 def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
     """Return an integer in ``low … high``; a bool is none, an integral NumPy scalar is one."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ArgumentTypeError(f"{name} must be an integer, not {_short(value)}{hint}")
-    number = int(value.__index__())
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = int(operator.index(value))
+    except Exception as error:  # whatever a stranger's __index__ raises
+        raise ArgumentTypeError(f"{name} must be an integer, not {shown(value)}{hint}") from error
     if not low <= number <= high:
-        raise ArgumentError(f"{name}={number:,} is out of range: it must be {low:,} to {high:,}{hint}")
+        given = f"{number:,}" if number.bit_length() < 100 else shown(number)
+        raise ArgumentError(f"{name}={given} is out of range: it must be {low:,} to {high:,}{hint}")
     return number
 
 
 def check_number(name: str, value: Any, low: float, high: float, *, hint: str = "") -> float:
     """Return a finite number in ``low … high`` as a float."""
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise ArgumentTypeError(f"{name} must be a number, not {_short(value)}{hint}")
     try:
+        if isinstance(value, (bool, str, bytes)) or (hasattr(value, "ndim") and value.ndim):
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ArgumentTypeError(f"{name} must be a number, not {_short(value)}{hint}") from error
+    except Exception as error:  # whatever a stranger's __float__ raises
+        raise ArgumentTypeError(f"{name} must be a number, not {shown(value)}{hint}") from error
     if not math.isfinite(number) or not low <= number <= high:
         raise ArgumentError(f"{name}={number:g} is out of range: it must be {low:g} to {high:g}{hint}")
     return number
@@ -43,14 +59,14 @@ def check_number(name: str, value: Any, low: float, high: float, *, hint: str = 
 def check_flag(name: str, value: Any) -> bool:
     """Return True or False; nothing else counts as either."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
-        raise ArgumentTypeError(f"{name} must be True or False, not {_short(value)}")
+        raise ArgumentTypeError(f"{name} must be True or False, not {shown(value)}")
     return bool(value)
 
 
 def check_text(name: str, value: Any) -> bytes:
     """Return a text as UTF-8."""
     if not isinstance(value, str):
-        raise ArgumentTypeError(f"{name} must be text (str), not {_short(value)}")
+        raise ArgumentTypeError(f"{name} must be text (str), not {shown(value)}")
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -97,7 +113,7 @@ def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSett
     known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"}
     for name in options:
         if name not in known:
-            raise ArgumentTypeError(f"unknown argument {name!r}: known are {', '.join(sorted(known))}")
+            raise ArgumentTypeError(f"unknown argument {one_line(repr(name), 60)}: known are {', '.join(sorted(known))}")
     given = {name: value for name, value in options.items() if value is not None}
     return SamplingSettings(
         temperature=check_number("temperature", temperature, 0.0, 1e6),
@@ -114,7 +130,7 @@ def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSett
 def _check_stop(value: Any) -> tuple[str, ...]:
     stops = (value,) if isinstance(value, str) else value
     if isinstance(stops, (bytes, Mapping)) or not isinstance(stops, Sequence):
-        raise ArgumentTypeError(f"stop must be a text or a list of texts, not {_short(value)}")
+        raise ArgumentTypeError(f"stop must be a text or a list of texts, not {shown(value)}")
     for stop in stops:
         check_text("stop", stop)
         if not stop:
@@ -133,7 +149,17 @@ def _check_grammar(given: Mapping[str, Any]) -> str | None:
     return None if grammar is None else check_grammar(grammar)
 
 
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    text = text if len(text) <= 40 else f"{text[:39]}…"
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it: short, in one line, with its type."""
+    try:
+        text = one_line(repr(value), 40)
+    except Exception:  # a stranger's __repr__, or an integer of thousands of digits
+        text = "a value"
     return f"{text} ({type(value).__name__})"
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Return a text as one line without control characters, cut to a length."""
+    line = " ".join(str(text).split())
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line[: limit + 1])
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -1,34 +1,38 @@
-"""GBNF grammars and JSON schemas, read here before llama.cpp sees them.
+"""GBNF grammars, read here before llama.cpp sees them.
 
-llama.cpp answers a grammar that it cannot parse with a null pointer and a print, and one with ``{3,2}`` by filling
-the memory. Here each fault is one line that says where it stands.
+llama.cpp answers a grammar that it cannot parse with a null pointer and a print; it hangs or fills the memory on one with
+``{3,2}``, on rules that can begin in a million ways, and on a rule that begins with itself behind something that may be
+empty. Here each of these is one line that says where it stands.
 
 References
 ----------
-llama.cpp ``grammars/README.md`` (the language), ``src/llama-grammar.cpp`` (its parser and the limit of 2,000 repetitions).
+llama.cpp ``grammars/README.md`` (the language), ``src/llama-grammar.cpp`` (its parser, which this one follows step by step).
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from labkit.engine.grammar_rules import Key, Rules, Symbol, find_left_recursion, find_nullable, ways_to_begin
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["check_grammar", "grammar_of_schema"]
+__all__ = ["MAX_REPEATS", "check_grammar", "named_tokens"]
 
 MAX_REPEATS = 2000
-MAX_DEPTH = 60
+MAX_DEPTH = 500
 MAX_BYTES = 256 * 1024
+MAX_ELEMENTS = 1_000_000
+MAX_WAYS = 20_000
+# Each of these may be left out, and llama.cpp tries every choice of which for each character of each token.
+MAX_EMPTY_REPEATS = 4
 
 _SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _SPACE_AND_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _HEX = {"x": 2, "u": 4, "U": 8}
-_TOKEN = re.compile(r"!?<(?:\[[0-9]{1,9}\]|[^<>\s]+)>")
-_REPEAT = re.compile(r"\{\s*([0-9]{1,9})\s*(?:(,)\s*([0-9]{1,9})?\s*)?\}")
+_TOKEN = re.compile(r"!?<(?:\[[0-9]{1,9}\]|[^<>\[\s][^<>\s]*)>")
+_REPEAT = re.compile(r"\{[ \t]*([0-9]{1,9})[ \t]*(?:(,)[ \t]*([0-9]{1,9})?[ \t]*)?\}")
 
 
 def check_grammar(grammar: str) -> str:
@@ -52,56 +56,84 @@ def check_grammar(grammar: str) -> str:
         raise ArgumentError(f"the grammar has {len(grammar):,} characters; at most {MAX_BYTES:,} are taken")
     if "\x00" in grammar:
         raise ArgumentError("the grammar holds a NUL character, where llama.cpp would stop reading: remove it")
+    if any("\ud800" <= char <= "\udfff" for char in grammar):
+        raise ArgumentError("the grammar holds half of a surrogate pair, which is no character: remove it")
     _Reader(grammar).read()
     return grammar
 
 
-def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
-    """Turn a JSON schema (a dict, or its text) into a GBNF grammar, by llama-cpp-python's converter.
+def named_tokens(grammar: str) -> list[str]:
+    """Return the tokens that a sound grammar names, such as ``<|im_end|>``: a model may not have them."""
+    reader = _Reader(grammar)
+    reader.read()
+    return reader.tokens
 
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        When the schema is no JSON, or uses what the converter does not know.
-    """
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    if not isinstance(schema, (str, Mapping)):
-        raise ArgumentTypeError(f"json_schema must be a dict or its JSON text, not {type(schema).__name__}")
-    try:
-        text = schema if isinstance(schema, str) else json.dumps(dict(schema))
-        if not isinstance(json.loads(text), dict):
-            raise ArgumentError('json_schema must be a JSON object such as {"type": "object"}')
-        grammar = str(json_schema_to_gbnf(text))
-    except ArgumentError:
-        raise
-    except Exception as error:  # the converter answers an unknown schema with whatever it stumbles over
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ArgumentError(f"json_schema cannot be turned into a grammar: {reason[:200]}") from error
-    return check_grammar(grammar)
+class _Open:
+    """A sequence that is being read: of a rule, or of a group in it."""
+
+    def __init__(self, key: Key, start: int, n_symbols: int) -> None:
+        self.key, self.start, self.n_symbols = key, start, n_symbols
+        self.alternates: list[list[Symbol]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin an alternative."""
+        self.symbols: list[Symbol] = []
+        self.last, self.weight, self.repeats = 0, 0, 1
+
+    def add(self, symbols: list[Symbol], weight: int, repeats: int = 1) -> None:
+        """Append one item; ``weight`` is how many elements llama.cpp makes of it."""
+        self.last, self.weight, self.repeats = len(self.symbols), weight, repeats
+        self.symbols += symbols
 
 
 class _Reader:
-    """Recursive descent over GBNF, with the place of every fault."""
+    """GBNF -> rules as llama.cpp expands them, with the place of every fault."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.defined: set[str] = set()
-        self.used: dict[str, int] = {}
+        self.rules: Rules = {}
+        self.places: dict[str, int] = {}
+        self.symbols: set[Key] = set()
+        self.elements = 0
+        self.tokens: list[str] = []
+        self.repeated: list[tuple[list[Symbol], int]] = []
 
     def read(self) -> None:
         self._skip(_SPACE_AND_LINES)
         while self.at < len(self.text):
             self._rule()
             self._skip(_SPACE_AND_LINES)
-        for name, at in self.used.items():
-            if name not in self.defined:
+        for name, at in self.places.items():
+            if name not in self.rules:
                 self._fail(f"rule {name!r} is used but not defined", at)
-        if "root" not in self.defined:
+        if "root" not in self.rules:
             raise ArgumentError("the grammar has no rule named root, where every text begins: add for example root ::= …")
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        nullable = find_nullable(self.rules)
+        recursive = find_left_recursion(self.rules, nullable)
+        if recursive is not None:
+            name = recursive if isinstance(recursive, str) else recursive[0]
+            self._fail(
+                f"rule {name!r} begins with itself (left recursion), which llama.cpp cannot follow: "
+                "write 'list ::= item list?' rather than 'list ::= list item'",
+                self.places[name],
+            )
+        for symbols, at in self.repeated:
+            if all(symbol in nullable for symbol in symbols):
+                self._fail("this repeats something that may be empty: repeat a part that is never empty", at)
+        if ways_to_begin(self.rules, nullable) > MAX_WAYS:
+            raise ArgumentError(
+                f"the grammar has a rule that can begin in more than {MAX_WAYS:,} ways, which llama.cpp would try one by "
+                "one: use fewer alternatives"
+            )
 
     def _rule(self) -> None:
+        start = self.at
         name = self._match(_NAME)
         if not name:
             self._fail("expected a rule's name")
@@ -110,86 +142,142 @@ class _Reader:
             self._fail(f"expected ::= after {name!r}")
         self.at += 3
         self._skip(_SPACE_AND_LINES)
-        self._alternates(0)
-        self.defined.add(name)
+        self.places[name] = start
+        self.symbols.add(name)
+        self._body(name)
         if self.at < len(self.text) and self.text[self.at] not in "\r\n":
             self._fail(f"{self.text[self.at]!r} was not expected here")
 
-    def _alternates(self, depth: int) -> None:
+    def _body(self, name: str) -> None:
+        """Read a rule's alternatives; groups are kept on a list, so deep nesting costs no stack."""
+        stack = [_Open(name, self.at, 0)]
+        while True:
+            top = stack[-1]
+            char = self.text[self.at : self.at + 1]
+            if char == "(":
+                stack.append(self._open_group(name, len(stack)))
+                continue
+            if char == "|":
+                self.at += 1
+                top.alternates.append(top.symbols)
+                top.begin()
+                self._skip(_SPACE_AND_LINES)
+                continue
+            if char and char in "*+?{":
+                self._repeat(top, name)
+            elif not char or not self._item(top, char):
+                top.alternates.append(top.symbols)
+                self.rules[top.key] = top.alternates
+                if len(stack) == 1:
+                    return
+                self._close_group(stack)
+            self._skip(_SPACE_AND_LINES if len(stack) > 1 else _SPACE)
+
+    def _open_group(self, name: str, depth: int) -> _Open:
+        start = self.at
         if depth > MAX_DEPTH:
             self._fail(f"groups nested deeper than {MAX_DEPTH}")
-        self._sequence(depth)
-        while self.text.startswith("|", self.at):
-            self.at += 1
-            self._skip(_SPACE_AND_LINES)
-            self._sequence(depth)
+        self.at += 1
+        self._skip(_SPACE_AND_LINES)
+        n_symbols = len(self.symbols)
+        return _Open(self._new_rule(name), start, n_symbols)
 
-    def _sequence(self, depth: int) -> None:
-        repeats = 0  # 0: nothing here yet that could be repeated
-        while self.at < len(self.text):
-            char = self.text[self.at]
-            if char in "*+?{":
-                repeats = self._repetition(repeats)
-            elif self._item(char, depth):
-                repeats = 1
-            else:
-                return
-            self._skip(_SPACE_AND_LINES if depth else _SPACE)
+    def _close_group(self, stack: list[_Open]) -> None:
+        group = stack.pop()
+        if not self.text.startswith(")", self.at):
+            self._fail("this group has no closing )", group.start)
+        self.at += 1
+        stack[-1].add([group.key], 1, max(1, len(self.symbols) - group.n_symbols))
 
-    def _item(self, char: str, depth: int) -> bool:
-        if char == '"':
-            self._quoted('"')
-        elif char == "[":
-            self._quoted("]")
-        elif char == "(":
-            self._group(depth)
+    def _item(self, top: _Open, char: str) -> bool:
+        if char in '"[':
+            size = self._quoted('"' if char == '"' else "]")
+            top.add([None] if size else [], size)
+            self._count(size)
         elif char == ".":
             self.at += 1
+            top.add([None], 1)
         elif char in "<!":
-            if not self._match(_TOKEN):
+            token = self._match(_TOKEN)
+            if not token:
                 self._fail("expected a token such as <[123]> or <|name|>")
+            if "<[" not in token:
+                self.tokens.append(token.removeprefix("!"))
+            top.add([None], 1)
         elif name := self._match(_NAME):
-            self.used.setdefault(name, self.at - len(name))
+            self.places.setdefault(name, self.at - len(name))
+            self.symbols.add(name)
+            top.add([name], 1)
         else:
             return False
         return True
 
-    def _group(self, depth: int) -> None:
+    def _repeat(self, top: _Open, name: str) -> None:
         start = self.at
-        self.at += 1
-        self._skip(_SPACE_AND_LINES)
-        self._alternates(depth + 1)
-        if not self.text.startswith(")", self.at):
-            self._fail("this group has no closing )", start)
-        self.at += 1
-
-    def _repetition(self, repeats: int) -> int:
-        start = self.at
-        if not repeats:
+        if top.last == len(top.symbols):
             self._fail(f"{self.text[self.at]!r} has nothing before it to repeat")
-        if self.text[self.at] != "{":
+        least, most = self._times()
+        if most is not None and most < least:
+            self._fail(f"{{{least},{most}}} asks for at most fewer than at least", start)
+        total = most or least or 1
+        if top.repeats * total > MAX_REPEATS:
+            self._fail(f"more than {MAX_REPEATS:,} repetitions", start)
+        self._count(top.weight * (total + 1))
+        item = top.symbols[top.last :]
+        if max(least, most or 0) > MAX_EMPTY_REPEATS:
+            self.repeated.append((item, start))
+        if least == 0:
+            del top.symbols[top.last :]
+        top.symbols += item * (least - 1)
+        optional: Symbol = None
+        for index in range(1 if most is None else most - least):
+            key = self._new_rule(name)
+            again: list[Symbol] = [key] if most is None else [optional] if index else []
+            self.rules[key] = [item + again, []]
+            optional = key
+        if optional is not None:
+            top.symbols.append(optional)
+        top.repeats *= total
+        top.weight *= total
+
+    def _times(self) -> tuple[int, int | None]:
+        simple = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(self.text[self.at])
+        if simple is not None:
             self.at += 1
-            return repeats
+            return simple
         match = _REPEAT.match(self.text, self.at)
         if match is None:
             self._fail("expected a repetition such as {2}, {2,} or {2,5}")
         least = int(match[1])
-        most = int(match[3]) if match[3] else least
+        most = int(match[3]) if match[3] else None if match[2] else least
+        if max(least, most or 0) > MAX_REPEATS:
+            self._fail(f"more than {MAX_REPEATS:,} repetitions")
         self.at = match.end()
-        if most < least:
-            self._fail(f"{{{least},{most}}} asks for at most fewer than at least", start)
-        if repeats * max(most, 1) > MAX_REPEATS:
-            self._fail(f"more than {MAX_REPEATS:,} repetitions", start)
-        return repeats * max(most, 1)
+        return least, most
 
-    def _quoted(self, end: str) -> None:
+    def _new_rule(self, name: str) -> Key:
+        key = (name, len(self.symbols))
+        self.symbols.add(key)
+        return key
+
+    def _count(self, elements: int) -> None:
+        self.elements += elements
+        if self.elements > MAX_ELEMENTS:
+            self._fail(f"with its repetitions written out the grammar has more than {MAX_ELEMENTS:,} elements")
+
+    def _quoted(self, end: str) -> int:
         start = self.at
         self.at += 1
+        if end == "]" and self.text.startswith("^", self.at):
+            self.at += 1
+        size = 0
         while not self.text.startswith(end, self.at):
             if self.at >= len(self.text):
                 self._fail(f"this {self.text[start]} is never closed", start)
             self._char()
+            size += 1
         self.at += 1
+        return size
 
     def _char(self) -> None:
         if self.text[self.at] != "\\":
@@ -203,7 +291,7 @@ class _Reader:
         if digits and int(code, 16) > 0x10FFFF:
             self._fail(f"\\{escape}{code} is beyond the last character, U+10FFFF")
         if not digits and (not escape or escape not in '"[]\\trn-'):
-            self._fail(f"unknown escape \\{escape}")
+            self._fail(f"unknown escape {ascii(chr(92) + escape)[1:-1]}")
         self.at += 2 + digits
 
     def _skip(self, pattern: re.Pattern[str]) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cpp import Llama
 
-from labkit.engine.arguments import check_flag, check_int, check_number
+from labkit.engine.arguments import check_flag, check_int, check_number, check_text, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
+from labkit.gguf_file import read_header
 
-__all__ = ["CACHE_TYPES", "MAX_THREADS", "check_options"]
+if TYPE_CHECKING:
+    from labkit.engine.known_files import LoadFacts
+
+__all__ = ["CACHE_TYPES", "MAX_THREADS", "check_options", "check_overrides_fit"]
 
 MAX_THREADS = 512  # ggml's own limit, GGML_MAX_N_THREADS
 CACHE_TYPES = {
@@ -42,6 +47,14 @@ _NUMBERS = {
     "yarn_beta_slow": (-1.0, 1e6),
     "lora_scale": (-1e4, 1e4),
 }
+# The model's own keys that can be overridden, and the least that each may be; the others describe the weights' shapes.
+_CHANGEABLE: dict[str, float | None] = {
+    "attention.layer_norm_epsilon": 1e-12, "attention.layer_norm_rms_epsilon": 1e-12, "attention.scale": 1e-12,
+    "attention.sliding_window": 1, "attn_logit_softcapping": 1e-6, "context_length": 1, "embedding_scale": 1e-12,
+    "expert_used_count": 1, "expert_weights_norm": None, "expert_weights_scale": 1e-12, "final_logit_softcapping": 1e-6,
+    "logit_scale": 1e-12, "residual_scale": 1e-12, "rope.freq_base": 1e-6, "rope.scaling.attn_factor": 1e-6,
+    "rope.scaling.factor": 1e-6, "rope.scaling.original_context_length": 1, "rope.scaling.type": None,
+}  # fmt: skip
 _FLAGS = {
     "embedding", "flash_attn", "logits_all", "no_perf", "offload_kqv", "op_offload", "spm_infill", "swa_full", "use_mlock",
     "use_mmap", "verbose", "vocab_only",
@@ -59,9 +72,9 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     known = [name for name in inspect.signature(Llama.__init__).parameters if name not in ("self", "model_path", "kwargs")]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name[:60], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-            raise ArgumentTypeError(f"load_model takes no argument {name!r}: {hint}")
+            raise ArgumentTypeError(f"load_model takes no argument {one_line(repr(name), 60)}: {hint}")
     return {name: _check(name, value) for name, value in options.items() if value is not None}
 
 
@@ -81,37 +94,83 @@ def _check_cache_type(name: str, value: Any) -> int:
         return CACHE_TYPES[value.lower()]
     if isinstance(value, int) and not isinstance(value, bool) and value in CACHE_TYPES.values():
         return value
-    raise ArgumentError(f"{name}={value!r} is no type for the cache: choose {', '.join(CACHE_TYPES)}")
+    raise ArgumentError(f"{name}={shown(value)} is no type for the cache: choose {', '.join(CACHE_TYPES)}")
 
 
 def _check_tensor_split(name: str, value: Any) -> list[float]:
     if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
         raise ArgumentTypeError(f"{name} must be a list of shares, one a device, such as [0.7, 0.3]")
-    shares = [check_number(f"{name}[{index}]", share, 0.0, 1e6) for index, share in enumerate(value)]
-    if not 0 < len(shares) <= 16:
-        raise ArgumentError(f"{name} has {len(shares)} shares: give 1 to 16, one a device")
-    return shares
+    given = list(itertools.islice(value, 17))
+    if not 0 < len(given) <= 16:
+        raise ArgumentError(f"{name} has {len(given) if given else 'no'} shares or more: give 1 to 16, one a device")
+    return [check_number(f"{name}[{index}]", share, 0.0, 1e6) for index, share in enumerate(given)]
 
 
 def _check_overrides(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ArgumentTypeError(f"{name} must be a dict of metadata keys and values, not {type(value).__name__}")
-    for key, item in value.items():
-        if not isinstance(key, str) or not 0 < len(key.encode("utf-8", "replace")) < 128:
-            raise ArgumentError(f"{name} has the key {key!r}: keys are texts of 1 to 127 bytes")
-        if not isinstance(item, (bool, int, float, str)):
-            raise ArgumentTypeError(f"{name}[{key!r}] must be a bool, int, float or str, not {type(item).__name__}")
-        if isinstance(item, str) and len(item.encode("utf-8", "replace")) > 127:
-            raise ArgumentError(f"{name}[{key!r}] is longer than 127 bytes, which is the most that llama.cpp takes")
-        if isinstance(item, int) and not -(2**63) <= item < 2**63:
-            raise ArgumentError(f"{name}[{key!r}]={item} does not fit 64 bits")
-    return dict(value)
+        raise ArgumentTypeError(f"{name} must be a dict of metadata keys and values, not {shown(value)}")
+    return {_check_override_key(name, key): _check_override_value(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def _check_override_key(name: str, key: Any) -> str:
+    if not isinstance(key, str) or not 0 < len(key.encode("utf-8", "replace")) < 128:
+        raise ArgumentError(f"{name} has the key {shown(key)}: keys are texts of 1 to 127 bytes")
+    group, _, rest = key.partition(".")
+    if group == "tokenizer":
+        may_change = rest.startswith("ggml.") and rest != "ggml.model"
+    elif group == "general":
+        may_change = rest not in ("architecture", "alignment")
+    else:
+        may_change = rest in _CHANGEABLE
+    if not may_change:
+        raise ArgumentError(
+            f"{name}[{one_line(repr(key), 60)}] cannot be changed: it describes the weights in the file, and another value "
+            f"would end the process; of the model's own keys these can: {', '.join(sorted(_CHANGEABLE))}"
+        )
+    return key
+
+
+def _check_override_value(name: str, item: Any) -> bool | int | float | str:
+    name = one_line(name, 80)
+    if isinstance(item, (bool, str)):
+        if isinstance(item, str) and (len(check_text(name, item)) > 127 or "\0" in item):
+            raise ArgumentError(f"{name} must have no NUL and at most 127 bytes, which is the most that llama.cpp takes")
+        return item
+    if isinstance(item, float):
+        return check_number(name, item, -1e30, 1e30)
+    if isinstance(item, int):
+        return check_int(name, item, -(2**31), 2**32 - 1)
+    raise ArgumentTypeError(f"{name} must be a bool, int, float or str, not {shown(item)}")
+
+
+def check_overrides_fit(overrides: Mapping[str, Any], facts: LoadFacts) -> None:
+    """Refuse overrides that do not fit this model: keys of another one, and values that its weights cannot bear.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        One line that names the key and what it may be.
+    """
+    for key, value in overrides.items():
+        group, _, rest = key.partition(".")
+        if rest not in _CHANGEABLE or group in ("general", "tokenizer"):
+            continue
+        if group != facts.architecture:
+            raise ArgumentError(f"kv_overrides[{key!r}] does nothing: this model's keys begin with '{facts.architecture}.'")
+        low = _CHANGEABLE[rest]
+        if low is None:
+            continue
+        most = facts.hparam("expert_count", 0) if rest == "expert_used_count" else 2**31 - 1
+        check_number(f"kv_overrides[{key!r}]", value, low, most if isinstance(most, int) else 0)
 
 
 def _check_file(name: str, value: Any) -> str:
     path = Path(_text(name, value)).expanduser()
     if not path.is_file():
         raise ModelNotFoundError(f"{name}: there is no file {str(path)!r}: give the path of a LoRA adapter in GGUF")
+    kind = read_header(path).metadata.get("general.type")
+    if name == "lora_path" and kind != "adapter":
+        raise ArgumentError(f"{name}={str(path)!r} is no LoRA adapter: its general.type is {kind!r}, not 'adapter'")
     return str(path)
 
 
@@ -126,7 +185,7 @@ def _check_chat_format(name: str, value: Any) -> str:
     registry: Any = LlamaChatCompletionHandlerRegistry  # llama_cpp leaves it untyped
     known = sorted(registry()._chat_handlers)
     if text not in known:
-        raise ArgumentError(f"{name}={text!r} is unknown: choose {', '.join(known)}")
+        raise ArgumentError(f"{name}={one_line(repr(text), 60)} is unknown: choose {', '.join(known)}")
     return text
 
 

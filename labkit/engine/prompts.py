@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.engine.arguments import check_text
+from labkit.engine.arguments import check_text, one_line, shown
 from labkit.engine.bindings import C
 from labkit.engine.template import ChatTemplate
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
@@ -216,9 +216,11 @@ def _check_message(index: int, message: Any, example: str) -> dict[str, str]:
             raise ArgumentError(f"messages[{index}] has no {key!r}: {example}")
     unknown = [str(key) for key in message if key not in ("role", "content")]
     if unknown:
-        raise ArgumentError(f"messages[{index}] has {unknown[0]!r}, but only 'role' and 'content' are known: {example}")
+        raise ArgumentError(
+            f"messages[{index}] has {one_line(repr(unknown[0]), 60)}, but only 'role' and 'content' are known: {example}"
+        )
     role, content = message["role"], message["content"]
-    if role not in ROLES:
-        raise ArgumentError(f"messages[{index}] has the role {role!r}: roles are {', '.join(ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise ArgumentError(f"messages[{index}] has the role {shown(role)}: roles are {', '.join(ROLES)}")
     check_text(f"messages[{index}]['content']", content)
     return {"role": role, "content": content}

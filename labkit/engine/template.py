@@ -1,85 +1,34 @@
-"""Chat templates: Jinja from a model file, which may be anybody's, rendered within limits of time and size.
+"""Chat templates: Jinja from a model file, which may be anybody's, rendered within limits of time and memory.
 
-Jinja's sandbox keeps a template from Python's internals, not from running for ever or filling the memory. So each
-rendering has a thread of its own with a deadline on every line, and products, sums and joins have a largest size.
+Jinja's sandbox keeps a template from Python's internals, not from running for ever, filling the memory or ending the
+process: ``strftime`` with a long format crashes, ``a == b`` on lists nested ninety deep never returns and holds the
+interpreter's lock. So a small process of its own renders them; one that takes too long is ended.
 """
 
 from __future__ import annotations
 
-import datetime
+import atexit
+import contextlib
 import json
-import re
+import os
+import queue
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
+from pathlib import Path
 from typing import Any
-
-import jinja2
-from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from labkit.errors import GenerationError
 
 __all__ = ["ChatTemplate"]
 
 TIME_LIMIT_S = 2.0
+START_LIMIT_S = 30.0
 SIZE_LIMIT = 8_000_000
-_WIDE_FORMAT = re.compile(r"[%{][^{}%\s]*[0-9]{5,}")
-_RESIZING_FILTERS = ("replace", "center", "indent", "join", "format", "wordwrap", "urlize", "tojson")
-
-
-class _TooMuchError(Exception):
-    """The template asked for more time or memory than a chat template needs."""
-
-
-class _Concatenation(CodeGenerator):
-    """Compile ``a ~ b`` as a call that can refuse."""
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # the name that Jinja looks for
-        self.write("environment.concatenate((")
-        for item in node.nodes:
-            self.visit(item, frame)
-            self.write(", ")
-        self.write("))")
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    code_generator_class = _Concatenation
-    intercepted_binops = frozenset(["+", "*", "**", "%", "//", "<<"])
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "*" and isinstance(left, int) and not isinstance(right, (int, float)):
-            left, right = right, left
-        if operator == "*" and hasattr(left, "__len__"):
-            _refuse_beyond(len(left) * max(int(right), 0))
-        if operator == "+" and hasattr(left, "__len__"):
-            _refuse_beyond(len(left) + (len(right) if hasattr(right, "__len__") else 0))
-        if operator == "%" and isinstance(left, str):
-            _refuse_product((left,))
-        if operator == "**":
-            _refuse_beyond(int(abs(right)) * 64)
-        return super().call_binop(context, operator, left, right)
-
-    def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # Jinja's own names
-        owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, (str, list)):
-            _refuse_product((owner, *args))
-        return super().call(__context, __obj, *args, **kwargs)
-
-    def concatenate(self, parts: Sequence[Any]) -> str:
-        """Join texts, up to the largest size."""
-        texts = [str(part) for part in parts]
-        _refuse_beyond(sum(map(len, texts)))
-        return "".join(texts)
-
-
-def _refuse_beyond(size: float) -> None:
-    if size > SIZE_LIMIT:
-        raise _TooMuchError(f"it builds a text of more than {SIZE_LIMIT:,} characters")
+_CHILD = Path(__file__).with_name("template_child.py")
+_READY = {"source": "", "renderings": [], "size_limit": 0}
 
 
 class ChatTemplate:
@@ -92,11 +41,6 @@ class ChatTemplate:
     bos_token, eos_token : str
         The texts of these control tokens.
 
-    Raises
-    ------
-    GenerationError
-        When the source is no Jinja.
-
     Examples
     --------
     >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
@@ -107,110 +51,139 @@ class ChatTemplate:
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
         self.source = source
         self._names = {"bos_token": bos_token, "eos_token": eos_token}
-        environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        for name in _RESIZING_FILTERS:
-            environment.filters[name] = _limited(environment.filters[name])
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
-        try:
-            self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError, MemoryError) as error:
-            raise GenerationError(f"this model's chat template is no valid Jinja: {_one_line(error)}") from error
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
         """Render the messages, and the beginning of the answer.
 
         Raises
         ------
         GenerationError
-            When the template refuses the messages, fails, or takes more than 2 s or 8 million characters.
+            When the source is no Jinja, when it refuses the messages or fails, or when it takes more than 2 s, 8 million
+            characters or a gigabyte of memory.
         """
         values = {
+            **more,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
             **self._names,
         }
-        rendering = _Rendering(self._template, values)
-        rendering.start()
-        rendering.join()
-        if rendering.error is not None:
-            raise GenerationError(
-                f"this model's chat template cannot take these messages: {_one_line(rendering.error)}"
-            ) from rendering.error
-        return rendering.text
+        request = {"source": self.source, "renderings": [values], "size_limit": SIZE_LIMIT}
+        answer = _renderer().ask(request, TIME_LIMIT_S)
+        if "error" in answer:
+            raise GenerationError(f"this model's chat template {answer['error']}")
+        return str(answer["texts"][0])
 
 
-class _Rendering(threading.Thread):
-    """One rendering; the trace function raises in the middle of whatever runs once its time is up."""
+class _Renderer:
+    """The process that renders, started when it is first needed and again after each time that it was ended."""
 
-    def __init__(self, template: jinja2.Template, values: Mapping[str, Any]) -> None:
-        super().__init__(name="labkit-template", daemon=True)
-        self.template, self.values = template, values
-        self.text = ""
-        self.error: BaseException | None = None
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def run(self) -> None:
-        self._deadline = time.monotonic() + TIME_LIMIT_S
-        sys.settrace(self._trace)
+    def ask(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+        """Return the answer to a request."""
+        line = json.dumps(request).encode("ascii") + b"\n"
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            try:
+                return self._exchange(line, limit_s)
+            except BaseException:  # a Ctrl-C too: the next answer would be this one's
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """End the process, if it runs."""
+        process, self._process = self._process, None
+        if process is None or self.pid != os.getpid():
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]  # both were asked for
+
+    def _start(self) -> None:
+        self.stop()
         try:
-            self.text = self._joined()
-        except BaseException as error:  # noqa: BLE001, RUF100  # handed to the caller, whatever the template raised
-            self.error = error
-        finally:
-            sys.settrace(None)
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-X", "utf8", str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                **_out_of_reach(),
+            )
+        except (OSError, ValueError, TypeError) as error:
+            raise GenerationError(
+                f"the process that renders chat templates could not be started ({' '.join(str(error).split())}): "
+                "use generate_text"
+            ) from error
+        self._process = process
+        self._answers = queue.SimpleQueue()
+        threading.Thread(
+            target=_read_lines, args=(process.stdout, self._answers), name="labkit-template", daemon=True
+        ).start()
+        try:
+            path = json.dumps([str(folder) for folder in sys.path])
+            self._exchange(f"{path}\n{json.dumps(_READY)}\n".encode("ascii"), START_LIMIT_S)
+        except BaseException:
+            self.stop()
+            raise
 
-    def _joined(self) -> str:
-        parts: list[str] = []
-        size = 0
-        for part in self.template.generate(**self.values):
-            size += len(part)
-            _refuse_beyond(size)
-            parts.append(part)
-        return "".join(parts)
-
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if time.monotonic() > self._deadline:
-            raise _TooMuchError(f"it ran for more than {TIME_LIMIT_S:g} s")
-        return self._trace
-
-
-def _limited(function: Any) -> Any:
-    """Let a filter work only on what stays far from the largest size, whatever it multiplies."""
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        _refuse_product((*args, *kwargs.values()))
-        return function(*args, **kwargs)
-
-    wrapper.__dict__.update(function.__dict__)  # Jinja marks there what it passes first
-    return wrapper
-
-
-def _refuse_product(values: Sequence[Any]) -> None:
-    """Refuse a call whose result could be as long as the product of its arguments, where that is far too long."""
-    product = 1
-    for value in values:
-        if isinstance(value, (str, list, tuple)):
-            product *= max(len(value), 1)
-        elif isinstance(value, int):
-            product *= max(abs(value), 1)
-        if isinstance(value, str) and _WIDE_FORMAT.search(value):
-            raise _TooMuchError("it formats a text to a width of more than 9,999")
-    if product > SIZE_LIMIT * 16:
-        _refuse_beyond(product)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(str(message))
+    def _exchange(self, line: bytes, limit_s: float) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise GenerationError("the process that renders chat templates has ended: try again")
+        deadline = time.monotonic() + limit_s
+        with contextlib.suppress(OSError):  # it has ended; the queue will say so
+            process.stdin.write(line)
+            process.stdin.flush()
+        while True:
+            try:
+                answer = self._answers.get(timeout=0.2)
+                break
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise GenerationError(
+                        f"this model's chat template cannot take these messages: it ran for more than {limit_s:g} s"
+                    ) from None
+        if not answer:
+            raise GenerationError(
+                "this model's chat template cannot take these messages: it ended the process that rendered it, "
+                "most likely for want of memory"
+            )
+        result: dict[str, Any] = json.loads(answer)
+        return result
 
 
-def _strftime_now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)
+def _read_lines(pipe: Any, answers: queue.SimpleQueue[bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # closed from the other side
+        for line in pipe:
+            answers.put(line)
+    answers.put(b"")
 
 
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+def _out_of_reach() -> dict[str, Any]:
+    """Keep a Ctrl-C in the terminal from reaching the process."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
+
+
+_renderers: list[_Renderer] = []
+
+
+def _renderer() -> _Renderer:
+    """Return this process's renderer; a forked child gets one of its own."""
+    if not _renderers or _renderers[-1].pid != os.getpid():
+        _renderers.append(_Renderer())  # beside the parent's, whose process is not ours to end
+    return _renderers[-1]
+
+
+@atexit.register
+def _stop_renderers() -> None:
+    for renderer in _renderers:
+        renderer.stop()

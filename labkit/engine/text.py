@@ -37,10 +37,11 @@ class TextAssembler:
         if not self.stops:
             return self._decoder.decode(piece)
         self._held += self._decoder.decode(piece)
-        found = [at for stop in self.stops if (at := self._held.find(stop)) >= 0]
+        # The first stop to be complete ends the text, however the bytes were divided; of several, the one that began first.
+        found = [(at + len(stop), at) for stop in self.stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._release(min(found))
+            return self._release(min(found)[1])
         return self._release(len(self._held) - self._undecided())
 
     def finish(self) -> str:
