@@ -19,14 +19,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import llama_cpp
+from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as C  # noqa: N812  # C is what it is: llama.cpp's C interface
 
+from labkit.engine.arguments import one_line
+from labkit.engine.template import ChatTemplate
 from labkit.errors import LabkitError
 
-__all__ = ["AbortFlag", "C", "EngineLog", "engine_prints_nothing"]
+__all__ = ["AbortFlag", "C", "EngineLog", "safe_construction"]
 
-_DEBUG, _CONTINUES = 4, 5  # ggml_log_level
+_DEBUG, _WARNING, _ERROR, _CONTINUES = 1, 3, 4, 5  # ggml_log_level
 _load_lock = threading.Lock()
+_loading: list[int] = []  # the thread that holds the lock
 
 
 class AbortFlag:
@@ -73,8 +77,8 @@ class EngineLog:
 
     def __init__(self, *, echo: bool) -> None:
         self.echo = echo
-        self._lines: deque[str] = deque(maxlen=20_000)
-        self._wanted = True
+        self._lines: deque[tuple[int, str]] = deque(maxlen=20_000)
+        self._level = _DEBUG
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -88,15 +92,18 @@ class EngineLog:
 
     def text(self) -> str:
         """Return everything collected so far."""
-        return "".join(self._lines)
+        return "".join(text for _, text in self._lines)
 
     def last_error(self) -> str | None:
-        """Return the engine's own reason: the last lines that speak of an error, newest first, in one line."""
-        lines = [line.strip() for line in self.text().splitlines() if line.strip()]
-        marks = ("error", "fail", "unable", "invalid", "missing", "unknown", "not supported", "exceed", "requires")
-        reasons = [line for line in lines if any(mark in line.lower() for mark in marks)]
-        told = [_without_prefix(line) for line in reasons if not line.startswith(("llama_model_load_from_file_impl:",))]
-        return told[0] if told else (_without_prefix(reasons[-1]) if reasons else None)
+        """Return the engine's own reason, in one line: the first error that it wrote, or else its last warning."""
+        errors = self._written_at(_ERROR)
+        told = [line for line in errors if not line.startswith("llama_model_load_from_file_impl:")]
+        lines = [*told, *errors, *reversed(self._written_at(_WARNING))]
+        return one_line(_without_prefix(lines[0])) if lines else None
+
+    def _written_at(self, level: int) -> list[str]:
+        text = "".join(text for at, text in self._lines if at == level)
+        return [line.strip() for line in text.splitlines() if line.strip()]
 
     def clear(self) -> None:
         """Forget what was collected."""
@@ -104,10 +111,10 @@ class EngineLog:
 
     def _write(self, level: int, text: str) -> None:
         if level != _CONTINUES:
-            self._wanted = level != _DEBUG or self.echo
-        if not self._wanted:
+            self._level = level
+        if self._level == _DEBUG and not self.echo:
             return
-        self._lines.append(text)
+        self._lines.append((self._level, text))
         if self.echo:
             sys.stderr.write(text)
             sys.stderr.flush()
@@ -132,27 +139,61 @@ C.llama_log_set(_on_log, ctypes.c_void_p(0))
 
 
 @contextlib.contextmanager
-def engine_prints_nothing() -> Iterator[None]:
-    """Keep llama-cpp-python from pointing the whole process's stdout and stderr at nothing while it loads.
+def safe_construction() -> Iterator[None]:
+    """Mend what llama-cpp-python does while it constructs a ``Llama``, for as long as that takes.
 
-    It does so to hide the engine's log, which `EngineLog` already collects; a progress bar, a log line of another
-    thread or a student's own print would be lost with it.
+    It points the whole process's stdout and stderr at nothing to hide the engine's log, which `EngineLog` already
+    collects; a progress bar or a student's own print would be lost with it. And it compiles the file's chat template in
+    this process, where a hostile one never ends.
     """
-    with _load_lock:
-        modules: list[Any] = [llama_cpp.llama, llama_cpp._internals]
-        saved = [module.suppress_stdout_stderr for module in modules]
+    modules: list[Any] = [llama_cpp.llama, llama_cpp._internals]
+    with _load_lock, contextlib.ExitStack() as stack:
         for module in modules:
-            module.suppress_stdout_stderr = _Nothing
-        try:
-            yield
-        finally:
-            for module, original in zip(modules, saved, strict=True):
-                module.suppress_stdout_stderr = original
+            stack.enter_context(_replaced(module, "suppress_stdout_stderr", _Nothing))
+        stack.enter_context(_replaced(llama_chat_format, "Jinja2ChatFormatter", _BoundedFormatter))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
 
 
 class _Nothing(contextlib.nullcontext[None]):
     def __init__(self, disable: bool = True) -> None:
         super().__init__()
+
+
+class _BoundedFormatter(llama_chat_format.Jinja2ChatFormatter):
+    """llama-cpp-python's formatter, with the rendering left to `ChatTemplate`: nothing is compiled here."""
+
+    def __init__(
+        self,
+        template: str,
+        eos_token: str,
+        bos_token: str,
+        add_generation_prompt: bool = True,
+        stop_token_ids: list[int] | None = None,
+    ) -> None:
+        self.template, self.eos_token, self.bos_token = template, eos_token, bos_token
+        self.add_generation_prompt = add_generation_prompt
+        self.stop_token_ids = None if stop_token_ids is None else set(stop_token_ids)
+        self._environment: Any = _Bounded(ChatTemplate(template, bos_token=bos_token, eos_token=eos_token))
+
+
+class _Bounded:
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+
+    def render(self, **values: Any) -> str:
+        for name in ("raise_exception", "strftime_now", "bos_token", "eos_token"):  # ChatTemplate brings its own
+            values.pop(name, None)
+        return self._template.render(**values)
 
 
 ProgressCallback = Callable[[float], bool]

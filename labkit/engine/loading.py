@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from labkit.engine.arguments import check_flag, check_int
+from labkit.engine.known_files import sound_file
 from labkit.engine.model import Model
-from labkit.engine.options import MAX_THREADS, check_options
+from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
 from labkit.engine.settings import choose_settings
 from labkit.errors import LabkitWarning
-from labkit.gguf_file import Header, preflight, read_header
 from labkit.models import resolve_model
 from labkit.system import engine_build, physical_cores_available
 
@@ -82,7 +81,8 @@ def load_model(
         n_threads = check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores")
     options = check_options(kwargs)
     path = resolve_model(model_path)
-    header = _sound_header(*_identity(path))
+    facts = sound_file(path)
+    check_overrides_fit(options.get("kv_overrides", {}), facts)
     build = engine_build()
     if n_gpu_layers != 0 and not build.has_gpu:
         _warn_once(
@@ -91,7 +91,7 @@ def load_model(
             "everything runs on the CPU",
         )
         n_gpu_layers = 0
-    settings = choose_settings(header, build, n_ctx, n_threads or physical_cores_available(), n_gpu_layers, options)
+    settings = choose_settings(facts, build, n_ctx, n_threads or physical_cores_available(), n_gpu_layers, options)
     for sentence in settings.warnings:
         _warn_once(f"{path}: {sentence}", sentence)
     return _load(path, settings, options, progress)
@@ -110,20 +110,6 @@ def _load(path: Path, settings: Any, options: dict[str, Any], progress: bool | C
             bar.update(int(fraction * 100) - bar.n)
 
         return Model(path, settings, options, progress=advance)
-
-
-def _identity(path: Path) -> tuple[Path, int, int, int]:
-    """Return what changes when a file does."""
-    stat = path.stat()
-    return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-@lru_cache(maxsize=16)
-def _sound_header(path: Path, *_: int) -> Header:
-    """Read a file's header and refuse what would end the process; remembered until the file changes."""
-    header = read_header(path)
-    preflight(header)
-    return header
 
 
 def _warn_once(key: str, sentence: str) -> None:

@@ -17,13 +17,13 @@ from typing import Any
 from llama_cpp import Llama
 
 from labkit.engine.arguments import SamplingSettings
-from labkit.engine.bindings import C, EngineLog, engine_prints_nothing, progress_callback
+from labkit.engine.bindings import C, EngineLog, progress_callback, safe_construction
 from labkit.engine.generate import Generation
 from labkit.engine.prompts import Tokenizer
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.settings import ModelSettings
 from labkit.engine.worker import Job, LockstepJob, Worker
-from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
+from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 
 __all__ = ["COMPUTING", "READING", "Model"]
 
@@ -76,13 +76,15 @@ class Model(Llama):
 
     def __init__(
         self,
-        path: Path,
-        settings: ModelSettings,
-        options: dict[str, Any],
+        path: Path | None = None,
+        settings: ModelSettings | None = None,
+        options: dict[str, Any] | None = None,
         *,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self._closed = True  # until there is something to close
+        if not isinstance(path, Path) or settings is None or options is None:
+            raise ArgumentTypeError("a Model is made by load_model(…): model = load_model(path, n_ctx=2048)")
         self._ready = False
         self._close_lock = threading.Lock()
         self._vocabulary_lock = threading.RLock()
@@ -113,7 +115,7 @@ class Model(Llama):
             "verbose": self._log.echo,
         }
         try:
-            with engine_prints_nothing():
+            with safe_construction():
                 super().__init__(str(path), **values)
             self._worker.flag.attach(self._ctx.ctx)
             self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
@@ -253,6 +255,7 @@ class Model(Llama):
         settings: SamplingSettings,
         emit: Callable[[TextChunk], None],
     ) -> None:
+        self._refuse_without_weights()
         if self.context_params.embeddings:
             raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
         tokenizer = Tokenizer(self._model.model, self._model.vocab)
@@ -303,7 +306,14 @@ class Model(Llama):
 
     # -- Llama's own methods -------------------------------------------------------------------------------------
 
+    def _refuse_without_weights(self) -> None:
+        if self.model_params.vocab_only:
+            raise GenerationError(
+                "this model was loaded with vocab_only=True, without its weights: load it without, to compute"
+            )
+
     def _call_llama(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._refuse_without_weights()
         self._cached_prompt = []
         if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and method.__name__ != "eval":
             self._forget()  # a small window's cache cannot go back to where an earlier text was the same
@@ -318,16 +328,18 @@ def _computing(method: Callable[..., Any]) -> Callable[..., Any]:
         if self._worker.is_here:
             return method(self, *args, **kwargs)
         self._check_open()
-        result = self._worker.call(self._call_llama, method, args, kwargs)
-        return _in_step(self, result) if isinstance(result, types.GeneratorType) else result
+        with _as_labkit_errors(method):
+            result = self._worker.call(self._call_llama, method, args, kwargs)
+        return _in_step(self, method, result) if isinstance(result, types.GeneratorType) else result
 
     return guarded
 
 
-def _in_step(model: Model, generator: Iterator[Any]) -> Iterator[Any]:
+def _in_step(model: Model, method: Callable[..., Any], generator: Iterator[Any]) -> Iterator[Any]:
     def iterate() -> Iterator[Any]:
         model._check_open()
-        yield from model._worker.iterate(model._worker.submit(LockstepJob(lambda: generator)))
+        with _as_labkit_errors(method):
+            yield from model._worker.iterate(model._worker.submit(LockstepJob(lambda: generator)))
 
     return iterate()
 
@@ -339,10 +351,29 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(self: Model, *args: Any, **kwargs: Any) -> Any:
         if not self._ready:
             return method(self, *args, **kwargs)
-        with self.vocabulary():
+        with self.vocabulary() as tokenizer, _as_labkit_errors(method):
+            if method.__name__ == "detokenize":
+                tokenizer.check_tokens(args[0] if args else kwargs.get("tokens", ()))
             return method(self, *args, **kwargs)
 
     return guarded
+
+
+@contextlib.contextmanager
+def _as_labkit_errors(method: Callable[..., Any]) -> Iterator[None]:
+    """Turn what llama-cpp-python raises into labkit's errors, which are the same built-ins too."""
+    try:
+        yield
+    except LabkitError:
+        raise
+    except Exception as error:  # whatever comes to hand there
+        kind: type[LabkitError] = GenerationError
+        if isinstance(error, TypeError):
+            kind = ArgumentTypeError
+        elif isinstance(error, (ValueError, AssertionError, LookupError)):
+            kind = ArgumentError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"llama-cpp-python's {method.__name__} failed: {reason[:300]}") from error
 
 
 for _name in COMPUTING:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.engine.arguments import check_text, one_line, shown
+from labkit.engine.arguments import check_int, check_text, one_line, shown
 from labkit.engine.bindings import C
 from labkit.engine.template import ChatTemplate
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
@@ -124,6 +124,11 @@ class Tokenizer:
             self._piece = ctypes.create_string_buffer(-size)
             size = C.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, False)
         return self._piece.raw[:size]
+
+    def check_tokens(self, tokens: Any) -> None:
+        """Refuse what is no token of this vocabulary: the engine would end the process."""
+        for token in tokens:
+            check_int("a token", token, 0, self.n_vocab - 1)
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends the text (end of turn, end of sequence)."""

@@ -10,7 +10,7 @@ from labkit.records import Record
 from labkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from labkit.gguf_file import Header
+    from labkit.engine.known_files import LoadFacts
     from labkit.system import EngineBuild
 
 __all__ = ["ModelSettings", "choose_settings"]
@@ -70,7 +70,7 @@ class ModelSettings(Record):
 
 
 def choose_settings(
-    header: Header, build: EngineBuild, n_ctx: int, n_threads: int, n_gpu_layers: int, options: dict[str, Any]
+    facts: LoadFacts, build: EngineBuild, n_ctx: int, n_threads: int, n_gpu_layers: int, options: dict[str, Any]
 ) -> ModelSettings:
     """Choose what the caller left open.
 
@@ -80,8 +80,8 @@ def choose_settings(
         The caller's own keyword arguments, checked; what is None or absent is chosen here.
     """
     reasons: dict[str, str] = {}
-    type_k, type_v = options.get("type_k") or 1, options.get("type_v") or 1
-    cells = _round_up(n_ctx or int(header.hparam("context_length", 0) or 512), CELLS)
+    type_k, type_v = options.get("type_k", 1), options.get("type_v", 1)
+    cells = _round_up(n_ctx or int(facts.hparam("context_length", 0) or 512), CELLS)
     n_batch = min(options.get("n_batch") or 512, cells)
     all_rows = bool(options.get("logits_all") or options.get("embedding") or options.get("draft_model"))
     reasons["n_outputs_max"] = (
@@ -96,16 +96,16 @@ def choose_settings(
         n_gpu_layers=n_gpu_layers,
         n_batch=n_batch,
         n_ubatch=min(options.get("n_ubatch") or 512, n_batch),
-        use_mmap=_given(options, "use_mmap", lambda: _choose_mmap(header, build, reasons)),
-        flash_attn=_given(options, "flash_attn", lambda: _choose_flash(header, n_gpu_layers, type_v, reasons)),
+        use_mmap=_given(options, "use_mmap", lambda: _choose_mmap(facts, build, reasons)),
+        flash_attn=_given(options, "flash_attn", lambda: _choose_flash(facts, n_gpu_layers, type_v, reasons)),
         swa_full=_given(options, "swa_full", lambda: False),
         n_outputs_max=0 if all_rows else 1,
         type_k=type_k,
         type_v=type_v,
         reasons=reasons,
-        warnings=_warn(header, cells),
+        warnings=_warn(facts, cells),
     )
-    _refuse_unfit(header, settings)
+    _refuse_unfit(facts, settings)
     return settings
 
 
@@ -118,13 +118,15 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _choose_mmap(header: Header, build: EngineBuild, reasons: dict[str, str]) -> bool:
+def _choose_mmap(facts: LoadFacts, build: EngineBuild, reasons: dict[str, str]) -> bool:
     """Map the file only where its pages can be used as they are.
 
     llama.cpp copies some types of weights into another order for this CPU; mapped, both copies stay in memory.
     """
-    total = sum(tensor.n_bytes for tensor in header.tensors)
-    repacked = sum(tensor.n_bytes for tensor in header.tensors if _is_repacked(tensor, build))
+    total = facts.weights_bytes
+    repacked = sum(
+        n_bytes for name, kind, rows, columns, n_bytes in facts.matrices if _moves(name, kind, rows, columns, build)
+    )
     if repacked > 0.02 * total:
         reasons["use_mmap"] = (
             f"read, not mapped: this CPU wants {format_bytes(repacked)} of the weights in another order, "
@@ -135,15 +137,15 @@ def _choose_mmap(header: Header, build: EngineBuild, reasons: dict[str, str]) ->
     return True
 
 
-def _is_repacked(tensor: Any, build: EngineBuild) -> bool:
+def _moves(name: str, kind: str, rows: int, columns: int, build: EngineBuild) -> bool:
     from labkit.system import is_repacked
 
-    if len(tensor.shape) < 2 or not tensor.name.endswith(".weight") or tensor.name.startswith("token_embd"):
+    if not name.endswith(".weight") or name.startswith("token_embd"):
         return False
-    return is_repacked(tensor.type.name, int(tensor.shape[1]), int(tensor.shape[0]), build.features)
+    return is_repacked(kind, rows, columns, build.features)
 
 
-def _choose_flash(header: Header, n_gpu_layers: int, type_v: int, reasons: dict[str, str]) -> bool:
+def _choose_flash(facts: LoadFacts, n_gpu_layers: int, type_v: int, reasons: dict[str, str]) -> bool:
     """Use flash attention only where it makes decoding faster (measured, see the README's figures)."""
     if _CACHE_BYTES.get(type_v, (0, 1))[1] > 1:
         reasons["flash_attn"] = "on: a quantized V cache needs it"
@@ -151,21 +153,21 @@ def _choose_flash(header: Header, n_gpu_layers: int, type_v: int, reasons: dict[
     if n_gpu_layers != 0:
         reasons["flash_attn"] = "on: faster on a GPU"
         return True
-    if header.hparam("attention.sliding_window", 0) and header.architecture not in _WINDOW_IGNORED:
+    if facts.hparam("attention.sliding_window", 0) and facts.architecture not in _WINDOW_IGNORED:
         reasons["flash_attn"] = "on: a sliding window keeps attention short, where it is a little faster"
         return True
     reasons["flash_attn"] = "off: on a CPU decoding is faster without it, the more so the longer the context"
     return False
 
 
-def _warn(header: Header, cells: int) -> tuple[str, ...]:
-    trained = header.hparam("context_length", 0)
+def _warn(facts: LoadFacts, cells: int) -> tuple[str, ...]:
+    trained = facts.hparam("context_length", 0)
     if isinstance(trained, int) and 0 < _round_up(trained, CELLS) < cells:
         return (f"n_ctx={cells:,} is beyond the {trained:,} tokens that this model was trained on: expect poor text there",)
     return ()
 
 
-def _refuse_unfit(header: Header, settings: ModelSettings) -> None:
+def _refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
     """Refuse a cache that cannot fit: filling it would make the system end the process."""
     from labkit.system import available_ram_bytes
 
@@ -173,7 +175,7 @@ def _refuse_unfit(header: Header, settings: ModelSettings) -> None:
         raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
     if settings.n_gpu_layers != 0:
         return
-    a_token = _cache_bytes_a_token(header, settings.type_k, settings.type_v)
+    a_token = _cache_bytes_a_token(facts, settings.type_k, settings.type_v)
     if a_token * settings.n_ctx < _SURELY_FITS:
         return
     available = available_ram_bytes()
@@ -185,24 +187,20 @@ def _refuse_unfit(header: Header, settings: ModelSettings) -> None:
         )
 
 
-def _cache_bytes_a_token(header: Header, type_k: int, type_v: int) -> int:
+def _cache_bytes_a_token(facts: LoadFacts, type_k: int, type_v: int) -> int:
     """Return a lower bound of the cache's bytes a token: layers with a sliding window or a recurrent state count nothing."""
-    n_layers = int(header.hparam("block_count", 0) or 0)
-    n_heads = header.hparam("attention.head_count", 1)
-    per_layer = header.hparam("attention.head_count_kv", n_heads)
+    n_layers = int(facts.hparam("block_count", 0) or 0)
+    n_heads = facts.hparam("attention.head_count", 1)
+    per_layer = facts.hparam("attention.head_count_kv", n_heads)
     heads = [int(n) for n in per_layer] if isinstance(per_layer, (tuple, list)) else [int(per_layer or 1)] * n_layers
-    if header.hparam("attention.sliding_window", 0) and header.architecture not in _WINDOW_IGNORED:
+    if facts.hparam("attention.sliding_window", 0) and facts.architecture not in _WINDOW_IGNORED:
         return 0
-    if (
-        header.hparam("ssm.state_size", 0)
-        or header.hparam("attention.key_length_mla", 0)
-        or header.hparam("wkv.head_size", 0)
-    ):
+    if facts.hparam("ssm.state_size", 0) or facts.hparam("attention.key_length_mla", 0) or facts.hparam("wkv.head_size", 0):
         return 0
     widest = max((int(n) for n in n_heads), default=1) if isinstance(n_heads, (tuple, list)) else int(n_heads or 1)
-    head_dim = int(header.hparam("embedding_length", 0) or 0) // max(widest, 1)
-    key = int(header.hparam("attention.key_length", head_dim) or head_dim)
-    value = int(header.hparam("attention.value_length", head_dim) or head_dim)
+    head_dim = int(facts.hparam("embedding_length", 0) or 0) // max(widest, 1)
+    key = int(facts.hparam("attention.key_length", head_dim) or head_dim)
+    value = int(facts.hparam("attention.value_length", head_dim) or head_dim)
     return sum(_row(type_k, key * n) + _row(type_v, value * n) for n in heads)
 
 

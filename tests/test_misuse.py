@@ -1,0 +1,352 @@
+"""At least 120 ways to use the lab wrongly: each ends in a one-line LabkitError or works; none by a signal, none hangs."""
+
+# ruff: noqa: E501  # a case is a line
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_models import write_tiny_model
+
+LIMIT_S = 30.0
+
+# Each case is Python that a student might type. "model" is a fresh tiny model, "path" its file.
+LOADING = [
+    *(
+        f"load_model({value})"
+        for value in ("'missing.gguf'", "'no-such-name'", "''", "'\\x00'", "tmp", "b'bytes'", "7", "[]", "'~'")
+    ),
+    *(
+        f"load_model(tmp / '{name}')"
+        for name in ("empty.gguf", "text.gguf", "html.gguf", "half.gguf", "zip.gguf", "v9.gguf")
+    ),
+    *(
+        f"load_model(path, n_ctx={value})"
+        for value in ("-1", "'many'", "1.5", "None", "True", "2**40", "2**31 - 1", "float('nan')")
+    ),
+    *(f"load_model(path, n_threads={value})" for value in ("0", "-1", "10**6", "2.0", "'2'", "True")),
+    *(f"load_model(path, n_gpu_layers={value})" for value in ("-2", "-1", "10**9", "'all'", "99")),
+    *(f"load_model(path, n_batch={value})" for value in ("0", "-1", "10**9", "'x'", "1")),
+    *(f"load_model(path, n_ubatch={value})" for value in ("0", "10**9", "1")),
+    *(f"load_model(path, type_k={value})" for value in ("'q9_0'", "999", "-1", "'Q8_0'", "2.0", "12")),
+    "load_model(path, type_v='q8_0')",
+    "load_model(path, type_v='q8_0', flash_attn=False)",
+    "load_model(path, nthreads=2)",
+    "load_model(path, flash_attn='yes')",
+    "load_model(path, use_mmap=2)",
+    "load_model(path, lora_path='missing.gguf')",
+    "load_model(path, lora_path=str(tmp / 'text.gguf'))",
+    "load_model(path, lora_path=str(path))",
+    "load_model(path, tensor_split=[float('nan')])",
+    "load_model(path, tensor_split=[0.5] * 100)",
+    "load_model(path, tensor_split='half')",
+    "load_model(path, kv_overrides={'llama.block_count': 0})",
+    "load_model(path, kv_overrides={'llama.block_count': 2**31})",
+    "load_model(path, kv_overrides={'llama.attention.head_count': 0})",
+    "load_model(path, kv_overrides={'llama.attention.layer_norm_rms_epsilon': float('nan')})",
+    "load_model(path, kv_overrides={'k' * 500: 1})",
+    "load_model(path, kv_overrides={'general.name': 'x' * 500})",
+    "load_model(path, kv_overrides=[1])",
+    "load_model(path, vocab_only=True)",
+    "generate_text(load_model(path, vocab_only=True), 'Hello')",
+    "generate_text(load_model(path, embedding=True), 'Hello')",
+    "load_model(path, logits_all=True).create_completion('Hello', max_tokens=2, logprobs=2)",
+    "load_model(path, split_mode=77)",
+    "load_model(path, main_gpu=15)",
+    "load_model(path, pooling_type=99)",
+    "load_model(path, rope_scaling_type=99)",
+    "load_model(path, rope_freq_base=float('inf'))",
+    "load_model(path, rope_freq_base=-5.0)",
+    "load_model(path, chat_format='no-such-format')",
+    "load_model(path, chat_handler=3)",
+    "load_model(path, draft_model='tiny')",
+    "load_model(path, tokenizer=object())",
+    "load_model(path, numa=99)",
+    "load_model(path, last_n_tokens_size=-1)",
+    "load_model(path, seed='lucky')",
+    "load_model(path, progress='yes')",
+    "load_model(path, progress=lambda fraction: 1 / 0)",
+    "load_model(path, verbose='loud')",
+]
+GENERATING = [
+    *(
+        f"generate_text(model, {value})"
+        for value in ("None", "7", "b'bytes'", "['a']", "'\\ud800'", "''", "'\\x00' * 5", "'a' * 100_000")
+    ),
+    *(
+        f"generate_text(model, 'a', max_tokens={value})"
+        for value in ("-1", "0", "1.5", "'ten'", "True", "2**70", "10**6", "None")
+    ),
+    *(
+        f"generate_text(model, 'a', max_tokens=3, temperature={value})"
+        for value in ("-1", "float('nan')", "float('inf')", "'hot'", "None", "True", "1e-30", "1e6", "1j", "np.float32(0.5)")
+    ),
+    *(f"generate_text(model, 'a', 3, top_k={value})" for value in ("-1", "1.5", "10**9", "0", "1")),
+    *(f"generate_text(model, 'a', 3, top_p={value})" for value in ("-0.1", "1.1", "0", "float('nan')", "'x'")),
+    *(f"generate_text(model, 'a', 3, min_p={value})" for value in ("2", "1", "-1")),
+    *(f"generate_text(model, 'a', 3, repeat_penalty={value})" for value in ("0", "-1", "float('inf')", "1.3", "1e9")),
+    *(f"generate_text(model, 'a', 3, seed={value})" for value in ("-1", "2**32", "'x'", "1.0", "0")),
+    *(
+        f"generate_text(model, 'a', 3, stop={value})"
+        for value in ("''", "['']", "7", "[7]", "[None]", "{'a': 1}", "b'x'", "['a'] * 500")
+    ),
+    "generate_text(model, 'a', 3, temprature=0)",
+    "generate_text(model, 'a', 3, parse_special='yes')",
+    "generate_text('model', 'a')",
+    "generate_text(None, 'a')",
+    "generate_chat(load_model, USER)",
+    "count_tokens(model, 7)",
+    "count_tokens(model, '\\udfff')",
+    "count_tokens(model, 'a', add_special=3)",
+]
+GRAMMARS = [
+    *(
+        f"generate_text(model, 'a', 8, grammar={grammar!r})"
+        for grammar in (
+            "",
+            "root ::= ",
+            "root",
+            "root ::= missing",
+            'toor ::= "a"',
+            'root ::= "a',
+            "root ::= [a",
+            "root ::= ((((",
+            'root ::= root "a" | "a"',
+            'root ::= a\na ::= b\nb ::= a "x" | "y"',
+            'root ::= "a"{3,2}',
+            'root ::= "a"{99999}',
+            'root ::= ("a"{900}){900}',
+            'root ::= "\\q"',
+            'root ::= "\\U00FFFFFF"',
+            "root ::= [^\\x00-\\U0010FFFF]",
+            'root ::= ("a"?)*',
+            'root ::= ("a"* "b"*)* "c"',
+            "root ::= " + "(" * 400 + '"a"' + ")" * 400,
+            'root ::= "\ud800"',
+            'root ::= "a"\x00',
+            'root ::= "yes" | "no"',
+            "root ::= <[999999999]>",
+            "root ::= <|no-such-token|>",
+        )
+    ),
+    *(
+        f"generate_text(model, 'a', 8, json_schema={schema})"
+        for schema in (
+            "7", "[]", "'not json'", "'[1]'", "{'type': 'no-such-type'}", "{'$ref': '#/nowhere'}", "{'$ref': 'https://example.org/x'}",
+            "{'type': 'string', 'pattern': '('}", "{'type': 'string', 'minLength': 10**9}", "{'enum': [object()]}", "{'type': 'object'}",
+            "{'$defs': {'a': {'$ref': '#/$defs/a'}}, '$ref': '#/$defs/a'}", "{'type': 'array', 'minItems': 5, 'maxItems': 2}",
+        )
+    ),
+    "generate_text(model, 'a', 3, grammar=7)",
+    "generate_text(model, 'a', 3, grammar='root ::= \"a\"', json_schema={'type': 'object'})",
+]  # fmt: skip
+CHATTING = [
+    *(
+        f"generate_chat(model, {messages}, 3)"
+        for messages in (
+            "None", "[]", "'Hello'", "{'role': 'user', 'content': 'a'}", "['Hello']", "[None]", "[{}]", "[{'role': 'user'}]",
+            "[{'content': 'a'}]", "[{'role': 'tool', 'content': 'a'}]", "[{'role': None, 'content': 'a'}]", "[{'role': [], 'content': 'a'}]",
+            "[{'role': 'user', 'content': None}]", "[{'role': 'user', 'content': ['a']}]", "[{'role': 'user', 'content': '\\ud800'}]",
+            "[{'role': 'user', 'content': 'a', 'extra': 1}]", "[{'role': 'user', 'content': 'a' * 50_000}]", "USER * 2000", "iter(USER)",
+            "[{'role': 'assistant', 'content': ''}]", "[{'role': 'system', 'content': 'only'}]", "({'role': 'user', 'content': 'a'},)",
+        )
+    ),
+    "generate_chat(model, USER, 3, parse_special=True)",
+    "count_chat_tokens(model, [])",
+    *(
+        f"generate_chat(load_model(tmp / 'template_{name}.gguf'), USER, 3)"
+        for name in ("none", "syntax", "endless", "doubling", "power", "recursion", "raises", "attribute", "wide", "silent")
+    ),
+]  # fmt: skip
+ORDER = [
+    "model.close(); model.close()",
+    *(
+        f"model.close(); {call}"
+        for call in (
+            "generate_text(model, 'a')", "generate_chat(model, USER)", "list(stream_text(model, 'a'))", "count_tokens(model, 'a')",
+            "count_chat_tokens(model, USER)", "model.tokenize(b'a')", "model.detokenize([1])", "model('a')", "model.eval([1])",
+            "model.n_ctx()", "model.n_vocab()", "model.n_embd()", "model.token_eos()", "model.reset()", "model.save_state()", "model.cancel()",
+            "model.create_completion('a')", "model.create_chat_completion(USER)", "model.sample()", "model.embed('a')", "model.set_seed(1)",
+            "model.ctx", "model.model", "model.eval_logits", "next(model.generate([1]))", "repr(model)", "model.settings", "model.load_log",
+            "model.__enter__()", "model.pooling_type()", "model.tokenizer()", "model.token_bos()", "model.load_state(None)",
+        )
+    ),
+    "s = stream_text(model, 'a', None); next(s); model.close(); list(s)",
+    "s = stream_text(model, 'a', 5); model.close(); list(s)",
+    "s = stream_text(model, 'a', None); next(s); del s; gc.collect(); generate_text(model, 'a', 3)",
+    "s = stream_text(model, 'a', 5); t = stream_text(model, 'b', 5); list(zip(s, t))",
+    "s = stream_text(model, 'a', 5); list(s); list(s); s.close(); s.close()",
+    "s = stream_text(model, 'a', None); next(s); generate_text(model, 'b', 3)",
+    "g = model.generate([5, 6]); next(g); generate_text(model, 'a', 3)",
+    "g = model.generate([5, 6]); next(g); g.close(); generate_text(model, 'a', 3)",
+    "g = model.generate([5, 6]); next(g); del g; generate_text(model, 'a', 3)",
+    "g = model.create_completion('a', max_tokens=400, stream=True); next(g); model.close()",
+    "model.generate([]); next(model.generate([10**9]))",
+    "model.eval([10**9])",
+    "model.eval([-5])",
+    "model.detokenize([10**9])",
+    "model.detokenize([-3])",
+    "model.detokenize(['a'])",
+    "model.sample()",
+    "model.eval([5] * 5000)",
+    "model.create_completion('a' * 100_000)",
+    "model.create_completion('a', logprobs=3)",
+    "model.create_completion('a', max_tokens=4, grammar='bad')",
+    "model.load_state(7)",
+    "pickle.dumps(model)",
+    "copy.copy(model)",
+    "copy.deepcopy(model)",
+    "os.truncate(path, 1000) if False else generate_text(model, 'a', 3)",
+    "model.cancel(); generate_text(model, 'a', 3)",
+    "with model: pass\nwith model: pass",
+    "model.settings['nctx']",
+    "labkit.Model()",
+]  # fmt: skip
+THREADS = [
+    "ts = [threading.Thread(target=generate_text, args=(model, 'a', 20)) for _ in range(8)]; [t.start() for t in ts]; [t.join() for t in ts]",
+    "ts = [threading.Thread(target=lambda: list(stream_text(model, 'a', 20))) for _ in range(8)]\n[t.start() for t in ts]; [t.join() for t in ts]",
+    "threading.Timer(0.2, model.close).start(); generate_text(model, 'a', None)\ntime.sleep(0.3); generate_text(model, 'a', 3)",
+    "threading.Timer(0.1, model.cancel).start(); generate_text(model, 'a', None)",
+    "ts = [threading.Thread(target=model.close) for _ in range(8)]; [t.start() for t in ts]; [t.join() for t in ts]",
+    "ts = [threading.Thread(target=model.eval, args=([5] * 50,)) for _ in range(8)]; [t.start() for t in ts]; [t.join() for t in ts]",
+    "interrupt_after(0.2); generate_text(model, 'a' * 400, None, temperature=1.5); time.sleep(0.5)",
+    "interrupt_after(0.1); list(stream_text(model, 'a', None, temperature=1.5)); time.sleep(0.5)",
+    "interrupt_after(0.05); [load_model(path).close() for _ in range(50)]; time.sleep(0.5)",
+    "interrupt_after(0.1); model.create_completion('a', max_tokens=450, temperature=2); time.sleep(0.5)",
+    "a = load_model(path); b = load_model(path); generate_text(a, 'a', 3); a.close(); generate_text(b, 'a', 3)",
+    "load_model(path); gc.collect()",
+    "x = load_model(path); s = stream_text(x, 'a', None); next(s); x = None; gc.collect(); list(s)",
+]
+FORKING = [
+    "generate_text(model, 'a', 3)\npid = os.fork()\nif pid == 0:\n    try: generate_text(model, 'a', 3)\n    except LabkitError: os._exit(7)\n"
+    "    os._exit(1)\nif os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7: raise ValueError('the child had no clear error')",
+    "pid = os.fork()\nif pid == 0:\n    model.close(); del model; gc.collect(); os._exit(7)\n"
+    "if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7: raise ValueError('the child could not let go')\ngenerate_text(model, 'a', 3)",
+]
+CASES = [
+    *LOADING,
+    *GENERATING,
+    *GRAMMARS,
+    *CHATTING,
+    *ORDER,
+    *THREADS,
+    *(FORKING if hasattr(__import__("os"), "fork") else []),
+]
+
+TEMPLATES = {
+    "none": None,
+    "syntax": "{% for m in messages %}{{ m.content }",
+    "endless": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "doubling": "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+    "power": "{{ 9 ** 9 ** 9 }}",
+    "recursion": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+    "raises": "{{ raise_exception('no system role') }}",
+    "attribute": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "wide": "{{ '%9999999999d' | format(1) }}{{ 'a'.ljust(9999999999) }}",
+    "silent": "",
+}
+BROKEN = {
+    "empty.gguf": b"",
+    "text.gguf": b"This is no model.\n" * 10,
+    "html.gguf": b"<!DOCTYPE html><html><body>Sign in</body></html>",
+    "zip.gguf": b"PK\x03\x04" + bytes(100),
+    "v9.gguf": b"GGUF\x09\x00\x00\x00" + bytes(100),
+}
+
+
+class Child:
+    """One process that runs cases until one of them ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("misuse_child.py")), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+        )
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith('{"'):
+                self.lines.put(line)
+        self.lines.put(None)
+
+    def run(self, index: int) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([index, CASES[index]]) + "\n")
+        self.process.stdin.flush()
+        while True:
+            try:
+                line = self.lines.get(timeout=LIMIT_S)
+            except queue.Empty:
+                self.process.kill()
+                self.process.wait()
+                return {"ended": "hang"}
+            if line is None:
+                return {"ended": f"process died with {self.process.wait()}"}
+            answer = json.loads(line)
+            if answer.get("end") == index:
+                return dict(answer)
+
+    def close(self) -> None:
+        """Let the process end by itself."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait(timeout=LIMIT_S)
+        self.reader.join()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """Run every case; a child that died or hung is replaced."""
+    folder = tmp_path_factory.mktemp("misuse")
+    whole = write_tiny_model(folder / "tiny.gguf").read_bytes()
+    (folder / "half.gguf").write_bytes(whole[: len(whole) // 2])
+    for name, content in BROKEN.items():
+        (folder / name).write_bytes(content)
+    for name, template in TEMPLATES.items():
+        write_tiny_model(folder / f"template_{name}.gguf", template=template)
+    results: dict[int, dict[str, Any]] = {}
+    child = Child(folder)
+    for index in range(len(CASES)):
+        results[index] = child.run(index)
+        if child.process.poll() is not None:
+            child.close()
+            child = Child(folder)
+    child.close()
+    return results
+
+
+def test_there_are_enough_cases() -> None:
+    """The promise is 120; there are more, and none twice."""
+    assert len(CASES) == len(set(CASES)) >= 120
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("index", range(len(CASES)), ids=lambda index: f"{index}-{CASES[index][:60]}")
+def test_misuse_ends_in_one_line_or_works(index: int, outcomes: dict[int, dict[str, Any]]) -> None:
+    """No signal, no hang, no foreign exception; a message is one line."""
+    outcome = outcomes[index]
+    if "interrupt_after" in CASES[index] and outcome["ended"] == "KeyboardInterrupt":
+        return
+    assert outcome["ended"] in ("worked", "LabkitError"), f"{CASES[index]}\n{outcome}"
+    message = outcome.get("message", "one line")
+    assert message
+    assert "\n" not in message
