@@ -48,7 +48,7 @@ def run(code: str, tmp: Path) -> dict[str, Any]:
     model = None
     try:
         if "model" in code:
-            model = names["model"] = load_model(path, n_ctx=512, n_threads=2)
+            model = names["model"] = load_model(path, n_ctx=512, n_threads=1)
         exec(compile(code, "<case>", "exec"), names)  # noqa: S102  # the cases are this test's own
         return {"ended": "worked"}
     except LabkitError as error:

@@ -151,6 +151,8 @@ def safe_construction() -> Iterator[None]:
         for module in modules:
             stack.enter_context(_replaced(module, "suppress_stdout_stderr", _Nothing))
         stack.enter_context(_replaced(llama_chat_format, "Jinja2ChatFormatter", _BoundedFormatter))
+        _loading.append(threading.get_ident())
+        stack.callback(_loading.clear)
         yield
 
 
@@ -162,6 +164,12 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, original)
+
+
+def refuse_while_loading() -> None:
+    """Refuse to load a model from inside the progress callback of another, which would wait for itself."""
+    if threading.get_ident() in _loading:
+        raise LabkitError("load_model(…) was called while a model is loading in this thread: wait until it is there")
 
 
 class _Nothing(contextlib.nullcontext[None]):

@@ -8,6 +8,7 @@ sequences are looked for in the new text only.
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -163,17 +164,25 @@ class TextStream(Iterator[TextChunk]):
     """The chunks of a text while it is generated: iterate, and ``close()`` (or leave a ``with``) to end it early.
 
     The model works ahead of the reader, so a slow reader does not slow it down; what is closed early is cancelled.
+    Any thread may read or close it.
     """
 
-    def __init__(self, chunks: Iterator[TextChunk]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Iterator[TextChunk], cancel: Callable[[], object]) -> None:
+        self._chunks, self._cancel = chunks, cancel
+        self._lock = threading.Lock()
 
     def __next__(self) -> TextChunk:
-        return next(self._chunks)
+        with self._lock:
+            return next(self._chunks)
 
     def close(self) -> None:
         """End the generation, if it still runs."""
-        self._chunks.close()  # type: ignore[attr-defined]  # a generator
+        self._cancel()
+        if self._lock.acquire(blocking=False):  # or else another thread waits for a chunk, and will see the end
+            try:
+                self._chunks.close()  # type: ignore[attr-defined]  # a generator
+            finally:
+                self._lock.release()
 
     def __enter__(self) -> TextStream:
         return self
@@ -352,8 +361,9 @@ def _run(model: Model, request: Request) -> list[TextChunk]:
 
 def _stream(model: Model, request: Request) -> TextStream:
     if request[1] == 0:
-        return TextStream(chunk for chunk in [TextChunk("", len(request[0]), 0, 0.0, 0.0, 0.0, "length")])
-    return TextStream(model.stream_generation(*request))
+        only = TextChunk("", len(request[0]), 0, 0.0, 0.0, 0.0, "length")
+        return TextStream((chunk for chunk in [only]), lambda: None)
+    return TextStream(*model.stream_generation(*request))
 
 
 def _checked(model: Any) -> Model:

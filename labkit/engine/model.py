@@ -16,11 +16,14 @@ from typing import Any
 
 from llama_cpp import Llama
 
-from labkit.engine.arguments import SamplingSettings
-from labkit.engine.bindings import C, EngineLog, progress_callback, safe_construction
+from labkit.engine.arguments import SamplingSettings, one_line
+from labkit.engine.bindings import C, EngineLog, progress_callback, refuse_while_loading, safe_construction
 from labkit.engine.generate import Generation
+from labkit.engine.grammar import check_grammar
+from labkit.engine.llama_calls import check_call
 from labkit.engine.prompts import Tokenizer
 from labkit.engine.results import GenerationReport, TextChunk
+from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
 from labkit.engine.worker import Job, LockstepJob, Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
@@ -85,9 +88,11 @@ class Model(Llama):
         self._closed = True  # until there is something to close
         if not isinstance(path, Path) or settings is None or options is None:
             raise ArgumentTypeError("a Model is made by load_model(…): model = load_model(path, n_ctx=2048)")
+        refuse_while_loading()
         self._ready = False
         self._close_lock = threading.Lock()
         self._vocabulary_lock = threading.RLock()
+        self._vocabulary_holder: int | None = None
         self.settings, self.last_generation = settings, None
         self._cached_prompt: list[int] = []
         self._log = EngineLog(echo=bool(options.get("verbose", False)))
@@ -95,13 +100,15 @@ class Model(Llama):
         self._closed = False
         self._tokenizer: Tokenizer | None = None
         self._progress = progress
+        self._progress_error: BaseException | None = None
         try:
             self._worker.call(self._load, path, options)
         except BaseException:
             self.close()
             raise
         finally:
-            self._progress = None
+            self._progress = self._progress_error = None
+            self._drop_progress_callback()
         self._ready = True
         _open_models.add(self)
 
@@ -117,13 +124,21 @@ class Model(Llama):
         try:
             with safe_construction():
                 super().__init__(str(path), **values)
+            if self.lora_path and not self._lora_adapter:
+                raise RuntimeError("it is no LoRA adapter for this model")
             self._worker.flag.attach(self._ctx.ctx)
             self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
         except LabkitError:
             raise
         except Exception as error:  # llama-cpp-python raises whatever comes to hand
-            reason = self._log.last_error() or " ".join(str(error).split()) or type(error).__name__
-            raise ModelLoadError(f"the engine could not load {path.name}: {reason}") from error
+            if isinstance(self._progress_error, Exception):
+                reason = one_line(f"{type(self._progress_error).__name__}: {self._progress_error}")
+                raise ModelLoadError(f"loading was ended by its progress function: {reason}") from self._progress_error
+            if self._progress_error is not None:
+                raise self._progress_error from None
+            reason = self._log.last_error() or one_line(error) or type(error).__name__
+            raise ModelLoadError(f"the engine could not load {one_line(path.name)}: {reason}") from error
+        self._vocab_only = bool(self.model_params.vocab_only)
         self._load_log = self._log.text()
         self._log.clear()
 
@@ -148,9 +163,19 @@ class Model(Llama):
         self._context_params = params
         params.n_outputs_max = self.settings.n_outputs_max
 
+    def _drop_progress_callback(self) -> None:
+        """Let go of the callback: it holds this model, which would stay until the garbage collector looks for cycles."""
+        if hasattr(self, "_progress_callback"):
+            self._model_params.progress_callback = type(self._progress_callback)()
+            del self._progress_callback
+
     def _report_progress(self, fraction: float) -> bool:
-        if self._progress is not None:
-            self._progress(fraction)
+        try:
+            if self._progress is not None:
+                self._progress(fraction)
+        except BaseException as error:  # noqa: BLE001, RUF100  # it cannot pass through C; `_load` raises it
+            self._progress_error = error
+            return False
         return not self._worker.is_cancelled
 
     # -- what a caller sees --------------------------------------------------------------------------------------
@@ -176,12 +201,16 @@ class Model(Llama):
         """End what is running and free the model's memory; safe to call twice, from any thread, in any state."""
         if getattr(self, "_closed", True):
             return
+        if self._worker.pid != os.getpid():  # a forked child has the memory, but not the threads to free it with
+            self._closed = True
+            return
+        if self._vocabulary_holder == threading.get_ident():
+            raise GenerationError("close() was called while vocabulary() is held in this thread: leave its with block first")
         with self._close_lock:
             if self._closed:
                 return
             self._closed = True
-        if self._worker.pid == os.getpid():  # a forked child has the memory, but not the threads to free it with
-            self._worker.stop(self._free)
+        self._worker.stop(self._free)
 
     def _free(self) -> None:
         with self._vocabulary_lock:
@@ -220,11 +249,15 @@ class Model(Llama):
             self._check_open()
             if self._tokenizer is None:
                 raise ModelClosedError("this model is still loading")
-            yield self._tokenizer
+            outer, self._vocabulary_holder = self._vocabulary_holder, threading.get_ident()
+            try:
+                yield self._tokenizer
+            finally:
+                self._vocabulary_holder = outer
 
     def _check_open(self) -> None:
         if self._closed:
-            name = Path(getattr(self, "model_path", "model")).name
+            name = one_line(Path(getattr(self, "model_path", "model")).name)
             raise ModelClosedError(f"this model ({name}) was closed: load it again with load_model(…)")
         if self._worker.pid != os.getpid():
             raise ModelClosedError(
@@ -239,13 +272,25 @@ class Model(Llama):
     ) -> None:
         """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
         self._check_open()
-        self._worker.call(lambda: self._generate(self._worker.current, prompt, max_tokens, settings, emit))
+        self._refuse_from_inside()
+        self._worker.run(Job(lambda job: self._generate(job, prompt, max_tokens, settings, emit)))
 
-    def stream_generation(self, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> Iterator[TextChunk]:
-        """Generate from tokens, and yield chunks as they come."""
-        self._check_open()
+    def stream_generation(
+        self, prompt: list[int], max_tokens: int, settings: SamplingSettings
+    ) -> tuple[Iterator[TextChunk], Callable[[], object]]:
+        """Return an iterator that generates from tokens when it is read, and a function that ends it from any thread."""
         job: Job[None] = Job(lambda job: self._generate(job, prompt, max_tokens, settings, job.items.put))
-        yield from self._worker.iterate(self._worker.submit(job))
+
+        def iterate() -> Iterator[TextChunk]:
+            self._check_open()
+            self._refuse_from_inside()
+            yield from self._worker.iterate(job)
+
+        return iterate(), lambda: self._worker.cancel(job)
+
+    def _refuse_from_inside(self) -> None:
+        if self._worker.is_here:
+            raise GenerationError("a callback of this model cannot use it, as it is in the middle of a computation")
 
     def _generate(
         self,
@@ -307,17 +352,56 @@ class Model(Llama):
     # -- Llama's own methods -------------------------------------------------------------------------------------
 
     def _refuse_without_weights(self) -> None:
-        if self.model_params.vocab_only:
+        if self._vocab_only:
             raise GenerationError(
                 "this model was loaded with vocab_only=True, without its weights: load it without, to compute"
             )
 
     def _call_llama(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._refuse_without_weights()
+        if self._tokenizer is not None:
+            check_call(method.__name__, args, kwargs, self._tokenizer)
+        self._begin_llama(method.__name__)
+        try:
+            return method(self, *args, **kwargs)
+        except Exception:
+            self._after_cancel()
+            raise
+
+    def _begin_llama(self, name: str) -> None:
         self._cached_prompt = []
-        if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and method.__name__ != "eval":
+        if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
             self._forget()  # a small window's cache cannot go back to where an earlier text was the same
-        return method(self, *args, **kwargs)
+
+    def _after_cancel(self) -> None:
+        """Say so when one of Llama's methods was ended on the way; what it left in the cache is of no use."""
+        if self._worker.is_cancelled:
+            self._forget()
+            if self._closed:
+                raise ModelClosedError("this model was closed while it computed: load it again with load_model(…)")
+            raise GenerationError("this computation was cancelled")
+
+    def _pump(self, generator: Iterator[Any], name: str) -> Iterator[Any]:
+        """Run one of Llama's generators; a cancelled one ends."""
+        self._begin_llama(name)
+        try:
+            yield from generator
+        except Exception:
+            self._after_cancel()
+            raise
+
+    def _init_sampler(self, *args: Any, grammar: Any = None, **kwargs: Any) -> Any:
+        """Make Llama's chain of samplers; with a grammar, one that refuses rather than ends the process."""
+        if grammar is None:
+            return super()._init_sampler(*args, **kwargs)
+        if not hasattr(grammar, "_grammar"):
+            raise ArgumentTypeError(f"grammar must be a llama_cpp.LlamaGrammar, not {type(grammar).__name__}")
+        check_grammar(grammar._grammar)
+        refuse_unknown_tokens(self._model.vocab, grammar._grammar)
+        chain = super()._init_sampler(*args, **{**kwargs, "grammar": grammar})
+        native, n_vocab = chain.sampler, self._n_vocab
+        chain.sample = lambda ctx, index=-1: sample_allowed(native, ctx.ctx, n_vocab, index)
+        return chain
 
 
 def _computing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -338,8 +422,11 @@ def _computing(method: Callable[..., Any]) -> Callable[..., Any]:
 def _in_step(model: Model, method: Callable[..., Any], generator: Iterator[Any]) -> Iterator[Any]:
     def iterate() -> Iterator[Any]:
         model._check_open()
+        job = LockstepJob(lambda: model._pump(generator, method.__name__))
         with _as_labkit_errors(method):
-            yield from model._worker.iterate(model._worker.submit(LockstepJob(lambda: generator)))
+            yield from model._worker.iterate(job)
+        if job.cancelled:
+            model._check_open()
 
     return iterate()
 
@@ -351,8 +438,10 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(self: Model, *args: Any, **kwargs: Any) -> Any:
         if not self._ready:
             return method(self, *args, **kwargs)
-        with self.vocabulary() as tokenizer, _as_labkit_errors(method):
-            if method.__name__ == "detokenize":
+        # In the worker's own thread nothing can be freed meanwhile, and the lock's holder may be waiting for it.
+        inside = contextlib.nullcontext(self._tokenizer) if self._worker.is_here else self.vocabulary()
+        with inside as tokenizer, _as_labkit_errors(method):
+            if method.__name__ == "detokenize" and tokenizer is not None:
                 tokenizer.check_tokens(args[0] if args else kwargs.get("tokens", ()))
             return method(self, *args, **kwargs)
 
@@ -372,8 +461,8 @@ def _as_labkit_errors(method: Callable[..., Any]) -> Iterator[None]:
             kind = ArgumentTypeError
         elif isinstance(error, (ValueError, AssertionError, LookupError)):
             kind = ArgumentError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(f"llama-cpp-python's {method.__name__} failed: {reason[:300]}") from error
+        reason = one_line(error) or type(error).__name__
+        raise kind(f"llama-cpp-python's {method.__name__} failed: {reason}") from error
 
 
 for _name in COMPUTING:

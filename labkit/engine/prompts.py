@@ -61,7 +61,7 @@ class Tokenizer:
 
     def prompt_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Return the tokens of a prompt; an empty one begins with the beginning-of-sequence token, if there is one."""
-        tokens = self.tokenize(text, add_special=True, parse_special=parse_special)
+        tokens = self._tokenize(check_text("prompt", text), True, parse_special)
         if not tokens and self.bos < 0:
             raise ArgumentError("the prompt is empty and this model has no beginning-of-sequence token: write something")
         return tokens or [self.bos]

@@ -11,9 +11,10 @@ import numpy as np
 
 from labkit.engine.arguments import MAX_SEED, SamplingSettings
 from labkit.engine.bindings import C
+from labkit.engine.grammar import named_tokens
 from labkit.errors import ArgumentError, GenerationError
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "refuse_unknown_tokens", "sample_allowed"]
 
 PENALTY_LAST_N = 64  # llama.cpp's own default: how many of the last tokens a repeat penalty looks at
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -79,27 +80,7 @@ class Sampler:
         """Choose the next token from the last row of logits, and let every sampler know."""
         if not self._constrained:
             return int(C.llama_sampler_sample(self.chain, ctx, -1))
-        return self._sample_checked(ctx)
-
-    def _sample_checked(self, ctx: Any) -> int:
-        """Choose as `sample` does, but refuse a token that the grammar ruled out: accepting it would end the process."""
-        logits = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, -1), shape=(self._n_vocab,))
-        candidates = np.empty(self._n_vocab, _CANDIDATE)
-        candidates["id"] = np.arange(self._n_vocab, dtype=np.int32)
-        candidates["logit"] = logits
-        candidates["p"] = 0.0
-        array = C.llama_token_data_array(
-            data=candidates.ctypes.data_as(C.llama_token_data_p), size=self._n_vocab, selected=-1, sorted=False
-        )
-        C.llama_sampler_apply(self.chain, ctypes.byref(array))
-        chosen = array.data[array.selected] if 0 <= array.selected < array.size else None
-        if chosen is None or not np.isfinite(chosen.logit):
-            raise GenerationError(
-                "the grammar allows no token that this model has at this place: check it for characters or lengths "
-                "that no text can meet"
-            )
-        C.llama_sampler_accept(self.chain, chosen.id)
-        return int(chosen.id)
+        return sample_allowed(self.chain, ctx, self._n_vocab)
 
     def close(self) -> None:
         """Free the chain and what it owns."""
@@ -114,11 +95,55 @@ class Sampler:
         self.close()
 
 
+def sample_allowed(chain: Any, ctx: Any, n_vocab: int, index: int = -1) -> int:
+    """Choose as ``llama_sampler_sample`` does, but refuse a token that a grammar in the chain ruled out.
+
+    Accepting such a token would end the process.
+
+    Raises
+    ------
+    GenerationError
+        When the grammar allows no token.
+    """
+    logits = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), shape=(n_vocab,))
+    candidates = np.empty(n_vocab, _CANDIDATE)
+    candidates["id"] = np.arange(n_vocab, dtype=np.int32)
+    candidates["logit"] = logits
+    candidates["p"] = 0.0
+    array = C.llama_token_data_array(
+        data=candidates.ctypes.data_as(C.llama_token_data_p), size=n_vocab, selected=-1, sorted=False
+    )
+    C.llama_sampler_apply(chain, ctypes.byref(array))
+    chosen = array.data[array.selected] if 0 <= array.selected < array.size else None
+    if chosen is None or not np.isfinite(chosen.logit):
+        raise GenerationError(
+            "the grammar allows no token that this model has at this place: check it for characters or lengths "
+            "that no text can meet"
+        )
+    C.llama_sampler_accept(chain, chosen.id)
+    return int(chosen.id)
+
+
+def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
+    """Refuse a sound grammar that names tokens, such as ``<|im_end|>``, which this model does not have.
+
+    Raises
+    ------
+    ArgumentError
+        With the token's name.
+    """
+    room = (C.llama_token * 2)()
+    for name in named_tokens(grammar):
+        data = name.encode("utf-8")
+        if C.llama_tokenize(vocab, data, len(data), room, 2, False, True) != 1:
+            raise ArgumentError(
+                f"the grammar names the token {name!r}, which this model does not have: use its text in quotes"
+            )
+
+
 def _grammar(vocab: Any, grammar: str) -> Any:
+    refuse_unknown_tokens(vocab, grammar)
     sampler = C.llama_sampler_init_grammar(vocab, grammar.encode("utf-8"), b"root")
     if not sampler:
-        raise ArgumentError(
-            "llama.cpp refused the grammar, most likely for a rule that begins with itself (left recursion): "
-            "write 'list ::= item list?' rather than 'list ::= list item'"
-        )
+        raise ArgumentError("llama.cpp refused the grammar, though labkit found no fault in it: please report this")
     return sampler

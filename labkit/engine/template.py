@@ -85,7 +85,7 @@ class _Renderer:
 
     def ask(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         """Return the answer to a request."""
-        line = json.dumps(request).encode("ascii") + b"\n"
+        line = json.dumps(request, default=str).encode("ascii") + b"\n"
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()

@@ -11,11 +11,12 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from labkit.engine.bindings import AbortFlag, EngineLog
-from labkit.errors import GenerationError, LabkitError, ModelClosedError
+from labkit.errors import GenerationError, LabkitError, ModelClosedError, ModelLoadError
 
 __all__ = ["Job", "Worker"]
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 # A wait with a limit can be interrupted on Windows too; one without cannot.
 _WAIT_S = 0.2
+# How long a cancelled computation is waited for.
+PATIENCE_S = 5.0
 # macOS gives threads 512 KiB, less than llama.cpp's regular expressions and grammars may take.
 _STACK_BYTES = 16 * 1024 * 1024
 _stack_lock = threading.Lock()
@@ -51,8 +54,8 @@ class Job(Generic[T]):
             self.error = error
         finally:
             del self.function  # it may hold the model
-            self.items.put(_END)
             self.done.set()
+            self.items.put(_END)
 
 
 _END = object()
@@ -105,48 +108,70 @@ class Worker:
         """Run ``function(*args, **kwargs)`` in the worker's thread and return its result; Ctrl-C ends it."""
         if self.is_here:
             return function(*args, **kwargs)
-        self._refuse_from_inside_a_stream()
-        job: Job[T] = Job(lambda _: function(*args, **kwargs))
-        return self.wait(self.submit(job))
+        return self.run(Job(lambda _: function(*args, **kwargs)))
 
-    def submit(self, job: Job[T]) -> Job[T]:
-        """Queue a job behind those that wait already."""
-        with self._lock:
-            if self._last is not None:
-                _refuse(job)
-            self._jobs.put(job)
-        return job
-
-    def wait(self, job: Job[T]) -> T:
-        """Wait for a job's result; an interrupt cancels the job, waits for its end and goes on its way."""
+    def run(self, job: Job[T]) -> T:
+        """Queue a job and wait for its result; an interrupt cancels it, waits for its end and goes on its way."""
         try:
+            self._submit(job)
             while not job.done.wait(_WAIT_S):
                 pass
         except BaseException:
-            self.cancel(job)
-            _wait_through_interrupts(job.done)
+            self._leave(job)
             raise
         if job.error is not None:
             raise job.error
         return job.result  # type: ignore[return-value]  # done without an error
 
     def iterate(self, job: Job[Any]) -> Iterator[Any]:
-        """Yield what a job puts into its queue until it ends; leaving early cancels it."""
+        """Queue a job and yield its items until it ends; leaving early cancels it."""
         try:
+            self._submit(job)
             job.ask()
-            while (item := _get(job.items)) is not _END:
+            while (item := self._get(job.items)) is not _END:
                 yield item
                 job.ask()
         finally:
             if not job.done.is_set():
-                self.cancel(job)
-                if not self.is_here:  # the garbage collector may close a stream in any thread
-                    _wait_through_interrupts(job.done)
+                self._leave(job)
         if job.error is not None:
             raise job.error
 
+    def _submit(self, job: Job[Any]) -> None:
+        with self._lock:
+            if self._last is not None:
+                _refuse(job)
+            current = self._current
+            if isinstance(current, LockstepJob) and current.owner == threading.get_ident() and not current.done.is_set():
+                raise GenerationError(
+                    "a stream of this model is still open in this thread: read it to its end or close() it before the next "
+                    "call"
+                )
+            self._jobs.put(job)
+
+    def _get(self, items: queue.SimpleQueue[Any]) -> Any:
+        while True:
+            try:
+                return items.get(timeout=_WAIT_S)
+            except queue.Empty:
+                if self.pid != os.getpid():  # a forked child has no thread that would put anything there
+                    raise ModelClosedError(
+                        "this stream was begun in another process, and a forked child cannot go on with it: begin it here, "
+                        "on a model that is loaded here"
+                    ) from None
+
+    def _leave(self, job: Job[Any]) -> None:
+        """Cancel a job, and wait for its end if it runs already."""
+        if self.pid != os.getpid():
+            return
+        runs = self.cancel(job) and job is self._current
+        if runs and not self.is_here:  # the garbage collector may close a stream in any thread
+            _wait_through_interrupts(job.done)
+
     def cancel(self, job: Job[Any] | None = None) -> bool:
         """End a job, or the one that runs now; returns whether there was one to end."""
+        if self.pid != os.getpid():
+            return False
         with self._lock:
             job = job or self._current
             if job is None or job.done.is_set():
@@ -157,23 +182,21 @@ class Worker:
             return True
 
     def stop(self, last: Callable[[], None]) -> None:
-        """Cancel everything, run ``last`` in the thread and end it; returns when it has ended."""
-        if self.is_here:  # the garbage collector may let go of a model in its own thread
-            last()
-            with self._lock:
-                self._last = Job(_nothing)
-                self._jobs.put(None)
-            return
+        """Cancel everything, run ``last`` in the thread and end it; returns when it has ended.
+
+        It returns at once, and leaves the end to the thread, when it is called in that very thread: by the garbage
+        collector, or by a callback in the middle of a computation.
+        """
         job: Job[None] = Job(lambda _: last())
         with self._lock:
             self._last = job
             self._jobs.put(job)
             self._jobs.put(None)
         self.cancel()
-        _wait_through_interrupts(job.done)
-        while self._thread.is_alive():
-            with contextlib.suppress(KeyboardInterrupt):
-                self._thread.join()
+        if self.is_here or not _wait_through_interrupts(job.done):
+            return
+        with contextlib.suppress(KeyboardInterrupt):
+            self._thread.join(PATIENCE_S)
         if job.error is not None:
             raise job.error
 
@@ -197,13 +220,6 @@ class Worker:
         with self._lock:
             self._current = None
             self.flag.clear()
-
-    def _refuse_from_inside_a_stream(self) -> None:
-        current = self._current
-        if isinstance(current, LockstepJob) and current.owner == threading.get_ident() and not current.done.is_set():
-            raise GenerationError(
-                "a stream of this model is still open in this thread: read it to its end or close() it before the next call"
-            )
 
 
 class LockstepJob(Job[None]):
@@ -240,18 +256,17 @@ def _nothing(_: Job[Any]) -> None:
     return None
 
 
-def _get(items: queue.SimpleQueue[Any]) -> Any:
-    while True:
-        try:
-            return items.get(timeout=_WAIT_S)
-        except queue.Empty:
-            continue
+def _wait_through_interrupts(done: threading.Event) -> bool:
+    """Wait for a cancelled job's end, and return whether it came.
 
-
-def _wait_through_interrupts(done: threading.Event) -> None:
-    while not done.is_set():
+    Computations end within milliseconds. What cannot be ended is a grammar with so many readings of one token that
+    llama.cpp tries them for hours; the caller gets away from it, and the model is lost.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while not done.is_set() and time.monotonic() < deadline:
         with contextlib.suppress(KeyboardInterrupt):
             done.wait(_WAIT_S)
+    return done.is_set()
 
 
 def _start_thread(serve: Callable[[], None]) -> threading.Thread:
@@ -260,6 +275,10 @@ def _start_thread(serve: Callable[[], None]) -> threading.Thread:
         try:
             thread = threading.Thread(target=serve, name="labkit-model", daemon=True)
             thread.start()
+        except RuntimeError as error:
+            raise ModelLoadError(
+                f"this process may start no more threads ({error}): close models that you do not need"
+            ) from error
         finally:
             threading.stack_size(before)
     return thread
