@@ -7,14 +7,13 @@ rest stays consistent (offsets are laid out again on writing).
 from __future__ import annotations
 
 import dataclasses
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from labkit.formats import TENSOR_TYPES
-from tests.gguf_zoo import ARRAY, BOOL, F32, I32, STRING, U32, RawTensor, key, pad, text
+from tests.gguf_zoo import ARRAY, BOOL, F32, I32, STRING, U32, RawTensor, key, pad
 
 F32_TYPE, F16_TYPE, Q8_0_TYPE = 0, 1, 8
 
@@ -81,7 +80,7 @@ def sentencepiece(n_vocab: int) -> dict[str, tuple[int, Any, int | None]]:
     """Return the keys of a llama tokenizer: control tokens, 256 byte tokens, then pieces."""
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
     kinds = [2, 3, 3] + [6] * 256
-    letters = "▁ the of and to in is hello world a b c d e f g h i j k l m n o p q r s t u v w x y z".split()
+    letters = ["▁", "the", "of", "and", "to", "in", "is", "hello", "world", *"abcdefghijklmnopqrstuvwxyz"]
     tokens += letters + [f"▁w{i}" for i in range(n_vocab - len(tokens) - len(letters))]
     tokens = tokens[:n_vocab]
     kinds += [1] * (n_vocab - len(kinds))

@@ -10,9 +10,25 @@ from labkit.formats import TENSOR_TYPES
 from tests.gguf_models import Parts, n_bytes
 from tests.gguf_zoo import ARRAY, BOOL, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64
 
-INTEGERS = (0, 1, 2, 3, 4, 5, 7, 8, 16, 31, 33, 63, 64, 65, 96, 127, 128, 255, 256, 320, 321, 511, 512, 513, 1023, 1024, 1025,
-            4096, 65535, 65536, 1 << 20, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 2, (1 << 32) - 1)  # fmt: skip
-FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 1e30, 3.4e38, -3.4e38, float("inf"), float("-inf"), float("nan"), 0.5, 2.0, -1e-5)
+INTEGERS = (0, 1, 2, 3, 4, 5, 7, 8, 16, 31, 33, 63, 64, 65, 96, 127, 128, 255, 256, 320, 321, 511, 512, 513, 1023, 1024,
+            1025, 4096, 65535, 65536, 1 << 20, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 2, (1 << 32) - 1)  # fmt: skip
+FLOATS = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    1e-30,
+    1e-45,
+    1e30,
+    3.4e38,
+    -3.4e38,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+    0.5,
+    2.0,
+    -1e-5,
+)
 TEXTS = ("", "llama", "gpt2", "bert", "t5", "rwkv", "none", "no_vocab", "plamo2", "test", "x", "default", "smollm", "llama3",
          "llama-bpe", "mamba", "qwen2", "gemma3", "linear", "yarn", "longrope", "\x1b[31m", "{{", "a" * 5000)  # fmt: skip
 EXTRA = (
@@ -25,11 +41,13 @@ EXTRA = (
     ("logit_scale", F32), ("residual_scale", F32), ("embedding_scale", F32), ("embedding_length_out", U32),
     ("attention.layer_norm_epsilon", F32), ("token_shift_count", U32), ("vocab_size", U32), ("decoder_start_token_id", U32),
     ("rope.dimension_sections", ARRAY), ("classifier.output_labels", ARRAY),
-    ("attention.temperature_length", U32), ("attention.temperature_scale", F32), ("wkv.head_size", U32), ("ssm.inner_size", U32),
+    ("attention.temperature_length", U32), ("attention.temperature_scale", F32), ("wkv.head_size", U32),
+    ("ssm.inner_size", U32),
 )  # fmt: skip
 EXTRA_TOKENIZER = (
-    ("bos_token_id", U32), ("eos_token_id", U32), ("eot_token_id", U32), ("unknown_token_id", U32), ("padding_token_id", U32),
-    ("seperator_token_id", U32), ("mask_token_id", U32), ("add_bos_token", BOOL), ("add_eos_token", BOOL),
+    ("bos_token_id", U32), ("eos_token_id", U32), ("eot_token_id", U32), ("unknown_token_id", U32),
+    ("padding_token_id", U32), ("seperator_token_id", U32), ("mask_token_id", U32),
+    ("add_bos_token", BOOL), ("add_eos_token", BOOL),
     ("add_sep_token", BOOL), ("add_space_prefix", BOOL), ("remove_extra_whitespaces", BOOL), ("pre", STRING),
     ("token_type_count", U32), ("eom_token_id", U32), ("fim_pre_token_id", U32), ("suppress_tokens", ARRAY),
     ("normalizer.lowercase", BOOL),
@@ -120,7 +138,9 @@ def _change_array(parts: Parts, rng: random.Random) -> str:
     if what == "duplicate":
         values[index] = rng.choice(values)
     elif what == "value":
-        odd = rng.choice(("", "\0", "a\0b", "▁", " ", "\n", "<0x0A>", "<|im_end|>", "\x80", "x" * 300, "a b", "a  b c", " a"))
+        odd = rng.choice(
+            ("", "\0", "a\0b", "▁", " ", "\n", "<0x0A>", "<|im_end|>", "\x80", "x" * 300, "a b", "a  b c", " a")
+        )
         values[index] = odd if element == STRING else _value(element, rng)
     elif what == "cut":
         values = values[:index]
@@ -184,7 +204,8 @@ def _rename(parts: Parts, rng: random.Random) -> str:
     what = rng.randrange(4)
     extra = rng.choice(("output.weight", "rope_freqs.weight", "blk.0.attn_q.bias", "blk.0.attn_q_norm.weight", "blk.9.x",
                         "blk.0.ffn_gate_inp.weight", "blk.0.ffn_gate_exps.weight", "token_types.weight", "output.bias",
-                        "blk.0.attn_output.bias", "blk.1.ffn_up.bias", "blk.0.attn_q.scale", "token_embd.scale"))  # fmt: skip
+                        "blk.0.attn_output.bias", "blk.1.ffn_up.bias", "blk.0.attn_q.scale",
+                        "token_embd.scale"))  # fmt: skip
     if what == 1:
         parts.tensors[extra] = entry
     elif what > 1:
@@ -220,8 +241,24 @@ _MUTATIONS = (_change_value, _change_type, _make_array, _add_key, _drop_key, _ch
 _WEIGHTS = (30, 8, 8, 14, 5, 12, 10, 3, 8, 6, 4)
 
 
-def patch(raw: bytes, offset: int, kind: str, value: Any) -> bytes:
-    """Return the bytes with one number overwritten."""
+def damage(raw: bytes, rng: random.Random) -> bytes:
+    """Return a file damaged without regard to its structure: numbers overwritten, pieces cut, doubled or moved."""
     data = bytearray(raw)
-    struct.pack_into(f"<{kind}", data, offset, value)
+    for _ in range(rng.choice((1, 1, 2, 3, 10))):
+        position = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(len(data), 600))
+        what = rng.randrange(6)
+        if what == 0:
+            data[position] = rng.randrange(256)
+        elif what == 1:
+            value = rng.choice((0, 1, 64, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63, (1 << 64) - 1))
+            data[position : position + 8] = struct.pack("<Q", value)
+        elif what == 2:
+            data[position : position + rng.choice((1, 4, 8, 100))] = b""
+        elif what == 3:
+            data[position:position] = data[position : position + rng.choice((1, 8, 100))]
+        elif what == 4:
+            data[position : position + 4] = struct.pack("<I", rng.choice((0, 3, 8, 9, 13, 99, (1 << 32) - 1)))
+        elif position:
+            del data[position:]
+        data = data or bytearray(b"GGUF")
     return bytes(data)

@@ -18,7 +18,7 @@ _FORMATS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", 
 
 
 def text(value: str | bytes, length: int | None = None) -> bytes:
-    """A string: its length in 8 bytes (or a lie), then its bytes."""
+    """Return a string: its length in 8 bytes (or a lie), then its bytes."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack("<Q", len(raw) if length is None else length) + raw
 
@@ -29,7 +29,7 @@ def scalar(number: int, value: Any) -> bytes:
 
 
 def key(name: str | bytes, number: int, value: Any, element: int | None = None) -> bytes:
-    """A key with its value; ``element`` makes it an array."""
+    """Return a key with its value; ``element`` makes it an array."""
     head = text(name) + struct.pack("<I", number)
     if element is None:
         return head + scalar(number, value)
@@ -90,7 +90,7 @@ def pad(data: bytes, alignment: int = 32) -> bytes:
 
 
 def small() -> Raw:
-    """A sound file of about 1 KiB with every value type, two tensors and a split-free header."""
+    """Return a sound file of about 1 KiB with every value type, two tensors and a split-free header."""
     keys = [
         key("general.architecture", STRING, "llama"),
         key("general.name", STRING, "tiny 🦙"),
