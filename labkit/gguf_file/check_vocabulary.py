@@ -19,12 +19,13 @@ _BUCKET = 1 << 16  # hashes compared at a time, so that a set never takes more t
 # bytes that occur in UTF-8 text; a byte-fallback tokenizer must know each of them
 _TEXT_BYTES = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and byte < 0xF5]
 
-# tokenizer -> special token -> the id that llama.cpp takes where the file gives none
-_DEFAULT_IDS: dict[str, dict[str, int]] = {
-    "llama": {"bos": 1, "eos": 2},
-    "bert": {"bos": 101, "seperator": 102},  # llama.cpp's own spelling
-    "gpt2": {"bos": 11, "eos": 11},
-    "t5": {"eos": 1},
+# tokenizer -> (special token, the id where the file gives none, whether it is put around every text unless told otherwise)
+_SPECIAL: dict[str, tuple[tuple[str, int | None, bool], ...]] = {
+    "llama": (("bos", 1, True), ("eos", 2, False)),
+    "bert": (("bos", 101, True), ("seperator", 102, True)),  # llama.cpp's own spelling
+    "gpt2": (("bos", 11, True), ("eos", 11, False)),
+    "gemma4": (("bos", None, True), ("eos", None, False)),
+    "t5": (("bos", None, False), ("eos", 1, True)),
 }
 
 
@@ -125,9 +126,11 @@ def _check_no_bytes(header: Header) -> None:
 
 
 def _check_special(header: Header, model: str, n_tokens: int) -> None:
-    """Refuse a special token that is added to every text and that the vocabulary has not."""
-    for name, default in _DEFAULT_IDS.get(model, {}).items():
-        key = f"tokenizer.ggml.{name}_token_id"
+    """Refuse a special token that is put around every text and that the vocabulary has not."""
+    for name, default, usual in _SPECIAL.get(model, ()):
+        key, switch = f"tokenizer.ggml.{name}_token_id", f"tokenizer.ggml.add_{name}_token"
+        added = header.metadata[switch] if header.types.get(switch) == "bool" and model != "bert" else usual
         given = header.metadata.get(key) if header.types.get(key) == "uint32" else None
-        if (given is None or given >= n_tokens) and default >= n_tokens:
+        known = [token for token in (given, default) if token is not None and token < n_tokens]
+        if added and not known:
             refuse(header, f"key '{key}' is {given}, the vocabulary has {n_tokens:,} tokens")

@@ -1,0 +1,98 @@
+"""The long versions of two tests, by hand.
+
+``python -m tests.fuzz_gguf reader --seconds 3600`` and ``python -m tests.fuzz_gguf engine --count 20000``.
+
+``reader`` damages small files at random: each must be read, or refused with a one-line GGUFError, quickly.
+``engine`` changes small real models: each that passes preflight is loaded and used in a child process, which must survive.
+Exits with 1 where something was found, and leaves the file beside a line that says what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from labkit.errors import GGUFError
+from labkit.gguf_file import preflight, read_header
+from tests import gguf_models as models
+from tests.gguf_engine import EngineChild
+from tests.gguf_mutants import damage, mutate
+from tests.gguf_zoo import small
+
+SLOW_S = 1.0
+
+
+def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str]:
+    """Damage files until the time is up."""
+    bases = [small().bytes(), models.llama(n_vocab=300).bytes(), models.llama(tokenizer="gpt2").bytes()]
+    path, results, end = folder / "damaged.gguf", Counter[str](), time.monotonic() + seconds
+    while time.monotonic() < end:
+        path.write_bytes(damage(rng.choice(bases), rng))
+        started = time.perf_counter()
+        try:
+            header = read_header(path)
+            preflight(header)
+            results["read"] += 1
+        except GGUFError as error:
+            results["refused"] += 1
+            if len(str(error).splitlines()) != 1:
+                report(path, f"several lines: {error}", results)
+        except Exception as error:  # whatever else comes out is what we look for
+            report(path, f"{type(error).__name__}: {error}", results)
+        if time.perf_counter() - started > SLOW_S:
+            report(path, "slow", results)
+    return results
+
+
+def fuzz_engine(folder: Path, rng: random.Random, count: int, *, flash: bool) -> Counter[str]:
+    """Load mutants that pass preflight until ``count`` were made."""
+    bases = [models.llama(tokenizer=kind, matrix=matrix) for kind in ("llama", "gpt2") for matrix in (0, 1, 8)]
+    path, results = folder / "mutant.gguf", Counter[str]()
+    with EngineChild(flash=flash) as engine:
+        for _ in range(count):
+            what, data = mutate(rng.choice(bases), rng)
+            path.write_bytes(data)
+            try:
+                preflight(read_header(path))
+            except GGUFError:
+                results["refused"] += 1
+                continue
+            answer = engine.load(path)
+            results["ok" if answer == "ok" else "refused by the engine"] += 1
+            if answer.startswith("DIED"):
+                report(path, f"{answer}: {what}", results)
+    return results
+
+
+def report(path: Path, what: str, results: Counter[str]) -> None:
+    """Keep the file and say what is wrong with it."""
+    results["FOUND"] += 1
+    kept = path.with_name(f"found-{results['FOUND']}.gguf")
+    kept.write_bytes(path.read_bytes())
+    print(f"{kept}: {what}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("reader", "engine"))
+    parser.add_argument("--seconds", type=float, default=60, help="how long to damage files (default 60)")
+    parser.add_argument("--count", type=int, default=20_000, help="how many mutants to make (default 20,000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--flash", action="store_true", help="compute with flash attention")
+    arguments = parser.parse_args()
+    folder, rng, started = Path(tempfile.mkdtemp(prefix="fuzz-")), random.Random(arguments.seed), time.monotonic()
+    if arguments.what == "reader":
+        results = fuzz_reader(folder, rng, arguments.seconds)
+    else:
+        results = fuzz_engine(folder, rng, arguments.count, flash=arguments.flash)
+    print(f"{dict(results)} in {time.monotonic() - started:.0f} s, seed {arguments.seed}")
+    return 1 if results["FOUND"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
