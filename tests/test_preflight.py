@@ -81,7 +81,7 @@ KILLERS: dict[str, tuple[Parts, str]] = {
     "byte tokens in bert": (LLAMA.set("tokenizer.ggml.model", "bert"), r"marks byte tokens"),
     "norm in Q4_0": (_retyped(LLAMA, "blk.0.attn_norm.weight", INTEGERS["Q4_0"]), r"attn_norm.weight' is Q4_0, a norm"),
     "norm in F16": (_retyped(LLAMA, "output_norm.weight", INTEGERS["F16"]), r"output_norm.weight' is F16, a norm"),
-    "a beginning that the vocabulary has not": (BEYOND, r"bos_token_id' is 99,999, the vocabulary has 320 tokens"),
+    "a beginning that the vocabulary has not": (BEYOND, r"bos_token_id' is 99999, the vocabulary has 320 tokens"),
     "weights in I8": (_retyped(LLAMA, "blk.1.ffn_up.weight", INTEGERS["I8"]), r"ffn_up.weight' holds weights as I8"),
     "weights in I32": (_retyped(LLAMA, "blk.1.ffn_up.weight", INTEGERS["I32"]), r"ffn_up.weight' holds weights as I32"),
     "weights in F64": (_retyped(LLAMA, "token_embd.weight", INTEGERS["F64"]), r"token_embd.weight' holds weights as F64"),
