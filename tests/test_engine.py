@@ -313,7 +313,7 @@ def test_temperature_near_zero_is_greedy(model: labkit.Model) -> None:
 
 def test_repeat_penalty_changes_a_repetitive_text(model: labkit.Model) -> None:
     """A penalty counts the prompt's last tokens too, so a repetition in it is not continued."""
-    prompt = "The story goes on: " + "and on " * 60
+    prompt = "The story goes on: " + " ".join(["and on"] * 60)
     assert "and on and on" in generate_text(model, prompt, 12, temperature=0)
     assert "and on and on" not in generate_text(model, prompt, 12, temperature=0, repeat_penalty=1.8)
 

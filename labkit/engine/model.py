@@ -214,6 +214,8 @@ class Model(Llama):
 
     def _free(self) -> None:
         with self._vocabulary_lock:
+            if self._tokenizer is not None:
+                self._tokenizer.wait()
             self._tokenizer = None
             self._sampler = None
             if hasattr(self, "_stack"):
@@ -441,8 +443,11 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
         # In the worker's own thread nothing can be freed meanwhile, and the lock's holder may be waiting for it.
         inside = contextlib.nullcontext(self._tokenizer) if self._worker.is_here else self.vocabulary()
         with inside as tokenizer, _as_labkit_errors(method):
+            first = args[0] if args else kwargs.get("tokens", kwargs.get("text", ()))
             if method.__name__ == "detokenize" and tokenizer is not None:
-                tokenizer.check_tokens(args[0] if args else kwargs.get("tokens", ()))
+                tokenizer.check_tokens(first)
+            if method.__name__ == "tokenize" and tokenizer is not None and isinstance(first, bytes):
+                return tokenizer.beside(lambda: method(self, *args, **kwargs), first)
             return method(self, *args, **kwargs)
 
     return guarded

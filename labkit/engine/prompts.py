@@ -5,18 +5,29 @@ from __future__ import annotations
 import ctypes
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from labkit.engine.arguments import check_int, check_text, one_line, shown
 from labkit.engine.bindings import C
+from labkit.engine.stacks import start_thread
 from labkit.engine.template import ChatTemplate
+from labkit.engine.worker import Job
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
 
 __all__ = ["ROLES", "Tokenizer", "check_messages"]
 
+T = TypeVar("T")
+
 ROLES = ("system", "user", "assistant")
-_SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_UNKNOWN
+_SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
+_SPACES = " \t\n\r\v\f"  # what C calls a space
+# A text of so many bytes is tokenized wherever it is asked for; a longer one may need more stack than a thread has.
+_SMALL_BYTES = 400
+_WAIT_S = 0.2
+_LONGEST_RUN = 300_000
+_RUN = re.compile(rf"[^\W\d_]{{{_LONGEST_RUN},}}|\d{{{_LONGEST_RUN},}}|\s{{{_LONGEST_RUN},}}|[\W_]{{{_LONGEST_RUN},}}")
 
 
 class Tokenizer:
@@ -34,6 +45,7 @@ class Tokenizer:
         self._special: tuple[re.Pattern[str], dict[str, int]] | None = None
         self._template: ChatTemplate | None = None
         self._piece = ctypes.create_string_buffer(256)
+        self._running: set[threading.Thread] = set()
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Return the token ids of a text.
@@ -49,6 +61,11 @@ class Tokenizer:
         return self._tokenize(check_text("text", text), add_special, parse_special)
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        if len(data) <= _SMALL_BYTES:
+            return self._tokenize_here(data, add_special, parse_special)
+        return self.beside(lambda: self._tokenize_here(data, add_special, parse_special), data)
+
+    def _tokenize_here(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         room = len(data) + 4
         tokens = (C.llama_token * room)()
         count = C.llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, parse_special)
@@ -58,6 +75,34 @@ class Tokenizer:
         if count < 0:
             raise GenerationError(f"the engine could not tokenize a text of {len(data):,} bytes")
         return tokens[:count]
+
+    def beside(self, tokenize: Callable[[], T], data: bytes) -> T:
+        """Tokenize a long text in a thread with a large stack; a Ctrl-C leaves it behind, and `wait` waits for it.
+
+        Raises
+        ------
+        ArgumentError
+            When the text holds a run of characters that would end the process all the same.
+        """
+        if len(data) >= _LONGEST_RUN and (run := _RUN.search(data.decode("utf-8", "replace"))):
+            raise ArgumentError(
+                f"the text holds a run of {len(run[0]):,} characters of one kind, from {shown(run[0][:12])} on, which is more "
+                f"than the engine's tokenizers can take ({_LONGEST_RUN:,}): break it up"
+            )
+        outcome: Job[T] = Job(lambda _: tokenize())
+        thread = start_thread(outcome.run, "labkit-tokenizer")
+        self._running.add(thread)
+        while not outcome.done.wait(_WAIT_S):
+            pass
+        self._running.discard(thread)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result  # type: ignore[return-value]  # done without an error
+
+    def wait(self) -> None:
+        """Wait for what an interrupt left behind, before the vocabulary is freed."""
+        for thread in list(self._running):
+            thread.join()
 
     def prompt_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Return the tokens of a prompt; an empty one begins with the beginning-of-sequence token, if there is one."""
@@ -75,18 +120,16 @@ class Tokenizer:
         the template's own text. Control tokens are looked for there only. Everything between two of them, template's
         and user's, is tokenized together as plain text, so an ordinary conversation gets just the tokens that it gets
         when its rendered text is tokenized as a whole.
+
+        A template that rewrites messages (trims, shortens, lowers them) shows no marks. Then the characters that control
+        tokens are made of are replaced in the messages by private ones, and looked for in what the template makes of it.
         """
-        template = self.template
-        whole = template.render(messages)
-        parts = self._split(template, messages, whole)
-        if parts is not None:
-            return self._with_bos(self._join(parts))
-        if any(self._find_special(message["content"]) for message in messages):
-            raise GenerationError(
-                "this model's chat template rewrites a message that holds the text of a control token "
-                f"({self._first_special(messages)!r}), so that the two cannot be told apart: take it out of the message"
-            )
-        return self._with_bos(self.tokenize(whole, parse_special=True))
+        whole = self.template.render(messages)
+        parts = self._split_at_marks(messages, whole) or self._split_masked(messages, whole)
+        tokens = self._with_bos(self._join(parts))
+        if not tokens:
+            raise GenerationError("this model's chat template made an empty text of these messages: write something")
+        return tokens
 
     @property
     def template(self) -> ChatTemplate:
@@ -134,34 +177,66 @@ class Tokenizer:
         """Whether a token ends the text (end of turn, end of sequence)."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
-    def _split(
-        self, template: ChatTemplate, messages: Sequence[Mapping[str, str]], whole: str
-    ) -> list[tuple[bool, str]] | None:
+    def _split_at_marks(self, messages: Sequence[Mapping[str, str]], whole: str) -> list[tuple[bool, str]] | None:
         """Split a rendered conversation into (is a user's text, text), or None where the template rewrites messages."""
         marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
         try:
-            marked = template.render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
+            marked = self.template.render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
         except GenerationError:
             return None
-        pieces = re.split("(" + "|".join(marks) + ")", marked) if marks else [marked]
-        for strip in (str, str.strip):
-            texts = {mark: strip(m["content"]) for m, mark in zip(messages, marks, strict=True)}
-            parts = [(piece in texts, texts.get(piece, piece)) for piece in pieces]
-            if "".join(text for _, text in parts) == whole:
-                return parts
-        return None
+        texts = {mark: m["content"] for m, mark in zip(messages, marks, strict=True)}
+        parts = [(piece in texts, texts.get(piece, piece)) for piece in re.split("(" + "|".join(marks) + ")", marked)]
+        return parts if "".join(text for _, text in parts) == whole else None
+
+    def _split_masked(self, messages: Sequence[Mapping[str, str]], whole: str) -> list[tuple[bool, str]]:
+        """Split as `_split_at_marks` does, where the template rewrites messages."""
+        mask, unmask = self._masks(messages)
+        masked = self.template.render([{**m, "content": m["content"].translate(mask)} for m in messages])
+        parts: list[tuple[bool, str]] = []
+        start = 0
+        for match in self._specials()[0].finditer(masked):
+            parts += [(True, masked[start : match.start()].translate(unmask)), (False, match[0])]
+            start = match.end()
+        parts.append((True, masked[start:].translate(unmask)))
+        if "".join(text for _, text in parts) == whole:
+            return parts
+        # The template looks for such characters itself (to cut out <think>…</think>, say). Its own control tokens are then
+        # all there are, or it cannot be told whose they are.
+        if self._specials()[0].findall(whole) != [text for is_user, text in parts if not is_user]:
+            found = next(filter(None, (self._find_special(m["content"]) for m in messages)), "a control token")
+            raise GenerationError(
+                f"this model's chat template rewrites a message that holds the text of a control token ({found!r}), so that "
+                "the two cannot be told apart: take it out of the message"
+            )
+        return [(False, whole)]
+
+    def _masks(self, messages: Sequence[Mapping[str, str]]) -> tuple[dict[int, int], dict[int, int]]:
+        """Return translations of the characters that control tokens are made of to private ones, and back."""
+        chars = {c for name in self._specials()[1] for c in name if not c.isalnum() and not c.isspace()}
+        chars |= {c for name in self._specials()[1] for c in (name[0], name[-1]) if not c.isspace()}
+        used = {ord(c) for m in messages for c in m["content"]}
+        free = (code for code in range(0xF0000, 0xFFFFE) if code not in used)
+        mask = {ord(char): code for char, code in zip(sorted(chars), free, strict=False)}
+        return mask, {code: char for char, code in mask.items()}
 
     def _join(self, parts: Sequence[tuple[bool, str]]) -> list[int]:
+        """Tokenize a split conversation, with llama.cpp's rules for the spaces around its control tokens."""
         tokens: list[int] = []
         run = ""
+        strips = 0  # what the last control token does to the spaces after it
+
+        def flush(next_strips: int) -> list[int]:
+            text = run.lstrip(_SPACES) if strips & C.LLAMA_TOKEN_ATTR_RSTRIP else run
+            return self._plain(text.rstrip(_SPACES) if next_strips & C.LLAMA_TOKEN_ATTR_LSTRIP else text)
+
         for is_user, text in parts:
             for plain, special in [(text, None)] if is_user else self._partition(text):
                 run += plain
                 if special is not None:
-                    tokens += self._plain(run)
-                    tokens.append(special)
-                    run = ""
-        return tokens + self._plain(run)
+                    attributes = C.llama_vocab_get_attr(self.vocab, special)
+                    tokens += [*flush(attributes), special]
+                    run, strips = "", attributes
+        return tokens + flush(0)
 
     def _plain(self, text: str) -> list[int]:
         return self.tokenize(text) if text else []
@@ -183,9 +258,6 @@ class Tokenizer:
     def _find_special(self, text: str) -> str | None:
         match = self._specials()[0].search(text)
         return None if match is None else match[0]
-
-    def _first_special(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return next(found for message in messages if (found := self._find_special(message["content"])))
 
     def _specials(self) -> tuple[re.Pattern[str], dict[str, int]]:
         if self._special is None:

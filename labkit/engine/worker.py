@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from labkit.engine.bindings import AbortFlag, EngineLog
-from labkit.errors import GenerationError, LabkitError, ModelClosedError, ModelLoadError
+from labkit.engine.stacks import start_thread
+from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
 __all__ = ["Job", "Worker"]
 
@@ -26,9 +27,6 @@ T = TypeVar("T")
 _WAIT_S = 0.2
 # How long a cancelled computation is waited for.
 PATIENCE_S = 5.0
-# macOS gives threads 512 KiB, less than llama.cpp's regular expressions and grammars may take.
-_STACK_BYTES = 16 * 1024 * 1024
-_stack_lock = threading.Lock()
 
 
 class Job(Generic[T]):
@@ -80,7 +78,7 @@ class Worker:
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._current: Job[Any] | None = None
         self._last: Job[None] | None = None
-        self._thread = _start_thread(self._serve)
+        self._thread = start_thread(self._serve, "labkit-model")
 
     @property
     def is_here(self) -> bool:
@@ -267,18 +265,3 @@ def _wait_through_interrupts(done: threading.Event) -> bool:
         with contextlib.suppress(KeyboardInterrupt):
             done.wait(_WAIT_S)
     return done.is_set()
-
-
-def _start_thread(serve: Callable[[], None]) -> threading.Thread:
-    with _stack_lock:
-        before = threading.stack_size(_STACK_BYTES)
-        try:
-            thread = threading.Thread(target=serve, name="labkit-model", daemon=True)
-            thread.start()
-        except RuntimeError as error:
-            raise ModelLoadError(
-                f"this process may start no more threads ({error}): close models that you do not need"
-            ) from error
-        finally:
-            threading.stack_size(before)
-    return thread
