@@ -311,11 +311,17 @@ def test_temperature_near_zero_is_greedy(model: labkit.Model) -> None:
     assert generate_text(model, "1, 2,", 8, temperature=1e-30) == generate_text(model, "1, 2,", 8, temperature=0)
 
 
-def test_repeat_penalty_changes_a_repetitive_text(model: labkit.Model) -> None:
-    """A penalty counts the prompt's last tokens too, so a repetition in it is not continued."""
-    prompt = "The story goes on: " + " ".join(["and on"] * 60)
-    assert "and on and on" in generate_text(model, prompt, 12, temperature=0)
-    assert "and on and on" not in generate_text(model, prompt, 12, temperature=0, repeat_penalty=1.8)
+def test_repeat_penalty_counts_the_prompt_and_the_text(model: labkit.Model) -> None:
+    """A crushing penalty rules out every token of the prompt's end and of the text so far; none rules out nothing."""
+    prompt = "1, 2, 3, 4,"
+    generate_text(model, prompt, 12, temperature=0)
+    assert model.last_generation is not None
+    free = model.last_generation.token_ids
+    assert len(set(free)) < len(free)
+    generate_text(model, prompt, 12, temperature=0, repeat_penalty=100.0)
+    held = model.last_generation.token_ids
+    assert len(set(held)) == len(held)
+    assert not set(held) & set(model.tokenize(prompt.encode()))
 
 
 def test_reused_prompt_gives_the_text_of_a_fresh_model(model: labkit.Model) -> None:
