@@ -27,7 +27,7 @@ _SPACES = " \t\n\r\v\f"  # what C calls a space
 _SMALL_BYTES = 400
 _WAIT_S = 0.2
 _LONGEST_RUN = 300_000
-_RUN = re.compile(rf"[^\W\d_]{{{_LONGEST_RUN},}}|\d{{{_LONGEST_RUN},}}|\s{{{_LONGEST_RUN},}}|[\W_]{{{_LONGEST_RUN},}}")
+_RUN = re.compile(r"[^\W\d_]+|\d+|\s+|(?:[^\w\s]|_)+")
 
 
 class Tokenizer:
@@ -84,11 +84,8 @@ class Tokenizer:
         ArgumentError
             When the text holds a run of characters that would end the process all the same.
         """
-        if len(data) >= _LONGEST_RUN and (run := _RUN.search(data.decode("utf-8", "replace"))):
-            raise ArgumentError(
-                f"the text holds a run of {len(run[0]):,} characters of one kind, from {shown(run[0][:12])} on, which is more "
-                f"than the engine's tokenizers can take ({_LONGEST_RUN:,}): break it up"
-            )
+        if len(data) >= _LONGEST_RUN:
+            _refuse_long_runs(data.decode("utf-8", "replace"))
         outcome: Job[T] = Job(lambda _: tokenize())
         thread = start_thread(outcome.run, "labkit-tokenizer")
         self._running.add(thread)
@@ -267,6 +264,15 @@ class Tokenizer:
             names = sorted(ids, key=len, reverse=True)
             self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)"), ids
         return self._special
+
+
+def _refuse_long_runs(text: str) -> None:
+    run = next((match[0] for match in _RUN.finditer(text) if len(match[0]) >= _LONGEST_RUN), None)
+    if run is not None:
+        raise ArgumentError(
+            f"the text holds a run of {len(run):,} characters of one kind, from {shown(run[:12])} on, and the engine's "
+            f"tokenizers take fewer than {_LONGEST_RUN:,}: break it up"
+        )
 
 
 def check_messages(messages: Any) -> list[dict[str, str]]:

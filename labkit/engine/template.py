@@ -1,8 +1,8 @@
 """Chat templates: Jinja from a model file, which may be anybody's, rendered within limits of time and memory.
 
-Jinja's sandbox keeps a template from Python's internals, not from running for ever, filling the memory or ending the
-process: ``strftime`` with a long format crashes, ``a == b`` on lists nested ninety deep never returns and holds the
-interpreter's lock. So a small process of its own renders them; one that takes too long is ended.
+Jinja's sandbox keeps a template from Python's internals, not from running for ever or filling the memory: ``a == b`` on
+lists nested ninety deep never returns and holds the interpreter's lock, so that no thread could end it. So a small process
+of its own renders them, and one that takes too long is ended.
 """
 
 from __future__ import annotations
