@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 ROLES = ("system", "user", "assistant")
 _SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
+_MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\]")
 _SPACES = " \t\n\r\v\f"  # what C calls a space
 # A text of so many bytes is tokenized wherever it is asked for; a longer one may need more stack than a thread has.
 _SMALL_BYTES = 400
@@ -46,6 +47,7 @@ class Tokenizer:
         self._template: ChatTemplate | None = None
         self._piece = ctypes.create_string_buffer(256)
         self._running: set[threading.Thread] = set()
+        self._marker_names: dict[int, str] | None = None
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Return the token ids of a text.
@@ -61,6 +63,19 @@ class Tokenizer:
         return self._tokenize(check_text("text", text), add_special, parse_special)
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        tokens = self._tokenize_whole(data, add_special, parse_special)
+        if parse_special or self._markers().keys().isdisjoint(tokens):
+            return tokens
+        # llama.cpp reads tokens of the type "user defined" in any text; between two halves of a name it cannot.
+        halves = (f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in self._markers().values())
+        pieces = [piece.encode() for piece in re.split("|".join(halves), data.decode())]
+        return [
+            token
+            for index, piece in enumerate(pieces)
+            for token in self._tokenize_whole(piece, add_special and index == 0, False)
+        ]
+
+    def _tokenize_whole(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         if len(data) <= _SMALL_BYTES:
             return self._tokenize_here(data, add_special, parse_special)
         return self.beside(lambda: self._tokenize_here(data, add_special, parse_special), data)
@@ -256,10 +271,25 @@ class Tokenizer:
         match = self._specials()[0].search(text)
         return None if match is None else match[0]
 
+    def _markers(self) -> dict[int, str]:
+        """Return the tokens that the template marks turns with though their type is "user defined": id -> name."""
+        if self._marker_names is None:
+            template = C.llama_model_chat_template(self.model, None)
+            source = template.decode("utf-8", errors="replace") if template else ""
+            names = {*_MARKER.findall(source), *(f"<|{role}|>" for role in ROLES if "role" in source)}
+            found = {name: self._tokenize_whole(name.encode(), False, True) for name in names}
+            self._marker_names = {
+                tokens[0]: name
+                for name, tokens in found.items()
+                if len(tokens) == 1 and C.llama_vocab_get_attr(self.vocab, tokens[0]) & C.LLAMA_TOKEN_ATTR_USER_DEFINED
+            }
+        return self._marker_names
+
     def _specials(self) -> tuple[re.Pattern[str], dict[str, int]]:
         if self._special is None:
             attributes = C.llama_vocab_get_attr
             tokens = [token for token in range(self.n_vocab) if attributes(self.vocab, token) & _SPECIAL]
+            tokens += self._markers()
             ids = {name: token for token in reversed(tokens) if (name := self.token_text(token))}
             names = sorted(ids, key=len, reverse=True)
             self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)"), ids
