@@ -1,0 +1,98 @@
+"""What Llama gives no way to set: this fails when a new llama-cpp-python changes underneath."""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+from pathlib import Path
+
+import llama_cpp
+import pytest
+from llama_cpp import Llama
+
+import labkit
+from labkit.engine.bindings import AbortFlag, C, EngineLog, safe_construction
+from labkit.engine.model import _READING_PROPERTIES, COMPUTING, READING, Model
+from labkit.engine.options import check_options
+from tests.tiny_models import write_tiny_model
+
+
+def test_every_public_name_of_llama_is_guarded() -> None:
+    """A method that a new release adds must be named in model.py, or it would run unguarded."""
+    harmless = {"close", "from_pretrained", "logits_to_logprobs", "longest_token_prefix"}
+    public = {name for name in vars(Llama) if not name.startswith("_")} | {"__call__"}
+    assert public == {*COMPUTING, *READING, *_READING_PROPERTIES, *harmless}
+    for name in (*COMPUTING, *READING, *_READING_PROPERTIES):
+        assert inspect.getattr_static(Model, name) is not inspect.getattr_static(Llama, name), name
+
+
+def test_parameters_that_labkit_sets_exist() -> None:
+    """The fields of the native structures have the names and defaults that labkit counts on."""
+    context = C.llama_context_default_params()
+    assert context.n_outputs_max == 0
+    assert context.swa_full in (True, False)
+    assert {name for name, *_ in C.llama_model_params._fields_} >= {"devices", "progress_callback", "load_mode"}
+
+
+def test_llama_takes_the_arguments_that_labkit_checks() -> None:
+    """Each argument of Llama is known to check_options, with a check of its own or on purpose without."""
+    from labkit.engine import options
+
+    known = set(inspect.signature(Llama.__init__).parameters) - {"self", "model_path", "kwargs"}
+    checked = {*options._INTS, *options._NUMBERS, *options._FLAGS, *options._SPECIAL}
+    assert known - checked <= {"n_ctx", "n_threads", "n_gpu_layers"}
+    assert checked <= known
+    assert check_options({}) == {}
+
+
+def test_struct_fields_reach_the_engine_through_the_subclass(tmp_path: Path) -> None:
+    """Llama's constructor still assigns its parameters as attributes, which is where labkit adds to them."""
+    seen: list[float] = []
+    with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), progress=seen.append) as model:
+        assert model.context_params.n_outputs_max == 1
+        assert seen[-1] == 1.0
+
+
+def test_abort_flag_ends_a_real_computation(tmp_path: Path) -> None:
+    """With the flag set llama_decode answers 2, and 0 again once it is cleared."""
+    llama = Llama(str(write_tiny_model(tmp_path / "tiny.gguf")), n_ctx=256, verbose=False)
+    flag = AbortFlag()
+    flag.attach(llama.ctx)
+    batch = C.llama_batch_get_one((C.llama_token * 3)(5, 6, 7), 3)
+    flag.set()
+    assert C.llama_decode(llama.ctx, batch) == 2
+    flag.clear()
+    assert C.llama_decode(llama.ctx, batch) == 0
+    llama.close()
+
+
+def test_abort_flag_reads_as_false_and_true() -> None:
+    """The C function behind the flag returns 0 and 1, as a bool of C must be."""
+    flag = AbortFlag()
+    address = ctypes.cast(flag._buffer, ctypes.c_void_p)
+    assert flag._callback(address) is False
+    flag.set()
+    assert flag._callback(address) is True
+
+
+def test_construction_leaves_the_streams_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """While a model loads, what others print is printed; afterwards llama-cpp-python is as it was."""
+    before = (llama_cpp.llama.suppress_stdout_stderr, llama_cpp.llama_chat_format.Jinja2ChatFormatter)
+    path = write_tiny_model(tmp_path / "tiny.gguf")
+    labkit.load_model(path, progress=lambda fraction: print("still here")).close()
+    assert "still here" in capfd.readouterr().out
+    with safe_construction():
+        assert llama_cpp.llama.suppress_stdout_stderr is not before[0]
+    assert (llama_cpp.llama.suppress_stdout_stderr, llama_cpp.llama_chat_format.Jinja2ChatFormatter) == before
+
+
+def test_plain_llama_logs_as_before(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What no model of labkit's claims goes where llama-cpp-python sends it."""
+    path = str(write_tiny_model(tmp_path / "tiny.gguf"))
+    Llama(path, n_ctx=256, verbose=True).close()
+    assert "n_ctx_train" in capfd.readouterr().err
+    log = EngineLog(echo=False)
+    with log.claimed():
+        C.llama_model_free(C.llama_model_load_from_file(path.encode(), C.llama_model_default_params()))
+    assert "general.architecture" in log.text()
+    assert capfd.readouterr().err == ""
