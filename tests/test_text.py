@@ -1,5 +1,7 @@
 """Bytes of tokens become text: whole characters only, and never a stop sequence."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ def _assemble(data: bytes, cuts: list[int], stops: tuple[str, ...]) -> tuple[lis
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
     text = TextAssembler(stops)
     pieces = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         pieces.append(text.add(data[start:end]))
         if text.stopped:
             break
