@@ -139,6 +139,9 @@ class Model(Llama):
             reason = self._log.last_error() or one_line(error) or type(error).__name__
             raise ModelLoadError(f"the engine could not load {one_line(path.name)}: {reason}") from error
         self._vocab_only = bool(self.model_params.vocab_only)
+        has_encoder = bool(C.llama_model_has_encoder(self._model.model))
+        self._decodes = C.llama_get_memory(self._ctx.ctx) is not None and not has_encoder
+        self._embeds = self._decodes or not (has_encoder and C.llama_model_has_decoder(self._model.model))
         self._load_log = self._log.text()
         self._log.clear()
 
@@ -305,6 +308,7 @@ class Model(Llama):
         self._refuse_without_weights()
         if self.context_params.embeddings:
             raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
+        self._refuse_without_decoder()
         tokenizer = Tokenizer(self._model.model, self._model.vocab)
         generation = Generation(self._ctx.ctx, tokenizer, self.n_batch, prompt, max_tokens, settings)
         n_reused = self._prepare_memory(prompt)
@@ -359,8 +363,16 @@ class Model(Llama):
                 "this model was loaded with vocab_only=True, without its weights: load it without, to compute"
             )
 
+    def _refuse_without_decoder(self, *, to_embed: bool = False) -> None:
+        if not (self._embeds if to_embed else self._decodes):
+            raise GenerationError(
+                "this model has an encoder, as BERT and T5 do, and makes no text token by token: use one that generates "
+                "text, or a BERT with embedding=True for embeddings"
+            )
+
     def _call_llama(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._refuse_without_weights()
+        self._refuse_without_decoder(to_embed=method.__name__ in ("embed", "create_embedding"))
         if self._tokenizer is not None:
             check_call(method.__name__, args, kwargs, self._tokenizer)
         self._begin_llama(method.__name__)
