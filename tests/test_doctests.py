@@ -1,0 +1,29 @@
+"""The examples in the docstrings run, and give what they say."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import labkit
+
+MODULES = sorted(
+    name
+    for _, name, _ in pkgutil.walk_packages(labkit.__path__, "labkit.")
+    if not name.endswith(("__main__", "template_child"))  # programs
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_give_what_they_say(name: str) -> None:
+    """Every example of a module runs as written."""
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.failed == 0
+
+
+def test_there_are_examples() -> None:
+    """The finder finds them: a package without examples would pass the test above."""
+    finder = doctest.DocTestFinder()
+    found = sum(len(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
+    assert found >= 20
