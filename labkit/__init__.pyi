@@ -21,6 +21,8 @@ from .errors import LabkitWarning as LabkitWarning
 from .errors import ModelClosedError as ModelClosedError
 from .errors import ModelLoadError as ModelLoadError
 from .errors import ModelNotFoundError as ModelNotFoundError
+from .metadata import ModelInfo as ModelInfo
+from .metadata import get_model_info as get_model_info
 from .models import ModelEntry as ModelEntry
 from .models import bundled_model_path as bundled_model_path
 from .models import course_model as course_model
