@@ -1,0 +1,145 @@
+"""The codecs equal llama.cpp's bit for bit."""
+
+from __future__ import annotations
+
+import ctypes
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from labkit.errors import ArgumentError
+from labkit.formats import tensor_type
+from labkit.quantize import CODECS, Q4_K, Q8_0
+
+ENCODERS = ("Q8_0", "Q4_0", "Q4_1")
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def engine_encode(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Encode with llama.cpp's ggml_quantize_chunk."""
+    from llama_cpp._ggml import libggml
+
+    kind = tensor_type(name)
+    data = np.zeros((len(rows), rows.shape[1] // kind.block_size * kind.block_bytes), np.uint8)
+    chunk = libggml.ggml_quantize_chunk
+    chunk.restype = ctypes.c_size_t
+    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (rows, data)]
+    sizes = [ctypes.c_int64(size) for size in (0, *rows.shape)]
+    assert chunk(ctypes.c_int(kind.id), *pointers, *sizes, None) == data.nbytes
+    return data
+
+
+def engine_decode(name: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Decode with llama.cpp's dequantize_row_*."""
+    from llama_cpp._ggml import libggml
+
+    kind = tensor_type(name)
+    weights = np.zeros(data.size // kind.block_bytes * kind.block_size, np.float32)
+    function = getattr(libggml, f"dequantize_row_{name[:3].lower()}{name[3:]}")
+    function.restype = None
+    function(data.ctypes.data_as(ctypes.c_void_p), weights.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(weights.size))
+    return weights.reshape(len(data), -1)
+
+
+def package_type(name: str) -> gguf.GGMLQuantizationType:
+    return gguf.GGMLQuantizationType[name]
+
+
+def same_bits(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
+    """Equal bit for bit; one NaN is as good as another."""
+    return bool(np.all((one.view(np.uint32) == other.view(np.uint32)) | (np.isnan(one) & np.isnan(other))))
+
+
+weights_of_any_size = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 3), st.sampled_from([32, 64, 96])),
+    elements=st.one_of(
+        st.floats(-LARGEST, LARGEST, width=32),
+        st.floats(-1, 1, width=32),
+        st.sampled_from([0.0, -0.0, 0.5, -0.5, 1e-40, -1e-45, LARGEST, -LARGEST]),
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@given(weights=weights_of_any_size)
+@settings(max_examples=200, deadline=None)
+def test_encode_equals_the_engine_for_any_weights(name: str, weights: npt.NDArray[np.float32]) -> None:
+    """Zeros, denormals and the largest floats are encoded to llama.cpp's bytes; below a scale of 3e-39 to its weights."""
+    ours, theirs = CODECS[name].encode(weights), engine_encode(name, weights)
+    with np.errstate(all="ignore"):
+        blocks = weights.reshape(-1, 32)
+        spread = blocks.max(axis=1) - blocks.min(axis=1) if name == "Q4_1" else np.abs(blocks).max(axis=1)
+        regular = (spread == 0) | ((spread > 1e-36) & np.isfinite(spread))
+    if regular.all():
+        assert np.array_equal(ours, theirs)
+    assert same_bits(CODECS[name].decode(ours), engine_decode(name, theirs))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 0.02, 1.0, 1e4])
+def test_encode_equals_the_engine_and_the_package(name: str, scale: float) -> None:
+    """On 100,000 random weights of any size, all three write the same bytes."""
+    weights = np.random.default_rng(0).normal(0, scale, (100, 1024)).astype(np.float32)
+    ours = CODECS[name].encode(weights)
+    assert np.array_equal(ours, engine_encode(name, weights))
+    assert np.array_equal(ours, gguf.quants.quantize(weights, package_type(name)))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_zeros_are_encoded_as_the_engine_does(name: str) -> None:
+    """Blocks of zeros of either sign give llama.cpp's bytes."""
+    weights = np.zeros((3, 32), np.float32)
+    weights[1], weights[2, ::2] = -0.0, -0.0
+    assert np.array_equal(CODECS[name].encode(weights), engine_encode(name, weights))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_decode_equals_the_engine_and_the_package(name: str) -> None:
+    """Any bytes whatever decode to the weights that llama.cpp and the gguf package read, bit for bit."""
+    kind = tensor_type(name)
+    data = np.random.default_rng(1).integers(0, 256, (500, 3 * kind.block_bytes), np.uint8)
+    ours = CODECS[name].decode(data)
+    assert same_bits(ours, engine_decode(name, data))
+    with np.errstate(all="ignore"):
+        assert same_bits(ours, gguf.quants.dequantize(data, package_type(name)))
+
+
+def test_decode_equals_the_engine_on_what_it_encoded() -> None:
+    """A Q4_K tensor that llama.cpp wrote is read as llama.cpp reads it."""
+    weights = np.random.default_rng(2).normal(0, 0.02, (20, 512)).astype(np.float32)
+    data = engine_encode("Q4_K", weights)
+    assert same_bits(Q4_K.decode(data), engine_decode("Q4_K", data))
+    assert np.abs(Q4_K.decode(data) - weights).max() < 0.01
+
+
+def test_shapes_keep_their_leading_axes() -> None:
+    """Only the last axis changes its length."""
+    data = Q8_0.encode(np.ones((2, 3, 64)))
+    assert data.shape == (2, 3, 68)
+    assert Q8_0.decode(data).shape == (2, 3, 64)
+    assert Q8_0.encode(np.zeros((0, 32))).shape == (0, 34)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Q8_0.encode(np.zeros(31)), "multiple of 32"),
+        (lambda: Q8_0.encode(1.0), "multiple of 32"),
+        (lambda: Q8_0.encode([np.nan] * 32), "NaN or infinite"),
+        (lambda: Q8_0.encode([np.inf] * 32), "NaN or infinite"),
+        (lambda: Q8_0.decode(np.zeros(33, np.uint8)), "multiple of 34"),
+        (lambda: Q8_0.decode(np.zeros(34)), "uint8"),
+        (lambda: Q4_K.encode(np.zeros(256)), "only be decoded"),
+    ],
+)
+def test_codecs_refuse_in_one_line(call: object, message: str) -> None:
+    """What cannot be encoded or decoded is refused by an ArgumentError that says what is needed."""
+    with pytest.raises(ArgumentError, match=message) as caught:
+        call()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
