@@ -29,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_threads_get_what_serial_calls_get(tiny: Path) -> None:
     """8 threads with 50 calls each on one model: no crash, and greedy text equal to that of serial calls."""
     prompts = [f"number {index} of the prompts" for index in range(50)]
-    with labkit.load_model(tiny, n_ctx=256, n_threads=2) as model:
+    with labkit.load_model(tiny, n_ctx=256, n_threads=1) as model:
         expected = [labkit.generate_text(model, prompt, 8, temperature=0) for prompt in prompts]
 
         def work(number: int) -> list[str]:
@@ -102,7 +102,7 @@ def _resident_growth(path: Path, cycles: int) -> int:
     process = psutil.Process()
 
     def cycle() -> None:
-        with labkit.load_model(path, n_ctx=256, n_threads=2) as model:
+        with labkit.load_model(path, n_ctx=256, n_threads=1) as model:
             labkit.generate_text(model, "a", 2, temperature=0)
 
     for _ in range(5):
@@ -122,7 +122,7 @@ def test_loading_and_closing_leaks_nothing(tiny: Path) -> None:
 
 def test_streams_left_open_leave_no_thread(tiny: Path) -> None:
     """Streams that are dropped, closed or read half leave the model usable and no thread behind."""
-    with labkit.load_model(tiny, n_ctx=512, n_threads=2) as model:
+    with labkit.load_model(tiny, n_ctx=512, n_threads=1) as model:
         for number in range(30):
             stream = labkit.stream_text(model, "a", None, temperature=1.5, seed=number)
             next(stream)
@@ -134,7 +134,7 @@ def test_streams_left_open_leave_no_thread(tiny: Path) -> None:
 
 def test_streamed_text_equals_whole_text_for_300_seeds(tiny: Path) -> None:
     """At a high temperature, where characters are split over tokens, chunks joined are the text, and none is half."""
-    with labkit.load_model(tiny, n_ctx=256, n_threads=2) as model:
+    with labkit.load_model(tiny, n_ctx=256, n_threads=1) as model:
         for seed in range(300):
             settings = {"max_tokens": 40, "temperature": 2.5, "seed": seed, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
             whole = labkit.generate_text(model, "start", **settings)

@@ -26,7 +26,15 @@ from labkit.engine.arguments import one_line
 from labkit.engine.template import ChatTemplate
 from labkit.errors import LabkitError
 
-__all__ = ["AbortFlag", "C", "EngineLog", "safe_construction"]
+__all__ = [
+    "AbortFlag",
+    "C",
+    "EngineLog",
+    "give_back_memory",
+    "progress_callback",
+    "refuse_while_loading",
+    "safe_construction",
+]
 
 _DEBUG, _WARNING, _ERROR, _CONTINUES = 1, 3, 4, 5  # ggml_log_level
 _load_lock = threading.Lock()
@@ -64,6 +72,13 @@ def _address_of_strlen() -> int:
     if address is None:
         raise LabkitError("the C library has no strlen, so computations could not be interrupted: please report this")
     return address
+
+
+def give_back_memory() -> None:
+    """Let the C library give freed memory back to the system; only glibc keeps tens of MiB of it for later."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError):  # another C library, such as musl
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class EngineLog:

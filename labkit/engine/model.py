@@ -17,7 +17,7 @@ from typing import Any
 from llama_cpp import Llama
 
 from labkit.engine.arguments import SamplingSettings, one_line
-from labkit.engine.bindings import C, EngineLog, progress_callback, refuse_while_loading, safe_construction
+from labkit.engine.bindings import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
 from labkit.engine.generate import Generation
 from labkit.engine.grammar import check_grammar
 from labkit.engine.llama_calls import check_call
@@ -223,6 +223,7 @@ class Model(Llama):
             self._sampler = None
             if hasattr(self, "_stack"):
                 super().close()
+                give_back_memory()
 
     def __enter__(self) -> Model:
         self._check_open()
