@@ -1,8 +1,11 @@
-"""The codecs equal llama.cpp's bit for bit."""
+"""The codecs equal llama.cpp's bit for bit, and quantize_model writes a whole file or none."""
 
 from __future__ import annotations
 
 import ctypes
+import shutil
+from collections import namedtuple
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -12,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from labkit.errors import ArgumentError
+from labkit.errors import ArgumentError, GGUFError, LabkitWarning
 from labkit.formats import tensor_type
-from labkit.quantize import CODECS, Q4_K, Q8_0
+from labkit.models import bundled_model_path
+from labkit.quantize import CODECS, Q4_K, Q8_0, QuantizationError, quantize_model
 
 ENCODERS = ("Q8_0", "Q4_0", "Q4_1")
 LARGEST = float(np.finfo(np.float32).max)
@@ -143,3 +147,84 @@ def test_codecs_refuse_in_one_line(call: object, message: str) -> None:
     with pytest.raises(ArgumentError, match=message) as caught:
         call()  # type: ignore[operator]
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bundled model in F16."""
+    target = tmp_path_factory.mktemp("quantize") / "f16.gguf"
+    with pytest.warns(LabkitWarning, match="quantized already"):
+        result = quantize_model(bundled_model_path(), target, "F16")
+    assert result.target_bytes == target.stat().st_size == 270_885_952
+    assert result.warnings
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "megabytes", "n_fallbacks"), [("Q8_0", 145, 0), ("Q4_0", 92, 1), ("Q4_K_M", 105, 180), ("Q3_K_M", 94, 180)]
+)
+def test_quantize_gives_the_known_sizes(f16: Path, tmp_path: Path, name: str, megabytes: int, n_fallbacks: int) -> None:
+    """The bundled model's sizes are those measured with llama.cpp's own tool; the fallbacks of its odd width are listed."""
+    steps: list[tuple[int, int]] = []
+    result = quantize_model(f16, tmp_path / "q.gguf", name.lower(), progress=lambda done, total: steps.append((done, total)))
+    assert result.quantization == name
+    assert round(result.target_bytes / 1e6) == megabytes
+    assert len(result.fallbacks) == n_fallbacks
+    assert steps == [(n, 272) for n in range(1, 273)]
+    assert sum(n for n, _ in result.tensor_types.values()) == 272
+    assert [path.name for path in tmp_path.iterdir()] == ["q.gguf"]
+
+
+def test_quantized_model_generates(f16: Path, tmp_path: Path) -> None:
+    """What was written loads and continues a text."""
+    import labkit
+
+    result = quantize_model(f16, tmp_path / "q.gguf", "Q8_0")
+    with labkit.load_model(result.target, n_ctx=256) as model:
+        assert labkit.generate_text(model, "The capital of France is", max_tokens=5, temperature=0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_interrupt_leaves_nothing(f16: Path, tmp_path: Path, error: type[BaseException]) -> None:
+    """A Ctrl-C, or an error in the progress function, leaves the folder and an older target as they were."""
+    target = tmp_path / "q.gguf"
+    target.write_bytes(b"older")
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise error
+
+    with pytest.raises(error):
+        quantize_model(f16, target, "Q8_0", progress=stop, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["q.gguf"]
+    assert target.read_bytes() == b"older"
+
+
+def test_engine_error_is_one_line_and_leaves_nothing(f16: Path, tmp_path: Path) -> None:
+    """A type that needs an importance matrix is refused in the engine's words."""
+    with pytest.raises(QuantizationError, match="importance matrix") as caught:
+        quantize_model(f16, tmp_path / "q.gguf", "IQ1_S")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_refusals_say_what_to_do(f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown type, the source as target, an existing target, a missing folder, a broken source, a full disk."""
+    target = tmp_path / "q.gguf"
+    with pytest.raises(ArgumentError, match="did you mean 'Q4_K_M'"):
+        quantize_model(f16, target, "Q4_KM")
+    with pytest.raises(ArgumentError, match="is the source"):
+        quantize_model(f16, f16, "Q8_0", overwrite=True)
+    with pytest.raises(ArgumentError, match="make it first"):
+        quantize_model(f16, tmp_path / "none" / "q.gguf")
+    with pytest.raises(ArgumentError, match="n_threads=0"):
+        quantize_model(f16, target, n_threads=0)
+    target.write_bytes(b"older")
+    with pytest.raises(ArgumentError, match="overwrite=True"):
+        quantize_model(f16, target)
+    with pytest.raises(GGUFError):
+        quantize_model(target, tmp_path / "r.gguf")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage(10, 9, 1))
+    with pytest.raises(ArgumentError, match="make room"):
+        quantize_model(f16, tmp_path / "r.gguf")

@@ -3,8 +3,22 @@
 ::
 
     codecs   Q8_0, Q4_0, Q4_1 and (decoding only) Q4_K: bytes <-> weights, bit for bit llama.cpp's
+    convert  quantize_model: a GGUF file -> a smaller one, or nothing
+    child    the process in which llama.cpp's quantizer runs
 """
 
 from labkit.quantize.codecs import CODECS, Q4_0, Q4_1, Q4_K, Q8_0, Codec
+from labkit.quantize.convert import Fallback, QuantizationError, QuantizationResult, quantize_model
 
-__all__ = ["CODECS", "Q4_0", "Q4_1", "Q4_K", "Q8_0", "Codec"]
+__all__ = [
+    "CODECS",
+    "Q4_0",
+    "Q4_1",
+    "Q4_K",
+    "Q8_0",
+    "Codec",
+    "Fallback",
+    "QuantizationError",
+    "QuantizationResult",
+    "quantize_model",
+]

@@ -1,0 +1,309 @@
+"""Quantize a whole model with llama.cpp's own quantizer: `quantize_model`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
+from labkit.formats import FileType, file_type, tensor_type
+from labkit.gguf_file import Header, preflight, read_header
+from labkit.records import Record
+from labkit.system import physical_cores_available
+from labkit.units import format_bytes
+
+__all__ = ["Fallback", "QuantizationError", "QuantizationResult", "quantize_model"]
+
+Progress = Callable[[int, int], object]
+
+_CHILD = Path(__file__).with_name("child.py")
+_STEP = re.compile(r"\[ *(\d+)/ *(\d+)\]")
+_FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-> falling back to +(\w+)")
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+
+
+class QuantizationError(LabkitError, RuntimeError):
+    """The engine could not quantize the model; the message carries the engine's own reason."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Fallback(Record):
+    """A tensor that could not have the type meant for it: its rows are no multiple of that type's block."""
+
+    tensor: str
+    wanted: str
+    given: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class QuantizationResult(Record):
+    """What `quantize_model` wrote.
+
+    Attributes
+    ----------
+    source, target : Path
+        The files.
+    quantization : str
+        As people write it: ``"Q4_K_M"``.
+    source_bytes, target_bytes : int
+        Sizes of the files, all parts of a split source together.
+    bits_per_weight : float
+        Of the target: ``8 * target_bytes / weights``.
+    elapsed_s : float
+        Wall time, the start of the process included.
+    tensor_types : dict
+        Type to (tensors, bytes) in the target.
+    fallbacks : tuple of Fallback
+        Tensors that got another type than the mix meant for them.
+    warnings : tuple of str
+        What was odd about the source.
+    """
+
+    source: Path
+    target: Path
+    quantization: str
+    source_bytes: int
+    target_bytes: int
+    bits_per_weight: float
+    elapsed_s: float
+    tensor_types: Mapping[str, tuple[int, int]]
+    fallbacks: tuple[Fallback, ...]
+    warnings: tuple[str, ...]
+
+
+def quantize_model(
+    source: str | Path,
+    target: str | Path,
+    quantization: str = "Q4_K_M",
+    *,
+    n_threads: int | None = None,
+    progress: Progress | bool | None = None,
+    overwrite: bool = False,
+) -> QuantizationResult:
+    """Write a quantized copy of a model, or nothing: an error, a Ctrl-C or a full disk leaves no file behind.
+
+    Parameters
+    ----------
+    source : str or Path
+        A GGUF file, best in F32, F16 or BF16.
+    target : str or Path
+        The file to write.
+    quantization : str
+        A file type by its name, in any case.
+    n_threads : int, optional
+        None is the physical cores that this process may use.
+    progress : callable or bool, optional
+        Called with (tensors begun, tensors in all); True shows a bar.
+    overwrite : bool
+        Whether an existing target may be replaced; it stays until the new one is complete.
+
+    Raises
+    ------
+    ArgumentError
+        When the type is unknown, the target exists or is the source, or the disk is too full.
+    GGUFError
+        When the source is no sound GGUF.
+    QuantizationError
+        When the engine could not quantize it.
+
+    Warns
+    -----
+    LabkitWarning
+        When the source is quantized already: what it lost stays lost, and more goes.
+
+    Notes
+    -----
+    llama.cpp's quantizer cannot be stopped and may end its process, so it runs in a process of its own.
+    """
+    started = time.perf_counter()
+    kind = file_type(quantization)
+    threads = _threads(n_threads)
+    header = read_header(source)
+    path = _target(target, header, overwrite=overwrite)
+    odd = preflight(header)
+    _check_disk(header, kind, path.parent)
+    quantized = sorted({t.type.name for t in header.tensors if t.type.is_quantized})
+    if quantized:
+        lossy = (
+            f"{header.source} is quantized already ({', '.join(quantized)}): quantize from F16 or F32 for the best quality"
+        )
+        warnings.warn(lossy, LabkitWarning, stacklevel=2)
+        odd = (*odd, lossy)
+    request = {
+        "ftype": kind.id,
+        "n_threads": threads,
+        "source": str(header.paths[0].resolve()),
+        "allow_requantize": bool(quantized),
+    }
+    with _temporary(path.parent) as temporary, _reporter(progress) as report:
+        log = _run({**request, "folder": str(path.parent), "output": temporary.name}, report)
+        made = read_header(temporary)
+        if not overwrite:
+            _refuse_existing(path)
+        temporary.replace(path)
+    return QuantizationResult(
+        source=Path(source),
+        target=path,
+        quantization=kind.name,
+        source_bytes=header.file_size_bytes,
+        target_bytes=made.file_size_bytes,
+        bits_per_weight=8 * made.file_size_bytes / max(1, sum(t.n_elements for t in made.tensors)),
+        elapsed_s=time.perf_counter() - started,
+        tensor_types=_count_types(made),
+        fallbacks=tuple(Fallback(name, wanted.upper(), given.upper()) for name, wanted, given in _FALLBACK.findall(log)),
+        warnings=odd,
+    )
+
+
+def _threads(n_threads: int | None) -> int:
+    if n_threads is None:
+        return physical_cores_available()
+    if isinstance(n_threads, bool) or not isinstance(n_threads, int):
+        raise ArgumentTypeError(f"n_threads is a whole number or None, not {n_threads!r}")
+    if not 1 <= n_threads <= 1024:
+        raise ArgumentError(f"n_threads={n_threads} cannot work: give 1 to 1,024, or None for this machine's cores")
+    return n_threads
+
+
+def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
+    if not isinstance(target, (str, Path)):
+        raise ArgumentTypeError(f"target is a path, not {type(target).__name__}: name the file to write")
+    if not header.paths:
+        raise ArgumentError(f"{header.source} lies on a server: fetch it first, then quantize the file")
+    path = Path(target).expanduser()
+    path = path.parent.resolve() / path.name
+    if not path.parent.is_dir():
+        raise ArgumentError(f"there is no folder {path.parent}: make it first")
+    if any(path.resolve() == part.resolve() or (path.exists() and path.samefile(part)) for part in header.paths):
+        raise ArgumentError(f"the target {path} is the source: name another file")
+    if path.is_dir():
+        raise ArgumentError(f"the target {path} is a folder: name a file in it")
+    if not overwrite:
+        _refuse_existing(path)
+    return path
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise ArgumentError(f"{path} exists already: name another file, or pass overwrite=True to replace it")
+
+
+def _check_disk(header: Header, kind: FileType, folder: Path) -> None:
+    weights = sum(tensor.n_elements for tensor in header.tensors)
+    needed, free = int(weights * tensor_type(kind.tensor_type).bits_per_weight / 8), shutil.disk_usage(folder).free
+    if free < needed:
+        raise ArgumentError(
+            f"{kind.name} needs about {format_bytes(needed)} and {folder} has {format_bytes(free)} free: "
+            "make room, or write elsewhere"
+        )
+
+
+def _count_types(header: Header) -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = {}
+    for tensor in header.tensors:
+        number, size = counts.get(tensor.type.name, (0, 0))
+        counts[tensor.type.name] = (number + 1, size + tensor.n_bytes)
+    return counts
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    path = folder / f".labkit-{uuid.uuid4().hex}.gguf"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _reporter(progress: Progress | bool | None) -> Iterator[Progress]:
+    if callable(progress):
+        yield progress
+    elif not progress:
+        yield lambda _done, _total: None
+    else:
+        from tqdm.auto import tqdm
+
+        with tqdm(desc="quantizing", unit="tensor") as bar:
+
+            def report(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield report
+
+
+def _run(request: Mapping[str, Any], report: Progress) -> str:
+    """Quantize in a child process and return the engine's log."""
+    process = _start()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
+    reader.start()
+    try:
+        path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
+        first = json.dumps({**request, "path": path}).encode("ascii") + b"\n"
+        process.stdin.write(first)  # type: ignore[union-attr]  # it was asked for
+        process.stdin.flush()  # type: ignore[union-attr]  # likewise
+        return _follow(process, lines, report)
+    finally:  # a Ctrl-C too
+        process.kill()
+        process.wait()
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]  # it was asked for
+        reader.join(5)
+        process.stdout.close()  # type: ignore[union-attr]  # it was asked for
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise QuantizationError(f"the process that quantizes could not be started ({error}): nothing was written") from error
+
+
+def _read_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(b"")
+
+
+def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], report: Progress) -> str:
+    log: list[str] = []
+    errors: list[str] = []
+    while True:
+        try:
+            line = lines.get(timeout=0.2)  # short, so that a Ctrl-C is noticed on Windows too
+        except queue.Empty:
+            continue
+        message: dict[str, Any] = json.loads(line) if line else {"status": None}
+        if "status" in message:
+            break
+        log.append(message["log"])
+        if message["level"] == _ERROR_LEVEL:
+            errors.append(message["log"])
+        step = _STEP.match(message["log"])
+        if step:
+            report(int(step[1]), int(step[2]))
+    if message["status"] == 0:
+        return "".join(log)
+    reason = " ".join("".join(errors).replace("=", "").split())
+    if message["status"] is None:
+        reason = f"its process ended with {process.wait()} {reason}".strip()
+    raise QuantizationError(
+        f"the engine could not quantize the model ({reason or 'it gave no reason'}): nothing was written"
+    )
