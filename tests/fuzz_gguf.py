@@ -21,6 +21,7 @@ from labkit.errors import GGUFError
 from labkit.gguf_file import preflight, read_header
 from tests import gguf_models as models
 from tests.gguf_engine import EngineChild
+from tests.gguf_kinds import KINDS
 from tests.gguf_mutants import damage, mutate
 from tests.gguf_zoo import small
 
@@ -52,6 +53,7 @@ def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str
 def fuzz_engine(folder: Path, rng: random.Random, count: int, *, flash: bool) -> Counter[str]:
     """Load mutants that pass preflight until ``count`` were made."""
     bases = [models.llama(tokenizer=kind, matrix=matrix) for kind in ("llama", "gpt2") for matrix in (0, 1, 8)]
+    bases += [build() for build in KINDS.values()]
     path, results = folder / "mutant.gguf", Counter[str]()
     with EngineChild(flash=flash) as engine:
         for _ in range(count):

@@ -14,6 +14,7 @@ from labkit.formats import TENSOR_TYPES
 from labkit.gguf_file import preflight, read_header
 from tests import gguf_models as models
 from tests.gguf_engine import EngineChild
+from tests.gguf_kinds import KINDS
 from tests.gguf_models import Parts
 from tests.gguf_mutants import mutate
 from tests.gguf_zoo import ARRAY, BOOL, F32, I32, STRING, U32
@@ -56,6 +57,16 @@ LLAMA = models.llama()
 GPT2 = models.llama(tokenizer="gpt2")
 INTEGERS = {row.name: number for number, row in TENSOR_TYPES.items()}
 
+
+def _kind(name: str, **numbers: int) -> Parts:
+    """Return a model of another kind with some of its own keys changed."""
+    return _changed(KINDS[name](), **{f"{name}__{key}": _with(U32, value) for key, value in numbers.items()})
+
+
+def _without(base: Parts, tensor: str) -> Parts:
+    return Parts(base.keys, {name: entry for name, entry in base.tensors.items() if name != tensor})
+
+
 BEYOND = _changed(LLAMA, tokenizer__ggml__model=_with(STRING, "t5"), tokenizer__ggml__bos_token_id=_with(U32, 99_999))
 
 # Each of these ends the process in llama.cpp; what preflight says stands beside it.
@@ -79,9 +90,19 @@ KILLERS: dict[str, tuple[Parts, str]] = {
     "no vocabulary": (LLAMA.set("tokenizer.ggml.model", "none"), r"there is no vocabulary"),
     "no byte tokens": (_tokens(LLAMA, {3 + 0xF0: "x y z"}), r"no token <0xF0> for the byte 240"),
     "byte tokens in bert": (LLAMA.set("tokenizer.ggml.model", "bert"), r"marks byte tokens"),
-    "norm in Q4_0": (_retyped(LLAMA, "blk.0.attn_norm.weight", INTEGERS["Q4_0"]), r"attn_norm.weight' is Q4_0, a norm"),
-    "norm in F16": (_retyped(LLAMA, "output_norm.weight", INTEGERS["F16"]), r"output_norm.weight' is F16, a norm"),
+    "norm in Q4_0": (_retyped(LLAMA, "blk.0.attn_norm.weight", INTEGERS["Q4_0"]), r"attn_norm.weight' is Q4_0, a vector"),
+    "norm in F16": (_retyped(LLAMA, "output_norm.weight", INTEGERS["F16"]), r"output_norm.weight' is F16, a vector"),
     "a beginning that the vocabulary has not": (BEYOND, r"bos_token_id' is 99999, the vocabulary has 320 tokens"),
+    "half a rotation": (_kind("qwen2", rope__dimension_count=8), r"dimension_count' is 8, qwen2 rotates all 16"),
+    "uneven head lengths": (_kind("qwen2", attention__value_length=32), r"key heads of 16 and value heads of 32, qwen2 needs"),
+    "odd rotation": (_kind("gemma2", rope__dimension_count=15), r"dimension_count' is 15, an even number up to .* 16"),
+    "window of 2^31-1": (_kind("gemma3", attention__sliding_window=(1 << 31) - 1), r"sliding_window' is 2,147,483,647"),
+    "latent key too short": (_kind("deepseek2", attention__key_length=40), r"key_length' is 40, kv_lora_rank 32 and .* 16"),
+    "latent key all rotated": (_kind("deepseek2", attention__key_length_mla=16), r"16 of 16 dimensions of a head"),
+    "two latent keys": (_kind("deepseek2", attention__head_count_kv=2), r"head_count_kv' is 2, latent attention needs 1"),
+    "attention weights missing": (_without(KINDS["phi3"](), "blk.1.attn_qkv.weight"), r"'blk.1.attn_qkv.weight' is missing"),
+    "convolution in BF16": (_retyped(KINDS["mamba"](), "blk.0.ssm_conv1d.weight", INTEGERS["BF16"]), r"conv1d.* is BF16"),
+    "state in F16": (_retyped(KINDS["mamba"](), "blk.0.ssm_d", INTEGERS["F16"]), r"ssm_d' is F16, a vector"),
     "weights in I8": (_retyped(LLAMA, "blk.1.ffn_up.weight", INTEGERS["I8"]), r"ffn_up.weight' holds weights as I8"),
     "weights in I32": (_retyped(LLAMA, "blk.1.ffn_up.weight", INTEGERS["I32"]), r"ffn_up.weight' holds weights as I32"),
     "weights in F64": (_retyped(LLAMA, "token_embd.weight", INTEGERS["F64"]), r"token_embd.weight' holds weights as F64"),
@@ -100,6 +121,7 @@ REFUSED: dict[str, tuple[Parts, str]] = {
     "context of 0": (LLAMA.set("llama.context_length", 0), r"context_length' is 0"),
     "context of 2^32-1": (LLAMA.set("llama.context_length", (1 << 32) - 1), r"context_length' is 4,294,967,295.*exhaust"),
     "NaN rope": (LLAMA.set("llama.rope.freq_base", float("nan")), r"rope.freq_base' is nan.*make every result NaN"),
+    "no rotation": (_kind("gemma2", rope__dimension_count=0), r"dimension_count' is 0, an even number"),
     "infinite rope": (LLAMA.set("llama.rope.freq_base", float("inf")), r"rope.freq_base' is inf"),
     "odd rope": (LLAMA.set("llama.rope.dimension_count", 15), r"rope.dimension_count' is 15, an even number up to .* 16"),
     "long rope": (LLAMA.set("llama.rope.dimension_count", 32), r"rope.dimension_count' is 32"),
@@ -151,6 +173,7 @@ SOUND: dict[str, Parts] = {
     "no rope.dimension_count": Parts({k: v for k, v in LLAMA.keys.items() if "dimension" not in k}, LLAMA.tensors),
     "no end token added": _changed(GPT2, tokenizer__ggml__add_eos_token=_with(BOOL, False)),
     "long context": LLAMA.set("llama.context_length", 10_485_760),
+    **{name: build() for name, build in KINDS.items()},
 }
 
 
@@ -187,7 +210,7 @@ def test_preflight_finds_a_double_token_in_a_large_vocabulary(tmp_path: Path) ->
 def test_mutants_that_pass_preflight_never_kill_the_engine(tmp_path: Path, engine: EngineChild) -> None:
     """Of some hundred mutations of small models, those that pass preflight are loaded and used; none ends the process."""
     rng = random.Random(20)
-    bases = [LLAMA, GPT2, models.llama(matrix=models.Q8_0_TYPE)]
+    bases = [LLAMA, GPT2, models.llama(matrix=models.Q8_0_TYPE), *(build() for build in KINDS.values())]
     path, loaded = tmp_path / "mutant.gguf", 0
     for _ in range(N_MUTANTS):
         what, data = mutate(rng.choice(bases), rng)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.source import escape, gguf_error
+from labkit.gguf_file.traps import EQUAL_HEADS, FULL_ROTATION, WITHOUT_ROTATION
 
 __all__ = [
     "check_attention",
@@ -20,6 +21,8 @@ __all__ = [
     "check_numbers",
     "check_rope",
     "check_shapes",
+    "head_length",
+    "per_layer",
     "refuse",
     "uint",
 ]
@@ -114,33 +117,58 @@ def check_rope(header: Header) -> tuple[str, ...]:
         known = ", ".join(_ROPE_SCALINGS)
         refuse(header, f"key '{header.architecture}.rope.scaling.type' is '{escape(kind)}', known are {known}")
     for suffix in ("", "_swa"):
-        n_rot, head = uint(header, f"rope.dimension_count{suffix}"), _head_length(header, suffix)
-        if n_rot is not None and head is not None and (n_rot > head or n_rot % 2):
-            key = f"{header.architecture}.rope.dimension_count{suffix}"
-            refuse(header, f"key '{key}' is {n_rot:,}, an even number up to the head's {head:,} is needed")
+        _check_rotation(header, suffix)
     return ()
 
 
-def _head_length(header: Header, suffix: str) -> int | None:
-    """Return the length of a key head; None where it follows from no single number."""
-    given = uint(header, f"attention.key_length{suffix}") or uint(header, "attention.key_length")
+def _check_rotation(header: Header, suffix: str) -> None:
+    """Refuse a number of rotated dimensions that a head has not, or that the architecture does not take."""
+    name = f"rope.dimension_count{suffix}"
+    n_rot, head = uint(header, name), head_length(header, suffix)
+    if n_rot is None or head is None or (n_rot == 0 and header.architecture in WITHOUT_ROTATION):
+        return
+    if not 0 < n_rot <= head or n_rot % 2:
+        refuse(
+            header, f"key '{header.architecture}.{name}' is {n_rot:,}, an even number up to the head's {head:,} is needed"
+        )
+    if header.architecture in FULL_ROTATION and n_rot != head and not suffix and not uint(header, f"{name}_swa"):
+        refuse(
+            header, f"key '{header.architecture}.{name}' is {n_rot:,}, {header.architecture} rotates all {head:,} of a head"
+        )
+
+
+def head_length(header: Header, suffix: str = "", kind: str = "key") -> int | None:
+    """Return the length of a key (or value) head; None where it follows from no single number."""
+    given = uint(header, f"attention.{kind}_length{suffix}") or uint(header, f"attention.{kind}_length")
     heads, width = per_layer(header, "attention.head_count"), uint(header, "embedding_length")
     if given is not None:
         return given
-    return width // heads[0] if len(heads) == 1 and heads[0] and width else None
+    return width // heads[0] if heads and heads[0] and min(heads) == max(heads) and width else None
 
 
 def check_attention(header: Header) -> tuple[str, ...]:
-    """Refuse key and value heads that the query heads cannot share evenly."""
+    """Refuse heads that do not fit each other, and a window that no memory holds."""
+    key, value = head_length(header), head_length(header, "", "value")
+    if header.architecture in EQUAL_HEADS and None not in (key, value) and key != value:
+        refuse(header, f"key heads of {key:,} and value heads of {value:,}, {header.architecture} needs them equally long")
+    window = uint(header, "attention.sliding_window", 0) or 0
+    if window > _MAX_CONTEXT:
+        name = f"{header.architecture}.attention.sliding_window"
+        refuse(header, f"key '{name}' is {window:,}, {_MAX_CONTEXT:,} at most is possible")
+    _check_sharing(header)
+    return ()
+
+
+def _check_sharing(header: Header) -> None:
+    """Refuse key heads that the query heads cannot share evenly."""
     heads, kv_heads = per_layer(header, "attention.head_count"), per_layer(header, "attention.head_count_kv")
     layers = uint(header, "block_count") or 0
     if len(heads) not in (1, layers) or len(kv_heads) not in (1, layers):
-        return ()  # missing, or llama.cpp says itself that the array has the wrong length
+        return  # missing, or llama.cpp says itself that the array has the wrong length
     for layer in range(layers):
         n_head, n_kv = heads[layer % len(heads)], kv_heads[layer % len(kv_heads)]
         if n_kv and n_head % n_kv:
             refuse(header, f"layer {layer} has {n_head:,} query heads for {n_kv:,} key heads, no whole number each")
-    return ()
 
 
 def check_context(header: Header) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from labkit.gguf_file.check_hparams import (
     check_rope,
     check_shapes,
 )
+from labkit.gguf_file.check_latent import check_latent
 from labkit.gguf_file.check_tensors import check_tensors
 from labkit.gguf_file.check_vocabulary import check_vocabulary
 from labkit.gguf_file.header import Header
@@ -30,6 +31,7 @@ _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
     check_numbers,
     check_rope,
     check_attention,
+    check_latent,
     check_context,
     check_shapes,
     check_tensors,
