@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import queue
 import re
 import shutil
-import subprocess
-import sys
-import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
 from labkit.formats import FileType, file_type, tensor_type
 from labkit.gguf_file import Header, preflight, read_header
+from labkit.quantize.process import Progress, QuantizationError, run_quantizer
 from labkit.records import Record
 from labkit.system import physical_cores_available
 from labkit.units import format_bytes
 
 __all__ = ["Fallback", "QuantizationError", "QuantizationResult", "quantize_model"]
 
-Progress = Callable[[int, int], object]
-
-_CHILD = Path(__file__).with_name("child.py")
-_STEP = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-> falling back to +(\w+)")
-_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
-
-
-class QuantizationError(LabkitError, RuntimeError):
-    """The engine could not quantize the model; the message carries the engine's own reason."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -150,7 +135,7 @@ def quantize_model(
         "allow_requantize": bool(quantized),
     }
     with _temporary(path.parent) as temporary, _reporter(progress) as report:
-        log = _run({**request, "folder": str(path.parent), "output": temporary.name}, report)
+        log = run_quantizer({**request, "folder": str(path.parent), "output": temporary.name}, report)
         made = read_header(temporary)
         if not overwrite:
             _refuse_existing(path)
@@ -245,65 +230,3 @@ def _reporter(progress: Progress | bool | None) -> Iterator[Progress]:
                 bar.update(done - bar.n)
 
             yield report
-
-
-def _run(request: Mapping[str, Any], report: Progress) -> str:
-    """Quantize in a child process and return the engine's log."""
-    process = _start()
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
-    reader.start()
-    try:
-        path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
-        first = json.dumps({**request, "path": path}).encode("ascii") + b"\n"
-        process.stdin.write(first)  # type: ignore[union-attr]  # it was asked for
-        process.stdin.flush()  # type: ignore[union-attr]  # likewise
-        return _follow(process, lines, report)
-    finally:  # a Ctrl-C too
-        process.kill()
-        process.wait()
-        with contextlib.suppress(OSError):
-            process.stdin.close()  # type: ignore[union-attr]  # it was asked for
-        reader.join(5)
-        process.stdout.close()  # type: ignore[union-attr]  # it was asked for
-
-
-def _start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
-    try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError as error:
-        raise QuantizationError(f"the process that quantizes could not be started ({error}): nothing was written") from error
-
-
-def _read_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(b"")
-
-
-def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], report: Progress) -> str:
-    log: list[str] = []
-    errors: list[str] = []
-    while True:
-        try:
-            line = lines.get(timeout=0.2)  # short, so that a Ctrl-C is noticed on Windows too
-        except queue.Empty:
-            continue
-        message: dict[str, Any] = json.loads(line) if line else {"status": None}
-        if "status" in message:
-            break
-        log.append(message["log"])
-        if message["level"] == _ERROR_LEVEL:
-            errors.append(message["log"])
-        step = _STEP.match(message["log"])
-        if step:
-            report(int(step[1]), int(step[2]))
-    if message["status"] == 0:
-        return "".join(log)
-    reason = " ".join("".join(errors).replace("=", "").split())
-    if message["status"] is None:
-        reason = f"its process ended with {process.wait()} {reason}".strip()
-    raise QuantizationError(
-        f"the engine could not quantize the model ({reason or 'it gave no reason'}): nothing was written"
-    )

@@ -1,0 +1,93 @@
+"""Run the quantizer's process: start it, follow its log, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import LabkitError
+
+__all__ = ["Progress", "QuantizationError", "run_quantizer"]
+
+Progress = Callable[[int, int], object]
+
+_CHILD = Path(__file__).with_name("child.py")
+_STEP = re.compile(r"\[ *(\d+)/ *(\d+)\]")
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+
+
+class QuantizationError(LabkitError, RuntimeError):
+    """The engine could not quantize the model; the message carries the engine's own reason."""
+
+
+def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
+    """Quantize in a child process and return the engine's log."""
+    process = _start()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
+    reader.start()
+    try:
+        path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
+        first = json.dumps({**request, "path": path}).encode("ascii") + b"\n"
+        process.stdin.write(first)  # type: ignore[union-attr]  # it was asked for
+        process.stdin.flush()  # type: ignore[union-attr]  # likewise
+        return _follow(process, lines, report)
+    finally:  # a Ctrl-C too
+        process.kill()
+        process.wait()
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]  # it was asked for
+        reader.join(5)
+        process.stdout.close()  # type: ignore[union-attr]  # it was asked for
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise QuantizationError(f"the process that quantizes could not be started ({error}): nothing was written") from error
+
+
+def _read_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(b"")
+
+
+def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], report: Progress) -> str:
+    log: list[str] = []
+    errors: list[str] = []
+    while True:
+        try:
+            line = lines.get(timeout=0.2)  # short, so that a Ctrl-C is noticed on Windows too
+        except queue.Empty:
+            continue
+        message: dict[str, Any] = json.loads(line) if line else {"status": None}
+        if "status" in message:
+            break
+        log.append(message["log"])
+        if message["level"] == _ERROR_LEVEL:
+            errors.append(message["log"])
+        step = _STEP.match(message["log"])
+        if step:
+            report(int(step[1]), int(step[2]))
+    if message["status"] == 0:
+        return "".join(log)
+    reason = " ".join("".join(errors).replace("=", "").split())
+    if "iostream" in reason:
+        reason += "; is the disk full?"
+    if message["status"] is None:
+        reason = f"its process ended with {process.wait()} {reason}".strip()
+    raise QuantizationError(
+        f"the engine could not quantize the model ({reason or 'it gave no reason'}): nothing was written"
+    )
