@@ -94,7 +94,8 @@ KILLERS: dict[str, tuple[Parts, str]] = {
     "norm in F16": (_retyped(LLAMA, "output_norm.weight", INTEGERS["F16"]), r"output_norm.weight' is F16, a vector"),
     "a beginning that the vocabulary has not": (BEYOND, r"bos_token_id' is 99999, the vocabulary has 320 tokens"),
     "half a rotation": (_kind("qwen2", rope__dimension_count=8), r"dimension_count' is 8, qwen2 rotates all 16"),
-    "uneven head lengths": (_kind("qwen2", attention__value_length=32), r"key heads of 16 and value heads of 32, qwen2 needs"),
+    "uneven head lengths": (
+        _kind("qwen2", attention__key_length=32, rope__dimension_count=32), r"key heads of 32 and value heads of 16, qwen2"),
     "odd rotation": (_kind("gemma2", rope__dimension_count=15), r"dimension_count' is 15, an even number up to .* 16"),
     "window of 2^31-1": (_kind("gemma3", attention__sliding_window=(1 << 31) - 1), r"sliding_window' is 2,147,483,647"),
     "latent key too short": (_kind("deepseek2", attention__key_length=40), r"key_length' is 40, kv_lora_rank 32 and .* 16"),
