@@ -67,12 +67,16 @@ class RemoteSource:
         if self.fetched_bytes + n_bytes > _TOTAL_LIMIT_BYTES:
             self._fail(f"more than {_TOTAL_LIMIT_BYTES >> 20} MiB of header were asked for", _DOWNLOAD)
         limit_s = min(_REQUEST_LIMIT_S, _TOTAL_LIMIT_S - self._spent_s)
+        if limit_s <= 0:
+            self._fail(f"the header was not there within {_TOTAL_LIMIT_S:.0f} s", f"try again later, or {_DOWNLOAD}")
         started = time.monotonic()
-        guard = Guard(max(limit_s, 0.01))
+        guard = Guard(limit_s)
         try:
             with guard:
                 data = self._request(offset, n_bytes, guard)
         except LabkitError as error:
+            if guard.timed_out:  # what was cut off by our own clock reads like nonsense
+                self._unreachable(TimeoutError(), guard)
             raise type(error)(self._line(error)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._unreachable(error, guard)
