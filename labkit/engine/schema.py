@@ -35,7 +35,8 @@ _RULES = {
     "array": '"[" ws (value ("," ws value)* ws)? "]"',
     "string": '"\\"" char* "\\""',
     # No lone halves of surrogate pairs: JSON would take them, but no file and no screen does.
-    "char": r"""[^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" ([0-9a-cefA-CEF] hex | [dD] [0-7]) hex hex)""",
+    "char": r"""[\x20-\x21\x23-\x5B\x5D-\x7E\u0080-\uD7FF\uE000-\U0010FFFF] | "\\" escape""",
+    "escape": r"""["\\/bfnrt] | "u" ([0-9a-cefA-CEF] hex | [dD] [0-7]) hex hex""",
     "hex": "[0-9a-fA-F]",
     "integer": '"-"? ("0" | [1-9] [0-9]{0,15})',
     # The exponent has two digits: no text overflows a float.
@@ -55,7 +56,8 @@ _RULES = {
     "format-uuid": '"\\"" hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12} "\\""',
 }
 _NEEDS = {
-    "object": "ws string value", "array": "ws value", "string": "char", "char": "hex", "number": "integer",
+    "object": "ws string value", "array": "ws value", "string": "char", "char": "escape", "escape": "hex",
+    "number": "integer",
     "value": "object array string number boolean null", "date": "day", "time": "clock", "format-date": "date",
     "format-time": "time", "format-date-time": "date time", "format-uuid": "hex",
 }  # fmt: skip
