@@ -148,6 +148,16 @@ class LazyArray(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return self._elements(0, self._length)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LazyArray) and self._place() == other._place()
+
+    def __hash__(self) -> int:
+        return hash(self._place())
+
+    def _place(self) -> tuple[object, ...]:
+        """Return where the elements lie: two arrays of the same place are equal without being read."""
+        return self._source.name, self._source.size, self.key, self.type, self._length, self.offset, self.n_bytes
+
     def read(self) -> tuple[Any, ...]:
         """Return every element; strings that are no UTF-8 get U+FFFD where they are broken."""
         return tuple(self)
