@@ -28,6 +28,8 @@ from .models import bundled_model_path as bundled_model_path
 from .models import course_model as course_model
 from .models import fetch_model as fetch_model
 from .models import list_models as list_models
+from .quantize import QuantizationResult as QuantizationResult
+from .quantize import quantize_model as quantize_model
 from .records import Record as Record
 from .system import EngineBuild as EngineBuild
 from .system import SystemProfile as SystemProfile

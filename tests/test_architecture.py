@@ -13,8 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 LEVELS = (
     {"errors", "records", "units"},
     {"formats", "system", "models", "sampling", "predict"},
-    {"gguf_file", "gguf_cursor", "gguf_foreign", "gguf_header", "gguf_parse", "gguf_remote", "gguf_source", "gguf_values"}
-    | {"preflight"},
+    {"gguf_file"},
     {"metadata", "quantize"},
     {"engine"},
     {"cli", "__main__"},
