@@ -26,16 +26,16 @@ def check_tensors(header: Header) -> tuple[str, ...]:
     """Refuse tensors of a type that llama.cpp cannot compute with, without elements, or missing without a word."""
     for tensor in header.tensors:
         kind, name = tensor.type.name, tensor.name
-        if _INDICES.search(name):
+        if tensor.n_elements == 0:
+            refuse(header, f"tensor '{escape(name)}' has the shape {tensor.shape}, no element at all")
+        if kind == "F32" or _INDICES.search(name):
             continue
         if kind in _NO_WEIGHTS:
             advice = "quantize the model again" if kind.startswith("Q") else "convert the model again"
             refuse(header, f"tensor '{escape(name)}' holds weights as {kind}", advice)
-        if kind != "F32" and _must_be_f32(tensor):
+        if _must_be_f32(tensor):
             problem = f"tensor '{escape(name)}' is {kind}, a vector, a norm or a bias must be F32"
             refuse(header, problem, "quantize the model again")
-        if tensor.n_elements == 0:
-            refuse(header, f"tensor '{escape(name)}' has the shape {tensor.shape}, no element at all")
     if header.architecture in OPTIONAL_ATTENTION:
         _check_attention_weights(header)
     return ()

@@ -75,20 +75,20 @@ def walk_strings(window: Window, offset: int, count: int, what: str) -> int:
     """
     left = count
     while left:
-        data, start, began, first = window.data, window.start, offset, left
-        position = offset - start
-        try:
-            while left and position >= 0:  # below 0, unpack_from would count from the window's end
-                position += 8 + _LENGTH(data, position)[0]
-                left -= 1
-        except (struct.error, OverflowError):
-            pass  # the next length lies outside this window
-        offset = start + position
-        too_far = offset > window.end or (left > 0 and offset + 8 > window.end)
-        if too_far or position > len(data) + _MAX_STRING_BYTES // 2:
-            _find_overrun(window, began, count - first, what)
-        if left:
+        if not window.start <= offset <= window.start + len(window.data) - 8:
+            if offset + 8 > window.end:
+                _find_overrun(window, offset, count - left, what)
             window.move(offset, 8)
+        data, began, first = window.data, offset, left
+        position = offset - window.start
+        try:
+            for left in range(first - 1, -1, -1):  # noqa: B007  # what is left is needed behind the loop
+                position += 8 + _LENGTH(data, position)[0]
+        except (struct.error, OverflowError):
+            left += 1  # this string's length lies outside this window
+        offset = window.start + position
+        if offset > window.end or position > len(data) + _MAX_STRING_BYTES // 2:
+            _find_overrun(window, began, count - first, what)
     return offset
 
 
@@ -205,14 +205,15 @@ class LazyArray(Sequence[Any]):
 def _cut_strings(window: Window, offset: int, count: int) -> tuple[list[bytes], int]:
     """Return the strings that lie whole in the window, at most ``count``, and the offset behind them."""
     data, position = window.data, offset - window.start
-    strings: list[bytes] = []
+    last, strings = position, list[bytes]()
     try:
         for _ in range(count):
             end = position + 8 + _LENGTH(data, position)[0]
-            if end > len(data):
-                break
             strings.append(data[position + 8 : end])
-            position = end
+            last, position = position, end
     except struct.error:
         pass  # the next length lies outside this window
+    if position > len(data):  # and so does the end of the last string
+        strings.pop()
+        position = last
     return strings, window.start + position
