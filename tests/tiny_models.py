@@ -22,11 +22,34 @@ MERGES = (
     "o u", "e d", "h e", "Ġ o", "Ġ b", "Ġ c", "l l", "i t", "in g", "Ġ f", "a r", "e s", "an d", "u s", "l e", "s t",
     "a a", "aa aa", "< |", "| >", "i m", "Ã ©", "ð Ł", "Ċ Ċ", "1 2", "Ġ Ġ", "e nd", "o m",
 )  # fmt: skip
-WORDS = ("▁the", "▁a", "▁", "the", "in", "er", "on", "an", "▁w", "▁s", "at", "▁to", "e", "t", "a", "o", "n", "i", "s", "r", "h", "l")
+WORDS = (
+    "▁the",
+    "▁a",
+    "▁",
+    "the",
+    "in",
+    "er",
+    "on",
+    "an",
+    "▁w",
+    "▁s",
+    "at",
+    "▁to",
+    "e",
+    "t",
+    "a",
+    "o",
+    "n",
+    "i",
+    "s",
+    "r",
+    "h",
+    "l",
+)
 
 
 def byte_alphabet() -> list[str]:
-    """The 256 characters that byte-level vocabularies write bytes with, in order of the bytes."""
+    """Return the 256 characters that byte-level vocabularies write bytes with, in order of the bytes."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (chr(256 + n) for n in range(256))
     return [chr(byte) if byte in plain else next(others) for byte in range(256)]
@@ -149,6 +172,11 @@ def _shapes(
             "ffn_down": (width, n_ff),
         }  # fmt: skip
         if architecture == "gemma3":
-            block |= {"attn_q_norm": (head,), "attn_k_norm": (head,), "post_attention_norm": (width,), "post_ffw_norm": (width,)}
+            block |= {
+                "attn_q_norm": (head,),
+                "attn_k_norm": (head,),
+                "post_attention_norm": (width,),
+                "post_ffw_norm": (width,),
+            }
         shapes += [(f"blk.{layer}.{name}.weight", shape) for name, shape in block.items()]
     return shapes
