@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llama_cpp import llama_grammar
 
 import labkit
-from labkit.engine.grammar import MAX_DEPTH, check_grammar, named_tokens
+from labkit.engine.grammar import MAX_DEPTH, check_grammar, tokens_in
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
 from tests.tiny_models import write_tiny_model
 
@@ -191,7 +191,7 @@ def _passes(grammar: str) -> bool:
         check_grammar(grammar)
     except ArgumentError:
         return False
-    return "<nosuch>" not in named_tokens(grammar)
+    return "<nosuch>" not in tokens_in(grammar)
 
 
 HERE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -248,6 +248,17 @@ def test_generated_text_obeys_the_grammar(model: labkit.Model, grammar: str, pat
             ended += 1
             assert re.fullmatch(pattern, text), (seed, text)
     assert ended > 0
+
+
+def test_control_tokens_do_not_stand_for_text(tmp_path: Path) -> None:
+    """Text that a grammar asks for is written in characters, even where a control token is called the same."""
+    path = write_tiny_model(tmp_path / "flat.gguf", scale=0.05)
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as model:
+        for seed in range(20):
+            settings = {"temperature": 1.0, "seed": seed, "top_k": 0, "min_p": 0, "top_p": 1}
+            text = labkit.generate_text(model, "a", 60, grammar='root ::= ("<|im_start|>" | "<unk>"){4}', **settings)
+            assert re.fullmatch(r"(<\|im_start\|>|<unk>){4}", text)
+            assert labkit.generate_text(model, "a", 40, grammar="root ::= <|im_start|>", **settings) == ""
 
 
 @pytest.mark.parametrize("grammar", ['root ::= "a"', "root ::= [a-c]", 'root ::= "" | "a"'])

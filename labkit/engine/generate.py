@@ -84,7 +84,8 @@ class Generation:
         self.n_reused = n_reused
         self.started_s = self.first_s = self.now_s = time.perf_counter()
         try:
-            with Sampler(self.tokenizer.vocab, self.settings, self.prompt) as sampler:
+            silent = self.tokenizer.silent_tokens() if self.settings.grammar is not None else ()
+            with Sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
                 self.seed = sampler.seed
                 self._prefill(job)
                 self._loop(job, sampler, emit)

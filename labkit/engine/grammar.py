@@ -17,7 +17,7 @@ from typing import NoReturn
 from labkit.engine.grammar_rules import Key, Rules, Symbol, find_left_recursion, find_nullable, ways_to_begin
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["MAX_REPEATS", "check_grammar", "named_tokens"]
+__all__ = ["MAX_REPEATS", "check_grammar", "tokens_in"]
 
 MAX_REPEATS = 2000
 MAX_DEPTH = 500
@@ -62,8 +62,10 @@ def check_grammar(grammar: str) -> str:
     return grammar
 
 
-def named_tokens(grammar: str) -> list[str]:
-    """Return the tokens that a sound grammar names, such as ``<|im_end|>``: a model may not have them."""
+def tokens_in(grammar: str) -> list[str]:
+    """Return the tokens that a sound grammar asks for, such as ``<|im_end|>`` or ``<[7]>``: a model may not have them."""
+    if "<" not in grammar:
+        return []
     reader = _Reader(grammar)
     reader.read()
     return reader.tokens
@@ -201,8 +203,7 @@ class _Reader:
             token = self._match(_TOKEN)
             if not token:
                 self._fail("expected a token such as <[123]> or <|name|>")
-            if "<[" not in token:
-                self.tokens.append(token.removeprefix("!"))
+            self.tokens.append(token.removeprefix("!"))
             top.add([None], 1)
         elif name := self._match(_NAME):
             self.places.setdefault(name, self.at - len(name))

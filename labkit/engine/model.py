@@ -128,6 +128,7 @@ class Model(Llama):
                 raise RuntimeError("it is no LoRA adapter for this model")
             self._worker.flag.attach(self._ctx.ctx)
             self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
+            self._own_tokenizer = Tokenizer(self._model.model, self._model.vocab)  # the worker's: a buffer is not shared
         except LabkitError:
             raise
         except Exception as error:  # llama-cpp-python raises whatever comes to hand
@@ -310,8 +311,7 @@ class Model(Llama):
         if self.context_params.embeddings:
             raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
         self._refuse_without_decoder()
-        tokenizer = Tokenizer(self._model.model, self._model.vocab)
-        generation = Generation(self._ctx.ctx, tokenizer, self.n_batch, prompt, max_tokens, settings)
+        generation = Generation(self._ctx.ctx, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings)
         n_reused = self._prepare_memory(prompt)
         try:
             report = generation.run(job, emit, n_reused)

@@ -48,6 +48,7 @@ class Tokenizer:
         self._piece = ctypes.create_string_buffer(256)
         self._running: set[threading.Thread] = set()
         self._marker_names: dict[int, str] | None = None
+        self._silent: list[int] | None = None
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Return the token ids of a text.
@@ -184,6 +185,14 @@ class Tokenizer:
         """Refuse what is no token of this vocabulary: the engine would end the process."""
         for token in tokens:
             check_int("a token", token, 0, self.n_vocab - 1)
+
+    def silent_tokens(self) -> list[int]:
+        """Return the tokens that add nothing to a text and do not end it."""
+        if self._silent is None:
+            attributes = C.llama_vocab_get_attr
+            special = (token for token in range(self.n_vocab) if attributes(self.vocab, token) & _SPECIAL)
+            self._silent = [token for token in special if not self.is_end(token)]
+        return self._silent
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends the text (end of turn, end of sequence)."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from labkit.engine.arguments import MAX_SEED, SamplingSettings
 from labkit.engine.bindings import C
-from labkit.engine.grammar import named_tokens
+from labkit.engine.grammar import tokens_in
 from labkit.errors import ArgumentError, GenerationError
 
 __all__ = ["Sampler", "refuse_unknown_tokens", "sample_allowed"]
@@ -21,7 +21,7 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 
 
 class Sampler:
-    """A native sampler chain: grammar, repeat penalty, top-k, top-p, min-p, temperature, draw.
+    """A native sampler chain: repeat penalty, top-k, top-p, min-p, temperature, draw; and a grammar beside it.
 
     Parameters
     ----------
@@ -29,6 +29,9 @@ class Sampler:
     settings : SamplingSettings
     prompt : sequence of int
         The prompt's tokens: a repeat penalty counts the last of them, as llama.cpp's own tools do.
+    silent : sequence of int
+        Tokens that add nothing to a text. llama.cpp's grammars read them by their names, so that ``<|im_start|>`` could
+        stand for twelve characters that nobody sees: with a grammar that does not ask for tokens they are never chosen.
 
     Attributes
     ----------
@@ -40,9 +43,12 @@ class Sampler:
     llama.cpp ``src/llama-sampler.cpp`` (``llama_sampler_sample``), ``common/sampling.cpp`` (the order).
     """
 
-    def __init__(self, vocab: Any, settings: SamplingSettings, prompt: Sequence[int] = ()) -> None:
+    def __init__(
+        self, vocab: Any, settings: SamplingSettings, prompt: Sequence[int] = (), *, silent: Sequence[int] = ()
+    ) -> None:
         self.seed = settings.seed if settings.seed is not None else secrets.randbelow(MAX_SEED + 1)
-        self._constrained = settings.grammar is not None
+        self._grammar: Any = None
+        self._silent = silent
         self._n_vocab = C.llama_vocab_n_tokens(vocab)
         parameters = C.llama_sampler_chain_default_params()
         parameters.no_perf = False
@@ -55,7 +61,8 @@ class Sampler:
 
     def _fill(self, vocab: Any, settings: SamplingSettings, prompt: Sequence[int]) -> None:
         if settings.grammar is not None:
-            self._add(_grammar(vocab, settings.grammar))
+            self._grammar = _grammar(vocab, settings.grammar)
+            self._candidates = _Candidates(self._n_vocab, () if tokens_in(settings.grammar) else self._silent)
         if settings.repeat_penalty != 1.0:
             penalties = C.llama_sampler_init_penalties(self._n_vocab, PENALTY_LAST_N, settings.repeat_penalty, 0.0, 0.0)
             for token in prompt[-PENALTY_LAST_N:]:
@@ -78,15 +85,31 @@ class Sampler:
 
     def sample(self, ctx: Any) -> int:
         """Choose the next token from the last row of logits, and let every sampler know."""
-        if not self._constrained:
+        if self._grammar is None:
             return int(C.llama_sampler_sample(self.chain, ctx, -1))
-        return sample_allowed(self.chain, ctx, self._n_vocab)
+        # Looking through the whole vocabulary takes a grammar some 100 ms, so it is asked about one token first; the odds of
+        # the tokens that it allows are the same either way, as in llama.cpp's own tools.
+        token = self._candidates.apply([self.chain], ctx)
+        if token is None or not self._allows(token):
+            token = self._candidates.apply([self._grammar, self.chain], ctx)
+        if token is None:
+            raise _nothing_allowed()
+        C.llama_sampler_accept(self._grammar, token)
+        C.llama_sampler_accept(self.chain, token)
+        return token
+
+    def _allows(self, token: int) -> bool:
+        one = (C.llama_token_data * 1)(C.llama_token_data(token, 1.0, 0.0))
+        array = C.llama_token_data_array(data=one, size=1, selected=-1, sorted=False)
+        C.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return bool(np.isfinite(one[0].logit))
 
     def close(self) -> None:
-        """Free the chain and what it owns."""
-        if self.chain is not None:
-            C.llama_sampler_free(self.chain)
-            self.chain = None
+        """Free the chain, what it owns, and the grammar."""
+        for sampler in (self.chain, self._grammar):
+            if sampler is not None:
+                C.llama_sampler_free(sampler)
+        self.chain = self._grammar = None
 
     def __enter__(self) -> Sampler:
         return self
@@ -105,23 +128,41 @@ def sample_allowed(chain: Any, ctx: Any, n_vocab: int, index: int = -1) -> int:
     GenerationError
         When the grammar allows no token.
     """
-    logits = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), shape=(n_vocab,))
-    candidates = np.empty(n_vocab, _CANDIDATE)
-    candidates["id"] = np.arange(n_vocab, dtype=np.int32)
-    candidates["logit"] = logits
-    candidates["p"] = 0.0
-    array = C.llama_token_data_array(
-        data=candidates.ctypes.data_as(C.llama_token_data_p), size=n_vocab, selected=-1, sorted=False
+    token = _Candidates(n_vocab).apply([chain], ctx, index)
+    if token is None:
+        raise _nothing_allowed()
+    C.llama_sampler_accept(chain, token)
+    return token
+
+
+class _Candidates:
+    """The tokens that a sampler may choose from, in memory that llama.cpp reads and writes."""
+
+    def __init__(self, n_vocab: int, never: Sequence[int] = ()) -> None:
+        self._never = np.asarray(never, np.int64)
+        self._tokens = np.zeros(n_vocab, _CANDIDATE)
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+
+    def apply(self, samplers: Sequence[Any], ctx: Any, index: int = -1) -> int | None:
+        """Take the logits of a row, apply samplers, and return the token that they chose; None when they left none."""
+        tokens, n_vocab = self._tokens, len(self._ids)
+        tokens["id"] = self._ids  # samplers sort them
+        tokens["logit"] = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), shape=(n_vocab,))
+        tokens["logit"][self._never] = -np.inf
+        tokens["p"] = 0.0
+        data = tokens.ctypes.data_as(C.llama_token_data_p)
+        array = C.llama_token_data_array(data=data, size=n_vocab, selected=-1, sorted=False)
+        for sampler in samplers:
+            C.llama_sampler_apply(sampler, ctypes.byref(array))
+        chosen = array.data[array.selected] if 0 <= array.selected < array.size else None
+        return None if chosen is None or not np.isfinite(chosen.logit) else int(chosen.id)
+
+
+def _nothing_allowed() -> GenerationError:
+    return GenerationError(
+        "the grammar allows no token that this model has at this place: check it for characters or lengths that no text "
+        "can meet"
     )
-    C.llama_sampler_apply(chain, ctypes.byref(array))
-    chosen = array.data[array.selected] if 0 <= array.selected < array.size else None
-    if chosen is None or not np.isfinite(chosen.logit):
-        raise GenerationError(
-            "the grammar allows no token that this model has at this place: check it for characters or lengths "
-            "that no text can meet"
-        )
-    C.llama_sampler_accept(chain, chosen.id)
-    return int(chosen.id)
 
 
 def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
@@ -133,7 +174,9 @@ def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
         With the token's name.
     """
     room = (C.llama_token * 2)()
-    for name in named_tokens(grammar):
+    for name in tokens_in(grammar):
+        if name.startswith("<["):
+            continue
         data = name.encode("utf-8")
         if C.llama_tokenize(vocab, data, len(data), room, 2, False, True) != 1:
             raise ArgumentError(

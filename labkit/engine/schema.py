@@ -87,8 +87,9 @@ def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
     Examples
     --------
     >>> print(grammar_of_schema({"type": "array", "items": {"type": "boolean"}, "maxItems": 3}))
-    root ::= "[" ws (boolean ("," ws boolean){0,2} ws)? "]"
+    root ::= "[" ws (part-2)? "]"
     boolean ::= "true" | "false"
+    part-2 ::= boolean ("," ws boolean){0,2} ws
     ws ::= " "?
     """
     if isinstance(schema, str):
@@ -238,7 +239,7 @@ class _Converter:
         item = self._rule(self._inside("items", items))
         if fixed:
             return f'"[" ws {" ".join(_separated(fixed))} ("," ws {item}){_times(least, most)} ws "]"'
-        some = f'{item} ("," ws {item}){_times(max(least - 1, 0), None if most is None else most - 1)} ws'
+        some = self._rule(f'{item} ("," ws {item}){_times(max(least - 1, 0), None if most is None else most - 1)} ws')
         return f'"[" ws {some if least else f"({some})?"} "]"'
 
     def _string(self, schema: Mapping[str, Any], kind: str) -> str:
