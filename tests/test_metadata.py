@@ -174,6 +174,7 @@ def test_info_is_right_for_each_architecture(tmp_path: Path, name: str) -> None:
     assert info.parameter_count == 100 * 64 + 2 * 96 * 64 + 64
     assert info.quantization == spec.kind.name
     assert (info.tokenizer, info.chat_template) == ("gpt2", "{{ messages }}")
+    assert not [sentence for sentence in info.warnings if "refuse" in sentence and "is missing" not in sentence]
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -130,6 +130,7 @@ REFUSED: dict[str, tuple[Parts, str]] = {
     "uneven heads in one layer": (
         _changed(LLAMA, llama__attention__head_count_kv=_with(ARRAY, [2, 3], U32)), r"layer 1 has 4 query heads for 3"),
     "an audio model": (LLAMA.set("general.architecture", "clip"), r"architecture 'clip' generates no text"),
+    "an adapter": (_changed(LLAMA, general__type=_with(STRING, "adapter")), r"this is an adapter \(LoRA\), no model"),
     "rwkv without bytes": (GPT2.set("tokenizer.ggml.model", "rwkv"), r"no token for the byte 0"),
     "bert without its special tokens": (BERT_OF_TWO, r"bos_token_id' is 319, the vocabulary has 2"),
     "a tensor without elements": (

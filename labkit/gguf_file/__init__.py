@@ -9,7 +9,7 @@
 
 from labkit.gguf_file.checks import preflight
 from labkit.gguf_file.header import Header, Metadata
-from labkit.gguf_file.parse import TensorInfo
+from labkit.gguf_file.layout import TensorInfo
 from labkit.gguf_file.read import read_header
 from labkit.gguf_file.values import LazyArray
 

@@ -35,6 +35,7 @@ _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _EPSILONS = ("layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon")
 _ENCODERS = ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
              "t5encoder", "gemma-embedding", "llama-embed")  # fmt: skip
+_PARTS = {"adapter": "an adapter (LoRA)", "mmproj": "a vision or audio projector", "imatrix": "an importance matrix"}
 _NO_GRAPH = ("clip", "wavtokenizer-dec")
 
 
@@ -64,7 +65,10 @@ def per_layer(header: Header, name: str) -> tuple[int, ...]:
 
 
 def check_layers(header: Header) -> tuple[str, ...]:
-    """Refuse an architecture that computes no text, and a layer count that llama.cpp has no room for."""
+    """Refuse what is no language model, and a layer count that llama.cpp has no room for."""
+    kind = header.metadata.get("general.type")
+    if kind in _PARTS:
+        raise gguf_error(header.source, f"this is {_PARTS[kind]}, no model of its own", None, "give the model it belongs to")
     if header.architecture in _NO_GRAPH:
         refuse(header, f"architecture '{header.architecture}' generates no text", "give the language model itself")
     layers = uint(header, "block_count")

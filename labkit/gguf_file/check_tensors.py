@@ -6,7 +6,7 @@ import re
 
 from labkit.gguf_file.check_hparams import refuse, uint
 from labkit.gguf_file.header import Header
-from labkit.gguf_file.parse import TensorInfo
+from labkit.gguf_file.layout import TensorInfo
 from labkit.gguf_file.source import escape
 from labkit.gguf_file.traps import OPTIONAL_ATTENTION
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import UnknownKeyError
-from labkit.gguf_file.parse import TensorInfo
+from labkit.gguf_file.layout import TensorInfo
 from labkit.gguf_file.source import escape
 
 __all__ = ["Header", "Metadata"]

@@ -6,7 +6,7 @@ from collections import Counter
 
 from labkit.formats import FILE_TYPES
 from labkit.gguf_file.header import Header
-from labkit.gguf_file.parse import TensorInfo
+from labkit.gguf_file.layout import TensorInfo
 
 __all__ = ["quantization_name"]
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from typing import Any, NoReturn
+from typing import Any
 
 from labkit.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 from labkit.gguf_file.cursor import I64, U32, U64, Cursor
 from labkit.gguf_file.foreign import describe_foreign
+from labkit.gguf_file.layout import Entry, TensorInfo, lay_out
 from labkit.gguf_file.source import INCOMPLETE, Source, escape
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
-from labkit.records import Record
 
-__all__ = ["Part", "TensorInfo", "parse"]
+__all__ = ["Part", "parse"]
 
 # Limits far above any real model (thousands of tensors, dozens of keys), so that a hostile file costs little.
 _MAX_KEYS, _MAX_TENSORS = 1 << 13, 1 << 16
@@ -32,35 +32,6 @@ _MAX_DIMS = 4
 
 _EAGER_NUMBERS, _EAGER_STRINGS = 1024, 64  # arrays up to here become tuples at once (per-layer counts, tags)
 _EAGER_BYTES = 1 << 20  # of one file
-
-
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TensorInfo(Record):
-    """Where one tensor lies and how it is stored.
-
-    Attributes
-    ----------
-    name : str
-        As in ``"blk.0.attn_q.weight"``.
-    shape : tuple of int
-        In ggml's order: the row length comes first (NumPy's shape is its reverse).
-    type : TensorType
-        How its blocks are laid out.
-    offset : int
-        Its first byte, counted from the beginning of its file.
-    n_bytes, n_elements : int
-        Its size.
-    part : int
-        Which file of a split model holds it; 0 for a model in one file.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    type: TensorType
-    offset: int
-    n_bytes: int
-    n_elements: int
-    part: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +77,7 @@ class _Parser(Cursor):
         alignment = self._alignment(metadata, types)
         entries = [self._tensor(index, n_tensors) for index in range(n_tensors)]
         data_offset = self._data_offset(alignment) if entries else self.position
-        tensors = self._lay_out(entries, data_offset, alignment)
+        tensors = lay_out(self, entries, data_offset, alignment, self.part)
         warnings = tuple(self.warnings)
         return Part(self.source, version, alignment, metadata, types, tensors, data_offset, warnings)
 
@@ -221,7 +192,7 @@ class _Parser(Cursor):
             self.fail(f"key 'general.alignment' is {alignment:,}, a power of two is needed")
         return int(alignment)
 
-    def _tensor(self, index: int, n_tensors: int) -> tuple[str, tuple[int, ...], TensorType, int]:
+    def _tensor(self, index: int, n_tensors: int) -> Entry:
         """Read one entry of the tensor table: name, shape, type, offset in the data."""
         self.section = f"tensor {index + 1} of {n_tensors} in the tensor table"
         start = self.position
@@ -262,46 +233,3 @@ class _Parser(Cursor):
         if offset > self.source.size:
             self.fail("the file ends before the tensors' data", self.source.size, INCOMPLETE)
         return offset
-
-    def _lay_out(
-        self, entries: list[tuple[str, tuple[int, ...], TensorType, int]], data_offset: int, alignment: int
-    ) -> tuple[TensorInfo, ...]:
-        """Check that the tensors follow each other without gap or overlap, as llama.cpp requires."""
-        tensors: list[TensorInfo] = []
-        names: set[str] = set()
-        expected = 0
-        for name, shape, kind, offset in entries:
-            if name in names:
-                self.fail(f"duplicate tensor name '{escape(name)}'", data_offset)
-            names.add(name)
-            if offset != expected:
-                self._misplaced(name, offset, expected, alignment, tensors)
-            n_elements = math.prod(shape)
-            n_bytes = n_elements // kind.block_size * kind.block_bytes
-            end = data_offset + offset + n_bytes
-            if end > self.source.size:
-                missing = end - self.source.size
-                self.fail(
-                    f"the file ends inside the data of tensor '{escape(name)}', {missing:,} bytes of it are missing",
-                    self.source.size,
-                    INCOMPLETE,
-                )
-            tensors.append(TensorInfo(name, shape, kind, data_offset + offset, n_bytes, n_elements, self.part))
-            expected = -(-(offset + n_bytes) // alignment) * alignment
-        self._check_tail(data_offset + expected, alignment)
-        return tuple(tensors)
-
-    def _misplaced(self, name: str, offset: int, expected: int, alignment: int, before: list[TensorInfo]) -> NoReturn:
-        last = f"tensor '{escape(before[-1].name)}'" if before else "the beginning of the data"
-        if offset % alignment:
-            problem = f"no multiple of the alignment {alignment}"
-        elif offset < expected:
-            problem = f"so it overlaps {last}, which ends at {expected:,}"
-        else:
-            problem = f"so it leaves a gap behind {last}, which ends at {expected:,}"
-        self.fail(f"tensor '{escape(name)}' lies at offset {offset:,} of the data, {problem}")
-
-    def _check_tail(self, end: int, alignment: int) -> None:
-        extra = self.source.size - end
-        if extra >= alignment:
-            self.warnings.append(f"{extra:,} bytes follow behind the last tensor; nothing reads them")
