@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import IO
 
 _CHILD = """
-import os, sys
+import ctypes, sys, llama_cpp
 try:
     import resource
-    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a hostile size shall not take the machine along
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if b"CUDA" not in llama_cpp.llama_print_system_info():  # which reserves more addresses than any limit allows
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a hostile size shall not take the machine along
 except ImportError:
     pass
-import ctypes, llama_cpp
 silent = llama_cpp.llama_log_callback(lambda *_: None)
 llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
 flash = "flash" in sys.argv
