@@ -14,9 +14,11 @@ import json
 import os
 import tempfile
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import llama_cpp
+from platformdirs import user_cache_path
 
 from labkit import __version__
 from labkit.gguf_file import Header, preflight, read_header
@@ -68,7 +70,7 @@ def sound_file(path: Path) -> LoadFacts:
 
 @lru_cache(maxsize=16)
 def _sound_file(path: Path, *identity: int) -> LoadFacts:
-    words = [str(path.resolve()), *map(str, identity), __version__, version("llama-cpp-python")]
+    words = [str(path.resolve()), *map(str, identity), __version__, str(llama_cpp.__version__)]
     note = _folder() / f"{hashlib.sha256(chr(0).join(words).encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
     known = _recall(note)
     if known is None:
@@ -96,8 +98,6 @@ def _plain(value: Any) -> Any:
 
 def _folder() -> Path:
     """Return where notes are kept; the environment variable LABKIT_CACHE moves them."""
-    from platformdirs import user_cache_path
-
     given = os.environ.get("LABKIT_CACHE")
     return (Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)) / "sound"
 
