@@ -15,7 +15,7 @@ __all__ = ["check_vocabulary"]
 _TOKENS = "tokenizer.ggml.tokens"
 _MAX_TOKEN_BYTES = 1 << 13  # the trie of two tokenizers is built by recursion, one call a byte
 _BYTE = 6  # LLAMA_TOKEN_TYPE_BYTE
-_BUCKET = 1 << 16  # hashes compared at a time, so that a set never takes more than some 5 MB
+_BUCKET = 1 << 17  # hashes compared at a time, so that a set never takes more than some 8 MB
 # bytes that occur in UTF-8 text; a byte-fallback tokenizer must know each of them
 _TEXT_BYTES = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and byte < 0xF5]
 
@@ -76,7 +76,7 @@ def _hashes(tokens: LazyArray | tuple[str, ...]) -> array[int]:
 
 
 def _check_duplicates(header: Header, tokens: LazyArray | tuple[str, ...], hashes: array[int]) -> None:
-    mask = (1 << (len(hashes) // _BUCKET).bit_length()) - 1
+    mask = (1 << (max(len(hashes) - 1, 0) // _BUCKET).bit_length()) - 1
     if mask == 0:
         distinct = len(set(hashes))
     else:
