@@ -67,6 +67,7 @@ def write_tiny_model(
     n_ctx_train: int = 4096,
     n_layers: int = 2,
     scale: float = 0.5,
+    endless: bool = False,
     keys: Mapping[str, Any] | None = None,
     width: int = 64,
 ) -> Path:
@@ -84,6 +85,8 @@ def write_tiny_model(
         "llama", or "gemma3" for one whose layers look through a sliding window.
     scale : float
         How far the weights spread: small ones give every token the same chance, 0 the same text always.
+    endless : bool
+        Give the control tokens no chance, so that a text ends only where its limit is.
     keys : mapping
         More metadata; it wins over what is written otherwise.
     """
@@ -112,6 +115,8 @@ def write_tiny_model(
     rng = np.random.default_rng(seed)
     for name, shape in _shapes(architecture, len(tokens), width, n_ff, head * n_heads, head * n_kv, n_layers):
         data = np.ones(shape) if len(shape) == 1 else rng.normal(0, scale, shape)
+        if endless and name == "token_embd.weight":
+            data[-len(specials) :] = 0.0
         writer.add_tensor(name, data.astype(np.float32 if len(shape) == 1 else np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -7,7 +7,6 @@ model's state stays whole whenever one comes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
@@ -193,8 +192,7 @@ class Worker:
         self.cancel()
         if self.is_here or not _wait_through_interrupts(job.done):
             return
-        with contextlib.suppress(KeyboardInterrupt):
-            self._thread.join(PATIENCE_S)
+        self._thread.join(PATIENCE_S)
         if job.error is not None:
             raise job.error
 
@@ -255,13 +253,18 @@ def _nothing(_: Job[Any]) -> None:
 
 
 def _wait_through_interrupts(done: threading.Event) -> bool:
-    """Wait for a cancelled job's end, and return whether it came.
+    """Wait for a cancelled job's end, and return whether it came; an interrupt meanwhile is raised after that.
 
     Computations end within milliseconds. What cannot be ended is a grammar with so many readings of one token that
     llama.cpp tries them for hours; the caller gets away from it, and the model is lost.
     """
     deadline = time.monotonic() + PATIENCE_S
+    interrupt: KeyboardInterrupt | None = None
     while not done.is_set() and time.monotonic() < deadline:
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             done.wait(_WAIT_S)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
     return done.is_set()

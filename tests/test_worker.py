@@ -1,0 +1,513 @@
+"""One thread a model: calls wait for one another, and an interrupt, a close or a fork leaves nothing hanging."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import pytest
+
+import labkit
+from labkit import generate_text, load_model, stream_text
+from labkit.engine import worker as room
+from labkit.engine.bindings import EngineLog
+from labkit.engine.stacks import start_thread
+from labkit.engine.worker import Job, LockstepJob, Worker
+from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
+from tests.tiny_models import write_tiny_model
+
+ENDLESS: dict[str, Any] = {"max_tokens": None, "temperature": 1.0, "stop": ["\0never"]}
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process alone on Windows")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a model that never ends a text by itself."""
+    return write_tiny_model(tmp_path_factory.mktemp("worker") / "tiny.gguf", endless=True)
+
+
+@pytest.fixture
+def model(tiny: Path) -> Iterator[labkit.Model]:
+    with load_model(tiny, n_ctx=4096, n_threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker(EngineLog(echo=False))
+    yield made
+    made.stop(lambda: None)
+
+
+def _interrupted(call: Callable[[], object], seconds: float) -> float:
+    """Repeat a call until a real Ctrl-C ends it; return how many seconds that took."""
+    sent: list[float] = []
+    over = threading.Event()
+
+    def send() -> None:
+        over.wait(seconds)
+        while not over.is_set():
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+            over.wait(2.0)  # one that is lost shall not hang the test, but fail it
+
+    sender = threading.Thread(target=send)
+    try:
+        sender.start()
+        while True:
+            call()
+    except KeyboardInterrupt:
+        ended = time.monotonic()
+    over.set()
+    sender.join()
+    return ended - sent[0]
+
+
+# -- the worker alone -------------------------------------------------------------------------------------------------
+
+
+def test_call_runs_in_the_worker_s_thread_and_returns(worker: Worker) -> None:
+    """Results and errors come back to the caller; a call from inside runs at once."""
+    assert worker.call(threading.get_ident) != threading.get_ident()
+    assert worker.call(lambda: worker.call(lambda: worker.is_here))
+    with pytest.raises(ZeroDivisionError):
+        worker.call(lambda: 1 // 0)
+    assert worker.call(max, 3, 4, key=abs) == 4
+
+
+def test_jobs_run_one_after_the_other(worker: Worker) -> None:
+    """Whatever the number of callers, never do two calls overlap."""
+    inside, most = [], []
+
+    def work() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+
+    threads = [threading.Thread(target=lambda: [worker.call(work) for _ in range(10)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert len(most) == 80
+
+
+def test_a_job_that_was_cancelled_before_it_began_is_skipped(worker: Worker) -> None:
+    """Who leaves while waiting in the queue leaves at once, and what was asked for never runs."""
+    gate, ran = threading.Event(), []
+    first = threading.Thread(target=worker.call, args=(gate.wait,))
+    first.start()
+    while not worker.is_busy:
+        time.sleep(0.001)
+    job: Job[None] = Job(lambda _: ran.append(1))
+    waiter = threading.Thread(target=worker.run, args=(job,))
+    waiter.start()
+    time.sleep(0.05)
+    assert worker.cancel(job)
+    gate.set()
+    first.join()
+    waiter.join()
+    assert ran == []
+
+
+def test_cancel_says_whether_there_was_anything(worker: Worker) -> None:
+    """Idle: False. The flag that llama.cpp polls is clear again afterwards."""
+    assert not worker.cancel()
+    job: Job[bool] = Job(lambda job: (worker.cancel(), worker.flag._buffer[0] == b"\x01")[1])
+    assert worker.run(job) is True
+    assert worker.call(lambda: worker.flag._buffer[0]) == b"\x00"
+    assert not worker.cancel(job)
+
+
+def test_lockstep_makes_an_item_only_when_asked(worker: Worker) -> None:
+    """A generator of Llama's does not run ahead of its reader."""
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    items = worker.iterate(LockstepJob(numbers))
+    assert [next(items), next(items)] == [0, 1]
+    time.sleep(0.05)
+    assert made == [0, 1]
+    items.close()  # type: ignore[attr-defined]  # a generator
+    assert worker.call(lambda: made) == [0, 1]
+
+
+def test_stop_ends_the_thread_and_refuses_what_comes_later(worker: Worker) -> None:
+    """After stop() a call is refused; stop() from inside leaves the end to the thread."""
+    other = Worker(EngineLog(echo=False))
+    thread = other._thread
+    ended: list[str] = []
+    other.call(lambda: other.stop(lambda: ended.append("last")))
+    thread.join(5)
+    assert not thread.is_alive()
+    assert ended == ["last"]
+    with pytest.raises(ModelClosedError):
+        other.call(lambda: None)
+
+
+def test_a_computation_that_cannot_be_ended_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where C neither returns nor polls, an interrupt and close() come through after a while all the same."""
+    monkeypatch.setattr(room, "PATIENCE_S", 0.3)
+    stuck = Worker(EngineLog(echo=False))
+    gate = threading.Event()
+    runner = threading.Thread(target=stuck.call, args=(gate.wait,))
+    runner.start()
+    while not stuck.is_busy:
+        time.sleep(0.001)
+    started = time.monotonic()
+    stuck.stop(lambda: None)
+    assert time.monotonic() - started < 2.0
+    gate.set()
+    runner.join()
+    stuck._thread.join(5)
+
+
+def test_threads_have_room_for_deep_recursion() -> None:
+    """The stack that llama.cpp computes on is large, and other threads' is as before."""
+    before = threading.stack_size()
+    depths: list[int] = []
+
+    def dive() -> None:
+        sys.setrecursionlimit(60_000)
+
+        def down(n: int) -> int:
+            return 0 if n == 0 else 1 + sorted([n], key=lambda n: down(n - 1))[0] * 0 + 1
+
+        down(8_000)
+        depths.append(8_000)
+
+    limit = sys.getrecursionlimit()
+    try:
+        start_thread(dive, "diver").join()
+    finally:
+        sys.setrecursionlimit(limit)
+    assert depths == [8_000]
+    assert threading.stack_size() == before
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_threads_may_read_one_stream(model: labkit.Model) -> None:
+    """Each chunk goes to one of them, and none is lost."""
+    whole = generate_text(model, "a", 200, temperature=1.0, seed=4)
+    stream = stream_text(model, "a", 200, temperature=1.0, seed=4)
+    read: list[tuple[int, str]] = []
+    lock = threading.Lock()
+
+    def reader() -> None:
+        for chunk in stream:
+            with lock:
+                read.append((chunk.n_generated, chunk.text))
+
+    threads = [threading.Thread(target=reader) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "".join(text for _, text in sorted(read, key=lambda item: item[0])) == whole
+
+
+def test_another_thread_may_close_a_stream(model: labkit.Model) -> None:
+    """A Stop button's close() ends the generation; its reader gets what there was and no error."""
+    stream = stream_text(model, "a", **ENDLESS)
+    chunks = [next(stream)]
+    reader = threading.Thread(target=lambda: chunks.extend(stream))
+    reader.start()
+    time.sleep(0.05)
+    started = time.monotonic()
+    stream.close()
+    reader.join(5)
+    assert not reader.is_alive()
+    assert time.monotonic() - started < 1.0
+    assert generate_text(model, "a", 3, temperature=0)
+
+
+def test_a_stream_that_is_never_read_costs_nothing(model: labkit.Model) -> None:
+    """Nothing is computed before the first chunk is asked for; closing it before that is fine."""
+    stream = stream_text(model, "a", **ENDLESS)
+    time.sleep(0.05)
+    assert not model._worker.is_busy
+    stream.close()
+    assert list(stream) == []
+
+
+def test_closing_a_model_ends_its_streams_with_an_error(model: labkit.Model) -> None:
+    """A reader of labkit's stream and of Llama's is told that the model was closed."""
+    streams: list[Any] = [
+        stream_text(model, "a", **ENDLESS),
+        stream_text(model, "a", 5),
+        model.create_completion("a", max_tokens=400, stream=True),
+        model.generate([5, 6]),
+    ]
+    next(streams[0])
+    model.close()
+    for stream in streams:
+        with pytest.raises(ModelClosedError):
+            list(stream)
+
+
+def test_closing_a_model_between_two_items_of_llama_s_stream(model: labkit.Model) -> None:
+    """Even where the stream was at rest, its end is not silent."""
+    stream = model.create_completion("a", max_tokens=400, stream=True)
+    next(stream)
+    model.close()
+    with pytest.raises(ModelClosedError):
+        next(stream)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda model: generate_text(model, "b", 3),
+        lambda model: next(stream_text(model, "b", 3)),
+        lambda model: next(model.create_completion("b", max_tokens=3, stream=True)),
+        lambda model: next(model.generate([7])),
+        lambda model: model.eval([5]),
+        lambda model: model.reset(),
+    ],
+)
+def test_a_call_inside_llama_s_open_stream_is_an_error(model: labkit.Model, second: Callable[[Any], Any]) -> None:
+    """It would wait for ever for the stream that its own thread is reading."""
+    stream = model.create_completion("a", max_tokens=50, stream=True)
+    next(stream)
+    with pytest.raises(GenerationError, match="still open in this thread"):
+        second(model)
+    stream.close()
+    assert second(model) is not ...
+
+
+def test_a_call_inside_labkit_s_open_stream_waits_its_turn(model: labkit.Model) -> None:
+    """Labkit's streams run ahead, so a call behind one is answered when that one has ended."""
+    with stream_text(model, "a", 100, temperature=1.0) as stream:
+        next(stream)
+        assert isinstance(generate_text(model, "b", 3), str)
+        assert isinstance(list(stream)[-1].finish_reason, str)
+
+
+def test_state_that_a_late_stream_left_is_not_reused(model: labkit.Model) -> None:
+    """A generator that begins to run after another call does not leave a wrong cache behind it."""
+    prompt = "the and the in " * 300
+    expected = generate_text(model, prompt, 8, temperature=0)
+    late = model.generate(model.tokenize(b"x y z"))
+    assert generate_text(model, prompt, 8, temperature=0) == expected
+    next(late)
+    late.close()  # type: ignore[attr-defined]  # a generator
+    model.reset()
+    assert generate_text(model, prompt, 8, temperature=0) == expected
+
+
+# -- callbacks --------------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_model_from_its_own_callback(model: labkit.Model) -> None:
+    """A stopping criterion that closes the model ends the call in one line; the memory is freed after it."""
+    criteria = llama_cpp.StoppingCriteriaList([lambda ids, logits: model.close() or False])
+    with pytest.raises(ModelClosedError):
+        model.create_completion("a", max_tokens=5, stopping_criteria=criteria)
+    assert model.is_closed
+    with pytest.raises(ModelClosedError):
+        generate_text(model, "a")
+
+
+def test_using_a_model_from_its_own_callback_is_an_error(model: labkit.Model) -> None:
+    """Labkit's calls from inside a computation are refused; the exception comes out of Llama's call."""
+    criteria = llama_cpp.StoppingCriteriaList([lambda ids, logits: bool(generate_text(model, "x", 3))])
+    with pytest.raises(GenerationError, match="callback"):
+        model.create_completion("a", max_tokens=5, stopping_criteria=criteria)
+    assert isinstance(generate_text(model, "a", 3), str)
+
+
+def test_progress_function_that_fails_ends_the_load(tiny: Path) -> None:
+    """Its error is the reason, in one line; KeyboardInterrupt comes through as it is."""
+
+    def fail(error: BaseException) -> Callable[[float], None]:
+        def progress(fraction: float) -> None:
+            raise error
+
+        return progress
+
+    with pytest.raises(ModelLoadError, match="ValueError: no thanks") as caught:
+        load_model(tiny, progress=fail(ValueError("no\nthanks")))
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(tiny, progress=fail(KeyboardInterrupt()))
+    load_model(tiny).close()
+
+
+def test_loading_inside_a_progress_function_is_an_error(tiny: Path) -> None:
+    """It would wait for itself."""
+    with pytest.raises(LabkitError, match="while a model is loading"):
+        load_model(tiny, progress=lambda fraction: load_model(tiny).close())
+    load_model(tiny).close()
+
+
+def test_closing_inside_vocabulary_is_an_error(model: labkit.Model) -> None:
+    """It would wait for itself; outside, close() works."""
+    with model.vocabulary(), pytest.raises(GenerationError, match="leave its with block"):
+        model.close()
+    with model.vocabulary():
+        model.eval([5, 6])  # in the worker's thread, which does not wait for the holder
+    model.close()
+
+
+# -- interrupts -------------------------------------------------------------------------------------------------------
+
+
+@posix_only
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.1, 0.3])
+def test_ctrl_c_ends_every_kind_of_call(model: labkit.Model, seconds: float) -> None:
+    """A real SIGINT to the main thread: the call ends within a second, and the model answers as before."""
+    right = generate_text(model, "the", 5, temperature=0)
+    calls: list[Callable[[], Any]] = [
+        lambda: generate_text(model, "a", **ENDLESS),
+        lambda: list(stream_text(model, "a", **ENDLESS)),
+        lambda: generate_text(model, "the in " * 600, 1, temperature=1.0),
+        lambda: labkit.generate_chat(model, [{"role": "user", "content": "a"}], **ENDLESS),
+        lambda: labkit.count_chat_tokens(model, [{"role": "user", "content": "the " * 5000}]),
+        lambda: model.create_completion("a", max_tokens=4000, temperature=1.0),
+        lambda: list(model.create_completion("a", max_tokens=4000, temperature=1.0, stream=True)),
+        lambda: model.eval([5] * 1000) or model.reset(),
+    ]
+    for call in calls:
+        assert _interrupted(call, seconds) < 1.0
+        assert generate_text(model, "the", 5, temperature=0) == right
+
+
+@posix_only
+def test_ctrl_c_while_waiting_for_another_thread_leaves_that_one_alone(model: labkit.Model) -> None:
+    """Who waits in the queue can leave it; the generation that runs goes on to its end."""
+    texts: list[str] = []
+    other = threading.Thread(target=lambda: texts.append(generate_text(model, "a", 3000, temperature=1.0, seed=1)))
+    other.start()
+    while not model._worker.is_busy:
+        time.sleep(0.001)
+    assert _interrupted(lambda: generate_text(model, "b", 3000, temperature=1.0, seed=2), 0.05) < 1.0
+    other.join()
+    assert texts == [generate_text(model, "a", 3000, temperature=1.0, seed=1)]
+
+
+@posix_only
+def test_ctrl_c_while_loading_leaves_no_model(tiny: Path) -> None:
+    """An interrupted load is not half a model; the next load works."""
+    for seconds in (0.0, 0.005, 0.02, 0.05):
+        assert _interrupted(lambda: load_model(tiny, n_ctx=256, n_threads=1).close(), seconds) < 1.0
+    with load_model(tiny, n_ctx=256, n_threads=1) as model:
+        assert isinstance(generate_text(model, "a", 3), str)
+
+
+# -- the end of models ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_let_go_is_freed_at_once(tiny: Path) -> None:
+    """Without close(), and without the garbage collector: nothing refers back to a model."""
+    gc.disable()
+    try:
+        model = load_model(tiny, n_ctx=256, n_threads=1)
+        generate_text(model, "a", 3)
+        thread, reference = model._worker._thread, weakref.ref(model)
+        del model
+        assert reference() is None
+        thread.join(5)
+        assert not thread.is_alive()
+    finally:
+        gc.enable()
+
+
+def test_models_are_not_copied_or_sent(model: labkit.Model) -> None:
+    """copy, deepcopy and pickle say what to do instead."""
+    import copy
+
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(ArgumentTypeError, match="model_path"):
+            attempt(model)
+
+
+ENDINGS = {
+    "stream left open": "s = stream_text(m, 'a', None, temperature=1.0); next(s)",
+    "lockstep left open": "s = m.create_completion('a', max_tokens=400, stream=True); next(s)",
+    "daemon thread at work": (
+        "threading.excepthook = lambda args: print(args.exc_type.__name__); "  # it is told that its model was closed
+        "work = lambda: [generate_text(m, 'a', 3000, temperature=1.0) for _ in range(999)]; "
+        "threading.Thread(target=work, daemon=True).start(); "
+        "time.sleep(0.1)"
+    ),
+    "system exit inside a stream": "s = stream_text(m, 'a', None, temperature=1.0); next(s); sys.exit(0)",
+    "cycle": "m.me = m; del m",
+    "global in a module": "import types; t = types.ModuleType('t'); sys.modules['t'] = t; t.m = m; del m",
+    "template rendered": "labkit.generate_chat(m, [{'role': 'user', 'content': 'a'}], 3)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_python_ends_cleanly_with_open_models(tiny: Path, name: str) -> None:
+    """Whatever is open when Python ends, it ends with 0, in silence."""
+    code = textwrap.dedent(f"""
+        import sys, threading, time, labkit
+        from labkit import generate_text, load_model, stream_text
+        m = load_model({str(tiny)!r}, n_ctx=4096, n_threads=1)
+        {ENDINGS[name]}
+    """)
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+FORKED = {
+    "generate": "generate_text(m, 'a', 3)",
+    "stream": "list(s)",
+    "count": "labkit.count_tokens(m, 'a')",
+    "llama": "m.eval([5])",
+    "read": "m.tokenize(b'a')",
+    "cancel": "m.cancel(); raise LabkitError",
+    "close": "s.close(); m.close(); del s, m; gc.collect(); raise LabkitError",
+    "own model": "n = load_model(path, n_ctx=256, n_threads=1); generate_text(n, 'a', 3); raise LabkitError",
+    "chat in its own model": (
+        "n = load_model(path, n_ctx=256, n_threads=1); labkit.generate_chat(n, [{'role': 'user', 'content': 'a'}], 3); "
+        "raise LabkitError"
+    ),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.parametrize("name", FORKED)
+def test_a_forked_child_neither_hangs_nor_crashes(tiny: Path, name: str) -> None:
+    """A model belongs to the process that loaded it; a child gets one line, may let go of it, and may load its own."""
+    code = textwrap.dedent(f"""
+        import gc, os, sys, labkit
+        from labkit import LabkitError, generate_text, load_model, stream_text
+        path = {str(tiny)!r}
+        m = load_model(path, n_ctx=1024, n_threads=1)
+        labkit.generate_chat(m, [{{'role': 'user', 'content': 'a'}}], 3)
+        s = stream_text(m, 'a', 900, temperature=1.0)
+        next(s)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                {FORKED[name]}
+            except LabkitError:
+                sys.exit(7)
+            sys.exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        list(s)
+        generate_text(m, 'a', 3)
+    """)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
