@@ -255,7 +255,7 @@ def test_closing_a_model_ends_its_streams_with_an_error(model: labkit.Model) -> 
     streams: list[Any] = [
         stream_text(model, "a", **ENDLESS),
         stream_text(model, "a", 5),
-        model.create_completion("a", max_tokens=400, stream=True),
+        model.create_completion("a", max_tokens=60, stream=True),
         model.generate([5, 6]),
     ]
     next(streams[0])
@@ -267,7 +267,7 @@ def test_closing_a_model_ends_its_streams_with_an_error(model: labkit.Model) -> 
 
 def test_closing_a_model_between_two_items_of_llama_s_stream(model: labkit.Model) -> None:
     """Even where the stream was at rest, its end is not silent."""
-    stream = model.create_completion("a", max_tokens=400, stream=True)
+    stream = model.create_completion("a", max_tokens=60, stream=True)
     next(stream)
     model.close()
     with pytest.raises(ModelClosedError):
@@ -443,7 +443,7 @@ def test_models_are_not_copied_or_sent(model: labkit.Model) -> None:
 
 ENDINGS = {
     "stream left open": "s = stream_text(m, 'a', None, temperature=1.0); next(s)",
-    "lockstep left open": "s = m.create_completion('a', max_tokens=400, stream=True); next(s)",
+    "lockstep left open": "s = m.create_completion('a', max_tokens=60, stream=True); next(s)",
     "daemon thread at work": (
         "threading.excepthook = lambda args: print(args.exc_type.__name__); "  # it is told that its model was closed
         "work = lambda: [generate_text(m, 'a', 3000, temperature=1.0) for _ in range(999)]; "
