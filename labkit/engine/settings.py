@@ -20,6 +20,7 @@ _SURELY_FITS = 256 * 1024**2  # asking the system for its free memory takes long
 _CACHE_BYTES = {  # ggml type id -> bytes a block, weights a block
     0: (4, 1), 1: (2, 1), 30: (2, 1), 8: (34, 32), 2: (18, 32), 3: (20, 32), 6: (22, 32), 7: (24, 32), 20: (18, 32),
 }  # fmt: skip
+_CELL_BYTES = 52  # what llama.cpp keeps of a cell besides keys and values (measured)
 # Their files may carry the key, but llama.cpp builds them with full attention.
 _WINDOW_IGNORED = frozenset({"llama", "mistral", "qwen2", "qwen2moe", "qwen3"})
 
@@ -188,20 +189,23 @@ def _refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
 
 
 def _cache_bytes_a_token(facts: LoadFacts, type_k: int, type_v: int) -> int:
-    """Return a lower bound of the cache's bytes a token: layers with a sliding window or a recurrent state count nothing."""
+    """Return a lower bound of the cache's bytes a token.
+
+    Layers with a sliding window or a recurrent state count nothing; the list of the cells themselves always counts.
+    """
     n_layers = int(facts.hparam("block_count", 0) or 0)
     n_heads = facts.hparam("attention.head_count", 1)
     per_layer = facts.hparam("attention.head_count_kv", n_heads)
     heads = [int(n) for n in per_layer] if isinstance(per_layer, (tuple, list)) else [int(per_layer or 1)] * n_layers
     if facts.hparam("attention.sliding_window", 0) and facts.architecture not in _WINDOW_IGNORED:
-        return 0
+        return _CELL_BYTES
     if facts.hparam("ssm.state_size", 0) or facts.hparam("attention.key_length_mla", 0) or facts.hparam("wkv.head_size", 0):
-        return 0
+        return _CELL_BYTES
     widest = max((int(n) for n in n_heads), default=1) if isinstance(n_heads, (tuple, list)) else int(n_heads or 1)
     head_dim = int(facts.hparam("embedding_length", 0) or 0) // max(widest, 1)
     key = int(facts.hparam("attention.key_length", head_dim) or head_dim)
     value = int(facts.hparam("attention.value_length", head_dim) or head_dim)
-    return sum(_row(type_k, key * n) + _row(type_v, value * n) for n in heads)
+    return _CELL_BYTES + sum(_row(type_k, key * n) + _row(type_v, value * n) for n in heads)
 
 
 def _row(type_id: int, width: int) -> int:
