@@ -43,6 +43,7 @@ def run(code: str, tmp: Path) -> dict[str, Any]:
         "stream_text": stream_text, "stream_chat": stream_chat, "count_tokens": count_tokens,
         "count_chat_tokens": count_chat_tokens, "np": np, "math": math, "os": os, "threading": threading, "time": time,
         "pickle": pickle, "copy": copy, "gc": gc, "ctypes": ctypes, "Path": Path, "USER": USER, "path": path, "tmp": tmp,
+        "window": tmp / "window.gguf",
         "interrupt_after": interrupt_after, "LabkitError": LabkitError,
     }  # fmt: skip
     model = None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import write_tiny_encoder, write_tiny_model
 
 LIMIT_S = 30.0
 
@@ -232,6 +232,166 @@ FORKING = [
     "pid = os.fork()\nif pid == 0:\n    model.close(); del model; gc.collect(); os._exit(7)\n"
     "if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7: raise ValueError('the child could not let go')\ngenerate_text(model, 'a', 3)",
 ]
+HOSTILE_OBJECT = (
+    "class Hostile:\n    def __getattr__(self, name): raise RuntimeError('no')\n    def __repr__(self): raise RuntimeError('no')\n"
+    "    def __index__(self): raise RuntimeError('no')\n    def __float__(self): raise RuntimeError('no')\n"
+)
+# What ended the process, hung or lied when the engine was tried to destruction.
+FOUND = [
+    *(
+        f"generate_text(load_model(path, kv_overrides={{{key!r}: {value}}}), 'a', 3)"
+        for key, value in (
+            ("llama.block_count", 1), ("llama.block_count", -1), ("llama.expert_count", 8), ("llama.rope.dimension_count", 7),
+            ("llama.attention.head_count_kv", 3), ("llama.embedding_length", 0), ("llama.vocab_size", 5),
+            ("llama.attention.key_length", 3), ("llama.attention.layer_norm_rms_epsilon", -1.0), ("llama.rope.freq_base", 0.0),
+            ("llama.attention.sliding_window", 4), ("llama.context_length", 2**31 - 1), ("llama.expert_used_count", 3),
+            ("llama.rope.scaling.type", "'yarn'"), ("llama.rope.scaling.factor", 1e-30), ("general.architecture", "'mamba'"),
+            ("tokenizer.ggml.model", "'t5'"), ("tokenizer.ggml.pre", "'nope'"), ("tokenizer.ggml.bos_token_id", 10**6),
+            ("tokenizer.ggml.eos_token_id", 10**6), ("tokenizer.ggml.add_bos_token", True), ("qwen2.context_length", 512),
+        )
+    ),
+    "load_model(window, n_ctx=2**31 - 1)",
+    "load_model(path, n_ctx=2**28, logits_all=True)",
+    "generate_text(load_model(path, n_threads=512), 'a', 2)",
+    "generate_text(load_model(path, n_threads=1, n_threads_batch=512), 'a', 2)",
+    "generate_text(load_model(path, n_batch=1, n_ubatch=1), 'abc' * 9, 3)",
+    "generate_text(load_model(path, n_batch=7, n_ubatch=3), 'abc' * 40, 3)",
+    "generate_text(load_model(path, n_ctx=16384, n_batch=16384, n_ubatch=16384), 'a', 3)",
+    "generate_text(load_model(path, rope_freq_base=1e-30, rope_freq_scale=1e5), 'a', 3)",
+    "generate_text(load_model(path, split_mode=0, main_gpu=7), 'a', 3)",
+    "generate_text(load_model(path, numa=True), 'a', 3)",
+    "generate_text(load_model(path, attention_type=1), 'a', 3)",
+    "generate_text(load_model(path, pooling_type=4), 'a', 3)",
+    "load_model(path, draft_model=lambda tokens: tokens).create_completion('a', max_tokens=4)",
+    "load_model(path, draft_model=lambda tokens: 1 / 0).create_completion('a', max_tokens=4)",
+    "load_model(path, tokenizer=type('T', (), {'tokenize': None, 'detokenize': None})()).create_completion('a')",
+    "load_model(path, chat_format='functionary').create_chat_completion(USER, max_tokens=2)",
+    "load_model(path, chat_handler=lambda **kwargs: 7).create_chat_completion(USER)",
+    "load_model(path, progress=lambda fraction: load_model(path))",
+    "import shutil; p = tmp / 'a\\nb\\x1b[31m.gguf'; shutil.copy(path, p); load_model(p, kv_overrides={'tokenizer.ggml.pre': 'no'})",
+    "import shutil; p = tmp / 'a\\nb.gguf'; shutil.copy(path, p); m = load_model(p); m.close(); generate_text(m, 'a')",
+    "import shutil; p = os.fsdecode(os.fsencode(tmp) + b'/\\xff.gguf'); shutil.copy(path, p); generate_text(load_model(p), 'a', 3)",
+    "load_model(path, **{'a\\nb': 1})",
+    "load_model(path, **{'x' * 10_000: 1})",
+    *(f"generate_text(load_model(tmp / '{name}.gguf'), 'a', 3)" for name in ("bert", "t5")),
+    *(f"load_model(tmp / '{name}.gguf').create_completion('a', max_tokens=3)" for name in ("bert", "t5")),
+    *(f"load_model(tmp / '{name}.gguf', embedding=True).embed('the a')" for name in ("bert", "t5", "tiny")),
+    *(f"load_model(path, embedding=True).embed({value})" for value in ("''", "[]", "['']", "7", "['a', None]", "'a' * 9999")),
+    "load_model(path, embedding=True).create_completion('a')",
+    "load_model(path, vocab_only=True).eval([5])",
+    "load_model(path, vocab_only=True).embed('a')",
+    "generate_text(model, 'a', max_tokens=10**5000)",
+    "generate_text(model, 'a', max_tokens=-10**5000)",
+    "generate_text(model, 'a', 3, temperature=10**5000)",
+    "generate_text(model, 'a', 3, temperature=np.array([0.5]))",
+    "generate_text(model, 'a', np.array([3]))",
+    *(
+        HOSTILE_OBJECT + call
+        for call in (
+            "generate_text(model, Hostile())", "generate_text(model, 'a', Hostile())", "generate_text(model, 'a', 3, Hostile())",
+            "generate_text(model, 'a', 3, stop=Hostile())", "generate_text(model, 'a', 3, grammar=Hostile())",
+            "generate_text(model, 'a', 3, json_schema=Hostile())", "generate_chat(model, Hostile())", "generate_chat(model, [Hostile()])",
+            "generate_chat(model, [{'role': Hostile(), 'content': 'a'}])", "generate_chat(model, [{'role': 'user', 'content': Hostile()}])",
+            "generate_text(Hostile(), 'a')", "load_model(path, n_ctx=Hostile())", "load_model(path, kv_overrides=Hostile())",
+            "load_model(path, progress=Hostile())", "load_model(Hostile())", "load_model(path, tensor_split=Hostile())",
+        )
+    ),
+    *(f"count_tokens(model, {text} * {times})" for text in ("'%'", "'1'", "'a'", "' '", "'é'", "'🦙'") for times in (60_000, 1_000_000)),
+    "model.tokenize(b'%' * 60_000)",
+    "model.tokenize(b'\\xff\\xfe')",
+    "model.tokenize('text')",
+    "t = threading.Thread(target=count_tokens, args=(model, '%' * 60_000)); t.start(); t.join()",
+    *(
+        f"generate_text(model, 'a', 8, grammar={grammar!r})"
+        for grammar in (
+            'root ::= e root "x" | "y"\ne ::= f\nf ::= | "z"',
+            "root ::= r0\n" + "\n".join(f"r{i} ::= r{i + 1} | r{i + 1}" for i in range(60)) + '\nr60 ::= "a"',
+            "root ::= r0\n" + "\n".join(f'r{i} ::= r{i + 1} "x" | r{i + 1} "y"' for i in range(60)) + '\nr60 ::= "a"',
+            "\n".join(f"r{i} ::= r{i + 1}" for i in range(15_000)) + '\nr15000 ::= "a"\nroot ::= r0',
+            'root ::= ""*', "root ::= []*", 'root ::= ("a"|)*', 'root ::= ("a"?){100}', 'root ::= ("a"?){2000}',
+            f'root ::= "{"a" * 1000}"{{2000}}', "root ::= " + " | ".join(['"a"'] * 30_000), "root ::= [z-a]", 'root ::= "\\x00"',
+            "root ::= <[4294967296]>", "root ::= <|im_end|>", "root ::= !<|im_end|>", "root ::= <nosuch>", 'root ::= "\\uD800"',
+        )
+    ),
+    *(
+        f"from llama_cpp import LlamaGrammar; model.create_completion('a', max_tokens=3, grammar=LlamaGrammar(_grammar={grammar!r}))"
+        for grammar in ("root ::= (", "root ::= [z-a]", 'root ::= root "a"', 'root ::= "a"{3,2}', "")
+    ),
+    "from llama_cpp import LlamaGrammar; model.create_completion('a', grammar=LlamaGrammar(_grammar=7))",
+    "from llama_cpp import LlamaGrammar; list(model.generate([5], grammar=LlamaGrammar(_grammar='root ::= [z-a]')))",
+    *(
+        f"generate_text(model, 'a', 8, json_schema={schema})"
+        for schema in (
+            "{'type': 'array', 'items': {}, 'minItems': 10**8}", "{'type': 'string', 'maxLength': 10**8}",
+            "{'type': 'string', 'pattern': '^a{1000000000}$'}", "{'type': 'string', 'pattern': '((a+)+)+'}", "{'$ref': '#'}",
+            "{'type': 'integer', 'minimum': -10**30}", "{'enum': []}", "{'enum': ['🦙' * 9]}", "{7: 7}", "{'type': object()}",
+        )
+    ),
+    "d = {'type': 'object'}; d['properties'] = {'a': d}; generate_text(model, 'a', 3, json_schema=d)",
+    "d = {'type': 'null'}\nfor _ in range(40): d = {'anyOf': [d, d]}\ngenerate_text(model, 'a', 3, json_schema=d)",
+    "d = {'type': 'null'}\nfor _ in range(5000): d = {'type': 'array', 'items': d}\ngenerate_text(model, 'a', 3, json_schema=d)",
+    *(
+        f"generate_chat(load_model(tmp / 'template_{name}.gguf'), USER, 3)"
+        for name in ("compiling", "equal", "hash", "nesting", "blocks", "parentheses", "empty", "comment", "surrogate", "escape", "sum")
+    ),
+    "load_model(tmp / 'template_compiling.gguf').create_chat_completion(USER, max_tokens=3)",
+    "load_model(tmp / 'template_syntax.gguf').create_chat_completion(USER, max_tokens=3)",
+    "s = model.create_completion('a', stream=True, max_tokens=50); t = model.create_completion('b', stream=True); next(s); next(t)",
+    "s = model.create_completion('a', stream=True, max_tokens=50); next(s); next(stream_text(model, 'b', 3))",
+    "s = model.create_completion('a', stream=True, max_tokens=50); next(s); model.reset()",
+    "s = model.create_completion('a', stream=True, max_tokens=50); next(s); count_tokens(model, 'a')",
+    "s = model.generate([5]); next(s); s.send([10**9])",
+    "s = model.generate([5]); next(s); t = threading.Thread(target=s.close); t.start(); t.join()",
+    "s = stream_text(model, 'a', 300)\nts = [threading.Thread(target=list, args=(s,)) for _ in range(4)]\n[t.start() for t in ts]; [t.join() for t in ts]",
+    "s = stream_text(model, 'a', None); next(s); t = threading.Thread(target=list, args=(s,)); t.start(); s.close(); t.join()",
+    "from llama_cpp import StoppingCriteriaList as L; model.create_completion('a', stopping_criteria=L([lambda i, s: model.close()]))",
+    "from llama_cpp import StoppingCriteriaList as L; model.create_completion('a', stopping_criteria=L([lambda i, s: 1 / 0]))",
+    "from llama_cpp import LogitsProcessorList as L; model.create_completion('a', logits_processor=L([lambda i, s: (model.close(), s)[1]]))",
+    "from llama_cpp import LogitsProcessorList as L; model.create_completion('a', logits_processor=L([lambda i, s: s * float('nan')]))",
+    "from llama_cpp import LogitsProcessorList as L; model.create_completion('a', logits_processor=L([lambda i, s: s[:3]]))",
+    "with model.vocabulary(): model.close()",
+    "with model.vocabulary(): model.create_completion('a', max_tokens=3)",
+    "with model.vocabulary(): generate_chat(model, USER, 3)",
+    "model.create_completion('a', max_tokens=3, logit_bias={10**9: 1.0})",
+    "model.create_completion('a', max_tokens=3, logit_bias={'x': 1.0})",
+    "model.create_completion([10**9], max_tokens=3)",
+    "model.create_completion(['a'], max_tokens=3)",
+    "model.create_completion([], max_tokens=3)",
+    "model.create_completion('', max_tokens=3)",
+    "model.create_completion('\\ud800', max_tokens=3)",
+    *(f"model.create_completion('a', max_tokens=3, temperature={value})" for value in ("float('nan')", "-1.0", "1e30", "'hot'")),
+    *(f"model.create_completion('a', max_tokens=3, {value})" for value in ("top_k=-5", "top_p=-1.0", "min_p=9.0", "typical_p=-1.0")),
+    *(f"model.create_completion('a', max_tokens=3, {value})" for value in ("mirostat_mode=1", "mirostat_mode=2", "mirostat_mode=77")),
+    "model.create_completion('a', max_tokens=3, mirostat_mode=1, mirostat_tau=float('nan'), mirostat_eta=-1.0)",
+    *(f"model.create_completion('a', max_tokens=3, {value})" for value in ("repeat_penalty=0.0", "frequency_penalty=float('inf')")),
+    "model.create_completion('a', max_tokens=3, suffix='b')",
+    "model.create_completion('a', max_tokens=3, echo=True, stop=['a'])",
+    "model.create_completion('a', max_tokens=3, seed='x')",
+    "model.set_seed('x'); model.create_completion('a', max_tokens=3)",
+    "model.set_cache(7); model.create_completion('a', max_tokens=3)",
+    "model.load_state(None)",
+    "model.eval([5]); s = model.save_state(); s.llama_state = b'x' * len(s.llama_state); model.load_state(s)",
+    "model.eval([5]); s = model.save_state(); s.llama_state = s.llama_state[:9]; model.load_state(s)",
+    "model.eval([5]); s = model.save_state(); s.n_tokens = 10**6; model.load_state(s); generate_text(model, 'a', 3)",
+    "model.eval([5]); s = model.save_state(); m = load_model(path, n_ctx=256); m.load_state(s); m.eval([6])",
+    "model.eval([5]); s = model.save_state(); m = load_model(window, n_ctx=256); m.load_state(s); m.eval([6])",
+    "model.n_tokens = 400; model.eval([5] * 200)",
+    "model.n_batch = 10**6; generate_text(model, 'a' * 400, 3)",
+    "model.eval('text')",
+    "model.eval(None)",
+    "model.sample(temp=float('nan'))",
+    "model.eval([5]); model.sample(idx=10**6)",
+    "model.generate(5)",
+    "model.detokenize(5)",
+    "model.detokenize([5], prev_tokens=[10**9])",
+    "model.create_embedding('a')",
+    "model.create_chat_completion([])",
+    "model.create_chat_completion([{'role': 'wizard', 'content': 'a'}], max_tokens=3)",
+    "model.create_chat_completion(USER, response_format={'type': 'json_object', 'schema': {'type': 'nope'}})",
+    "model.create_chat_completion(USER, max_tokens=3, tools=[{'type': 'function', 'function': {'name': object()}}])",
+    "os.chdir(tmp); generate_chat(model, USER, 3)",
+    "import sys; sys.executable = None; generate_chat(model, USER, 3)",
+]  # fmt: skip
 CASES = [
     *LOADING,
     *GENERATING,
@@ -239,9 +399,14 @@ CASES = [
     *CHATTING,
     *ORDER,
     *THREADS,
+    *FOUND,
     *(FORKING if hasattr(__import__("os"), "fork") else []),
 ]
 
+TWINS = (
+    "{% set ns = namespace(s=['a'], t=['a']) %}{% for i in range(90) %}{% set ns.s = [ns.s, ns.s] %}"
+    "{% set ns.t = [ns.t, ns.t] %}{% endfor %}"
+)
 TEMPLATES = {
     "none": None,
     "syntax": "{% for m in messages %}{{ m.content }",
@@ -253,6 +418,17 @@ TEMPLATES = {
     "attribute": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "wide": "{{ '%9999999999d' | format(1) }}{{ 'a'.ljust(9999999999) }}",
     "silent": "",
+    "compiling": "{{ 'a' | batch(1000000000, 'x') | list | length }}",
+    "equal": TWINS + "{{ ns.s == ns.t }}",
+    "hash": TWINS + "{{ {(ns.s | string): 1} | length }}",
+    "nesting": TWINS + "{{ ns.s }}",
+    "sum": "{{ ([range(99999) | list] * 99999) | sum(start=[]) | length }}",
+    "blocks": "{% for a in 'ab' %}" * 30 + "{% endfor %}" * 30,
+    "parentheses": "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
+    "empty": "",
+    "comment": "{# nothing #}",
+    "surrogate": "{{ '\\ud800' }}",
+    "escape": "{{ raise_exception('\x1b[31m\nred') }}",
 }
 BROKEN = {
     "empty.gguf": b"",
@@ -323,6 +499,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, An
         (folder / name).write_bytes(content)
     for name, template in TEMPLATES.items():
         write_tiny_model(folder / f"template_{name}.gguf", template=template)
+    write_tiny_model(folder / "window.gguf", architecture="gemma3")
+    for name in ("bert", "t5"):
+        write_tiny_encoder(folder / f"{name}.gguf", name)
     results: dict[int, dict[str, Any]] = {}
     child = Child(folder)
     for index in range(len(CASES)):

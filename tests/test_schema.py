@@ -208,9 +208,9 @@ def test_wrong_types_get_a_hint() -> None:
         def model_json_schema(self) -> None: ...
 
     with pytest.raises(ArgumentTypeError, match="must be a dict"):
-        grammar_of_schema([])  # type: ignore[arg-type]  # on purpose
+        grammar_of_schema([])
     with pytest.raises(ArgumentTypeError, match="model_json_schema"):
-        grammar_of_schema(Pretended())  # type: ignore[arg-type]  # on purpose
+        grammar_of_schema(Pretended())
 
 
 def _matches(grammar: str, text: str) -> bool:

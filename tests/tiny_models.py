@@ -125,6 +125,69 @@ def write_tiny_model(
     return path
 
 
+def write_tiny_encoder(path: Path, architecture: str) -> Path:
+    """Write a random model with an encoder, "bert" or "t5", and return its path; neither makes text token by token."""
+    writer = gguf.GGUFWriter(path, architecture)
+    is_bert = architecture == "bert"
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] if is_bert else ["<pad>", "</s>", "<unk>"]
+    tokens = [*names, "▁the", "▁a", "▁", *map(chr, range(33, 127))]
+    writer.add_tokenizer_model(architecture)
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(index) for index in range(len(tokens))])
+    writer.add_token_types([gguf.TokenType.CONTROL] * len(names) + [gguf.TokenType.NORMAL] * (len(tokens) - len(names)))
+    ids = {"bos": 2, "eos": 3, "unk": 1, "sep": 3, "pad": 0} if is_bert else {"eos": 1, "unk": 2, "pad": 0}
+    for name, token in ids.items():
+        getattr(writer, f"add_{name}_token_id")(token)
+    writer.add_context_length(256)
+    writer.add_embedding_length(64)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(128)
+    writer.add_head_count(4)
+    writer.add_layer_norm_eps(1e-6)
+    writer.add_layer_norm_rms_eps(1e-6)
+    if is_bert:
+        writer.add_causal_attention(False)
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
+        writer.add_token_type_count(2)
+    else:
+        writer.add_key_length(16)
+        writer.add_value_length(16)
+        writer.add_relative_attn_buckets_count(32)
+        writer.add_decoder_start_token_id(0)
+    rng = np.random.default_rng(0)
+    for name, shape in (_bert_shapes if is_bert else _t5_shapes)(len(tokens)).items():
+        writer.add_tensor(name, rng.normal(0, 0.1, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _bert_shapes(n_vocab: int) -> dict[str, tuple[int, ...]]:
+    shapes = {"token_embd": (n_vocab, 64), "position_embd": (256, 64), "token_types": (2, 64)}
+    result: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in shapes.items()}
+    square = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (64, 64))
+    for name, shape in {**square, "ffn_up": (128, 64), "ffn_down": (64, 128)}.items():
+        result |= {f"blk.0.{name}.weight": shape, f"blk.0.{name}.bias": shape[:1]}
+    for name in ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"):
+        result |= {f"{name}.weight": (64,), f"{name}.bias": (64,)}
+    return result
+
+
+def _t5_shapes(n_vocab: int) -> dict[str, tuple[int, ...]]:
+    block = {
+        **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_o"), (64, 64)), "attn_norm": (64,), "attn_rel_b": (32, 4),
+        "ffn_norm": (64,), "ffn_up": (128, 64), "ffn_down": (64, 128),
+    }  # fmt: skip
+    cross = {"cross_attn_norm": (64,), "cross_attn_rel_b": (32, 4), **{f"cross_attn_{n}": (64, 64) for n in "qkvo"}}
+    result: dict[str, tuple[int, ...]] = {"token_embd.weight": (n_vocab, 64), "output.weight": (n_vocab, 64)}
+    result |= {"enc.output_norm.weight": (64,), "dec.output_norm.weight": (64,)}
+    result |= {f"enc.blk.0.{name}.weight": shape for name, shape in block.items()}
+    return result | {f"dec.blk.0.{name}.weight": shape for name, shape in {**block, **cross}.items()}
+
+
 def _add_tokenizer(writer: Any, kind: str, specials: list[str], user_defined: list[str]) -> list[str]:
     writer.add_tokenizer_model(kind)
     if kind == "gpt2":

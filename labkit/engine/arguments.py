@@ -8,6 +8,8 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llama_cpp.llama_grammar import LlamaGrammar
+
 from labkit.engine.grammar import check_grammar
 from labkit.engine.schema import grammar_of_schema
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -144,7 +146,7 @@ def _check_grammar(given: Mapping[str, Any]) -> str | None:
     if "json_schema" in given:
         return grammar_of_schema(given["json_schema"])
     grammar = given.get("grammar")
-    if grammar is not None and hasattr(grammar, "_grammar"):  # llama_cpp.LlamaGrammar
+    if isinstance(grammar, LlamaGrammar):
         grammar = grammar._grammar
     return None if grammar is None else check_grammar(grammar)
 

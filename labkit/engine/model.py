@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_cpp import Llama
+from llama_cpp.llama_grammar import LlamaGrammar
 
 from labkit.engine.arguments import SamplingSettings, one_line
 from labkit.engine.bindings import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
@@ -406,16 +407,23 @@ class Model(Llama):
             raise
 
     def _init_sampler(self, *args: Any, grammar: Any = None, **kwargs: Any) -> Any:
-        """Make Llama's chain of samplers; with a grammar, one that refuses rather than ends the process."""
-        if grammar is None:
-            return super()._init_sampler(*args, **kwargs)
-        if not hasattr(grammar, "_grammar"):
-            raise ArgumentTypeError(f"grammar must be a llama_cpp.LlamaGrammar, not {type(grammar).__name__}")
-        check_grammar(grammar._grammar)
-        refuse_unknown_tokens(self._model.vocab, grammar._grammar)
+        """Make Llama's chain of samplers, which refuses where llama.cpp would end the process."""
+        if grammar is not None:
+            if not isinstance(grammar, LlamaGrammar):
+                raise ArgumentTypeError(f"grammar must be a llama_cpp.LlamaGrammar, not {type(grammar).__name__}")
+            check_grammar(grammar._grammar)
+            refuse_unknown_tokens(self._model.vocab, grammar._grammar)
         chain = super()._init_sampler(*args, **{**kwargs, "grammar": grammar})
         native, n_vocab = chain.sampler, self._n_vocab
-        chain.sample = lambda ctx, index=-1: sample_allowed(native, ctx.ctx, n_vocab, index)
+
+        def sample(ctx: Any, index: int = -1) -> int:
+            if not C.llama_get_logits_ith(ctx.ctx, index):
+                raise GenerationError("there are no logits at this place: eval() tokens first, or load with logits_all=True")
+            if grammar is not None:
+                return sample_allowed(native, ctx.ctx, n_vocab, index)
+            return int(C.llama_sampler_sample(native, ctx.ctx, index))
+
+        chain.sample = sample
         return chain
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ def _check_cache_type(name: str, value: Any) -> int:
 
 
 def _check_tensor_split(name: str, value: Any) -> list[float]:
-    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise ArgumentTypeError(f"{name} must be a list of shares, one a device, such as [0.7, 0.3]")
     given = list(itertools.islice(value, 17))
     if not 0 < len(given) <= 16:
@@ -196,7 +196,7 @@ def _check_callable(name: str, value: Any) -> Any:
 
 
 def _check_tokenizer(name: str, value: Any) -> Any:
-    if not (hasattr(value, "tokenize") and hasattr(value, "detokenize")):
+    if not (hasattr(type(value), "tokenize") and hasattr(type(value), "detokenize")):
         raise ArgumentTypeError(f"{name} must have tokenize and detokenize, as llama_cpp.BaseLlamaTokenizer has")
     return value
 

@@ -76,8 +76,13 @@ _SILENT = {
 _CHOICES = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
 
 
-def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
-    """Turn a JSON schema (a dict, or its text) into a GBNF grammar.
+def grammar_of_schema(schema: Any) -> str:
+    """Turn a JSON schema into a GBNF grammar.
+
+    Parameters
+    ----------
+    schema : dict or str
+        The schema, or its JSON text.
 
     Raises
     ------
@@ -95,7 +100,8 @@ def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
     if isinstance(schema, str):
         schema = _parse(schema)
     if not isinstance(schema, Mapping):
-        hint = "; a pydantic class has one: Class.model_json_schema()" if hasattr(schema, "model_json_schema") else ""
+        owner = schema if isinstance(schema, type) else type(schema)
+        hint = "; a pydantic class has one: Class.model_json_schema()" if hasattr(owner, "model_json_schema") else ""
         raise ArgumentTypeError(f"json_schema must be a dict or its JSON text, not {type(schema).__name__}{hint}")
     return check_grammar(_Converter(schema).convert())
 
