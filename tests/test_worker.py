@@ -406,6 +406,30 @@ def test_ctrl_c_while_waiting_for_another_thread_leaves_that_one_alone(model: la
 
 
 @posix_only
+def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
+    """A grammar with millions of readings of one token: the caller is free within a second, close() and exit give up too."""
+    code = textwrap.dedent("""
+        import os, signal, threading, time, labkit
+        from labkit.engine import worker
+        worker.PATIENCE_S = 0.3
+        model = labkit.load_model(n_ctx=256, n_threads=1)  # its vocabulary has long runs of spaces
+        sent = []
+        threading.Timer(1.5, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT))).start()
+        try:
+            labkit.generate_text(model, "a", 3, temperature=0, grammar="root ::= " + '" "? ' * 40 + '"a"')
+        except KeyboardInterrupt:
+            assert time.monotonic() - sent[0] < 1.0
+        else:
+            raise AssertionError("it came to an end")
+        started = time.monotonic()
+        model.close()
+        assert time.monotonic() - started < 1.0
+    """)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@posix_only
 def test_ctrl_c_while_loading_leaves_no_model(tiny: Path) -> None:
     """An interrupted load is not half a model; the next load works."""
     for seconds in (0.0, 0.005, 0.02, 0.05):

@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 # A wait with a limit can be interrupted on Windows too; one without cannot.
 _WAIT_S = 0.2
-# How long a cancelled computation is waited for.
+# How long the end of a cancelled computation is waited for: by who leaves it, and by who frees the model.
+LEAVE_S = 0.8
 PATIENCE_S = 5.0
 
 
@@ -163,7 +164,7 @@ class Worker:
             return
         runs = self.cancel(job) and job is self._current
         if runs and not self.is_here:  # the garbage collector may close a stream in any thread
-            _wait_through_interrupts(job.done)
+            _wait_through_interrupts(job.done, LEAVE_S)
 
     def cancel(self, job: Job[Any] | None = None) -> bool:
         """End a job, or the one that runs now; returns whether there was one to end."""
@@ -190,7 +191,7 @@ class Worker:
             self._jobs.put(job)
             self._jobs.put(None)
         self.cancel()
-        if self.is_here or not _wait_through_interrupts(job.done):
+        if self.is_here or not _wait_through_interrupts(job.done, PATIENCE_S):
             return
         self._thread.join(PATIENCE_S)
         if job.error is not None:
@@ -252,17 +253,17 @@ def _nothing(_: Job[Any]) -> None:
     return None
 
 
-def _wait_through_interrupts(done: threading.Event) -> bool:
+def _wait_through_interrupts(done: threading.Event, limit_s: float) -> bool:
     """Wait for a cancelled job's end, and return whether it came; an interrupt meanwhile is raised after that.
 
-    Computations end within milliseconds. What cannot be ended is a grammar with so many readings of one token that
-    llama.cpp tries them for hours; the caller gets away from it, and the model is lost.
+    Computations end within milliseconds. What may take longer is one huge matrix product, and what cannot be ended is a
+    grammar with so many readings of one token that llama.cpp tries them for hours: the caller gets away from both.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + limit_s
     interrupt: KeyboardInterrupt | None = None
-    while not done.is_set() and time.monotonic() < deadline:
+    while not done.is_set() and (left := deadline - time.monotonic()) > 0:
         try:
-            done.wait(_WAIT_S)
+            done.wait(min(_WAIT_S, left))
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:
