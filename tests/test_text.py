@@ -55,3 +55,40 @@ def test_any_bytes_give_sound_text(data: bytes, cuts: list[int]) -> None:
     joined = "".join(pieces)
     assert whole == joined or whole.removesuffix("\ufffd") == joined
     assert all(piece == piece.encode("utf-8").decode("utf-8") for piece in pieces)
+
+
+def _reference(text: str, stops: list[str]) -> str:
+    """Do it the plain way: look after each character whether a stop is complete; cut where the longest such stop begins."""
+    for end in range(1, len(text) + 1):
+        complete = [len(stop) for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            return text[: end - max(complete)]
+    return text
+
+
+@given(
+    st.text("ab", max_size=30),
+    st.lists(st.integers(0, 200), max_size=20),
+    st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=4),
+)
+def test_the_cut_is_the_same_however_tokens_are_cut(text: str, cuts: list[int], stops: list[str]) -> None:
+    """Stops that overlap, contain each other or begin like each other: the result is that of the whole text."""
+    pieces, _ = _assemble(text.encode(), cuts, tuple(stops))
+    assert "".join(pieces) == _reference(text, stops)
+
+
+@given(st.binary(max_size=30), st.lists(st.integers(0, 200), max_size=20), st.sampled_from(["\ufffd", "a", "é", "\ufffda"]))
+def test_any_bytes_stop_where_their_text_does(data: bytes, cuts: list[int], stop: str) -> None:
+    """The same holds for bytes that are no UTF-8, and for the sign that stands for them."""
+    pieces, stopped = _assemble(data, cuts, (stop,))
+    whole, _ = _assemble(data, [], ())
+    expected = _reference("".join(whole), [stop])
+    assert "".join(pieces) == expected
+    assert stopped == (expected != "".join(whole))
+
+
+def test_long_texts_cost_no_more_a_token() -> None:
+    """What was released is not looked at again: a hundred thousand tokens with a stop that nearly comes take a moment."""
+    text = TextAssembler(("x" * 50 + "y",))
+    released = sum(len(text.add(b"x")) for _ in range(100_000))
+    assert released + len(text.finish()) == 100_000

@@ -232,10 +232,17 @@ class Tokenizer:
         return [(False, whole)]
 
     def _masks(self, messages: Sequence[Mapping[str, str]]) -> tuple[dict[int, int], dict[int, int]]:
-        """Return translations of the characters that control tokens are made of to private ones, and back."""
+        """Return translations of the characters that control tokens are made of to private ones, and back.
+
+        Signs such as ``<`` are enough, unless a message has what stands between them and the template might have the signs.
+        """
+        inner = {core.casefold() for name in self._specials()[1] for core in re.findall(r"\w+", name)}
+        contents = [m["content"].casefold() for m in messages]
         chars = {c for name in self._specials()[1] for c in name if not c.isalnum() and not c.isspace()}
         chars |= {c for name in self._specials()[1] for c in (name[0], name[-1]) if not c.isspace()}
         used = {ord(c) for m in messages for c in m["content"]}
+        if any(core in content for core in inner for content in contents):
+            chars |= {chr(code) for code in used if not chr(code).isspace()}
         free = (code for code in range(0xF0000, 0xFFFFE) if code not in used)
         mask = {ord(char): code for char, code in zip(sorted(chars), free, strict=False)}
         return mask, {code: char for char, code in mask.items()}
