@@ -202,7 +202,7 @@ def test_user_defined_turn_marks_stay_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("char", "%1a é🦙\n")
 def test_long_runs_are_tokenized_or_refused(tmp_path: Path, char: str) -> None:
-    """The engine's regular expressions take more stack the longer a run is: neither that nor a small stack ends the process."""
+    """A long run takes the engine's regular expressions much stack; neither it nor a small stack ends the process."""
     before = threading.stack_size(256 * 1024)
     try:
         with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), n_ctx=256, n_threads=1) as model:

@@ -5,10 +5,13 @@
     bindings   what llama_cpp.Llama gives no way to set: the log, the abort flag
     worker     one thread a model; every native call is a message to it
     arguments  what a caller may pass, checked
-    grammar    GBNF and JSON schemas, checked before the engine sees them
+    grammar    GBNF, checked before the engine sees it; grammar_rules what llama.cpp would do with it
+    schema     JSON schemas -> GBNF; json_rules, patterns, ranges its parts
+    guards     around what llama_cpp.Llama itself can do
     options    load_model's keyword arguments, checked
     settings   what load_model chooses, and why
-    template   chat templates, rendered within limits
+    template   chat templates, rendered within limits by template_child
+    vocabulary text <-> tokens, on a large stack (stacks)
     prompts    text and messages -> tokens; a user's text never becomes a control token
     text       tokens' bytes -> text; whole characters, stop sequences
     sampler    the native sampler chain

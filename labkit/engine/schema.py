@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from labkit.engine.grammar import MAX_REPEATS, check_grammar
+from labkit.engine.json_rules import CHOICES, KEYWORDS, NEEDS, RULES, SILENT, TYPES, separated, times
 from labkit.engine.patterns import grammar_of_pattern, quote
 from labkit.engine.ranges import integer_range, number_range
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -27,53 +28,6 @@ __all__ = ["grammar_of_schema"]
 MAX_NODES = 2_000
 MAX_DEPTH = 60
 MAX_CHARACTERS = 1_000_000
-
-_RULES = {
-    "ws": '" "?',
-    "value": "object | array | string | number | boolean | null",
-    "object": '"{" ws (string ":" ws value ("," ws string ":" ws value)* ws)? "}"',
-    "array": '"[" ws (value ("," ws value)* ws)? "]"',
-    "string": '"\\"" char* "\\""',
-    # No lone halves of surrogate pairs: JSON would take them, but no file and no screen does.
-    "char": r"""[\x20-\x21\x23-\x5B\x5D-\x7E\u0080-\uD7FF\uE000-\U0010FFFF] | "\\" escape""",
-    "escape": r"""["\\/bfnrt] | "u" ([0-9a-cefA-CEF] hex | [dD] [0-7]) hex hex""",
-    "hex": "[0-9a-fA-F]",
-    "integer": '"-"? ("0" | [1-9] [0-9]{0,15})',
-    # The exponent has two digits: no text overflows a float.
-    "number": 'integer ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
-    "boolean": '"true" | "false"',
-    "null": '"null"',
-    "date": (
-        '[0-9]{4} "-" (("01" | "03" | "05" | "07" | "08" | "10" | "12") "-" (day | "29" | "30" | "31") | '
-        '("04" | "06" | "09" | "11") "-" (day | "29" | "30") | "02-" day)'
-    ),
-    "day": '"0" [1-9] | "1" [0-9] | "2" [0-8]',
-    "time": 'clock ":" [0-5] [0-9] ("." [0-9]{1,6})? ("Z" | [-+] clock)',
-    "clock": '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9]',
-    "format-date": '"\\"" date "\\""',
-    "format-time": '"\\"" time "\\""',
-    "format-date-time": '"\\"" date "T" time "\\""',
-    "format-uuid": '"\\"" hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12} "\\""',
-}
-_NEEDS = {
-    "object": "ws string value", "array": "ws value", "string": "char", "char": "escape", "escape": "hex",
-    "number": "integer",
-    "value": "object array string number boolean null", "date": "day", "time": "clock", "format-date": "date",
-    "format-time": "time", "format-date-time": "date time", "format-uuid": "hex",
-}  # fmt: skip
-_KEYWORDS = {
-    "object": {"properties", "required", "additionalProperties"},
-    "array": {"items", "prefixItems", "minItems", "maxItems"},
-    "string": {"minLength", "maxLength", "pattern", "format"},
-    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
-}
-_KEYWORDS["integer"] = _KEYWORDS["number"]
-_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-# These say something about a schema and ask nothing of a text.
-_SILENT = {
-    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "definitions", "discriminator",
-}  # fmt: skip
-_CHOICES = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
 
 
 def grammar_of_schema(schema: Any) -> str:
@@ -143,21 +97,21 @@ class _Converter:
         if not isinstance(schema, Mapping):
             self._fail(f"expected a schema, that is a dict, not {type(schema).__name__}")
         self._refuse_unknown(schema)
-        for keyword in _CHOICES & set(schema):
+        for keyword in CHOICES & set(schema):
             if others := [key for key in schema if key != keyword and not self._may_stand_beside(key, keyword)]:
                 self._fail(f"{keyword!r} together with {others[0]!r} is not supported: write them as one")
             return self._choice(keyword, schema[keyword])
         return self._typed(schema)
 
     def _refuse_unknown(self, schema: Mapping[str, Any]) -> None:
-        known = {"type", *_CHOICES, *_SILENT}.union(*_KEYWORDS.values())
+        known = {"type", *CHOICES, *SILENT}.union(*KEYWORDS.values())
         for key in schema:
             if not isinstance(key, str) or (key not in known and (not key.startswith("$") or key == "$dynamicRef")):
                 self._fail(f"{key!r} is not supported: take it out, and check the answer yourself")
 
     @staticmethod
     def _may_stand_beside(key: str, keyword: str) -> bool:
-        return key in _SILENT or key.startswith("$") or (key == "type" and keyword in ("enum", "const"))
+        return key in SILENT or key.startswith("$") or (key == "type" and keyword in ("enum", "const"))
 
     def _choice(self, keyword: str, value: Any) -> str:
         if keyword == "$ref":
@@ -175,17 +129,17 @@ class _Converter:
     def _typed(self, schema: Mapping[str, Any]) -> str:
         kinds = schema.get("type", self._guess(schema))
         kinds = [kinds] if isinstance(kinds, str) else kinds
-        if not isinstance(kinds, Sequence) or not kinds or any(kind not in _TYPES for kind in kinds):
-            self._fail(f"the type {str(schema.get('type'))[:40]!r} is unknown: types are {', '.join(_TYPES)}")
+        if not isinstance(kinds, Sequence) or not kinds or any(kind not in TYPES for kind in kinds):
+            self._fail(f"the type {str(schema.get('type'))[:40]!r} is unknown: types are {', '.join(TYPES)}")
         return self._any_of([self._of_type(kind, schema) for kind in dict.fromkeys(kinds)])
 
     @staticmethod
     def _guess(schema: Mapping[str, Any]) -> list[str]:
-        guessed = [kind for kind, keywords in _KEYWORDS.items() if keywords & set(schema) and kind != "integer"]
-        return guessed or list(_TYPES)
+        guessed = [kind for kind, keywords in KEYWORDS.items() if keywords & set(schema) and kind != "integer"]
+        return guessed or list(TYPES)
 
     def _of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
-        if not _KEYWORDS.get(kind, set()) & set(schema):
+        if not KEYWORDS.get(kind, set()) & set(schema):
             return self._known(kind)
         return {"object": self._object, "array": self._array, "string": self._string}.get(kind, self._bounded)(schema, kind)
 
@@ -239,23 +193,23 @@ class _Converter:
         if items is False:
             if least:
                 self._fail("'minItems' asks for more items than 'prefixItems' and 'items' allow")
-            return f'"[" ws {" ".join([*_separated(fixed), "ws"]) if fixed else ""} "]"'
+            return f'"[" ws {" ".join([*separated(fixed), "ws"]) if fixed else ""} "]"'
         if most == 0 and not fixed:
             return '"[" ws "]"'
         item = self._rule(self._inside("items", items))
         if fixed:
-            return f'"[" ws {" ".join(_separated(fixed))} ("," ws {item}){_times(least, most)} ws "]"'
-        some = self._rule(f'{item} ("," ws {item}){_times(max(least - 1, 0), None if most is None else most - 1)} ws')
+            return f'"[" ws {" ".join(separated(fixed))} ("," ws {item}){times(least, most)} ws "]"'
+        some = self._rule(f'{item} ("," ws {item}){times(max(least - 1, 0), None if most is None else most - 1)} ws')
         return f'"[" ws {some if least else f"({some})?"} "]"'
 
     def _string(self, schema: Mapping[str, Any], kind: str) -> str:
         least, most = self._bounds(schema, "minLength", "maxLength")
         form = f"format-{schema.get('format')}"
-        if "pattern" in schema or form in _RULES:
-            if least or most is not None or ("pattern" in schema and form in _RULES):
+        if "pattern" in schema or form in RULES:
+            if least or most is not None or ("pattern" in schema and form in RULES):
                 self._fail("'pattern' and 'format' cannot be combined with each other or with bounds on the length")
-            return self._known(form) if form in _RULES else self._pattern(schema["pattern"])
-        return f'"\\"" {self._known("char")}{_times(least, most)} "\\""'
+            return self._known(form) if form in RULES else self._pattern(schema["pattern"])
+        return f'"\\"" {self._known("char")}{times(least, most)} "\\""'
 
     def _pattern(self, pattern: Any) -> str:
         if not isinstance(pattern, str):
@@ -302,7 +256,7 @@ class _Converter:
                 self._fail(f"expected a schema, that is a dict, not {type(part).__name__}")
             if len(parts) == 1:
                 return dict(part)
-            allowed = {"type", "properties", "required", *_SILENT}
+            allowed = {"type", "properties", "required", *SILENT}
             if part.get("type", "object") != "object" or any(key not in allowed for key in part):
                 self._fail("only objects with 'properties' and 'required' can be joined")
             merged["properties"].update(part.get("properties", {}))
@@ -348,8 +302,8 @@ class _Converter:
 
     def _known(self, name: str) -> str:
         if name not in self.rules:
-            self.rules[name] = _RULES[name]
-            for other in _NEEDS.get(name, "").split():
+            self.rules[name] = RULES[name]
+            for other in NEEDS.get(name, "").split():
                 self._known(other)
         return name
 
@@ -369,15 +323,3 @@ class _Converter:
     def _fail(self, what: str) -> NoReturn:
         place = f"json_schema, at {'/'.join(self.path)[-100:]!r}" if self.path else "json_schema"
         raise ArgumentError(f"{place}: {what}")
-
-
-def _separated(items: list[str]) -> list[str]:
-    return [piece for index, item in enumerate(items) for piece in (['"," ws', item] if index else [item])]
-
-
-def _times(least: int, most: int | None) -> str:
-    if (least, most) == (0, None):
-        return "*"
-    if (least, most) == (1, None):
-        return "+"
-    return f"{{{least},{'' if most is None else most}}}" if least != most else f"{{{least}}}"
