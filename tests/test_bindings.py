@@ -97,3 +97,22 @@ def test_plain_llama_logs_as_before(tmp_path: Path, capfd: pytest.CaptureFixture
         C.llama_model_free(C.llama_model_load_from_file(path.encode(), C.llama_model_default_params()))
     assert "general.architecture" in log.text()
     assert capfd.readouterr().err == ""
+
+
+def test_log_tells_errors_from_the_rest() -> None:
+    """The levels are ggml's: 1 debug, 2 info, 3 warning, 4 error, 5 goes on; the first error is the reason."""
+    log = EngineLog(echo=False)
+    for level, text in ((1, "debug: unknown\n"), (2, "print_info: type = unknown\n"), (3, "f: a warning\n")):
+        log._write(level, text)
+    assert log.last_error() == "a warning"
+    for level, text in (
+        (4, "f: error loading "),
+        (5, "model: why\x1b[31m\n"),
+        (4, "llama_model_load_from_file_impl: failed\n"),
+    ):
+        log._write(level, text)
+    assert log.last_error() == r"error loading model: why\x1b[31m"
+    assert "debug" not in log.text()
+    assert "type = unknown" in log.text()
+    log.clear()
+    assert log.last_error() is None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
+import psutil
 import pytest
 
 import labkit
@@ -143,6 +145,45 @@ def test_load_failure_carries_the_engine_s_reason(tmp_path: Path) -> None:
     with pytest.raises(labkit.LabkitError, match=r"attn_q|attn_X") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kv_overrides": {"tokenizer.ggml.pre": "nope"}}, "unknown pre-tokenizer type: 'nope'"),
+        ({"type_k": "q8_0", "type_v": "q8_0"}, "K cache type q8_0 with block size 32 does not divide n_embd_head_k=16"),
+    ],
+)
+def test_load_failure_says_what_the_engine_logged_as_an_error(tiny: Path, options: dict[str, Any], reason: str) -> None:
+    """Of a hundred lines of log the one that is an error is the reason, whether the model or its context failed."""
+    with pytest.raises(labkit.ModelLoadError, match=re.escape(reason)) as caught:
+        load_model(tiny, **options)
+    assert "tiny.gguf" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    load_model(tiny).close()
+
+
+def test_a_bad_adapter_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """A LoRA file that is none, or for another model, is an error; llama-cpp-python loads without it and says nothing."""
+    with pytest.raises(labkit.ArgumentError, match="no LoRA adapter"):
+        load_model(tiny, lora_path=str(tiny))
+    adapter = write_tiny_model(tmp_path / "adapter.gguf", architecture="gemma3", keys={"general.type": "adapter"})
+    with pytest.raises(labkit.ModelLoadError):
+        load_model(tiny, lora_path=str(adapter))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory means something else elsewhere")
+def test_closing_gives_memory_back(model: labkit.Model) -> None:
+    """What a model took is free for others once it is closed, not kept for later by the C library."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    for _ in range(3):
+        other = load_model(n_ctx=1024, use_mmap=False)
+        generate_text(other, "a", 2)
+        grown = process.memory_info().rss - before
+        other.close()
+        assert grown > 64 * 1024**2
+        assert process.memory_info().rss - before < 32 * 1024**2
 
 
 def test_loading_is_silent_unless_verbose(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ class Vocabulary:
             _refuse_long_runs(data.decode("utf-8", "replace"))
         outcome: Job[T] = Job(lambda _: tokenize())
         thread = start_thread(outcome.run, "labkit-tokenizer")
-        self._running.add(thread)
+        self._running = {thread, *(other for other in self._running if other.is_alive())}
         while not outcome.done.wait(_WAIT_S):
             pass
         self._running.discard(thread)
