@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import labkit
+from labkit.engine.bindings import EngineLog, claim_log
 from labkit.errors import GGUFError, ModelNotFoundError
 from labkit.gguf_file import read_header
 from labkit.metadata import ModelInfo, get_model_info
@@ -192,9 +192,9 @@ def test_info_equals_the_engine(tmp_path: Path, name: str) -> None:
     parts = KINDS.get(name, models.llama)()
     path = bundled() if name == "bundled" else parts.write(tmp_path / "tiny.gguf")
     info = get_model_info(path)
-    silent = llama_cpp.llama_log_callback(lambda *_: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
+    with EngineLog(echo=False).claimed():
+        claim_log()
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
     assert model is not None
     try:
         assert info.parameter_count == llama_cpp.llama_model_n_params(model)

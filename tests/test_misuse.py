@@ -210,6 +210,9 @@ ORDER = [
     "with model: pass\nwith model: pass",
     "model.settings['nctx']",
     "labkit.Model()",
+    # a log callback of the student's own, which llama.cpp keeps by its address alone and Python has freed
+    'import llama_cpp; llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda *_: None), ctypes.c_void_p(0)); gc.collect(); junk = [bytearray(300) for _ in range(5000)]; load_model(path).close()',
+    "generate_text(model, 'a', 3); import llama_cpp; llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda *_: None), ctypes.c_void_p(0)); gc.collect(); junk = [bytearray(300) for _ in range(5000)]; model.close()",
 ]  # fmt: skip
 THREADS = [
     "ts = [threading.Thread(target=generate_text, args=(model, 'a', 20)) for _ in range(8)]; [t.start() for t in ts]; [t.join() for t in ts]",

@@ -30,6 +30,7 @@ __all__ = [
     "AbortFlag",
     "C",
     "EngineLog",
+    "claim_log",
     "give_back_memory",
     "progress_callback",
     "refuse_while_loading",
@@ -150,7 +151,16 @@ def _on_log(level: int, text: bytes | None, user_data: Any) -> None:
         llama_cpp._logger.llama_log_callback(level, text, user_data)
 
 
-C.llama_log_set(_on_log, ctypes.c_void_p(0))
+def claim_log() -> None:
+    """Let llama.cpp write its log here.
+
+    It keeps only the address of a callback. One that somebody else set, and that Python has freed since, would end the
+    process at the next line of the log; so each call into the engine claims the log anew, which costs a microsecond.
+    """
+    C.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+claim_log()
 
 
 @contextlib.contextmanager

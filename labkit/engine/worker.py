@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from labkit.engine.bindings import AbortFlag, EngineLog
+from labkit.engine.bindings import AbortFlag, EngineLog, claim_log
 from labkit.engine.stacks import start_thread
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
@@ -213,6 +213,7 @@ class Worker:
             self.flag.clear()
             if job.cancelled:
                 self.flag.set()
+        claim_log()
         job.run()
         with self._lock:
             self._current = None
