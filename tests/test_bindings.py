@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import time
 from pathlib import Path
 
 import llama_cpp
+import psutil
 import pytest
 from llama_cpp import Llama
 
@@ -116,3 +118,15 @@ def test_log_tells_errors_from_the_rest() -> None:
     assert "type = unknown" in log.text()
     log.clear()
     assert log.last_error() is None
+
+
+def test_idle_models_keep_no_openmp_threads() -> None:
+    """A model that computes nothing has one thread, its own: idle OpenMP ones would slow every other model."""
+    process = psutil.Process()
+    before = process.num_threads()
+    with labkit.load_model(n_ctx=256, n_threads=2) as model:
+        labkit.generate_text(model, "One", max_tokens=2)
+        deadline = time.monotonic() + 5
+        while (threads := model._worker.call(process.num_threads)) > before + 1 and time.monotonic() < deadline:
+            time.sleep(0.01)  # a thread that was told to end takes a moment
+        assert threads <= before + 1

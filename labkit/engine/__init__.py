@@ -16,6 +16,7 @@
     text       tokens' bytes -> text; whole characters, stop sequences
     sampler    the native sampler chain
     generate   the loop, generate_*, stream_*, count_*
+    scoring    a row of logits a token, in a context beside the model's
     model      Model
     loading    load_model
 """

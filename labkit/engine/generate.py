@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from labkit.engine.worker import Job
 
 __all__ = [
+    "CancelledError",
     "TextStream",
     "count_chat_tokens",
     "count_tokens",
+    "decode",
     "generate_chat",
     "generate_text",
     "stream_chat",
@@ -44,8 +46,28 @@ _DECODE_ERRORS = {
 }
 
 
-class _CancelledError(Exception):
+class CancelledError(Exception):
     """The abort flag ended a computation."""
+
+
+def decode(ctx: Any, batch: Any, job: Job[Any]) -> None:
+    """Compute a batch of tokens.
+
+    Raises
+    ------
+    CancelledError
+        When the job was cancelled, before or meanwhile.
+    GenerationError
+        When the engine failed.
+    """
+    if job.cancelled:
+        raise CancelledError
+    status = C.llama_decode(ctx, batch)
+    if status == _ABORTED:
+        raise CancelledError
+    if status != 0:
+        reason = _DECODE_ERRORS.get(status, f"answered {status}")
+        raise GenerationError(f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs")
 
 
 class Generation:
@@ -89,7 +111,7 @@ class Generation:
                 self.seed = sampler.seed
                 self._prefill(job)
                 self._loop(job, sampler, emit)
-        except _CancelledError:
+        except CancelledError:
             self.finish_reason = "cancelled"
         emit(self._chunk(self.text.finish(), self.finish_reason))
         return self.report()
@@ -99,7 +121,7 @@ class Generation:
         for start in range(self.n_reused, len(self.prompt), self.n_batch):
             count = min(self.n_batch, len(self.prompt) - start)
             address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
-            self._decode(job, C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count))
+            decode(self.ctx, C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), job)
 
     def _loop(self, job: Job[Any], sampler: Sampler, emit: Callable[[TextChunk], None]) -> None:
         slot = (C.llama_token * 1)()
@@ -121,19 +143,7 @@ class Generation:
                 return
             if index + 1 < self.max_tokens:
                 slot[0] = token
-                self._decode(job, batch)
-
-    def _decode(self, job: Job[Any], batch: Any) -> None:
-        if job.cancelled:
-            raise _CancelledError
-        status = C.llama_decode(self.ctx, batch)
-        if status == _ABORTED:
-            raise _CancelledError
-        if status != 0:
-            reason = _DECODE_ERRORS.get(status, f"answered {status}")
-            raise GenerationError(
-                f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs"
-            )
+                decode(self.ctx, batch, job)
 
     def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> TextChunk:
         decoding = self.now_s - self.first_s

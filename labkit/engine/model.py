@@ -9,14 +9,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llama_cpp import Llama
 from llama_cpp.llama_grammar import LlamaGrammar
 
 from labkit.engine.arguments import SamplingSettings, one_line
 from labkit.engine.bindings import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
-from labkit.engine.generate import Generation
+from labkit.engine.generate import CancelledError, Generation
 from labkit.engine.grammar import check_grammar
 from labkit.engine.guards import guard
 from labkit.engine.llama_calls import check_call
@@ -28,6 +28,8 @@ from labkit.engine.worker import Job, Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 
 __all__ = ["Model"]
+
+T = TypeVar("T")
 
 _PASSED_ON = (
     "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
@@ -275,6 +277,27 @@ class Model(Llama):
 
         return iterate(), lambda: self._worker.cancel(job)
 
+    def compute(self, function: Callable[[Job[T]], T]) -> T:
+        """Run a computation of another room in this model's thread; Ctrl-C, `cancel` and `close` end it."""
+        self._check_open()
+        self._refuse_from_inside()
+        job: Job[T] = Job(lambda job: self._compute(job, function))
+        return self._worker.run(job)
+
+    def _compute(self, job: Job[T], function: Callable[[Job[T]], T]) -> T:
+        self._refuse_unless_it_generates()
+        try:
+            return function(job)
+        except CancelledError:
+            self._after_cancel()
+            raise
+
+    def _refuse_unless_it_generates(self) -> None:
+        self._refuse_without_weights()
+        if self.context_params.embeddings:
+            raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
+        self._refuse_without_decoder()
+
     def _refuse_from_inside(self) -> None:
         if self._worker.is_here:
             raise GenerationError("a callback of this model cannot use it, as it is in the middle of a computation")
@@ -287,10 +310,7 @@ class Model(Llama):
         settings: SamplingSettings,
         emit: Callable[[TextChunk], None],
     ) -> None:
-        self._refuse_without_weights()
-        if self.context_params.embeddings:
-            raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
-        self._refuse_without_decoder()
+        self._refuse_unless_it_generates()
         generation = Generation(self._ctx.ctx, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings)
         n_reused = self._prepare_memory(prompt)
         try:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from labkit.engine.bindings import AbortFlag, EngineLog, claim_log
+from labkit.engine.bindings import AbortFlag, EngineLog, claim_log, release_threads
 from labkit.engine.stacks import start_thread
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
@@ -202,6 +202,7 @@ class Worker:
             while (job := self._jobs.get()) is not None:
                 self._run(job)
                 del job
+                release_threads()
 
     def _run(self, job: Job[Any]) -> None:
         if self._last is not None and job is not self._last:

@@ -1,0 +1,141 @@
+"""The logits of many positions of a text, row by row, in a context of their own beside the model's.
+
+`Model` keeps one row of logits, as a text needs no more. Measuring how well a model foretells a given text needs a row a
+token; they are handed out in slices, so that memory does not grow with the text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.engine.bindings import C
+from labkit.engine.generate import decode
+from labkit.engine.worker import Job
+from labkit.errors import GenerationError
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+__all__ = ["Consume", "Window", "score_windows"]
+
+Rows = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Consume = Callable[[Rows, Tokens], object]
+
+_SLICE_BYTES = 128 * 1024**2  # of logits at a time: 256 rows of 131,072 tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A piece of text that is computed on an empty cache.
+
+    Attributes
+    ----------
+    tokens : array of int32, shape (n,)
+        What is computed; token ``i`` stands at position ``i``.
+    targets : array of int32, shape (m,), m <= n
+        What really follows the last ``m`` of them.
+    """
+
+    tokens: Tokens
+    targets: Tokens
+
+
+def score_windows(model: Model, windows: Iterable[Window], n_ctx: int, consume: Consume) -> None:
+    """Compute windows and hand their logits to ``consume``.
+
+    Parameters
+    ----------
+    model : Model
+        Its own cache stays as it is.
+    windows : iterable of Window
+        Of up to ``n_ctx`` tokens each.
+    n_ctx : int
+        What the context must hold.
+    consume : callable
+        Gets logits of shape (rows, n_vocab) and the rows' targets, in the order of the text. It is called in the model's
+        thread, and the logits are valid until it returns.
+
+    Raises
+    ------
+    GenerationError
+        When the engine makes no such context or fails, or when it was cancelled.
+    """
+    model.compute(lambda job: _Scoring(model, job, n_ctx, consume).run(windows))
+
+
+class _Scoring:
+    """One run, in the model's thread."""
+
+    def __init__(self, model: Model, job: Job[None], n_ctx: int, consume: Consume) -> None:
+        self.model, self.job, self.consume, self.n_ctx = model, job, consume, n_ctx
+        self.n_vocab = int(C.llama_vocab_n_tokens(model._model.vocab))
+        self.n_batch = min(n_ctx, model.settings.n_ubatch)
+        self.n_rows = max(1, min(self.n_batch, _SLICE_BYTES // (4 * self.n_vocab)))
+
+    def run(self, windows: Iterable[Window]) -> None:
+        """Compute the windows one after the other."""
+        with self._context() as ctx, _batch(self.n_batch) as batch:
+            for window in windows:
+                C.llama_memory_clear(C.llama_get_memory(ctx), True)
+                first = len(window.tokens) - len(window.targets)
+                for start in range(0, first, self.n_batch):
+                    self._decode(ctx, batch, window.tokens[: min(first, start + self.n_batch)], start, wanted=False)
+                for start in range(first, len(window.tokens), self.n_rows):
+                    end = start + self.n_rows
+                    self._decode(ctx, batch, window.tokens[:end], start, wanted=True)
+                    targets = window.targets[start - first : end - first]
+                    rows = np.ctypeslib.as_array(C.llama_get_logits(ctx), (len(targets), self.n_vocab))
+                    self.consume(rows, targets)
+
+    def _decode(self, ctx: Any, batch: Any, tokens: Tokens, start: int, *, wanted: bool) -> None:
+        """Decode tokens from ``start`` on; a row of logits for each of them, or for the last alone."""
+        count = len(tokens) - start
+        batch.n_tokens = count
+        _view(batch.token, count)[:] = tokens[start:]
+        _view(batch.pos, count)[:] = np.arange(start, start + count)
+        _view(batch.logits, count)[:] = wanted
+        decode(ctx, batch, self.job)
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[Any]:
+        """Make a second context on the same weights, with the model's own settings but for its size and its rows."""
+        model = self.model
+        params = type(model.context_params).from_buffer_copy(model.context_params)
+        params.n_ctx, params.n_seq_max = self.n_ctx, 1
+        params.n_batch = params.n_ubatch = self.n_batch
+        params.n_outputs_max = self.n_rows
+        ctx = C.llama_init_from_model(model._model.model, params)
+        if not ctx:
+            raise GenerationError(f"the engine could make no context of {self.n_ctx:,} tokens: choose a smaller n_ctx")
+        try:
+            model._worker.flag.attach(ctx)
+            if model._lora_adapter is not None:
+                adapters = (C.llama_adapter_lora_p_ctypes * 1)(model._lora_adapter)  # type: ignore[misc]  # as Llama itself does
+                C.llama_set_adapters_lora(ctx, adapters, 1, (ctypes.c_float * 1)(model.lora_scale))
+            yield ctx
+        finally:
+            C.llama_free(ctx)
+
+
+@contextlib.contextmanager
+def _batch(n_tokens: int) -> Iterator[Any]:
+    batch = C.llama_batch_init(n_tokens, 0, 1)
+    try:
+        _view(batch.n_seq_id, n_tokens)[:] = 1
+        for index in range(n_tokens):
+            batch.seq_id[index][0] = 0
+        yield batch
+    finally:
+        C.llama_batch_free(batch)
+
+
+def _view(pointer: Any, count: int) -> Any:
+    return np.ctypeslib.as_array(pointer, (count,))
