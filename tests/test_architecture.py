@@ -16,6 +16,7 @@ LEVELS = (
     {"gguf_file"},
     {"metadata", "quantize"},
     {"engine"},
+    {"plots"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
