@@ -28,6 +28,14 @@ from .models import bundled_model_path as bundled_model_path
 from .models import course_model as course_model
 from .models import fetch_model as fetch_model
 from .models import list_models as list_models
+from .quality import DivergenceResult as DivergenceResult
+from .quality import PerplexityResult as PerplexityResult
+from .quality import QuantizationComparison as QuantizationComparison
+from .quality import QuantizationQuality as QuantizationQuality
+from .quality import compare_quantizations as compare_quantizations
+from .quality import evaluation_text as evaluation_text
+from .quality import measure_divergence as measure_divergence
+from .quality import measure_perplexity as measure_perplexity
 from .quantize import QuantizationResult as QuantizationResult
 from .quantize import quantize_model as quantize_model
 from .records import Record as Record

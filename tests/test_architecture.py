@@ -12,10 +12,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 # A room may import from the rooms before it, and from those on its own line.
 LEVELS = (
     {"errors", "records", "units"},
-    {"formats", "system", "models", "sampling", "predict"},
+    {"formats", "progress", "system", "models", "sampling", "predict"},
     {"gguf_file"},
     {"metadata", "quantize"},
     {"engine"},
+    {"quality"},
     {"plots"},
     {"cli", "__main__"},
 )

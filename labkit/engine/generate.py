@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CancelledError",
     "TextStream",
+    "check_model",
     "count_chat_tokens",
     "count_tokens",
     "decode",
@@ -319,7 +320,7 @@ def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_sp
     ...     labkit.count_tokens(model, "Hello, world!")
     4
     """
-    with _checked(model).vocabulary() as tokenizer:
+    with check_model(model).vocabulary() as tokenizer:
         return len(
             tokenizer.tokenize(
                 text,
@@ -332,7 +333,7 @@ def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_sp
 def count_chat_tokens(model: Model, messages: Sequence[Mapping[str, str]]) -> int:
     """Count the tokens of the prompt that `generate_chat` makes of a conversation, template included."""
     checked = check_messages(messages)
-    with _checked(model).vocabulary() as tokenizer:
+    with check_model(model).vocabulary() as tokenizer:
         return len(tokenizer.chat_tokens(checked))
 
 
@@ -343,7 +344,7 @@ def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, 
     parse_special = check_flag("parse_special", options.pop("parse_special", False))
     settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
-    with _checked(model).vocabulary() as tokenizer:
+    with check_model(model).vocabulary() as tokenizer:
         return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings)
 
 
@@ -351,7 +352,7 @@ def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any
     settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
     checked = check_messages(messages)
-    with _checked(model).vocabulary() as tokenizer:
+    with check_model(model).vocabulary() as tokenizer:
         return _fit(model, tokenizer.chat_tokens(checked), limit, settings)
 
 
@@ -377,7 +378,8 @@ def _stream(model: Model, request: Request) -> TextStream:
     return TextStream(*model.stream_generation(*request))
 
 
-def _checked(model: Any) -> Model:
+def check_model(model: Any) -> Model:
+    """Return a model from `load_model`; anything else is an ArgumentTypeError."""
     from labkit.engine.model import Model
 
     if not isinstance(model, Model):

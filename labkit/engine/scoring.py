@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +19,15 @@ import numpy.typing as npt
 
 from labkit.engine.bindings import C
 from labkit.engine.generate import decode
+from labkit.engine.known_files import sound_file
+from labkit.engine.settings import refuse_unfit
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["Consume", "Window", "score_windows"]
+__all__ = ["Consume", "Window", "score_windows", "time_decoding"]
 
 Rows = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -74,7 +78,7 @@ def score_windows(model: Model, windows: Iterable[Window], n_ctx: int, consume: 
 class _Scoring:
     """One run, in the model's thread."""
 
-    def __init__(self, model: Model, job: Job[None], n_ctx: int, consume: Consume) -> None:
+    def __init__(self, model: Model, job: Job[Any], n_ctx: int, consume: Consume) -> None:
         self.model, self.job, self.consume, self.n_ctx = model, job, consume, n_ctx
         self.n_vocab = int(C.llama_vocab_n_tokens(model._model.vocab))
         self.n_batch = min(n_ctx, model.settings.n_ubatch)
@@ -87,27 +91,40 @@ class _Scoring:
                 C.llama_memory_clear(C.llama_get_memory(ctx), True)
                 first = len(window.tokens) - len(window.targets)
                 for start in range(0, first, self.n_batch):
-                    self._decode(ctx, batch, window.tokens[: min(first, start + self.n_batch)], start, wanted=False)
+                    self._decode(ctx, batch, window.tokens[: min(first, start + self.n_batch)], start, 0)
                 for start in range(first, len(window.tokens), self.n_rows):
                     end = start + self.n_rows
-                    self._decode(ctx, batch, window.tokens[:end], start, wanted=True)
+                    self._decode(ctx, batch, window.tokens[:end], start, self.n_rows)
                     targets = window.targets[start - first : end - first]
                     rows = np.ctypeslib.as_array(C.llama_get_logits(ctx), (len(targets), self.n_vocab))
                     self.consume(rows, targets)
 
-    def _decode(self, ctx: Any, batch: Any, tokens: Tokens, start: int, *, wanted: bool) -> None:
-        """Decode tokens from ``start`` on; a row of logits for each of them, or for the last alone."""
+    def time(self, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
+        """Compute the prompt, then the rest a token at a time; see `time_decoding`."""
+        with self._context() as ctx, _batch(self.n_batch) as batch:
+            started = time.perf_counter()
+            for start in range(0, n_prompt, self.n_batch):
+                self._decode(ctx, batch, tokens[: min(n_prompt, start + self.n_batch)], start, 1)
+            first = time.perf_counter()
+            for start in range(n_prompt, len(tokens)):
+                self._decode(ctx, batch, tokens[: start + 1], start, 1)
+            ended = time.perf_counter()
+        return n_prompt / (first - started), (len(tokens) - n_prompt) / (ended - first)
+
+    def _decode(self, ctx: Any, batch: Any, tokens: Tokens, start: int, n_rows: int) -> None:
+        """Decode tokens from ``start`` on, with a row of logits for each of the last ``n_rows``."""
         count = len(tokens) - start
         batch.n_tokens = count
         _view(batch.token, count)[:] = tokens[start:]
         _view(batch.pos, count)[:] = np.arange(start, start + count)
-        _view(batch.logits, count)[:] = wanted
+        _view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
         decode(ctx, batch, self.job)
 
     @contextlib.contextmanager
     def _context(self) -> Iterator[Any]:
         """Make a second context on the same weights, with the model's own settings but for its size and its rows."""
         model = self.model
+        refuse_unfit(sound_file(Path(model.model_path)), dataclasses.replace(model.settings, n_ctx=self.n_ctx))
         params = type(model.context_params).from_buffer_copy(model.context_params)
         params.n_ctx, params.n_seq_max = self.n_ctx, 1
         params.n_batch = params.n_ubatch = self.n_batch
@@ -139,3 +156,22 @@ def _batch(n_tokens: int) -> Iterator[Any]:
 
 def _view(pointer: Any, count: int) -> Any:
     return np.ctypeslib.as_array(pointer, (count,))
+
+
+def time_decoding(model: Model, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
+    """Time a prompt, then given tokens one at a time, without sampling: llama-bench's way.
+
+    Parameters
+    ----------
+    tokens : array of int32, shape (n,)
+        The first ``n_prompt`` are the prompt.
+
+    Returns
+    -------
+    prompt_tokens_per_second, decode_tokens_per_second : float
+    """
+    return model.compute(lambda job: _Scoring(model, job, len(tokens), _drop).time(tokens, n_prompt))
+
+
+def _drop(_rows: Rows, _targets: Tokens) -> None:
+    return None

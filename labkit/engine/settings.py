@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from labkit.engine.known_files import LoadFacts
     from labkit.system import EngineBuild
 
-__all__ = ["ModelSettings", "choose_settings"]
+__all__ = ["ModelSettings", "choose_settings", "refuse_unfit"]
 
 CELLS = 256  # llama.cpp rounds the context up to this
 _SURELY_FITS = 256 * 1024**2  # asking the system for its free memory takes longer than such a cache needs a look
@@ -106,7 +106,7 @@ def choose_settings(
         reasons=reasons,
         warnings=_warn(facts, cells),
     )
-    _refuse_unfit(facts, settings)
+    refuse_unfit(facts, settings)
     return settings
 
 
@@ -168,7 +168,7 @@ def _warn(facts: LoadFacts, cells: int) -> tuple[str, ...]:
     return ()
 
 
-def _refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
+def refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
     """Refuse a cache that cannot fit: filling it would make the system end the process."""
     from labkit.system import available_ram_bytes
 

@@ -1,0 +1,365 @@
+"""Every type made of one source, measured in one run: `compare_quantizations`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import html
+import io
+import statistics
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from labkit.engine.loading import load_model
+from labkit.engine.model import Model
+from labkit.engine.scoring import Window, time_decoding
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
+from labkit.formats import FileType, file_type
+from labkit.metadata import ModelInfo, get_model_info
+from labkit.models import resolve_model
+from labkit.progress import Progress, reporting
+from labkit.quality.divergence import DivergenceResult, Forecasts, compare_with, recorded
+from labkit.quality.windows import check_size, evaluation_text, text_windows
+from labkit.quantize import quantize_model
+from labkit.records import Record
+
+__all__ = ["DEFAULT_TYPES", "QuantizationComparison", "QuantizationQuality", "compare_quantizations"]
+
+DEFAULT_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
+_FLOATS = {"F32", "F16", "BF16"}
+_DECODED, _ROUNDS = 32, 3  # tokens timed a round; the rounds go through all types, so that a slow minute falls on all
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class QuantizationQuality(Record):
+    """One type of a `QuantizationComparison`.
+
+    Attributes
+    ----------
+    quantization : str
+    file_size_bytes : int
+    bits_per_weight : float
+        Of the weights alone, without the header.
+    perplexity, perplexity_standard_error : float
+    perplexity_ratio : float
+        Over the reference's.
+    kl_divergence, kl_p99 : float
+        From the reference in nats: the mean, and what 99 % of the tokens lie below.
+    top_token_agreement : float
+        0 to 1.
+    delta_p_rms : float
+        Root mean square of the change of the true token's probability.
+    prompt_tokens_per_second, decode_tokens_per_second : float
+        Medians of three rounds.
+    decode_ratio : float
+        Over the reference's in the same round, the median.
+    quality_rating, speed_rating : str or None
+        What the lab's table says of the type.
+    path : Path or None
+        The file, where it was kept.
+    """
+
+    quantization: str
+    file_size_bytes: int
+    bits_per_weight: float
+    perplexity: float
+    perplexity_standard_error: float
+    perplexity_ratio: float
+    kl_divergence: float
+    kl_p99: float
+    top_token_agreement: float
+    delta_p_rms: float
+    prompt_tokens_per_second: float
+    decode_tokens_per_second: float
+    decode_ratio: float
+    quality_rating: str | None
+    speed_rating: str | None
+    path: Path | None
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class QuantizationComparison(Record):
+    """What `compare_quantizations` found: a row a type, all from one run on one machine.
+
+    Attributes
+    ----------
+    source : Path
+        The model that all were made from.
+    reference : str
+        What the divergence and the ratios refer to.
+    n_ctx, n_scored : int
+        Tokens a window, and tokens scored.
+    notes : tuple of str
+        What to keep in mind when reading the figures.
+    rows : tuple of QuantizationQuality
+        In the order in which they were asked for.
+    """
+
+    source: Path
+    reference: str
+    n_ctx: int
+    n_scored: int
+    notes: tuple[str, ...]
+    rows: tuple[QuantizationQuality, ...]
+
+    def row(self, quantization: str) -> QuantizationQuality:
+        """Return one type's row.
+
+        Raises
+        ------
+        ArgumentError
+            When it was not measured; the message names those that were.
+        """
+        name = file_type(quantization).name
+        for row in self.rows:
+            if row.quantization == name:
+                return row
+        raise ArgumentError(f"{name} was not measured here; there are {', '.join(row.quantization for row in self.rows)}")
+
+    def to_markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = [_HEADINGS, ["---", *["---:"] * (len(_HEADINGS) - 1)], *map(_cells, self.rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def to_csv(self) -> str:
+        """Return every figure, unrounded, as CSV."""
+        text = io.StringIO()
+        names = [name for name in self.rows[0] if name != "path"]
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.to_dict() for row in self.rows)
+        return text.getvalue()
+
+    def __repr__(self) -> str:
+        lines = [_HEADINGS, *map(_cells, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        where = f"{self.source.name}: {self.n_scored:,} tokens scored at n_ctx={self.n_ctx}, against {self.reference}"
+        return "\n".join([where, *table, *self.notes])
+
+    def _repr_html_(self) -> str:
+        def line(tag: str, cells: Sequence[str]) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        head, *rest = repr(self).splitlines()[0], *self.notes
+        body = "".join(line("td", _cells(row)) for row in self.rows)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in rest)
+        caption = f"<caption>{html.escape(head)}</caption>"
+        return f"<table>{caption}<thead>{line('th', _HEADINGS)}</thead><tbody>{body}</tbody></table>{notes}"
+
+
+_HEADINGS = ["type", "MB", "bits/weight", "perplexity", "KL divergence", "same top token", "prompt tok/s", "decode tok/s"]
+
+
+def _cells(row: QuantizationQuality) -> list[str]:
+    return [
+        row.quantization,
+        f"{row.file_size_bytes / 1e6:,.1f}",
+        f"{row.bits_per_weight:.2f}",
+        f"{row.perplexity:.2f} ± {row.perplexity_standard_error:.2f}",
+        f"{row.kl_divergence:.4f}",
+        f"{row.top_token_agreement:.1%}",
+        f"{row.prompt_tokens_per_second:.0f}",
+        f"{row.decode_tokens_per_second:.1f}",
+    ]
+
+
+def compare_quantizations(
+    source: str | Path | None = None,
+    quantizations: Sequence[str] = DEFAULT_TYPES,
+    text: str | None = None,
+    *,
+    n_ctx: int = 512,
+    n_threads: int | None = None,
+    folder: str | Path | None = None,
+    progress: Progress | bool | None = None,
+) -> QuantizationComparison:
+    """Make each type of one source, and measure its size, its quality and its speed in one run.
+
+    Parameters
+    ----------
+    source : str, Path or None
+        A model, best in F32, F16 or BF16: it is the reference then. Of a quantized one an F16 copy is made first and is the
+        reference: what the source itself has lost is not seen. None is the bundled model.
+    quantizations : sequence of str
+        File types by name.
+    text, n_ctx
+        As for `measure_perplexity`.
+    n_threads : int or None
+        None is the physical cores that this process may use.
+    folder : str, Path or None
+        Where the files are kept, as ``NAME-TYPE.gguf``; those that are there already are replaced. None is a temporary
+        folder, which takes the sizes of all types together.
+    progress : callable, bool or None
+        Gets (steps done, steps in all); True shows a bar.
+
+    Returns
+    -------
+    QuantizationComparison
+
+    Raises
+    ------
+    ModelNotFoundError, GGUFError, ModelLoadError, QuantizationError, ArgumentError, ArgumentTypeError
+        As `quantize_model`, `load_model` and `measure_perplexity` do.
+
+    Notes
+    -----
+    Speeds are timed in three rounds through all types, llama-bench's way: given tokens, no sampling. Only one model is open
+    at a time.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> table = labkit.compare_quantizations(None, ["Q8_0", "Q2_K"], "It rains, and it rains again. " * 20, n_ctx=32)
+    >>> table.row("Q8_0").kl_divergence < table.row("Q2_K").kl_divergence
+    True
+    """
+    kinds = _kinds(quantizations)
+    size, _ = check_size(n_ctx, None)
+    path = resolve_model(source)
+    windows = _windows(path, evaluation_text() if text is None else text, size)
+    with _place(folder) as place, reporting(progress, "comparing quantizations", "step") as report:
+        run = _Run(path, place, windows, size, n_threads, kinds, report, keep=folder is not None)
+        rows = run.measure()
+    return QuantizationComparison(
+        source=path,
+        reference=run.reference_name,
+        n_ctx=size,
+        n_scored=sum(len(window.targets) for window in windows),
+        notes=tuple(run.notes),
+        rows=rows,
+    )
+
+
+def _kinds(quantizations: Sequence[str]) -> list[FileType]:
+    if isinstance(quantizations, str) or not isinstance(quantizations, Sequence):
+        raise ArgumentTypeError(f"quantizations is a list of file types, not {quantizations!r}: ['Q8_0', 'Q4_K_M']")
+    kinds = list(dict.fromkeys(map(file_type, quantizations)))
+    if not kinds:
+        raise ArgumentError("quantizations is empty: name at least one file type, such as 'Q4_K_M'")
+    return kinds
+
+
+def _windows(path: Path, text: str, n_ctx: int) -> list[Window]:
+    """Cut the text before anything is made, so that a text that is too short costs no time."""
+    with load_model(path, vocab_only=True) as model:
+        return text_windows(model, text, n_ctx)
+
+
+@contextlib.contextmanager
+def _place(folder: str | Path | None) -> Iterator[Path]:
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+        return
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise ArgumentError(f"there is no folder {path}: make it first")
+    yield path
+
+
+class _Run:
+    """One comparison: files made, forecasts compared, speeds timed."""
+
+    def __init__(
+        self,
+        source: Path,
+        place: Path,
+        windows: list[Window],
+        n_ctx: int,
+        n_threads: int | None,
+        kinds: list[FileType],
+        report: Progress,
+        *,
+        keep: bool,
+    ) -> None:
+        self.source, self.place, self.windows, self.n_ctx = source, place, windows, n_ctx
+        self.n_threads, self.kinds, self.keep = n_threads, kinds, keep
+        info = get_model_info(source)
+        self.is_reference = set(info.tensor_types) <= _FLOATS
+        self.name = info.quantization if self.is_reference else "F16"
+        self.reference = source
+        self.reference_name = f"{self.name} (the source)" if self.is_reference else "an F16 copy of the source"
+        self.notes: list[str] = []
+        if not self.is_reference:
+            self.notes.append(
+                f"The source is quantized already ({info.quantization}, {info.bits_per_weight:.2f} bits a weight): the "
+                "reference is an F16 copy of it, so what the source lost when it was made is not seen here."
+            )
+        n_files = 1 + sum(kind.name != self.name for kind in kinds)
+        self._total = n_files * (1 + _ROUNDS) + len(windows) * (1 + len(kinds)) - self.is_reference
+        self._report, self._done = report, 0
+
+    def _advance(self, *_: object) -> None:
+        self._done += 1
+        self._report(self._done, self._total)
+
+    def _make(self, source: Path, kind: FileType) -> Path:
+        target = self.place / f"{self.source.stem}-{kind.name}.gguf"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LabkitWarning)  # the notes say it
+            quantize_model(source, target, kind.name, n_threads=self.n_threads, overwrite=True)
+        self._advance()
+        return target
+
+    def measure(self) -> tuple[QuantizationQuality, ...]:
+        """Make the files, then measure them one after the other."""
+        if not self.is_reference:
+            self.reference = self._make(self.source, file_type(self.name))
+        files = {kind: self.reference if kind.name == self.name else self._make(self.reference, kind) for kind in self.kinds}
+        with self._open(self.reference) as model, self._recorded(model) as forecasts:
+            model.close()
+            found = {kind: self._compare(forecasts, path) for kind, path in files.items()}
+        speeds = self._time(list(dict.fromkeys([self.reference, *files.values()])))
+        return tuple(self._row(kind, path, found[kind], speeds) for kind, path in files.items())
+
+    def _recorded(self, model: Model) -> contextlib.AbstractContextManager[Forecasts]:
+        return recorded(model, self.windows, self.n_ctx, self.place, self._advance)
+
+    def _compare(self, forecasts: Forecasts, path: Path) -> DivergenceResult:
+        with self._open(path) as model:
+            return compare_with(forecasts, model, self.windows, self.n_ctx, self._advance)
+
+    def _open(self, path: Path) -> Model:
+        return load_model(path, n_ctx=256, n_threads=self.n_threads)
+
+    def _time(self, paths: list[Path]) -> dict[Path, list[tuple[float, float]]]:
+        """Return tokens per second of prompt and of decoding, a pair a round."""
+        n_prompt = min(self.n_ctx, 256)
+        tokens = np.resize(np.concatenate([window.tokens for window in self.windows]), n_prompt + _DECODED)
+        speeds: dict[Path, list[tuple[float, float]]] = {path: [] for path in paths}
+        for _ in range(_ROUNDS):
+            for path in paths:
+                with self._open(path) as model:
+                    speeds[path].append(time_decoding(model, tokens, n_prompt))
+                self._advance()
+        return speeds
+
+    def _row(
+        self, kind: FileType, path: Path, found: DivergenceResult, speeds: dict[Path, list[tuple[float, float]]]
+    ) -> QuantizationQuality:
+        info: ModelInfo = get_model_info(path)
+        own, base = speeds[path], speeds[self.reference]
+        return QuantizationQuality(
+            quantization=kind.name,
+            file_size_bytes=info.file_size_bytes,
+            bits_per_weight=info.bits_per_weight,
+            perplexity=found.perplexity,
+            perplexity_standard_error=found.perplexity_standard_error,
+            perplexity_ratio=found.perplexity_ratio,
+            kl_divergence=found.kl_divergence,
+            kl_p99=found.kl_p99,
+            top_token_agreement=found.top_token_agreement,
+            delta_p_rms=found.delta_p_rms,
+            prompt_tokens_per_second=statistics.median(prompt for prompt, _ in own),
+            decode_tokens_per_second=statistics.median(decode for _, decode in own),
+            decode_ratio=statistics.median(mine[1] / its[1] for mine, its in zip(own, base, strict=True)),
+            quality_rating=kind.quality,
+            speed_rating=kind.speed,
+            path=path if self.keep or path == self.source else None,
+        )

@@ -1,0 +1,223 @@
+"""How far a model's forecasts are from a reference model's: `measure_divergence`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.engine.model import Model
+from labkit.engine.scoring import Window, score_windows
+from labkit.errors import ArgumentError
+from labkit.progress import Progress, reporting
+from labkit.quality.logits import Gap, divergence, log_softmax
+from labkit.quality.perplexity import Surprises
+from labkit.quality.windows import check_size, counted, evaluation_text, text_windows
+from labkit.records import Record
+from labkit.units import format_bytes
+
+__all__ = ["DivergenceResult", "Forecasts", "compare_with", "measure_divergence", "recorded"]
+
+Rows = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class DivergenceResult(Record):
+    """What `measure_divergence` found.
+
+    Attributes
+    ----------
+    kl_divergence, kl_standard_error : float
+        Mean Kullback-Leibler divergence from the reference in nats, and its standard error; 0 is the same forecast.
+    kl_median, kl_p99, kl_max : float
+        Of the scored tokens: half of them, 99 % of them, all of them lie below.
+    top_token_agreement : float
+        Share of the tokens for which both models find the same successor likeliest, 0 to 1.
+    delta_p_mean, delta_p_rms : float
+        Change of the true token's probability, -1 to 1: its mean (below 0 is worse) and its root mean square.
+    perplexity, perplexity_standard_error, reference_perplexity : float
+        Of the model and of the reference, on the same tokens.
+    perplexity_ratio : float
+        The model's over the reference's.
+    n_scored, n_windows, n_ctx : int
+        Tokens scored, windows, tokens a window.
+    """
+
+    kl_divergence: float
+    kl_standard_error: float
+    kl_median: float
+    kl_p99: float
+    kl_max: float
+    top_token_agreement: float
+    delta_p_mean: float
+    delta_p_rms: float
+    perplexity: float
+    perplexity_standard_error: float
+    reference_perplexity: float
+    perplexity_ratio: float
+    n_scored: int
+    n_windows: int
+    n_ctx: int
+
+
+def measure_divergence(
+    model: Model,
+    reference: Model,
+    text: str | None = None,
+    *,
+    n_ctx: int = 512,
+    progress: Progress | bool | None = None,
+) -> DivergenceResult:
+    """Measure how far a model's forecasts are from those of the model that it was made from.
+
+    Perplexity asks how well a model foretells *this text*, which chance can improve; the divergence asks how much of every
+    forecast has changed, and sees what quantizing did long before perplexity does.
+
+    Parameters
+    ----------
+    model, reference : Model
+        With the same vocabulary; the reference is best the F16 file.
+    text, n_ctx, progress
+        As for `measure_perplexity`.
+
+    Returns
+    -------
+    DivergenceResult
+
+    Raises
+    ------
+    ArgumentError
+        When the vocabularies differ, the text is too short, or the disk is too full.
+    GenerationError
+        As for `measure_perplexity`.
+
+    Notes
+    -----
+    The reference's forecasts are kept in a temporary file (4 bytes a scored token and entry of the vocabulary), so memory
+    does not grow with the text.
+
+    References
+    ----------
+    llama.cpp ``tools/perplexity/perplexity.cpp``: ``kl_divergence``. It stores the reference's logits in 16 bits; here they
+    keep their 32.
+    """
+    size, _ = check_size(n_ctx, None)
+    chosen = evaluation_text() if text is None else text
+    windows = text_windows(reference, chosen, size)
+    _refuse_other_vocabulary(windows, text_windows(model, chosen, size), model, reference)
+    with reporting(progress, "divergence", "window") as report, tempfile.TemporaryDirectory() as folder:
+
+        def first_half(done: int, total: int) -> None:
+            report(done, 2 * total)
+
+        def second_half(done: int, total: int) -> None:
+            report(total + done, 2 * total)
+
+        with recorded(reference, windows, size, Path(folder), first_half) as forecasts:
+            return compare_with(forecasts, model, windows, size, second_half)
+
+
+def _refuse_other_vocabulary(ours: list[Window], theirs: list[Window], model: Model, reference: Model) -> None:
+    same = model.n_vocab() == reference.n_vocab() and len(ours) == len(theirs)
+    if not same or any((a.tokens != b.tokens).any() for a, b in zip(ours, theirs, strict=True)):
+        raise ArgumentError(
+            "these two models do not share a vocabulary, so their forecasts cannot be compared: "
+            "the reference must be the model that the other was made from"
+        )
+
+
+class Forecasts:
+    """A reference's forecasts in a file: log probabilities, row after row.
+
+    Attributes
+    ----------
+    surprises : Surprises
+        The reference's own, of the same tokens.
+    """
+
+    def __init__(self, file: IO[bytes], n_vocab: int) -> None:
+        self._file, self._n_vocab = file, n_vocab
+        self.surprises = Surprises()
+
+    def write(self, logits: Rows, targets: Tokens) -> None:
+        """Add rows of logits."""
+        self.surprises.add(logits, targets)
+        log_softmax(logits).tofile(self._file)
+
+    def rewind(self) -> None:
+        """Go back to the first row."""
+        self._file.seek(0)
+
+    def read(self, n_rows: int) -> Rows:
+        """Return the next rows, shape (n_rows, n_vocab)."""
+        rows = np.fromfile(self._file, dtype=np.float32, count=n_rows * self._n_vocab)
+        return rows.reshape(n_rows, self._n_vocab)
+
+
+@contextmanager
+def recorded(
+    reference: Model, windows: list[Window], n_ctx: int, folder: Path, report: Progress = lambda _done, _total: None
+) -> Iterator[Forecasts]:
+    """Compute a reference's forecasts and keep them in a file while the ``with`` block lasts.
+
+    Raises
+    ------
+    ArgumentError
+        When the disk is too full for them.
+    """
+    n_vocab = reference.n_vocab()
+    needed = 4 * n_vocab * sum(len(window.targets) for window in windows)
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise ArgumentError(
+            f"the reference's forecasts take {format_bytes(needed)} and {folder} has {format_bytes(free)} free: "
+            "make room, or give a shorter text"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        forecasts = Forecasts(file, n_vocab)
+        score_windows(reference, counted(windows, report), n_ctx, forecasts.write)
+        yield forecasts
+
+
+def compare_with(
+    forecasts: Forecasts,
+    model: Model,
+    windows: list[Window],
+    n_ctx: int,
+    report: Progress = lambda _done, _total: None,
+) -> DivergenceResult:
+    """Compute a model's forecasts of the same windows, and compare them with the reference's."""
+    found, gaps = Surprises(), list[Gap]()
+    forecasts.rewind()
+
+    def compare(logits: Rows, targets: Tokens) -> None:
+        found.add(logits, targets)
+        gaps.append(divergence(forecasts.read(len(targets)), logits, targets))
+
+    score_windows(model, counted(windows, report), n_ctx, compare)
+    kl, same_top, delta_p = (np.concatenate(parts) for parts in zip(*gaps, strict=True))
+    (perplexity, error), (base, _) = found.perplexity(), forecasts.surprises.perplexity()
+    return DivergenceResult(
+        kl_divergence=float(kl.mean()),
+        kl_standard_error=float(kl.std() / np.sqrt(max(1, len(kl) - 1))),
+        kl_median=float(np.median(kl)),
+        kl_p99=float(np.quantile(kl, 0.99)),
+        kl_max=float(kl.max()),
+        top_token_agreement=float(same_top.mean()),
+        delta_p_mean=float(delta_p.mean()),
+        delta_p_rms=float(np.sqrt((delta_p**2).mean())),
+        perplexity=perplexity,
+        perplexity_standard_error=error,
+        reference_perplexity=base,
+        perplexity_ratio=perplexity / base,
+        n_scored=found.count,
+        n_windows=len(windows),
+        n_ctx=n_ctx,
+    )

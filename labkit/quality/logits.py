@@ -1,0 +1,114 @@
+"""The arithmetic on rows of logits: how surprised a model is by a token, and how far two models' forecasts are apart.
+
+All functions take a few rows at a time, so that the exponentials of a large vocabulary stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Gap", "divergence", "log_softmax", "surprise"]
+
+Rows = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.integer]
+Numbers = npt.NDArray[np.float64]
+
+_BLOCK_BYTES = 2 * 1024**2
+
+
+class Gap(NamedTuple):
+    """How far a forecast is from the reference's, an array of shape (rows,) each.
+
+    Attributes
+    ----------
+    kl
+        Kullback-Leibler divergence from the reference, in nats.
+    same_top
+        Whether both find the same token likeliest.
+    delta_p
+        Probability of the token that really follows, minus the reference's.
+    """
+
+    kl: Numbers
+    same_top: npt.NDArray[np.bool_]
+    delta_p: Numbers
+
+
+def surprise(logits: Rows, targets: Tokens) -> Numbers:
+    """Return ``-log p(target)`` in nats.
+
+    Parameters
+    ----------
+    logits : array of float32, shape (rows, n_vocab)
+    targets : array of int, shape (rows,)
+
+    Returns
+    -------
+    array of float64, shape (rows,)
+
+    Notes
+    -----
+    ``-log softmax(x)[t] = log(sum(exp(x - max x))) + max x - x[t]``, the exponentials in single precision and their sum in
+    double, as llama-perplexity has them.
+
+    Examples
+    --------
+    >>> surprise(np.array([[0.0, 0.0]], dtype=np.float32), np.array([1])).round(4)
+    array([0.6931])
+    """
+    result = np.empty(len(logits))
+    for rows in _blocks(logits):
+        result[rows] = _log_total(logits[rows]) - logits[rows][np.arange(len(logits[rows])), targets[rows]]
+    return result
+
+
+def log_softmax(logits: Rows) -> Rows:
+    """Return the logarithms of the probabilities, of the same shape and type."""
+    result = np.empty_like(logits)
+    for rows in _blocks(logits):
+        np.subtract(logits[rows], _log_total(logits[rows])[:, None], out=result[rows], casting="same_kind")
+    return result
+
+
+def divergence(reference: Rows, logits: Rows, targets: Tokens) -> Gap:
+    """Compare a model's forecasts with the reference's.
+
+    Parameters
+    ----------
+    reference : array of float32, shape (rows, n_vocab)
+        Logarithms of the reference's probabilities.
+    logits : array of float32, shape (rows, n_vocab)
+        The model's logits, as they come.
+    targets : array of int, shape (rows,)
+
+    Notes
+    -----
+    ``KL(P || Q) = sum(P * (log P - log Q))``, where P is the reference; tokens that the reference rules out count nothing.
+    """
+    kl, same, delta = np.empty(len(logits)), np.empty(len(logits), dtype=np.bool_), np.empty(len(logits))
+    for rows in _blocks(logits):
+        log_p, log_q = reference[rows], log_softmax(logits[rows])
+        p = np.exp(log_p)
+        with np.errstate(invalid="ignore"):
+            kl[rows] = np.where(p > 0, p * (log_p - log_q), 0).sum(axis=1, dtype=np.float64)
+        same[rows] = log_p.argmax(axis=1) == log_q.argmax(axis=1)
+        picked = np.arange(len(log_p)), targets[rows]
+        delta[rows] = np.exp(log_q[picked].astype(float)) - np.exp(log_p[picked].astype(float))
+    return Gap(kl, same, delta)
+
+
+def _log_total(logits: Rows) -> Numbers:
+    """Return the logarithm of each row's sum of exponentials."""
+    highest = logits.max(axis=1, keepdims=True)
+    total: Numbers = np.log(np.exp(logits - highest).sum(axis=1, dtype=np.float64)) + highest[:, 0]
+    return total
+
+
+def _blocks(logits: Rows) -> Iterator[slice]:
+    step = max(1, _BLOCK_BYTES // max(1, logits.shape[1] * logits.itemsize))
+    for start in range(0, len(logits), step):
+        yield slice(start, min(start + step, len(logits)))

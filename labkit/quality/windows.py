@@ -1,0 +1,129 @@
+"""A text's tokens, cut into windows just as llama-perplexity cuts them.
+
+References
+----------
+llama.cpp ``tools/perplexity/perplexity.cpp``: ``perplexity`` (windows side by side), ``perplexity_v2`` (strided).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from importlib import resources
+
+import numpy as np
+
+from labkit.engine.arguments import check_int
+from labkit.engine.bindings import C
+from labkit.engine.generate import check_model
+from labkit.engine.model import Model
+from labkit.engine.scoring import Window
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.progress import Progress
+
+__all__ = ["check_size", "counted", "cut_windows", "evaluation_text", "text_windows"]
+
+SMALLEST = 8  # tokens a window: a few of context, a few to score
+
+
+@functools.cache
+def evaluation_text() -> str:
+    """Return the lab's own text to measure with: about 4,000 tokens of varied English prose, written for it.
+
+    Examples
+    --------
+    >>> len(evaluation_text().split()) > 3000
+    True
+    """
+    return resources.files("labkit").joinpath("data/evaluation.txt").read_text(encoding="utf-8")
+
+
+def check_size(n_ctx: int, stride: int | None) -> tuple[int, int | None]:
+    """Return a window's size and stride once they are sure to be sizes.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+    """
+    size = check_int("n_ctx", n_ctx, SMALLEST, 2**24)
+    return size, None if stride is None else check_int("stride", stride, 1, size - 1, hint="; it is less than n_ctx")
+
+
+def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None) -> list[Window]:
+    """Cut a text into a model's windows.
+
+    Raises
+    ------
+    ArgumentError
+        When the text is shorter than two windows, of which llama-perplexity would measure nothing either.
+    ArgumentTypeError
+    ModelClosedError
+    """
+    if not isinstance(text, str):
+        raise ArgumentTypeError(f"text is the text itself, not {type(text).__name__}: open(…).read() gives that of a file")
+    with check_model(model).vocabulary() as tokenizer:
+        vocab = tokenizer.vocab
+        tokens = tokenizer.tokenize(text, add_special=True)
+        if C.llama_vocab_get_add_eos(vocab) and tokens and tokens[-1] == C.llama_vocab_eos(vocab):
+            del tokens[-1]
+        bos = C.llama_vocab_bos(vocab) if C.llama_vocab_get_add_bos(vocab) else None
+    if len(tokens) < 2 * n_ctx:
+        fitting = 1 << max(len(tokens) // 2, 1).bit_length() - 1
+        advice = f"or n_ctx={fitting}" if fitting >= SMALLEST else f"of at least {2 * SMALLEST} tokens"
+        raise ArgumentError(
+            f"the text has {len(tokens):,} tokens, and n_ctx={n_ctx:,} takes {2 * n_ctx:,} at least: give a longer text, "
+            + advice
+        )
+    return cut_windows(tokens, n_ctx, stride, bos)
+
+
+def cut_windows(tokens: Sequence[int], n_ctx: int, stride: int | None = None, bos: int | None = None) -> list[Window]:
+    """Cut tokens into windows of ``n_ctx``.
+
+    Parameters
+    ----------
+    tokens : sequence of int
+    n_ctx : int
+        Tokens a window.
+    stride : int or None
+        None puts the windows side by side, and scores the second half of each: its first half is the context that every
+        prediction has at least. A number moves the window by as many tokens, and scores as many at its end.
+    bos : int or None
+        What takes the place of each window's first token, where the model begins texts with it; never with a stride, where
+        llama-perplexity puts it in only after the computation.
+
+    Returns
+    -------
+    list of Window
+        Without the last token of each, whose successor stands in the next window.
+
+    Notes
+    -----
+    Side by side, tokens ``n_ctx // 2 + 1`` to ``n_ctx - 1`` of each window are scored: one less than half of them.
+
+    Examples
+    --------
+    >>> [(w.tokens.tolist(), w.targets.tolist()) for w in cut_windows(range(1, 17), 8, bos=0)]
+    [([0, 2, 3, 4, 5, 6, 7], [6, 7, 8]), ([0, 10, 11, 12, 13, 14, 15], [14, 15, 16])]
+    >>> [(w.tokens.tolist(), w.targets.tolist()) for w in cut_windows(range(1, 14), 8, stride=3)]
+    [([1, 2, 3, 4, 5, 6, 7], [6, 7, 8]), ([4, 5, 6, 7, 8, 9, 10], [9, 10, 11])]
+    """
+    every = np.asarray(tokens, dtype=np.int32)
+    if stride is None:
+        step, count, n_scored = n_ctx, len(every) // n_ctx, n_ctx - n_ctx // 2 - 1
+    else:
+        step, count, n_scored = stride, -(-(len(every) - n_ctx) // stride), stride
+    windows = []
+    for start in range(0, count * step, step):
+        chunk = every[start : start + n_ctx].copy()
+        if bos is not None and stride is None:
+            chunk[0] = bos
+        windows.append(Window(chunk[:-1], chunk[n_ctx - n_scored :]))
+    return windows
+
+
+def counted(windows: Sequence[Window], report: Progress) -> Iterator[Window]:
+    """Yield the windows, and report each when the next is asked for."""
+    for index, window in enumerate(windows):
+        yield window
+        report(index + 1, len(windows))
