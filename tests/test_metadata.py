@@ -184,13 +184,10 @@ def test_reader_equals_the_gguf_package(tmp_path: Path, name: str) -> None:
     assert_parity(read_header(path), path)
 
 
-@pytest.mark.parametrize("name", ["bundled", "llama", *sorted(set(KINDS) - {"mamba"})])
-def test_info_equals_the_engine(tmp_path: Path, name: str) -> None:
-    """Counts, sizes, heads, context, window and vocabulary are those that llama.cpp reports of the loaded model."""
+def assert_engine_parity(path: Path) -> None:
+    """Compare what the header tells with what the engine reports of the loaded model."""
     import llama_cpp
 
-    parts = KINDS.get(name, models.llama)()
-    path = bundled() if name == "bundled" else parts.write(tmp_path / "tiny.gguf")
     info = get_model_info(path)
     with EngineLog(echo=False).claimed():
         claim_log()
@@ -208,6 +205,14 @@ def test_info_equals_the_engine(tmp_path: Path, name: str) -> None:
         assert info.vocab_size == llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     finally:
         llama_cpp.llama_model_free(model)
+
+
+@pytest.mark.parametrize("name", ["bundled", "llama", *sorted(set(KINDS) - {"mamba"})])
+def test_info_equals_the_engine(tmp_path: Path, name: str) -> None:
+    """Counts, sizes, heads, context, window and vocabulary are those that llama.cpp reports of the loaded model."""
+    parts = KINDS.get(name, models.llama)()
+    path = bundled() if name == "bundled" else parts.write(tmp_path / "tiny.gguf")
+    assert_engine_parity(path)
 
 
 # The contract

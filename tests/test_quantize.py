@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labkit.errors import ArgumentError, GGUFError, LabkitWarning
-from labkit.formats import tensor_type
+from labkit.formats import FILE_TYPES, tensor_type
+from labkit.gguf_file import read_header
+from labkit.metadata import get_model_info
 from labkit.models import bundled_model_path
 from labkit.quantize import CODECS, Q4_K, Q8_0, QuantizationError, quantize_model
+from tests.test_gguf_file import assert_parity
+from tests.test_metadata import assert_engine_parity
 
 ENCODERS = ("Q8_0", "Q4_0", "Q4_1")
 LARGEST = float(np.finfo(np.float32).max)
@@ -149,6 +153,14 @@ def test_codecs_refuse_in_one_line(call: object, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+# What llama.cpp makes only with an importance matrix, or not of a model like this.
+NEED_MORE = {
+    **dict.fromkeys(("Q2_K_S", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"), "importance matrix"),
+    "NVFP4": "invalid output file type",
+    "Q1_0": "no tensor type fallback",
+}
+
+
 @pytest.fixture(scope="module")
 def f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bundled model in F16."""
@@ -173,6 +185,22 @@ def test_quantize_gives_the_known_sizes(f16: Path, tmp_path: Path, name: str, me
     assert steps == [(n, 272) for n in range(1, 273)]
     assert sum(n for n, _ in result.tensor_types.values()) == 272
     assert [path.name for path in tmp_path.iterdir()] == ["q.gguf"]
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in FILE_TYPES.values()])
+def test_every_type_is_read_as_what_it_is(f16: Path, tmp_path: Path, name: str) -> None:
+    """Each file that the quantizer makes has every key, tensor and figure that the package and the engine tell of it."""
+    target = tmp_path / "q.gguf"
+    if name in NEED_MORE:
+        with pytest.raises(QuantizationError, match=NEED_MORE[name]):
+            quantize_model(f16, target, name)
+        assert list(tmp_path.iterdir()) == []
+        return
+    quantize_model(f16, target, name)
+    assert get_model_info(target).quantization == name
+    if name != "Q2_0":  # which gguf's own reader does not know yet
+        assert_parity(read_header(target), target)
+    assert_engine_parity(target)
 
 
 def test_quantized_model_generates(f16: Path, tmp_path: Path) -> None:
