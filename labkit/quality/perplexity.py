@@ -95,8 +95,8 @@ def measure_perplexity(
     ``perplexity = exp(-1/N * sum(log p(token | the tokens before it in its window)))``. Control tokens in the text are read
     as text, and a model that begins texts with a token of its own gets it at each window's start, as with llama-perplexity.
     With a stride that tool chooses the window itself; compare at the ``n_ctx`` that it prints as its calculation chunk.
-    It computes with flash attention unless told ``-fa off``; here it is as the model was loaded. For the bundled model and the
-    lab's text at ``n_ctx`` 512 both give 23.4102 without and 23.4458 with it.
+    It computes with flash attention unless told ``-fa off``; here it is as the model was loaded. For the bundled model and
+    the lab's text at ``n_ctx`` 512 both give 23.4102 without and 23.4458 with it.
 
     References
     ----------
