@@ -1,8 +1,8 @@
 """A record -> matplotlib Axes, and the picture that a notebook shows of them, with a text for those who do not see it.
 
-Every ``plot_…`` draws into an Axes, its own or one that is given, names both axes with their units, tells bars apart by
-more than colour, and sets the Axes' label to what the picture says in words. `Picture` turns the Axes into HTML with that
-text beside it; a bare figure would have none in JupyterLab.
+Every ``plot_…`` draws into an Axes, its own or one that is given, or makes a Figure of several panels. It names all axes
+with their units, tells things apart by more than colour, and sets the label of what it returns to what the picture says in
+words. `Picture` turns that into HTML with the text beside it; a bare figure would have none in JupyterLab.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from labkit.metadata import ModelInfo
 
-if TYPE_CHECKING:  # matplotlib is imported when something is drawn
+if TYPE_CHECKING:  # matplotlib is imported when something is drawn, the engine by who measures
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["Picture", "plot_bytes"]
+    from labkit.quality import QuantizationComparison, QuantizationQuality
+
+__all__ = ["Picture", "plot_bytes", "plot_tradeoff"]
 
 _MAIN = "#0072B2"  # blue and orange of Okabe and Ito: apart for every kind of colour vision, and in grey
 _OTHER = "#E69F00"
@@ -25,28 +30,28 @@ _MIB = 2**20
 
 
 class Picture:
-    """An Axes' figure as HTML with an alternative text: the last line of a cell shows it.
+    """A figure as HTML with an alternative text: the last line of a cell shows it.
 
     Parameters
     ----------
-    axes : Axes
-        As a ``plot_…`` function returns them; their label becomes the text.
+    drawn : Axes or Figure
+        As a ``plot_…`` function returns it; its label becomes the text.
     """
 
-    def __init__(self, axes: Axes) -> None:
-        self.axes = axes
+    def __init__(self, drawn: Axes | Figure) -> None:
+        self.drawn = drawn
 
     @property
     def text(self) -> str:
         """What the picture says, in words."""
-        return str(self.axes.get_label())
+        return str(self.drawn.get_label())
 
     def __repr__(self) -> str:
         return self.text
 
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
-        self.axes.figure.canvas.print_figure(buffer, format="png", dpi=144)
+        self.drawn.figure.canvas.print_figure(buffer, format="png", dpi=144)
         picture = base64.b64encode(buffer.getvalue()).decode("ascii")
         alt = html.escape(self.text, quote=True)
         return f'<img alt="{alt}" src="data:image/png;base64,{picture}" style="width:40em;max-width:100%">'
@@ -108,3 +113,107 @@ def _new_axes(height_inches: float) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(8, height_inches), layout="constrained").add_subplot()
+
+
+def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
+    """Draw what each type costs and gives: divergence against file size, and decode speed.
+
+    Parameters
+    ----------
+    comparison : QuantizationComparison
+        As `compare_quantizations` returns it.
+
+    Returns
+    -------
+    Figure
+        Left a point a type, the reference a square at 0; right a bar a type, the largest file first, the reference hatched.
+
+    Notes
+    -----
+    The axis of the divergence is logarithmic down to the power of ten below its smallest value, and linear from there to 0.
+    """
+    from matplotlib.figure import Figure
+
+    rows = sorted(comparison.rows, key=lambda row: -row.file_size_bytes)
+    figure = Figure(figsize=(9, max(3.6, 1.2 + 0.36 * len(rows))), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    is_reference = [row.quantization in comparison.reference.split() for row in rows]
+    _draw_speeds(right, rows, is_reference)
+    _draw_losses(left, rows, is_reference)
+    figure.set_label(_tradeoff_text(comparison, rows))
+    return figure
+
+
+def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> None:
+    """Draw the divergence of each type against its size."""
+    lowest = min((row.kl_divergence for row in rows if row.kl_divergence > 0), default=0.1)
+    linear = 10.0 ** math.floor(math.log10(lowest))
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+    sizes, losses = [row.file_size_bytes / 1e6 for row in rows], [max(0.0, row.kl_divergence) for row in rows]
+    for size, loss, reference in zip(sizes, losses, is_reference, strict=True):
+        axes.plot(size, loss, "s" if reference else "o", color=_OTHER if reference else _MAIN, markersize=7, clip_on=False)
+    axes.set_ylim(-0.25 * linear, 3 * max(linear, *losses))
+    axes.margins(x=0.16)
+    axes.grid(visible=True, axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_title("what is lost")
+    axes.set_xlabel("file size (MB)")
+    axes.set_ylabel("KL divergence from the reference\n(nats a token; 0 is the same forecast)")
+    axes.spines[["top", "right"]].set_visible(False)
+    _name_points(axes, [row.quantization for row in rows], list(zip(sizes, losses, strict=True)))
+
+
+def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> None:
+    """Draw a bar for each type's speed, as a multiple of the reference's."""
+    bars = axes.barh(
+        [row.quantization for row in rows],
+        [row.decode_ratio for row in rows],
+        color=[_OTHER if reference else _MAIN for reference in is_reference],
+        hatch=["//" if reference else "" for reference in is_reference],
+        edgecolor="white",
+    )
+    axes.bar_label(bars, labels=[f"{row.decode_ratio:.2f}" for row in rows], padding=4)
+    axes.axvline(1, color="0.3", linestyle="--", linewidth=1)
+    axes.margins(x=0.18)
+    axes.invert_yaxis()
+    axes.set_title("what is gained")
+    axes.set_xlabel("decode speed (multiple of the reference's)")
+    axes.set_ylabel("type, the largest file first")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+_PLACES = [(8, 0), (-8, 0), (0, 9), (0, -9), (8, 10), (-8, 10), (8, -10), (-8, -10)]  # points to a name from its marker
+
+
+def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write each name beside its point, where it covers neither another name nor a point."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # so that the layout is known
+    pixels = axes.transData.transform(points)
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
+    for name, point in zip(names, points, strict=True):
+        labels = [axes.annotate(name, point, place, textcoords="offset points", **_align(place)) for place in _PLACES]
+        boxes = [label.get_window_extent() for label in labels]
+        best = min(range(len(labels)), key=lambda index: boxes[index].count_overlaps(taken))
+        taken.append(boxes[best])
+        for index, label in enumerate(labels):
+            label.set_in_layout(False)
+            if index != best:
+                label.remove()
+
+
+def _align(place: tuple[int, int]) -> dict[str, Any]:
+    return {"va": "center", "ha": "left" if place[0] > 0 else "right" if place[0] < 0 else "center"}
+
+
+def _tradeoff_text(comparison: QuantizationComparison, rows: Sequence[QuantizationQuality]) -> str:
+    points = "; ".join(
+        f"{row.quantization}: {row.file_size_bytes / 1e6:.1f} MB, KL divergence {row.kl_divergence:.4f}, "
+        f"{row.decode_ratio:.2f} times the speed"
+        for row in rows
+    )
+    return (
+        "Two panels for the types of one model: KL divergence in nats a token against file size, and decode speed as a "
+        f"multiple of the reference's. The reference is {comparison.reference}. {points}."
+    )

@@ -1,12 +1,34 @@
 """Figures draw the record's numbers, name their units, and say in words what they show."""
 
 import html.parser
+import itertools
 import sys
+from pathlib import Path
 
 import pytest
 
-from labkit import get_model_info
-from labkit.plots import Picture, plot_bytes
+from labkit import QuantizationComparison, QuantizationQuality, get_model_info
+from labkit.plots import Picture, plot_bytes, plot_tradeoff
+
+MEASURED = {  # of the bundled model: MB, KL divergence, decode speed as a multiple
+    "F16": (270.9, 0.0, 1.0),
+    "Q8_0": (144.8, 0.0037, 1.21),
+    "Q5_K_M": (112.1, 0.0687, 1.16),
+    "Q4_K_M": (105.5, 0.0506, 1.23),
+    "Q4_0": (91.7, 0.2313, 1.42),
+    "Q3_K_M": (93.5, 0.1317, 1.55),
+    "Q2_K": (88.2, 0.3674, 1.4),
+}
+
+
+def compared(measured=MEASURED) -> QuantizationComparison:
+    rows = tuple(
+        QuantizationQuality(
+            name, round(mb * 1e6), 8.0, 20.0, 2.0, 1.0, kl, 5 * kl, 0.9, 0.1, 500.0, 100.0, ratio, None, None, None
+        )
+        for name, (mb, kl, ratio) in measured.items()
+    )
+    return QuantizationComparison(Path("model.gguf"), "an F16 copy of the source", 256, 508, (), rows)
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +95,51 @@ def test_plots_leave_pyplot_alone(info) -> None:
         plot_bytes(info)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_plot_tradeoff_draws_every_type() -> None:
+    """Left a point a type, size against loss; right a bar a type, the largest file first."""
+    left, right = plot_tradeoff(compared()).axes
+    points = {tuple(float(value[0]) for value in line.get_data()) for line in left.lines}
+    assert points == {(mb, kl) for mb, kl, _ in MEASURED.values()}
+    assert [bar.get_width() for bar in right.patches] == [1.0, 1.21, 1.16, 1.23, 1.55, 1.42, 1.4]
+    assert left.get_yscale() == "symlog"
+    assert left.get_ylim()[0] < 0 < 0.3674 < left.get_ylim()[1]
+
+
+def test_plot_tradeoff_names_axes_units_and_types() -> None:
+    """Sizes, losses and speeds have their units; every type stands beside its point and its bar, and in the text."""
+    figure = plot_tradeoff(compared())
+    left, right = figure.axes
+    assert left.get_xlabel() == "file size (MB)"
+    assert "nats a token" in left.get_ylabel()
+    assert "multiple" in right.get_xlabel()
+    assert right.get_ylabel()
+    assert (
+        {text.get_text() for text in left.texts} == {label.get_text() for label in right.get_yticklabels()} == set(MEASURED)
+    )
+    for name, (mb, kl, ratio) in MEASURED.items():
+        assert f"{name}: {mb} MB, KL divergence {kl:.4f}, {ratio:.2f} times" in Picture(figure).text
+
+
+def test_plot_tradeoff_marks_the_reference_without_colour() -> None:
+    """The reference is a square among circles, and a hatched bar among plain ones."""
+    left, right = plot_tradeoff(compared()).axes
+    assert [line.get_marker() for line in left.lines] == ["s", *"oooooo"]
+    assert [bar.get_hatch() for bar in right.patches] == ["//", *[""] * 6]
+
+
+def test_plot_tradeoff_names_do_not_overlap() -> None:
+    """Even types that lie close together keep their names apart, and off one another's points."""
+    close = {**MEASURED, "Q4_1": (91.9, 0.24, 1.3), "IQ4_NL": (91.5, 0.22, 1.3)}
+    figure = plot_tradeoff(compared(close))
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == len(close)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_plot_tradeoff_needs_no_reference_row_and_no_loss() -> None:
+    """One type alone can be drawn, and one that lost nothing."""
+    for only in ({"Q8_0": (144.8, 0.0037, 1.2)}, {"F16": (270.9, 0.0, 1.0)}):
+        assert len(plot_tradeoff(compared(only)).axes[0].lines) == 1
