@@ -21,6 +21,7 @@ from .errors import LabkitWarning as LabkitWarning
 from .errors import ModelClosedError as ModelClosedError
 from .errors import ModelLoadError as ModelLoadError
 from .errors import ModelNotFoundError as ModelNotFoundError
+from .errors import QuantizationError as QuantizationError
 from .metadata import ModelInfo as ModelInfo
 from .metadata import get_model_info as get_model_info
 from .models import ModelEntry as ModelEntry

@@ -10,6 +10,7 @@
     ├── GenerationError (RuntimeError)      the engine could not generate
     │   └── ContextOverflowError (ValueError)        the prompt does not fit the context
     ├── DownloadError (OSError)             a model could not be fetched
+    ├── QuantizationError (RuntimeError)    the engine could not quantize a model
     ├── GradingError (RuntimeError)         a submission could not be graded
     ├── ArgumentError (ValueError)          an argument has a value that cannot work
     ├── ArgumentTypeError (TypeError)       an argument has a type that cannot work
@@ -34,6 +35,7 @@ __all__ = [
     "ModelClosedError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "QuantizationError",
     "UnknownKeyError",
 ]
 
@@ -117,6 +119,10 @@ class DownloadError(LabkitError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class QuantizationError(LabkitError, RuntimeError):
+    """The engine could not quantize the model; the message carries the engine's own reason."""
 
 
 class GradingError(LabkitError, RuntimeError):

@@ -8,9 +8,9 @@
     child    the process in which llama.cpp's quantizer runs
 """
 
+from labkit.errors import QuantizationError
 from labkit.quantize.codecs import CODECS, Q4_0, Q4_1, Q4_K, Q8_0, Codec
 from labkit.quantize.convert import Fallback, QuantizationResult, quantize_model
-from labkit.quantize.process import QuantizationError
 
 __all__ = [
     "CODECS",

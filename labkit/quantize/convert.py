@@ -15,12 +15,13 @@ from pathlib import Path
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
 from labkit.formats import FileType, file_type, tensor_type
 from labkit.gguf_file import Header, preflight, read_header
-from labkit.quantize.process import Progress, QuantizationError, run_quantizer
+from labkit.progress import Progress, reporting
+from labkit.quantize.process import run_quantizer
 from labkit.records import Record
 from labkit.system import physical_cores_available
 from labkit.units import format_bytes
 
-__all__ = ["Fallback", "QuantizationError", "QuantizationResult", "quantize_model"]
+__all__ = ["Fallback", "QuantizationResult", "quantize_model"]
 
 _FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-> falling back to +(\w+)")
 
@@ -134,7 +135,7 @@ def quantize_model(
         "source": str(header.paths[0].resolve()),
         "allow_requantize": bool(quantized),
     }
-    with _temporary(path.parent) as temporary, _reporter(progress) as report:
+    with _temporary(path.parent) as temporary, reporting(progress, "quantizing", "tensor") as report:
         log = run_quantizer({**request, "folder": str(path.parent), "output": temporary.name}, report)
         made = read_header(temporary)
         if not overwrite:
@@ -184,7 +185,9 @@ def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
 
 def _refuse_existing(path: Path) -> None:
     if path.exists():
-        raise ArgumentError(f"{path} exists already: name another file, or pass overwrite=True to replace it")
+        raise ArgumentError(
+            f"{path} exists already: name another file, or pass overwrite=True (labkit quantize --overwrite) to replace it"
+        )
 
 
 def _check_disk(header: Header, kind: FileType, folder: Path) -> None:
@@ -212,21 +215,3 @@ def _temporary(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _reporter(progress: Progress | bool | None) -> Iterator[Progress]:
-    if callable(progress):
-        yield progress
-    elif not progress:
-        yield lambda _done, _total: None
-    else:
-        from tqdm.auto import tqdm
-
-        with tqdm(desc="quantizing", unit="tensor") as bar:
-
-            def report(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            yield report

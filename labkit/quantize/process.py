@@ -10,23 +10,18 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from labkit.errors import LabkitError
+from labkit.errors import QuantizationError
+from labkit.progress import Progress
 
-__all__ = ["Progress", "QuantizationError", "run_quantizer"]
-
-Progress = Callable[[int, int], object]
+__all__ = ["run_quantizer"]
 
 _CHILD = Path(__file__).with_name("child.py")
 _STEP = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
-
-
-class QuantizationError(LabkitError, RuntimeError):
-    """The engine could not quantize the model; the message carries the engine's own reason."""
 
 
 def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
