@@ -14,7 +14,7 @@ from labkit.gguf_file.naming import quantization_name
 from labkit.models import resolve_model
 from labkit.records import Record, to_plain
 
-__all__ = ["ModelInfo", "describe_model", "get_model_info"]
+__all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header"]
 
 # Architectures whose files may name a window that llama.cpp does not use (src/models/phi3.cpp and others)
 _IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
@@ -135,10 +135,11 @@ def get_model_info(model_path: str | Path | None = None) -> ModelInfo:
     >>> info.architecture, info.quantization, f"{info.parameter_count:,}", f"{info.bits_per_weight:.2f}"
     ('llama', 'Q4_1', '134,515,008', '5.74')
     """
-    return describe_model(_read(model_path))
+    return describe_model(read_model_header(model_path))
 
 
-def _read(model_path: str | Path | None) -> Header:
+def read_model_header(model_path: str | Path | None = None) -> Header:
+    """Return the header that `get_model_info` describes: of a file, a name, an address, or the bundled model."""
     if isinstance(model_path, str) and not re.match(r"https?://", model_path, re.IGNORECASE):
         is_path = model_path.startswith("~") or _exists(model_path)
         return read_header(model_path if is_path else resolve_model(model_path))

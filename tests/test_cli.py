@@ -13,6 +13,10 @@ import pytest
 from labkit.cli import main
 from labkit.cli.lab import find_notebooks
 from labkit.errors import LabkitError
+from labkit.metadata import get_model_info
+from labkit.models import bundled_model_path
+from tests.test_gguf_remote import Server
+from tests.tiny_models import write_tiny_model
 
 LABKIT = [sys.executable, "-m", "labkit"]
 
@@ -113,7 +117,7 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "labkit tour" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["tour", "lab", "models", "doctor"])
+@pytest.mark.parametrize("command", ["tour", "lab", "models", "info", "quantize", "doctor"])
 def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command explains itself."""
     with pytest.raises(SystemExit, match="0"):
@@ -142,3 +146,145 @@ def test_output_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "[bold]" in printed
+
+
+def test_info_shows_a_card_of_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a model the card tells about the bundled one."""
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("llama", "Q4_1, 5.74 bits a weight", "134,515,008", "8,192 tokens", "apache-2.0", "68.7%"):
+        assert part in printed
+
+
+def test_info_lists_tensors_sorted_and_filtered(capsys: pytest.CaptureFixture[str]) -> None:
+    """--sort bytes puts the largest first; --filter takes a text or a pattern, of name or type, in any case."""
+    assert main(["info", "--tensors", "--sort", "bytes", "--json", "--filter", "BLK.1.*"]) == 0
+    tensors = json.loads(capsys.readouterr().out)["tensors"]
+    assert len(tensors) == 9
+    assert all(tensor["name"].startswith("blk.1.") for tensor in tensors)
+    assert [tensor["n_bytes"] for tensor in tensors] == sorted((tensor["n_bytes"] for tensor in tensors), reverse=True)
+    assert main(["info", "--tensors", "--filter", "q8_0"]) == 0
+    printed = capsys.readouterr().out
+    assert "token_embd.weight" in printed
+    assert "1 of 272 tensors" in printed
+
+
+def test_info_lists_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    """--keys tells each key's type; a single long text is shown whole."""
+    assert main(["info", "--keys"]) == 0
+    assert "49,152 elements" in capsys.readouterr().out
+    assert main(["info", "--keys", "--filter", "chat_template"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 33 keys" in printed
+    assert "add_generation_prompt" in printed
+
+
+def test_info_as_json_equals_get_model_info(capsys: pytest.CaptureFixture[str]) -> None:
+    """--json is the record, and no tensor list unless it is asked for."""
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(get_model_info().to_dict()))
+
+
+def test_info_reads_a_header_from_a_server_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Card, keys and tensors of an address cost no more requests than get_model_info."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+    path = bundled_model_path()
+    server = Server(path.parent)
+    try:
+        get_model_info(server.url(path.name))
+        n_requests = len(server.requests)
+        assert main(["info", server.url(path.name), "--tensors", "--keys"]) == 0
+    finally:
+        server.stop()
+    assert len(server.requests) == 2 * n_requests
+    assert "272 of 272 tensors" in capsys.readouterr().out
+
+
+def test_info_refuses_what_is_no_model_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is no GGUF and a name that nobody knows end with exit code 1 and one line."""
+    (tmp_path / "page.gguf").write_text("<!DOCTYPE html>", encoding="utf-8")
+    for model in (str(tmp_path / "page.gguf"), "no-such-model"):
+        assert main(["info", model]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert Path(model).name in captured.err
+
+
+def test_quantize_writes_a_smaller_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table tells what was written; an existing target is refused; a second loss is warned of in one line."""
+    source, target = str(write_tiny_model(tmp_path / "tiny.gguf")), str(tmp_path / "small.gguf")
+    assert main(["quantize", source, target, "--type", "q8_0"]) == 0
+    assert "Q8_0" in capsys.readouterr().out
+    assert get_model_info(target).quantization == "Q8_0"
+    assert main(["quantize", source, target]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["quantize", target, source, "--type", "Q4_0", "--overwrite", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["quantization"] == "Q4_0"
+    assert captured.err.startswith("labkit: warning: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_quantize_lists_types_and_wants_two_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """--list needs no files; without it a missing one is wrong usage."""
+    assert main(["quantize", "--list", "--json"]) == 0
+    kinds = {kind["name"]: kind for kind in json.loads(capsys.readouterr().out)}
+    assert kinds["Q4_0"]["bits_per_weight"] == 4.5
+    assert "IQ1_S" not in kinds, "it needs an importance matrix"
+    with pytest.raises(SystemExit, match="2"):
+        main(["quantize", "only-one.gguf"])
+
+
+def test_perplexity_is_measured_from_the_command_line(tmp_path: Path) -> None:
+    """The figure of the library, for a text file and for the lab's own text's size."""
+    text = tmp_path / "text.txt"
+    text.write_text(labkit.evaluation_text()[:2600], encoding="utf-8")
+    shown = _labkit("perplexity", "--text", str(text), "--n-ctx", "128")
+    assert shown.returncode == 0, shown.stderr
+    assert "perplexity" in shown.stdout
+    assert "4 windows of 128" in shown.stdout
+    document = json.loads(_labkit("perplexity", "--text", str(text), "--n-ctx", "128", "--json").stdout)
+    with labkit.load_model(n_ctx=256) as model:
+        expected = labkit.measure_perplexity(model, text.read_text(encoding="utf-8"), n_ctx=128)
+    assert document["perplexity"] == pytest.approx(expected.perplexity, rel=1e-3)
+    assert f"{document['perplexity']:.1f}" in shown.stdout
+
+
+def test_perplexity_against_a_reference(tmp_path: Path) -> None:
+    """--reference measures how far the forecasts are apart: of a model from itself, not at all."""
+    text = tmp_path / "text.txt"
+    text.write_text(labkit.evaluation_text()[:1000], encoding="utf-8")
+    model = str(labkit.bundled_model_path())
+    document = json.loads(
+        _labkit("perplexity", model, "--reference", model, "--text", str(text), "--n-ctx", "64", "--json").stdout
+    )
+    assert abs(document["kl_divergence"]) < 1e-6
+    assert document["top_token_agreement"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (("--text", "no-such-file.txt"), "no-such-file.txt"),
+        (("--n-ctx", "100000"), "give a longer text"),
+        (("--reference", "other.gguf", "--stride", "8"), "--stride"),
+        (("no-such-model.gguf",), "no-such-model.gguf"),
+    ],
+)
+def test_perplexity_fails_in_one_line(arguments: tuple[str, ...], needed: str) -> None:
+    """What cannot be measured is said in one line on stderr."""
+    result = _labkit("perplexity", *arguments, "--json")
+    assert result.returncode == 1
+    assert needed in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_perplexity_names_a_text_in_another_encoding(tmp_path: Path) -> None:
+    """A Latin-1 file is no UTF-8."""
+    text = tmp_path / "latin.txt"
+    text.write_bytes("caf\xe9 ".encode("latin-1") * 100)
+    result = _labkit("perplexity", "--text", str(text))
+    assert result.returncode == 1
+    assert "UTF-8" in result.stderr

@@ -17,7 +17,7 @@ from labkit.errors import LabkitError
 
 __all__ = ["main"]
 
-COMMANDS = ("tour", "lab", "models", "doctor")
+COMMANDS = ("tour", "lab", "models", "info", "quantize", "perplexity", "doctor")
 
 _EPILOG = """\
 first steps:

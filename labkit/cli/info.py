@@ -1,0 +1,183 @@
+"""Tell what a GGUF model is, from its header alone: a file, a name of `labkit models`, or an address on a server.
+
+Without a model it tells about the bundled one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from labkit.cli.output import Output
+from labkit.gguf_file import Header, LazyArray, TensorInfo
+from labkit.metadata import ModelInfo, describe_model, read_model_header
+from labkit.units import format_bytes, format_count
+
+HELP = "what a model is: a card, its keys, its tensors"
+
+_SHOWN = 100  # characters of a value in the list of keys
+_SHOWN_ALONE = 20_000  # of a text that is the only key asked for
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "model", nargs="?", metavar="FILE", help="a GGUF file, a name of `labkit models` or an http(s) address"
+    )
+    parser.add_argument("--tensors", action="store_true", help="list the tensors")
+    parser.add_argument(
+        "--sort", choices=("name", "bytes", "type", "order"), default="order", help="order of the tensors (as in the file)"
+    )
+    parser.add_argument("--keys", action="store_true", help="list the metadata keys")
+    parser.add_argument(
+        "--filter", metavar="TEXT", help="only tensors (or keys) with this text or shell pattern in name or type"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    header = read_model_header(args.model)
+    info = describe_model(header)
+    tensors = select_tensors(header.tensors, args.filter, args.sort)
+    if out.as_json:
+        document = info.to_dict()
+        if args.tensors:
+            document["tensors"] = [_plain_tensor(tensor) for tensor in tensors]
+        if args.keys and args.filter:
+            kept = {key for key, kind in header.types.items() if _matches(args.filter, key, kind)}
+            document["metadata"] = {key: value for key, value in document["metadata"].items() if key in kept}
+        out.result(document)
+        return 0
+    if args.keys:
+        _show_keys(header, args.filter, out)
+    if args.tensors:
+        _show_tensors(tensors, len(header.tensors), out)
+    if not (args.keys or args.tensors):
+        _show_card(info, out)
+    return 0
+
+
+def select_tensors(tensors: Sequence[TensorInfo], pattern: str | None, sort: str) -> list[TensorInfo]:
+    """Return the tensors whose name or type holds a text or fits a shell pattern, sorted."""
+    chosen = [tensor for tensor in tensors if pattern is None or _matches(pattern, tensor.name, tensor.type.name)]
+    if sort == "name":
+        return sorted(chosen, key=lambda tensor: tensor.name)
+    if sort == "bytes":
+        return sorted(chosen, key=lambda tensor: -tensor.n_bytes)
+    return sorted(chosen, key=lambda tensor: tensor.type.name) if sort == "type" else chosen
+
+
+def _matches(pattern: str, *texts: str) -> bool:
+    wanted = pattern.lower()
+    return any(wanted in text.lower() or fnmatch.fnmatchcase(text.lower(), wanted) for text in texts)
+
+
+def _plain_tensor(tensor: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "type": tensor.type.name,
+        "shape": list(tensor.shape),
+        "n_bytes": tensor.n_bytes,
+        "n_elements": tensor.n_elements,
+        "offset": tensor.offset,
+        "part": tensor.part,
+    }
+
+
+def _show_card(info: ModelInfo, out: Output) -> None:
+    out.title(info.name)
+    out.table(("", ""), list(_card(info)))
+    total = max(1, info.weights_bytes)
+    bits = _bits_by_type()
+    rows = [
+        (name, f"{count:>7,}", f"{format_bytes(n_bytes):>10}", f"{n_bytes / total:>6.1%}", f"{bits[name]:>6.3g}")
+        for name, (count, n_bytes) in info.tensor_types.items()
+    ]
+    out.table(("type", "tensors", "     bytes", " share", "bits a weight"), rows)
+    for warning in info.warnings:
+        out.say(f"warning: {warning}", style="yellow")
+    out.say("More: --keys lists the metadata, --tensors the tensors; --filter TEXT narrows either.", style="dim")
+
+
+def _card(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the card; what the file does not tell is left out."""
+    yield "architecture", ", ".join((info.architecture, *info.layer_kinds))
+    yield "quantization", f"{info.quantization}, {info.bits_per_weight:.2f} bits a weight"
+    yield "parameters", f"{format_count(info.parameter_count)} ({info.parameter_count:,}) in {info.tensor_count:,} tensors"
+    yield "file", f"{format_bytes(info.file_size_bytes)} ({info.file_size_bytes:,} bytes), GGUF {info.gguf_version}"
+    if info.context_length is not None:
+        yield "context", f"{info.context_length:,} tokens"
+    if info.block_count is not None:
+        width = f", {info.embedding_length:,} numbers a token" if info.embedding_length is not None else ""
+        yield "layers", f"{info.block_count:,}{width}"
+    if info.head_count is not None:
+        sizes = f", keys of {info.head_dim_k}, values of {info.head_dim_v}" if info.head_dim_k is not None else ""
+        yield "heads", f"{_per_layer(info.head_count)}, of keys and values {_per_layer(info.head_count_kv)}{sizes}"
+    if info.feed_forward_length is not None:
+        yield "feed forward", _per_layer(info.feed_forward_length)
+    if info.sliding_window is not None:
+        yield "window", f"{info.sliding_window:,} tokens"
+    if info.expert_count:
+        yield "experts", f"{info.expert_count:,}, of which {_per_layer(info.expert_used_count)} compute each token"
+    if info.vocab_size is not None:
+        yield "vocabulary", f"{info.vocab_size:,} tokens"
+    yield "tokenizer", info.tokenizer or "none"
+    template = info.chat_template
+    yield "chat template", "none" if template is None else f"{len(template):,} characters (--keys --filter chat_template)"
+    yield "licence", info.license or "not stated"
+    yield "read from", info.path
+
+
+def _per_layer(value: int | tuple[int, ...] | None) -> str:
+    if isinstance(value, tuple):
+        return f"{min(value):,} to {max(value):,} by layer" if value else "none"
+    return "?" if value is None else f"{value:,}"
+
+
+def _bits_by_type() -> dict[str, float]:
+    from labkit.formats import TENSOR_TYPES
+
+    return {kind.name: kind.bits_per_weight for kind in TENSOR_TYPES.values()}
+
+
+def _show_keys(header: Header, pattern: str | None, out: Output) -> None:
+    kept = [key for key in header.metadata if pattern is None or _matches(pattern, key, header.types[key])]
+    limit = _SHOWN_ALONE if len(kept) == 1 and pattern is not None else _SHOWN
+    rows = [(key, header.types[key], shorten_value(header.metadata[key], limit)) for key in kept]
+    if len(rows) == 1 and "\n" in rows[0][2]:  # a text of several lines is read outside a table
+        out.say(f"{rows[0][0]} ({rows[0][1]})", style="bold")
+        out.say(rows[0][2])
+    else:
+        out.table(("key", "type", "value"), rows)
+    out.say(f"{len(kept):,} of {len(header.metadata):,} keys", style="dim")
+
+
+def shorten_value(value: object, limit: int = _SHOWN) -> str:
+    """Return a value of the metadata as a short text; a long array is told by its length."""
+    if isinstance(value, LazyArray):
+        return f"{len(value):,} elements"
+    text = f"[{', '.join(str(item) for item in value)}]" if isinstance(value, tuple) else str(value)
+    if limit <= _SHOWN:
+        text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
+def _right(heading: str, cells: list[str]) -> list[str]:
+    """Return a heading and its cells, right-aligned and no wider than need be."""
+    width = max(map(len, (heading, *cells)))
+    return [cell.rjust(width) for cell in (heading, *cells)]
+
+
+def _show_tensors(tensors: Sequence[TensorInfo], n_all: int, out: Output) -> None:
+    shapes = [" × ".join(f"{length:,}" for length in tensor.shape) for tensor in tensors]
+    sizes = _right("bytes", [f"{tensor.n_bytes:,}" for tensor in tensors])
+    offsets = _right("offset", [f"{tensor.offset:,}" for tensor in tensors])
+    names, kinds = [tensor.name for tensor in tensors], [tensor.type.name for tensor in tensors]
+    out.table(
+        ("name", "type", "shape", sizes[0], offsets[0]), zip(names, kinds, shapes, sizes[1:], offsets[1:], strict=True)
+    )
+    size = format_bytes(sum(tensor.n_bytes for tensor in tensors))
+    out.say(f"{len(tensors):,} of {n_all:,} tensors, {size}", style="dim")

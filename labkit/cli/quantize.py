@@ -1,0 +1,107 @@
+"""Write a quantized copy of a model, best from an F16, BF16 or F32 file.
+
+The target is written whole or not at all; Ctrl-C leaves no file behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+
+from labkit.cli.output import Output, plain
+from labkit.errors import LabkitWarning
+from labkit.formats import FILE_TYPES, tensor_type
+from labkit.quantize import QuantizationResult, quantize_model
+from labkit.units import format_bytes, format_duration
+
+HELP = "write a smaller copy of a model"
+
+# llama.cpp's quantizer refuses these: all but the last want an importance matrix (tried one by one on a tiny model)
+_NOT_WRITABLE = frozenset(["Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "NVFP4"])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="the GGUF file to read")
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="the GGUF file to write")
+    parser.add_argument("--type", default="Q4_K_M", metavar="NAME", help="a file type of --list (Q4_K_M)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
+    parser.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
+    parser.add_argument("--list", action="store_true", help="list the file types and end")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    if args.list:
+        return _list_types(out)
+    if args.source is None or args.target is None:
+        args.usage_error("give SOURCE and TARGET, or --list")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LabkitWarning)
+        try:
+            result = quantize_model(
+                args.source,
+                args.target,
+                args.type,
+                n_threads=args.threads,
+                progress=not args.json,
+                overwrite=args.overwrite,
+            )
+        finally:
+            _tell(caught)
+    told = {str(warning.message) for warning in caught}
+    _show(result, [warning for warning in result.warnings if warning not in told], out)
+    out.result(result)
+    return 0
+
+
+def _tell(caught: list[warnings.WarningMessage]) -> None:
+    for warning in caught:
+        if issubclass(warning.category, LabkitWarning):
+            print(f"labkit: warning: {plain(' '.join(str(warning.message).split()))}", file=sys.stderr)
+
+
+def _show(result: QuantizationResult, notes: list[str], out: Output) -> None:
+    ratio = result.target_bytes / max(1, result.source_bytes)
+    rows = [
+        ("written", str(result.target)),
+        ("type", f"{result.quantization}, {result.bits_per_weight:.2f} bits a weight"),
+        ("size", f"{format_bytes(result.source_bytes)} to {format_bytes(result.target_bytes)}, {ratio:.1%} of the source"),
+        ("time", format_duration(result.elapsed_s)),
+    ]
+    out.table(("", ""), rows)
+    counts = sorted(result.tensor_types.items(), key=lambda row: -row[1][1])
+    out.table(
+        ("tensors of", " count", "     bytes"),
+        [(name, f"{count:>6,}", f"{format_bytes(size):>10}") for name, (count, size) in counts],
+    )
+    if result.fallbacks:
+        fallbacks = [(fallback.tensor, fallback.wanted, fallback.given) for fallback in result.fallbacks]
+        out.table(("tensor with another type than meant", "meant", "given"), fallbacks)
+    for note in notes:
+        out.say(f"note: {note}")
+
+
+def _list_types(out: Output) -> int:
+    kinds = [
+        {
+            "name": kind.name,
+            "tensor_type": kind.tensor_type,
+            "bits_per_weight": tensor_type(kind.tensor_type).bits_per_weight,
+            "quality": kind.quality,
+            "speed": kind.speed,
+        }
+        for kind in sorted(FILE_TYPES.values(), key=lambda kind: -tensor_type(kind.tensor_type).bits_per_weight)
+        if kind.name not in _NOT_WRITABLE
+    ]
+    rows = [
+        (kind["name"], kind["tensor_type"], f"{kind['bits_per_weight']:>6.3f}", kind["quality"] or "", kind["speed"] or "")
+        for kind in kinds
+    ]
+    out.table(("name", "tensors", "bits a weight", "quality", "speed"), rows)
+    out.say("Bits are those of the tensor type that most weights get. Types that need an importance matrix are left out.")
+    out.result(kinds)
+    return 0
