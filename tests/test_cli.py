@@ -250,7 +250,7 @@ def test_perplexity_is_measured_from_the_command_line(tmp_path: Path) -> None:
     with labkit.load_model(n_ctx=256) as model:
         expected = labkit.measure_perplexity(model, text.read_text(encoding="utf-8"), n_ctx=128)
     assert document["perplexity"] == pytest.approx(expected.perplexity, rel=1e-3)
-    assert f"{document['perplexity']:.2f}" in shown.stdout
+    assert f"{document['perplexity']:.4f}" in shown.stdout
 
 
 def test_perplexity_against_a_reference(tmp_path: Path) -> None:
