@@ -139,13 +139,15 @@ def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     is_reference = [row.quantization in comparison.reference.split() for row in rows]
     _draw_speeds(right, rows, is_reference)
-    _draw_losses(left, rows, is_reference)
+    points = _draw_losses(left, rows, is_reference)
+    figure.draw_without_rendering()  # so that the layout is known
+    _name_points(left, [row.quantization for row in rows], points)
     figure.set_label(_tradeoff_text(comparison, rows))
     return figure
 
 
-def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> None:
-    """Draw the divergence of each type against its size."""
+def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> list[tuple[float, float]]:
+    """Draw the divergence of each type against its size; returns the points."""
     lowest = min((row.kl_divergence for row in rows if row.kl_divergence > 0), default=0.1)
     linear = 10.0 ** math.floor(math.log10(lowest))
     axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
@@ -160,7 +162,7 @@ def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: 
     axes.set_xlabel("file size (MB)")
     axes.set_ylabel("KL divergence from the reference\n(nats a token; 0 is the same forecast)")
     axes.spines[["top", "right"]].set_visible(False)
-    _name_points(axes, [row.quantization for row in rows], list(zip(sizes, losses, strict=True)))
+    return list(zip(sizes, losses, strict=True))
 
 
 def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> None:
@@ -189,7 +191,6 @@ def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float,
     """Write each name beside its point, where it covers neither another name nor a point."""
     from matplotlib.transforms import Bbox
 
-    axes.figure.draw_without_rendering()  # so that the layout is known
     pixels = axes.transData.transform(points)
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
     for name, point in zip(names, points, strict=True):
