@@ -135,7 +135,7 @@ def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
     from matplotlib.figure import Figure
 
     rows = sorted(comparison.rows, key=lambda row: -row.file_size_bytes)
-    figure = Figure(figsize=(9, max(3.6, 1.2 + 0.36 * len(rows))), layout="constrained")
+    figure = Figure(figsize=(8, max(3.6, 1.2 + 0.36 * len(rows))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     is_reference = [row.quantization in comparison.reference.split() for row in rows]
     _draw_speeds(right, rows, is_reference)
@@ -179,7 +179,7 @@ def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: 
     axes.margins(x=0.18)
     axes.invert_yaxis()
     axes.set_title("what is gained")
-    axes.set_xlabel("decode speed (multiple of the reference's)")
+    axes.set_xlabel("decode speed\n(multiple of the reference's)")
     axes.set_ylabel("type, the largest file first")
     axes.spines[["top", "right"]].set_visible(False)
 
