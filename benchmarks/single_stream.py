@@ -73,7 +73,7 @@ def by_labkit(model: Any, text: str, n_tokens: int, *, stream: bool) -> tuple[fl
 
 
 def compare(model: Any, text: str, n_tokens: int, repeats: int) -> dict[str, Ratio]:
-    """Speeds over those of the bare loop just before."""
+    """Speeds over those of the bare loop, run right before or after."""
     prompt = model.tokenize(text.encode())
 
     def bare() -> tuple[float, float]:

@@ -14,6 +14,7 @@ from common import report
 
 import labkit
 from labkit.plots import plot_tradeoff
+from labkit.quality.compare import HEADINGS, cells
 
 
 def main() -> None:
@@ -25,12 +26,7 @@ def main() -> None:
     base = table.row("F16")
     rows = [
         (
-            row.quantization,
-            f"{row.file_size_bytes / 1e6:.1f}",
-            f"{row.bits_per_weight:.2f}",
-            f"{row.perplexity:.2f} ± {row.perplexity_standard_error:.2f}",
-            f"{row.kl_divergence:.4f}",
-            f"{row.top_token_agreement:.1%}",
+            *cells(row)[:-2],  # all but the speeds, which stand here as ratios
             f"{row.prompt_tokens_per_second / base.prompt_tokens_per_second:.2f}",
             f"{row.decode_ratio:.2f}",
         )
@@ -38,8 +34,7 @@ def main() -> None:
     ]
     if arguments.picture:
         plot_tradeoff(table).savefig(arguments.picture, dpi=120)
-    headings = ("type", "MB", "bits/weight", "perplexity", "KL divergence", "same top token", "prompt / F16", "decode / F16")
-    report("tradeoff", headings, rows, table.to_dict())
+    report("tradeoff", (*HEADINGS[:-2], "prompt / F16", "decode / F16"), rows, table.to_dict())
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage, 13
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from labkit import __version__
 from labkit.cli.output import Output
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, LabkitWarning
 
 __all__ = ["main"]
 
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     out = Output(as_json=getattr(args, "json", False))
     try:
-        return int(args.run(args, out))
+        with _warnings_told(out):
+            return int(args.run(args, out))
     except LabkitError as error:
         out.fail(str(error))
         return 1
@@ -48,6 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextlib.contextmanager
+def _warnings_told(out: Output) -> Iterator[None]:
+    """Tell labkit's own warnings as they come, in one line, and leave others to Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LabkitWarning)
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, LabkitWarning):
+                out.warn(str(message))
+            else:
+                show(message, category, *rest, **options)
+
+        warnings.showwarning = tell
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from labkit.cli.output import Output
+from labkit.formats import tensor_type
 from labkit.gguf_file import Header, LazyArray, TensorInfo
 from labkit.metadata import ModelInfo, describe_model, read_model_header
 from labkit.units import format_bytes, format_count
@@ -91,9 +92,14 @@ def _show_card(info: ModelInfo, out: Output) -> None:
     out.title(info.name)
     out.table(("", ""), list(_card(info)))
     total = max(1, info.weights_bytes)
-    bits = _bits_by_type()
     rows = [
-        (name, f"{count:>7,}", f"{format_bytes(n_bytes):>10}", f"{n_bytes / total:>6.1%}", f"{bits[name]:>6.3g}")
+        (
+            name,
+            f"{count:>7,}",
+            f"{format_bytes(n_bytes):>10}",
+            f"{n_bytes / total:>6.1%}",
+            f"{tensor_type(name).bits_per_weight:>6.3g}",
+        )
         for name, (count, n_bytes) in info.tensor_types.items()
     ]
     out.table(("type", "tensors", "     bytes", " share", "bits a weight"), rows)
@@ -135,12 +141,6 @@ def _per_layer(value: int | tuple[int, ...] | None) -> str:
     if isinstance(value, tuple):
         return f"{min(value):,} to {max(value):,} by layer" if value else "none"
     return "?" if value is None else f"{value:,}"
-
-
-def _bits_by_type() -> dict[str, float]:
-    from labkit.formats import TENSOR_TYPES
-
-    return {kind.name: kind.bits_per_weight for kind in TENSOR_TYPES.values()}
 
 
 def _show_keys(header: Header, pattern: str | None, out: Output) -> None:

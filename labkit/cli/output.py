@@ -31,6 +31,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self.warned: list[str] = []
         _use_utf8()
 
     @property
@@ -75,6 +76,11 @@ class Output:
         """Print the JSON document, if that was asked for."""
         if self.as_json:
             print(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
+
+    def warn(self, message: str) -> None:
+        """Say in one line what may go wrong."""
+        self.warned.append(message)
+        print(f"labkit: warning: {plain(' '.join(message.split()))}", file=sys.stderr)
 
     def fail(self, message: str) -> None:
         """Say in one line what went wrong."""

@@ -6,11 +6,8 @@ The target is written whole or not at all; Ctrl-C leaves no file behind.
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 
-from labkit.cli.output import Output, plain
-from labkit.errors import LabkitWarning
+from labkit.cli.output import Output
 from labkit.formats import FILE_TYPES, tensor_type
 from labkit.quantize import QuantizationResult, quantize_model
 from labkit.units import format_bytes, format_duration
@@ -39,29 +36,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
         return _list_types(out)
     if args.source is None or args.target is None:
         args.usage_error("give SOURCE and TARGET, or --list")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LabkitWarning)
-        try:
-            result = quantize_model(
-                args.source,
-                args.target,
-                args.type,
-                n_threads=args.threads,
-                progress=not args.json,
-                overwrite=args.overwrite,
-            )
-        finally:
-            _tell(caught)
-    told = {str(warning.message) for warning in caught}
-    _show(result, [warning for warning in result.warnings if warning not in told], out)
+    result = quantize_model(
+        args.source, args.target, args.type, n_threads=args.threads, progress=not args.json, overwrite=args.overwrite
+    )
+    _show(result, [warning for warning in result.warnings if warning not in out.warned], out)
     out.result(result)
     return 0
-
-
-def _tell(caught: list[warnings.WarningMessage]) -> None:
-    for warning in caught:
-        if issubclass(warning.category, LabkitWarning):
-            print(f"labkit: warning: {plain(' '.join(str(warning.message).split()))}", file=sys.stderr)
 
 
 def _show(result: QuantizationResult, notes: list[str], out: Output) -> None:

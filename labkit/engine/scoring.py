@@ -27,7 +27,7 @@ from labkit.errors import GenerationError
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["Consume", "Window", "score_windows", "time_decoding"]
+__all__ = ["Consume", "Rows", "Tokens", "Window", "score_windows", "time_decoding"]
 
 Rows = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]

@@ -19,7 +19,7 @@ from labkit.engine.loading import load_model
 from labkit.engine.model import Model
 from labkit.engine.scoring import Window, time_decoding
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
-from labkit.formats import FileType, file_type
+from labkit.formats import FileType, file_type, tensor_type
 from labkit.metadata import ModelInfo, get_model_info
 from labkit.models import resolve_model
 from labkit.progress import Progress, reporting
@@ -31,7 +31,6 @@ from labkit.records import Record
 __all__ = ["DEFAULT_TYPES", "QuantizationComparison", "QuantizationQuality", "compare_quantizations"]
 
 DEFAULT_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
-_FLOATS = {"F32", "F16", "BF16"}
 _DECODED, _ROUNDS = 32, 3  # tokens timed a round; the rounds go through all types, so that a slow minute falls on all
 
 
@@ -123,7 +122,7 @@ class QuantizationComparison(Record):
 
     def to_markdown(self) -> str:
         """Return the table as Markdown."""
-        lines = [_HEADINGS, ["---", *["---:"] * (len(_HEADINGS) - 1)], *map(_cells, self.rows)]
+        lines = [HEADINGS, ["---", *["---:"] * (len(HEADINGS) - 1)], *map(cells, self.rows)]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def to_csv(self) -> str:
@@ -136,27 +135,29 @@ class QuantizationComparison(Record):
         return text.getvalue()
 
     def __repr__(self) -> str:
-        lines = [_HEADINGS, *map(_cells, self.rows)]
+        lines = [HEADINGS, *map(cells, self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        where = f"{self.source.name}: {self.n_scored:,} tokens scored at n_ctx={self.n_ctx}, against {self.reference}"
-        return "\n".join([where, *table, *self.notes])
+        return "\n".join([self._caption(), *table, *self.notes])
+
+    def _caption(self) -> str:
+        return f"{self.source.name}: {self.n_scored:,} tokens scored at n_ctx={self.n_ctx}, against {self.reference}"
 
     def _repr_html_(self) -> str:
         def line(tag: str, cells: Sequence[str]) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        head, *rest = repr(self).splitlines()[0], *self.notes
-        body = "".join(line("td", _cells(row)) for row in self.rows)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in rest)
-        caption = f"<caption>{html.escape(head)}</caption>"
-        return f"<table>{caption}<thead>{line('th', _HEADINGS)}</thead><tbody>{body}</tbody></table>{notes}"
+        body = "".join(line("td", cells(row)) for row in self.rows)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        caption = f"<caption>{html.escape(self._caption())}</caption>"
+        return f"<table>{caption}<thead>{line('th', HEADINGS)}</thead><tbody>{body}</tbody></table>{notes}"
 
 
-_HEADINGS = ["type", "MB", "bits/weight", "perplexity", "KL divergence", "same top token", "prompt tok/s", "decode tok/s"]
+HEADINGS = ["type", "MB", "bits/weight", "perplexity", "KL divergence", "same top token", "prompt tok/s", "decode tok/s"]
 
 
-def _cells(row: QuantizationQuality) -> list[str]:
+def cells(row: QuantizationQuality) -> list[str]:
+    """Return a type's figures as people read them, one for each of ``HEADINGS``."""
     return [
         row.quantization,
         f"{row.file_size_bytes / 1e6:,.1f}",
@@ -281,7 +282,7 @@ class _Run:
         self.source, self.place, self.windows, self.n_ctx = source, place, windows, n_ctx
         self.n_threads, self.kinds, self.keep = n_threads, kinds, keep
         info = get_model_info(source)
-        self.is_reference = set(info.tensor_types) <= _FLOATS
+        self.is_reference = not any(tensor_type(name).is_quantized for name in info.tensor_types)
         self.name = info.quantization if self.is_reference else "F16"
         self.reference = source
         self.reference_name = f"{self.name} (the source)" if self.is_reference else "an F16 copy of the source"
@@ -312,14 +313,12 @@ class _Run:
         if not self.is_reference:
             self.reference = self._make(self.source, file_type(self.name))
         files = {kind: self.reference if kind.name == self.name else self._make(self.reference, kind) for kind in self.kinds}
-        with self._open(self.reference) as model, self._recorded(model) as forecasts:
-            model.close()
+        with contextlib.ExitStack() as stack:
+            with self._open(self.reference) as model:
+                forecasts = stack.enter_context(recorded(model, self.windows, self.n_ctx, self.place, self._advance))
             found = {kind: self._compare(forecasts, path) for kind, path in files.items()}
         speeds = self._time(list(dict.fromkeys([self.reference, *files.values()])))
         return tuple(self._row(kind, path, found[kind], speeds) for kind, path in files.items())
-
-    def _recorded(self, model: Model) -> contextlib.AbstractContextManager[Forecasts]:
-        return recorded(model, self.windows, self.n_ctx, self.place, self._advance)
 
     def _compare(self, forecasts: Forecasts, path: Path) -> DivergenceResult:
         with self._open(path) as model:

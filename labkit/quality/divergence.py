@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 from labkit.engine.model import Model
-from labkit.engine.scoring import Window, score_windows
+from labkit.engine.scoring import Rows, Tokens, Window, score_windows
 from labkit.errors import ArgumentError
 from labkit.progress import Progress, reporting
 from labkit.quality.logits import Gap, divergence, log_softmax
@@ -24,9 +23,6 @@ from labkit.records import Record
 from labkit.units import format_bytes
 
 __all__ = ["DivergenceResult", "Forecasts", "compare_with", "measure_divergence", "recorded"]
-
-Rows = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labkit.engine.model import Model
-from labkit.engine.scoring import score_windows
+from labkit.engine.scoring import Rows, Tokens, score_windows
 from labkit.errors import GenerationError
 from labkit.progress import Progress, reporting
 from labkit.quality.logits import surprise
@@ -138,7 +138,7 @@ class Surprises:
         self._parts: list[npt.NDArray[np.float64]] = []
         self.count = 0
 
-    def add(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int32]) -> None:
+    def add(self, logits: Rows, targets: Tokens) -> None:
         """Take some rows of logits.
 
         Raises
