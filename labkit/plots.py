@@ -137,23 +137,23 @@ def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
     rows = sorted(comparison.rows, key=lambda row: -row.file_size_bytes)
     figure = Figure(figsize=(8, max(3.6, 1.2 + 0.36 * len(rows))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    is_reference = [row.quantization in comparison.reference.split() for row in rows]
-    _draw_speeds(right, rows, is_reference)
-    points = _draw_losses(left, rows, is_reference)
+    _draw_speeds(right, rows)
+    points = _draw_losses(left, rows)
     figure.draw_without_rendering()  # so that the layout is known
     _name_points(left, [row.quantization for row in rows], points)
     figure.set_label(_tradeoff_text(comparison, rows))
     return figure
 
 
-def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> list[tuple[float, float]]:
+def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality]) -> list[tuple[float, float]]:
     """Draw the divergence of each type against its size; returns the points."""
     lowest = min((row.kl_divergence for row in rows if row.kl_divergence > 0), default=0.1)
     linear = 10.0 ** math.floor(math.log10(lowest))
     axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
     sizes, losses = [row.file_size_bytes / 1e6 for row in rows], [max(0.0, row.kl_divergence) for row in rows]
-    for size, loss, reference in zip(sizes, losses, is_reference, strict=True):
-        axes.plot(size, loss, "s" if reference else "o", color=_OTHER if reference else _MAIN, markersize=7, clip_on=False)
+    for size, loss, row in zip(sizes, losses, rows, strict=True):
+        marker, color = ("s", _OTHER) if row.is_reference else ("o", _MAIN)
+        axes.plot(size, loss, marker, color=color, markersize=7, clip_on=False)
     axes.set_ylim(-0.25 * linear, 3 * max(linear, *losses))
     axes.margins(x=0.16)
     axes.grid(visible=True, axis="y", color="0.9")
@@ -165,13 +165,13 @@ def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: 
     return list(zip(sizes, losses, strict=True))
 
 
-def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality], is_reference: Sequence[bool]) -> None:
+def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality]) -> None:
     """Draw a bar for each type's speed, as a multiple of the reference's."""
     bars = axes.barh(
         [row.quantization for row in rows],
         [row.decode_ratio for row in rows],
-        color=[_OTHER if reference else _MAIN for reference in is_reference],
-        hatch=["//" if reference else "" for reference in is_reference],
+        color=[_OTHER if row.is_reference else _MAIN for row in rows],
+        hatch=["//" if row.is_reference else "" for row in rows],
         edgecolor="white",
     )
     axes.bar_label(bars, labels=[f"{row.decode_ratio:.2f}" for row in rows], padding=4)

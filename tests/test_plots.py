@@ -24,7 +24,23 @@ MEASURED = {  # of the bundled model: MB, KL divergence, decode speed as a multi
 def compared(measured=MEASURED) -> QuantizationComparison:
     rows = tuple(
         QuantizationQuality(
-            name, round(mb * 1e6), 8.0, 20.0, 2.0, 1.0, kl, 5 * kl, 0.9, 0.1, 500.0, 100.0, ratio, None, None, None
+            name,
+            round(mb * 1e6),
+            8.0,
+            20.0,
+            2.0,
+            1.0,
+            kl,
+            5 * kl,
+            0.9,
+            0.1,
+            500.0,
+            100.0,
+            ratio,
+            None,
+            None,
+            None,
+            name == "F16",
         )
         for name, (mb, kl, ratio) in measured.items()
     )

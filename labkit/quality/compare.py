@@ -61,6 +61,8 @@ class QuantizationQuality(Record):
         What the lab's table says of the type.
     path : Path or None
         The file, where it was kept.
+    is_reference : bool
+        Whether the divergences and ratios refer to this very file.
     """
 
     quantization: str
@@ -79,6 +81,7 @@ class QuantizationQuality(Record):
     quality_rating: str | None
     speed_rating: str | None
     path: Path | None
+    is_reference: bool
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -361,4 +364,5 @@ class _Run:
             quality_rating=kind.quality,
             speed_rating=kind.speed,
             path=path if self.keep or path == self.source else None,
+            is_reference=path == self.reference,
         )
