@@ -1,12 +1,15 @@
 from .engine import GenerationReport as GenerationReport
 from .engine import Model as Model
 from .engine import ModelSettings as ModelSettings
+from .engine import ServedDevice as ServedDevice
 from .engine import TextChunk as TextChunk
 from .engine import count_chat_tokens as count_chat_tokens
 from .engine import count_tokens as count_tokens
 from .engine import generate_chat as generate_chat
 from .engine import generate_text as generate_text
 from .engine import load_model as load_model
+from .engine import serve_device as serve_device
+from .engine import start_device as start_device
 from .engine import stream_chat as stream_chat
 from .engine import stream_text as stream_text
 from .errors import ArgumentError as ArgumentError

@@ -19,6 +19,10 @@
     scoring    a row of logits a token, in a context beside the model's
     model      Model
     loading    load_model
+    endpoints  host:port; ports one to serve on
+    served     a device lent by a child process (served_child): start_device, serve_device
+    devices    what load_model(devices=…) borrows; connection the wire to one, rpc its protocol
+    relay      between llama.cpp and a device, so that one that dies does not take this process with it
 """
 
 from __future__ import annotations
@@ -35,12 +39,14 @@ from labkit.engine.generate import (
 from labkit.engine.loading import load_model
 from labkit.engine.model import Model
 from labkit.engine.results import GenerationReport, TextChunk
+from labkit.engine.served import ServedDevice, serve_device, start_device
 from labkit.engine.settings import ModelSettings
 
 __all__ = [
     "GenerationReport",
     "Model",
     "ModelSettings",
+    "ServedDevice",
     "TextChunk",
     "TextStream",
     "count_chat_tokens",
@@ -48,6 +54,8 @@ __all__ = [
     "generate_chat",
     "generate_text",
     "load_model",
+    "serve_device",
+    "start_device",
     "stream_chat",
     "stream_text",
 ]

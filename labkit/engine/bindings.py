@@ -15,7 +15,7 @@ import ctypes
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import llama_cpp
@@ -115,12 +115,14 @@ class EngineLog:
 
     llama.cpp has a single log for the whole process. Lines are told apart by the thread that wrote them: each model
     has a thread of its own (`labkit.engine.worker`), and what no model claims goes where llama-cpp-python sends it.
+    ``renames`` says what to write for an address that llama.cpp was given in the place of a device's own.
     """
 
     _by_thread: ClassVar[dict[int, EngineLog]] = {}
 
-    def __init__(self, *, echo: bool) -> None:
+    def __init__(self, *, echo: bool, renames: Mapping[str, str] | None = None) -> None:
         self.echo = echo
+        self._renames = dict(renames or {})
         self._lines: deque[tuple[int, str]] = deque(maxlen=20_000)
         self._level = _DEBUG
 
@@ -158,6 +160,8 @@ class EngineLog:
             self._level = level
         if self._level == _DEBUG and not self.echo:
             return
+        for address, name in self._renames.items():
+            text = text.replace(address, name)
         self._lines.append((self._level, text))
         if self.echo:
             sys.stderr.write(text)

@@ -129,6 +129,8 @@ class Generation:
         batch = C.llama_batch_get_one(slot, 1)
         for index in range(self.max_tokens):
             token = sampler.sample(self.ctx)
+            if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
+                raise CancelledError
             self.now_s = time.perf_counter()
             if index == 0:
                 self.first_s = self.now_s

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from labkit.engine.arguments import check_flag, check_int
+from labkit.engine.devices import ModelDevices, borrow_devices
 from labkit.engine.known_files import sound_file
 from labkit.engine.model import Model
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
-from labkit.engine.settings import choose_settings
+from labkit.engine.served import ServedDevice
+from labkit.engine.settings import ModelSettings, choose_settings
 from labkit.errors import LabkitWarning
 from labkit.models import resolve_model
 from labkit.system import engine_build, physical_cores_available
@@ -27,6 +29,7 @@ def load_model(
     n_threads: int | None = None,
     n_gpu_layers: int = 0,
     *,
+    devices: Sequence[str | ServedDevice] | None = None,
     progress: bool | Callable[[float], None] = False,
     **kwargs: Any,
 ) -> Model:
@@ -41,7 +44,11 @@ def load_model(
     n_threads : int or None
         Threads to compute with; None is the physical cores that this process may use (affinity and container quota count).
     n_gpu_layers : int
-        Layers to put on a GPU; -1 is all. Without a GPU backend this warns once and runs on the CPU.
+        Layers to put on a GPU, or on ``devices``; -1 is all. Without either this warns once and runs on the CPU.
+    devices : list of str or ServedDevice, or None
+        Where the layers go instead of this machine's GPUs: addresses "host:port" of ``labkit device serve``, what
+        `start_device` gave, names of GPUs as llama.cpp has them ("CUDA0"). Several share the layers evenly, in this order,
+        unless ``tensor_split`` says otherwise.
     progress : bool or callable
         True shows a bar on stderr; a function gets the fraction loaded, 0 to 1.
     **kwargs
@@ -59,7 +66,7 @@ def load_model(
     GGUFError
         The file is no sound GGUF, or holds values that would end the process in the engine.
     ModelLoadError
-        The engine refused it; the message carries the engine's own reason.
+        The engine refused it; the message carries the engine's own reason. Or a device cannot be reached, or was lost.
     ArgumentError, ArgumentTypeError
         A wrong argument.
 
@@ -84,24 +91,41 @@ def load_model(
     facts = sound_file(path)
     check_overrides_fit(options.get("kv_overrides", {}), facts)
     build = engine_build()
-    if n_gpu_layers != 0 and not build.has_gpu:
-        _warn_once(
-            "gpu",
-            f"n_gpu_layers={n_gpu_layers} was asked for, but this llama.cpp was built without a GPU backend: "
-            "everything runs on the CPU",
-        )
-        n_gpu_layers = 0
-    settings = choose_settings(facts, build, n_ctx, n_threads or physical_cores_available(), n_gpu_layers, options)
-    for sentence in settings.warnings:
-        _warn_once(f"{path}: {sentence}", sentence)
-    return _load(path, settings, options, progress)
+    borrowed = None if devices is None else borrow_devices(devices, build)
+    try:
+        if borrowed is None and n_gpu_layers != 0 and not build.has_gpu:
+            _warn_once(
+                "gpu",
+                f"n_gpu_layers={n_gpu_layers} was asked for, but this llama.cpp was built without a GPU backend: "
+                "everything runs on the CPU",
+            )
+            n_gpu_layers = 0
+        threads = n_threads or physical_cores_available()
+        settings = choose_settings(facts, build, n_ctx, threads, n_gpu_layers, options, borrowed)
+        for sentence in settings.warnings:
+            _warn_once(f"{path}: {sentence}", sentence)
+        return _load(path, settings, options, progress, borrowed)
+    except BaseException:
+        if borrowed is not None and not borrowed.in_use:  # or else the model gives them back
+            borrowed.release()
+        raise
 
 
-def _load(path: Path, settings: Any, options: dict[str, Any], progress: bool | Callable[[float], None]) -> Model:
+def _load(
+    path: Path,
+    settings: ModelSettings,
+    options: dict[str, Any],
+    progress: bool | Callable[[float], None],
+    borrowed: ModelDevices | None,
+) -> Model:
+    if borrowed is not None:
+        options = {"tensor_split": [1.0] * borrowed.n_devices, **options}
+        if settings.n_gpu_layers == 0:
+            borrowed.set_aside()
     if callable(progress):
-        return Model(path, settings, options, progress=progress)
+        return Model(path, settings, options, progress=progress, devices=borrowed)
     if not check_flag("progress", progress):
-        return Model(path, settings, options)
+        return Model(path, settings, options, devices=borrowed)
     from tqdm.auto import tqdm
 
     with tqdm(total=100, desc=f"loading {path.name}", unit="%", leave=False) as bar:
@@ -109,7 +133,7 @@ def _load(path: Path, settings: Any, options: dict[str, Any], progress: bool | C
         def advance(fraction: float) -> None:
             bar.update(int(fraction * 100) - bar.n)
 
-        return Model(path, settings, options, progress=advance)
+        return Model(path, settings, options, progress=advance, devices=borrowed)
 
 
 def _warn_once(key: str, sentence: str) -> None:

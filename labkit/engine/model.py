@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_cpp import Llama
 from llama_cpp.llama_grammar import LlamaGrammar
@@ -26,6 +27,9 @@ from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
 from labkit.engine.worker import Job, Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
+
+if TYPE_CHECKING:
+    from labkit.engine.devices import ModelDevices
 
 __all__ = ["Model"]
 
@@ -66,6 +70,7 @@ class Model(Llama):
         options: dict[str, Any] | None = None,
         *,
         progress: Callable[[float], None] | None = None,
+        devices: ModelDevices | None = None,
     ) -> None:
         self._closed = True  # until there is something to close
         if not isinstance(path, Path) or settings is None or options is None:
@@ -77,16 +82,23 @@ class Model(Llama):
         self._vocabulary_holder: int | None = None
         self.settings, self.last_generation = settings, None
         self._cached_prompt: list[int] = []
-        self._log = EngineLog(echo=bool(options.get("verbose", False)))
-        self._worker = Worker(self._log)
+        self._devices = devices
+        self._log = EngineLog(echo=bool(options.get("verbose", False)), renames={} if devices is None else devices.renames)
+        self._worker = Worker(self._log, devices)
         self._closed = False
         self._tokenizer: Tokenizer | None = None
         self._progress = progress
         self._progress_error: BaseException | None = None
         try:
+            if devices is not None:
+                devices.watch(self._worker.lose)
             self._worker.call(self._load, path, options)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if self._worker.lost is not None and isinstance(error, Exception):
+                raise ModelLoadError(
+                    f"{self._worker.lost} while the model was loading: start it again and load the model again"
+                ) from error
             raise
         finally:
             self._progress = self._progress_error = None
@@ -103,6 +115,8 @@ class Model(Llama):
             **{name: getattr(chosen, name) for name in _PASSED_ON},
             "verbose": self._log.echo,
         }
+        if self._devices is not None:
+            self._native_devices = self._devices.native()
         try:
             with safe_construction():
                 super().__init__(str(path), **values)
@@ -138,6 +152,8 @@ class Model(Llama):
         self._model_params = params
         self._progress_callback = progress_callback(self._report_progress)
         params.progress_callback = self._progress_callback
+        if self._devices is not None:
+            params.devices = ctypes.cast(self._native_devices, ctypes.c_void_p)
 
     @property
     def context_params(self) -> Any:
@@ -204,9 +220,13 @@ class Model(Llama):
                 self._tokenizer.wait()
             self._tokenizer = None
             self._sampler = None
-            if hasattr(self, "_stack"):
-                super().close()
-                give_back_memory()
+            try:
+                if hasattr(self, "_stack"):
+                    super().close()
+                    give_back_memory()
+            finally:
+                if self._devices is not None:
+                    self._devices.release()
 
     def __enter__(self) -> Model:
         self._check_open()
@@ -253,6 +273,7 @@ class Model(Llama):
                 "this model was loaded in another process, and a forked child cannot use it: load it here, "
                 "and start processes with multiprocessing's 'spawn' method"
             )
+        self._worker.refuse_if_lost()
 
     # -- generating ----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from labkit.records import Record
 from labkit.units import format_bytes
 
 if TYPE_CHECKING:
+    from labkit.engine.devices import ModelDevices
     from labkit.engine.known_files import LoadFacts
     from labkit.system import EngineBuild
 
@@ -52,6 +53,8 @@ class ModelSettings(Record):
         Setting -> why it was chosen.
     warnings : tuple of str
         What may go wrong with this model.
+    devices : tuple of str
+        Where the layers on devices are, if the caller said where; in the order of the layers.
     """
 
     n_ctx: int
@@ -68,10 +71,17 @@ class ModelSettings(Record):
     type_v: int
     reasons: dict[str, str]
     warnings: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 def choose_settings(
-    facts: LoadFacts, build: EngineBuild, n_ctx: int, n_threads: int, n_gpu_layers: int, options: dict[str, Any]
+    facts: LoadFacts,
+    build: EngineBuild,
+    n_ctx: int,
+    n_threads: int,
+    n_gpu_layers: int,
+    options: dict[str, Any],
+    devices: ModelDevices | None = None,
 ) -> ModelSettings:
     """Choose what the caller left open.
 
@@ -79,6 +89,8 @@ def choose_settings(
     ----------
     options : dict
         The caller's own keyword arguments, checked; what is None or absent is chosen here.
+    devices : ModelDevices or None
+        What the caller named for the layers; None is this machine's own GPUs.
     """
     reasons: dict[str, str] = {}
     type_k, type_v = options.get("type_k", 1), options.get("type_v", 1)
@@ -90,6 +102,9 @@ def choose_settings(
         if all_rows
         else "one row of logits: the next token needs no more, and 512 rows of a large vocabulary take 100s of MiB"
     )
+    on_gpu = n_gpu_layers != 0 and (devices is None or devices.has_gpu)
+    if devices is not None:
+        reasons["devices"] = _say_devices(devices, n_gpu_layers, "tensor_split" in options)
     settings = ModelSettings(
         n_ctx=cells,
         n_threads=n_threads,
@@ -98,13 +113,14 @@ def choose_settings(
         n_batch=n_batch,
         n_ubatch=min(options.get("n_ubatch") or 512, n_batch),
         use_mmap=_given(options, "use_mmap", lambda: _choose_mmap(facts, build, reasons)),
-        flash_attn=_given(options, "flash_attn", lambda: _choose_flash(facts, n_gpu_layers, type_v, reasons)),
+        flash_attn=_given(options, "flash_attn", lambda: _choose_flash(facts, on_gpu, type_v, reasons)),
         swa_full=_given(options, "swa_full", lambda: False),
         n_outputs_max=0 if all_rows else 1,
         type_k=type_k,
         type_v=type_v,
         reasons=reasons,
         warnings=_warn(facts, cells),
+        devices=() if devices is None else devices.names,
     )
     refuse_unfit(facts, settings)
     return settings
@@ -146,12 +162,12 @@ def _moves(name: str, kind: str, rows: int, columns: int, build: EngineBuild) ->
     return is_repacked(kind, rows, columns, build.features)
 
 
-def _choose_flash(facts: LoadFacts, n_gpu_layers: int, type_v: int, reasons: dict[str, str]) -> bool:
+def _choose_flash(facts: LoadFacts, on_gpu: bool, type_v: int, reasons: dict[str, str]) -> bool:
     """Use flash attention only where it makes decoding faster (measured, see the README's figures)."""
     if _CACHE_BYTES.get(type_v, (0, 1))[1] > 1:
         reasons["flash_attn"] = "on: a quantized V cache needs it"
         return True
-    if n_gpu_layers != 0:
+    if on_gpu:
         reasons["flash_attn"] = "on: faster on a GPU"
         return True
     if facts.hparam("attention.sliding_window", 0) and facts.architecture not in _WINDOW_IGNORED:
@@ -159,6 +175,16 @@ def _choose_flash(facts: LoadFacts, n_gpu_layers: int, type_v: int, reasons: dic
         return True
     reasons["flash_attn"] = "off: on a CPU decoding is as fast without it, and on some up to twice as fast in a long context"
     return False
+
+
+def _say_devices(devices: ModelDevices, n_gpu_layers: int, split: bool) -> str:
+    if n_gpu_layers == 0:
+        return "unused: n_gpu_layers=0 leaves every layer on this CPU"
+    layers = "all layers" if n_gpu_layers < 0 else f"the last {n_gpu_layers:,} layers (the output counts as one)"
+    if devices.n_devices == 1:
+        return f"{layers} on it, the rest on this CPU"
+    how = "by tensor_split" if split else "evenly"
+    return f"{layers} on {devices.n_devices} devices in this order, {how}; the rest on this CPU"
 
 
 def _warn(facts: LoadFacts, cells: int) -> tuple[str, ...]:

@@ -12,11 +12,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from labkit.engine.bindings import AbortFlag, EngineLog, claim_log, release_threads
 from labkit.engine.stacks import start_thread
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
+
+if TYPE_CHECKING:
+    from labkit.engine.devices import ModelDevices
 
 __all__ = ["Job", "Worker"]
 
@@ -27,6 +30,7 @@ _WAIT_S = 0.2
 # How long the end of a cancelled computation is waited for: by who leaves it, and by who frees the model.
 LEAVE_S = 0.8
 PATIENCE_S = 5.0
+_LOST_ADVICE = "close() it, start the device again and load the model again"
 
 
 class Job(Generic[T]):
@@ -44,10 +48,13 @@ class Job(Generic[T]):
     def ask(self) -> None:
         """Say that the reader is ready for an item; most jobs do not wait for it."""
 
-    def run(self) -> None:
-        """Call the function in the worker's thread and keep what comes of it."""
+    def run(self, check: Callable[[], None] = lambda: None) -> None:
+        """Call the function in the worker's thread and keep what comes of it; ``check`` may refuse that in the end."""
         try:
-            self.result = self.function(self)
+            try:
+                self.result = self.function(self)
+            finally:
+                check()
         except BaseException as error:  # noqa: BLE001, RUF100  # handed to the caller's thread, whatever it is
             self.error = error
         finally:
@@ -68,11 +75,15 @@ class Worker:
         Ends the computation that is running.
     log : EngineLog
         What the engine writes in this thread.
+    lost : str or None
+        Why the model can compute no more: a device that had a part of it is gone.
     """
 
-    def __init__(self, log: EngineLog) -> None:
+    def __init__(self, log: EngineLog, devices: ModelDevices | None = None) -> None:
         self.flag = AbortFlag()
         self.log = log
+        self.lost: str | None = None
+        self._devices = devices
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
@@ -113,7 +124,7 @@ class Worker:
         try:
             self._submit(job)
             while not job.done.wait(_WAIT_S):
-                pass
+                self._refuse_to_wait(job)
         except BaseException:
             self._leave(job)
             raise
@@ -126,7 +137,7 @@ class Worker:
         try:
             self._submit(job)
             job.ask()
-            while (item := self._get(job.items)) is not _END:
+            while (item := self._get(job)) is not _END:
                 yield item
                 job.ask()
         finally:
@@ -147,16 +158,46 @@ class Worker:
                 )
             self._jobs.put(job)
 
-    def _get(self, items: queue.SimpleQueue[Any]) -> Any:
+    def _get(self, job: Job[Any]) -> Any:
         while True:
             try:
-                return items.get(timeout=_WAIT_S)
+                return job.items.get(timeout=_WAIT_S)
             except queue.Empty:
+                self._refuse_to_wait(job)
                 if self.pid != os.getpid():  # a forked child has no thread that would put anything there
                     raise ModelClosedError(
                         "this stream was begun in another process, and a forked child cannot go on with it: begin it here, "
                         "on a model that is loaded here"
                     ) from None
+
+    def _refuse_to_wait(self, job: Job[Any]) -> None:
+        """Let the caller of a cancelled job go when a device does not answer; its computation cannot be ended from here."""
+        device = self._devices.waited_for(LEAVE_S) if self._devices is not None and job.cancelled else None
+        if device is not None:
+            raise GenerationError(
+                f"this computation was cancelled, but the device at {device} has not answered yet: this model can be used "
+                "again when it does, and close() frees it at once"
+            )
+
+    def lose(self, message: str) -> None:
+        """End what is computed, from any thread, and refuse everything from now on but to free the model."""
+        with self._lock:
+            if self.lost is None:
+                self.lost = message
+            if self._current is not None and self._current is not self._last:
+                self._current.cancelled = True
+                self.flag.set()
+
+    def refuse_if_lost(self) -> None:
+        """Raise when a device that had a part of the model is gone.
+
+        Raises
+        ------
+        GenerationError
+            Which device, and what to do.
+        """
+        if self.lost is not None:
+            raise GenerationError(f"{self.lost}, and this model's layers with it: {_LOST_ADVICE}")
 
     def _leave(self, job: Job[Any]) -> None:
         """Cancel a job, and wait for its end if it runs already."""
@@ -191,7 +232,11 @@ class Worker:
             self._jobs.put(job)
             self._jobs.put(None)
         self.cancel()
-        if self.is_here or not _wait_through_interrupts(job.done, PATIENCE_S):
+        if self.is_here:
+            return
+        if self._devices is not None and not _wait_through_interrupts(job.done, LEAVE_S):
+            self._devices.abandon(LEAVE_S / 2)
+        if not _wait_through_interrupts(job.done, PATIENCE_S):
             return
         self._thread.join(PATIENCE_S)
         if job.error is not None:
@@ -207,6 +252,8 @@ class Worker:
     def _run(self, job: Job[Any]) -> None:
         if self._last is not None and job is not self._last:
             job.function = _refuse
+        elif self.lost is not None and job is not self._last:
+            job.function = _nothing  # `refuse_if_lost` says why
         elif job.cancelled:  # its caller left before it began
             job.function = _nothing
         with self._lock:
@@ -215,7 +262,7 @@ class Worker:
             if job.cancelled:
                 self.flag.set()
         claim_log()
-        job.run()
+        job.run(self.refuse_if_lost if job is not self._last else _accept)
         with self._lock:
             self._current = None
             self.flag.clear()
@@ -236,9 +283,12 @@ class LockstepJob(Job[None]):
         generator = make()
         while self._may_go_on():
             try:
-                self.items.put(next(generator))
+                item = next(generator)
             except StopIteration:
                 return
+            if self.cancelled:  # meanwhile: it may come from a device that was lost
+                return
+            self.items.put(item)
 
     def _may_go_on(self) -> bool:
         while not self._asked.acquire(timeout=_WAIT_S):
@@ -249,6 +299,10 @@ class LockstepJob(Job[None]):
 
 def _refuse(_: Job[Any]) -> None:
     raise ModelClosedError("this model was closed: load it again with load_model(…)")
+
+
+def _accept() -> None:
+    return None
 
 
 def _nothing(_: Job[Any]) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 from labkit.errors import LabkitError
 from labkit.records import Record
 
-__all__ = ["Device", "EngineBuild", "engine_build", "is_repacked", "parse_system_info", "repacked_types"]
+__all__ = [
+    "Device",
+    "EngineBuild",
+    "engine_build",
+    "ggml_function",
+    "is_repacked",
+    "parse_system_info",
+    "repacked_types",
+    "rpc_function",
+]
 
 # enum ggml_backend_dev_type (ggml/include/ggml-backend.h)
 _DEVICE_KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")
@@ -192,7 +201,7 @@ def _import_llama_cpp() -> Any:
     return llama_cpp
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
     """Find a ggml function: on Linux and macOS through libggml, on Windows in the library that holds it."""
     import llama_cpp._ggml as ggml
     from llama_cpp._ctypes_extensions import load_shared_library
@@ -205,24 +214,33 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
+def rpc_function(name: str, result: Any, *arguments: Any) -> Any:
+    """Find a function of the RPC backend, or None where it is not built in: ggml hands it out by name."""
+    by_name = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
+    address_of = ggml_function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+    registry = by_name(b"RPC")
+    address = address_of(registry, name.encode("ascii")) if registry else None
+    return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None
+
+
 def _list_backends() -> tuple[str, ...]:
-    get = _function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
-    name = _function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
-    count = _function("ggml_backend_reg_count", ctypes.c_size_t)()
+    get = ggml_function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = ggml_function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    count = ggml_function("ggml_backend_reg_count", ctypes.c_size_t)()
     return tuple(name(get(index)).decode("utf-8", "replace") for index in range(count))
 
 
 def _list_devices() -> tuple[Device, ...]:
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    return tuple(_describe(get(index)) for index in range(_function("ggml_backend_dev_count", ctypes.c_size_t)()))
+    get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return tuple(_describe(get(index)) for index in range(ggml_function("ggml_backend_dev_count", ctypes.c_size_t)()))
 
 
 def _describe(handle: int) -> Device:
-    name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    description = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle)
+    name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle)
     size_pointer = ctypes.POINTER(ctypes.c_size_t)
-    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_pointer, size_pointer)
+    memory = ggml_function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_pointer, size_pointer)
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     memory(handle, ctypes.byref(free), ctypes.byref(total))
     return Device(
