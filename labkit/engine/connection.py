@@ -17,6 +17,7 @@ __all__ = ["Connection", "DeviceLostError", "connect", "probe"]
 
 CONNECT_S = 3.0  # what a device may take to be reached, and to say hello
 _CHUNK = 1 << 20
+_HUNG_UP = "it closed the connection"
 _KEEPALIVE_S = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
@@ -141,7 +142,7 @@ class Connection:
         except OSError as error:
             raise DeviceLostError(self.lost or _reason(error)) from error
         if n_bytes == 0:
-            raise DeviceLostError(self.lost or "it closed the connection: its process has ended")
+            raise DeviceLostError(self.lost or _HUNG_UP)
         return n_bytes
 
     # -- for its users -------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class Connection:
             try:
                 self._socket.setblocking(False)
                 self._socket.recv(1, socket.MSG_PEEK)
-                reason = "it closed the connection: its process has ended"
+                reason = _HUNG_UP
             except BlockingIOError:
                 reason = ""
             except OSError as error:
@@ -260,4 +261,6 @@ def _open(endpoint: Endpoint) -> socket.socket:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)):
+        return _HUNG_UP
     return str(getattr(error, "strerror", None) or error)

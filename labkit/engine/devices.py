@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from labkit.engine.arguments import one_line, shown
 from labkit.engine.connection import Connection, connect
 from labkit.engine.endpoints import Endpoint, parse_endpoint
 from labkit.engine.relay import Relay
-from labkit.engine.served import ServedDevice
+from labkit.engine.served import ServedDevice, start_device
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelLoadError
 from labkit.system import EngineBuild
 from labkit.system.build import ggml_function, rpc_function
 
 __all__ = ["ModelDevices", "borrow_devices", "check_rpc"]
 
+TESTED = "0.3.36"  # the llama-cpp-python whose protocol is `labkit.engine.rpc`'s
 MAX_DEVICES = 16  # llama_max_devices()
 _GPU_KINDS = ("GPU", "IGPU")
 _NO_RPC = (
@@ -43,7 +45,7 @@ class ModelDevices:
         One of them is known to be a GPU.
     """
 
-    def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool) -> None:
+    def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool, lent: Sequence[ServedDevice] = ()) -> None:
         self.names = tuple(str(endpoint) for endpoint in endpoints)
         self.has_gpu = has_gpu
         self._endpoints = endpoints
@@ -51,6 +53,7 @@ class ModelDevices:
         self._relays: dict[str, Relay] = {}
         self._kept: Any = None  # llama.cpp holds only its address
         self._taken = False
+        self._lent = lent  # kept, as a device ends when nothing refers to it
         self._watched: list[tuple[Connection, Callable[[str], None]]] = []
         with contextlib.ExitStack() as stack:
             for endpoint in endpoints:
@@ -141,8 +144,10 @@ def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
             raise ArgumentError(f"devices[{index}] is {endpoint} again: name each device once")
     if any(isinstance(endpoint, Endpoint) for endpoint in named):
         check_rpc(build)
-    known = [device.kind for device in given if isinstance(device, ServedDevice)]
-    return ModelDevices(named, has_gpu=any(isinstance(name, str) for name in named) or any(k in _GPU_KINDS for k in known))
+        _check_protocol(build.version)
+    lent = [device for device in given if isinstance(device, ServedDevice)]
+    has_gpu = any(isinstance(endpoint, str) for endpoint in named) or any(device.kind in _GPU_KINDS for device in lent)
+    return ModelDevices(named, has_gpu=has_gpu, lent=lent)
 
 
 def check_rpc(build: EngineBuild) -> None:
@@ -157,9 +162,22 @@ def check_rpc(build: EngineBuild) -> None:
         raise ModelLoadError(_NO_RPC)
 
 
+@lru_cache(maxsize=1)
+def _check_protocol(version: str) -> None:
+    """Refuse an engine whose RPC is not the relay's: it would end the process at the first hello."""
+    if version != TESTED:
+        try:
+            start_device().close()  # it is of the same build
+        except ModelLoadError as error:
+            raise ModelLoadError(
+                f"llama-cpp-python {version} speaks another RPC protocol than this labkit: install {TESTED}, or a newer "
+                "labkit"
+            ) from error
+
+
 def _read(name: str, device: Any, build: EngineBuild) -> Endpoint | str:
     if isinstance(device, ServedDevice):
-        device = device.endpoint
+        return parse_endpoint(device.endpoint).reachable
     own = [candidate.name for candidate in build.devices if candidate.kind in _GPU_KINDS]
     if isinstance(device, str) and ":" not in device:
         if device in own:

@@ -33,6 +33,11 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def reachable(self) -> Endpoint:
+        """Where to reach from this machine what listens here: 0.0.0.0 is every address of it."""
+        return Endpoint("127.0.0.1", self.port) if self.host == "0.0.0.0" else self  # noqa: S104  # read, not bound
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         try:

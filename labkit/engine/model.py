@@ -228,6 +228,12 @@ class Model(Llama):
                 if self._devices is not None:
                     self._devices.release()
 
+    def _disown(self) -> None:
+        """Never free the native memory: in a forked child, where the devices' threads that would answer are missing."""
+        for name in ("_ctx", "_model", "_batch"):
+            if hasattr(self, name):
+                getattr(self, name)._exit_stack.pop_all()
+
     def __enter__(self) -> Model:
         self._check_open()
         return self
@@ -454,3 +460,13 @@ guard(Model)
 def _close_all() -> None:
     for model in list(_open_models):
         model.close()
+
+
+def _after_fork() -> None:
+    for model in list(_open_models):
+        if model._devices is not None:
+            model._disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+import time
 
 from labkit.engine.endpoints import Endpoint
 from labkit.errors import LabkitError
 
 __all__ = ["free_port"]
+
+_LET_GO_S = 0.5  # what a process that was just ended may take to leave its port
 
 
 def free_port(endpoint: Endpoint) -> int:
@@ -20,16 +23,24 @@ def free_port(endpoint: Endpoint) -> int:
     LabkitError
         When the port is taken, may not be used, or the address is not this machine's.
     """
+    deadline = time.monotonic() + _LET_GO_S
+    while True:
+        try:
+            return _try(endpoint)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise LabkitError(f"nothing can be served at {endpoint}: {_why(error)}") from error
+            time.sleep(0.02)
+
+
+def _try(endpoint: Endpoint) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
         if sys.platform == "win32":
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # there, others may share a port otherwise
         else:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
-        try:
-            trial.bind((endpoint.host, endpoint.port))
-            trial.listen(1)
-        except OSError as error:
-            raise LabkitError(f"nothing can be served at {endpoint}: {_why(error)}") from error
+        trial.bind((endpoint.host, endpoint.port))
+        trial.listen(1)
         return int(trial.getsockname()[1])
 
 

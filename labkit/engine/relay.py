@@ -44,8 +44,12 @@ class Relay:
         self._listener = _listen()
         host, port = self._listener.getsockname()
         self.address = f"{host}:{port}"
-        self._thread = threading.Thread(target=self._serve, name="labkit-device", daemon=True)
-        self._thread.start()
+        _RelayThread(target=self._serve, name="labkit-device", daemon=True).start()
+
+    @staticmethod
+    def is_here() -> bool:
+        """Whether the calling thread is a relay's own: what waits for a model there waits for itself."""
+        return isinstance(threading.current_thread(), _RelayThread)
 
     def close(self) -> None:
         """Take no more connections; the one that is open, if any, is served until llama.cpp closes it."""
@@ -105,6 +109,10 @@ class Relay:
         if command == Command.GRAPH_COMPUTE:
             self._connection.computes_for = self
         return HEAD.pack(command, size) + payload
+
+
+class _RelayThread(threading.Thread):
+    pass
 
 
 class _Reader:

@@ -51,7 +51,7 @@ class ServedDevice:
     def __init__(self, endpoint: Endpoint, n_threads: int) -> None:
         self.n_threads = n_threads
         self._process = _start_child()
-        self._end = weakref.finalize(self, _end_child, self._process)
+        self._end = weakref.finalize(self, _end_child, self._process, os.getpid())
         try:
             first, self._words = _tell_child(self._process, endpoint, n_threads)
             self.kind, self.description = str(first["kind"]), str(first["description"])
@@ -63,15 +63,14 @@ class ServedDevice:
         self.pid = self._process.pid
 
     def _wait_until_it_answers(self, endpoint: Endpoint) -> None:
-        reachable = Endpoint("127.0.0.1", endpoint.port) if endpoint.host == "0.0.0.0" else endpoint  # noqa: S104 - any
         deadline = time.monotonic() + _START_S
         while True:
             if self._process.poll() is not None:
                 raise LabkitError(f"the device at {endpoint} could not be started: {self._last_words()}")
             try:
-                probe(reachable)
-            except LabkitError:
-                if time.monotonic() > deadline:
+                probe(endpoint.reachable)
+            except LabkitError as error:
+                if time.monotonic() > deadline or not isinstance(error.__cause__, OSError):
                     raise
                 time.sleep(0.02)
             else:
@@ -190,10 +189,10 @@ def serve_device(endpoint: str = "127.0.0.1:50052", *, n_threads: int = 1, allow
     ArgumentError, ArgumentTypeError, LabkitError
         As for `start_device`; and when the device ends by itself.
     """
-    with start_device(endpoint, n_threads=n_threads, allow_network=allow_network) as device:
+    started = start_device(endpoint, n_threads=n_threads, allow_network=allow_network)
+    with started as device, contextlib.suppress(KeyboardInterrupt):
         print(describe(device), file=sys.stderr, flush=True)  # the one thing to see while this blocks
-        with contextlib.suppress(KeyboardInterrupt):
-            device.wait()
+        device.wait()
 
 
 def describe(device: ServedDevice) -> str:
@@ -225,6 +224,7 @@ def _tell_child(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads:
             break
         words.append(line.decode("utf-8", "replace"))
     else:
+        output.close()
         reason = one_line(" ".join(words)) or f"it ended with {process.wait()}"
         raise LabkitError(f"the process that lends the device could not start: {reason}")
     threading.Thread(target=_listen, args=(output, words), name="labkit-served", daemon=True).start()
@@ -237,7 +237,9 @@ def _listen(output: Any, words: deque[str]) -> None:
             words.append(line.decode("utf-8", "replace"))
 
 
-def _end_child(process: subprocess.Popen[bytes]) -> None:
+def _end_child(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:  # a forked child, whose end is not the device's
+        return
     with contextlib.suppress(OSError):
         process.kill()
     process.wait()

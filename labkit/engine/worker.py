@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from labkit.engine.bindings import AbortFlag, EngineLog, claim_log, release_threads
+from labkit.engine.relay import Relay
 from labkit.engine.stacks import start_thread
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
@@ -223,8 +224,8 @@ class Worker:
     def stop(self, last: Callable[[], None]) -> None:
         """Cancel everything, run ``last`` in the thread and end it; returns when it has ended.
 
-        It returns at once, and leaves the end to the thread, when it is called in that very thread: by the garbage
-        collector, or by a callback in the middle of a computation.
+        It returns at once, and leaves the end to the thread, when it is called in that very thread, or in one that the
+        computation needs: by the garbage collector, or by a callback in the middle of a computation.
         """
         job: Job[None] = Job(lambda _: last())
         with self._lock:
@@ -232,7 +233,7 @@ class Worker:
             self._jobs.put(job)
             self._jobs.put(None)
         self.cancel()
-        if self.is_here:
+        if self.is_here or Relay.is_here():
             return
         if self._devices is not None and not _wait_through_interrupts(job.done, LEAVE_S):
             self._devices.abandon(LEAVE_S / 2)

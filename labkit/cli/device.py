@@ -1,0 +1,42 @@
+"""Lend this machine's GPU, or its CPU where there is none, to models that load elsewhere.
+
+On this machine or, with --allow-network, on another one:
+  load_model(n_gpu_layers=15, devices=["127.0.0.1:50052"])
+
+There is no password and no encryption. It serves one process at a time, and Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+
+from labkit.cli.output import Output
+
+HELP = "lend this machine's GPU or CPU to a model of another process"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="serve", required=True)
+    serve = actions.add_parser("serve", help="serve one until Ctrl-C", description="Serve one until Ctrl-C.")
+    serve.add_argument(
+        "--endpoint", default="127.0.0.1:50052", metavar="HOST:PORT", help="where to listen (127.0.0.1:50052); port 0: any"
+    )
+    serve.add_argument("--threads", type=int, default=1, metavar="N", help="threads that a CPU computes with (1)")
+    serve.add_argument("--allow-network", action="store_true", help="allow an address that other machines can reach")
+    serve.add_argument("--json", action="store_true", help="print JSON when it is ready")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    from labkit.engine.served import describe, start_device
+
+    started = start_device(args.endpoint, n_threads=args.threads, allow_network=args.allow_network)
+    with started as device, contextlib.suppress(KeyboardInterrupt):
+        out.say(describe(device))
+        out.result({name: getattr(device, name) for name in ("endpoint", "kind", "description", "n_threads", "pid")})
+        sys.stdout.flush()  # it is read while this goes on
+        device.wait()
+    return 0

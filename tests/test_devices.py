@@ -1,0 +1,600 @@
+"""Layers on devices that other processes lend: the same text, and no death that takes this process with it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import labkit
+from labkit.engine import devices as devices_module
+from labkit.engine import served as served_module
+from labkit.engine.connection import connect
+from labkit.engine.endpoints import parse_endpoint
+from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, LabkitWarning, ModelLoadError
+from tests.tiny_models import write_tiny_model
+
+PROMPT, N_TOKENS = "The three primary colours are", 24
+LONG = 1500
+CHILD_S = 60
+
+
+@pytest.fixture(scope="module")
+def expected() -> str:
+    with labkit.load_model(n_ctx=512, n_threads=1) as model:
+        return labkit.generate_text(model, PROMPT, N_TOKENS, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[list[labkit.ServedDevice]]:
+    with labkit.start_device() as first, labkit.start_device() as second:
+        yield [first, second]
+
+
+@pytest.fixture
+def device() -> Iterator[labkit.ServedDevice]:
+    with labkit.start_device() as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("devices") / "tiny.gguf")
+
+
+def _load(*devices: Any, n_gpu_layers: int = -1, **options: Any) -> labkit.Model:
+    return labkit.load_model(n_ctx=2048, n_threads=1, n_gpu_layers=n_gpu_layers, devices=list(devices), **options)
+
+
+def _text(model: labkit.Model) -> str:
+    return labkit.generate_text(model, PROMPT, N_TOKENS, temperature=0)
+
+
+def _kill(device: labkit.ServedDevice) -> None:
+    psutil.Process(device.pid).kill()
+
+
+def _buffers(model: labkit.Model, kind: str) -> dict[str, float]:
+    """Read the engine's log: device -> MiB."""
+    found = re.findall(rf"(\S+) {kind} buffer size = +([0-9.]+) MiB", model.load_log)
+    return {name: float(size) for name, size in found}
+
+
+# -- the same text, wherever the layers are ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_devices", [1, 2])
+@pytest.mark.parametrize("n_gpu_layers", [0, 15, -1])
+def test_layers_on_devices_give_the_same_text(
+    pair: list[labkit.ServedDevice], expected: str, n_devices: int, n_gpu_layers: int
+) -> None:
+    """No, 15 or all layers on one or two devices: greedy text is that of the CPU alone."""
+    with _load(*pair[:n_devices], n_gpu_layers=n_gpu_layers) as model:
+        assert _text(model) == expected
+
+
+def test_layers_take_weights_and_cache_with_them(pair: list[labkit.ServedDevice]) -> None:
+    """The engine's own log says what lies where, under the device's own address."""
+    endpoint = pair[0].endpoint
+    with _load(endpoint, n_gpu_layers=15) as model:
+        assert _buffers(model, "model")[f"RPC0[{endpoint}]"] == pytest.approx(58.28, abs=0.01)
+        assert _buffers(model, "KV")[f"RPC0[{endpoint}]"] == 21.0
+        assert _buffers(model, "compute")[f"RPC0[{endpoint}]"] > 0
+        assert "offloaded 15/31 layers" in model.load_log
+        assert set(re.findall(r"127\.0\.0\.1:\d+", model.load_log)) == {endpoint}
+        assert model.settings.devices == (endpoint,)
+        assert "15 layers" in model.settings.reasons["devices"]
+
+
+def test_two_devices_share_the_layers_evenly_or_as_told(pair: list[labkit.ServedDevice]) -> None:
+    """31 layers, the output among them, are 16 and 15 by default; tensor_split says otherwise."""
+    names = [f"RPC0[{device.endpoint}]" for device in pair]
+    with _load(*pair) as model:
+        assert [_buffers(model, "KV")[name] for name in names] == [24.0, 21.0]
+    with _load(*pair, tensor_split=[3, 1]) as model:
+        first, second = (_buffers(model, "KV")[name] for name in names)
+        assert first > 3 * second > 0
+
+
+def test_no_layers_on_a_device_need_no_device(device: labkit.ServedDevice, expected: str) -> None:
+    """With n_gpu_layers=0 the device is looked at and left: it may die unnoticed."""
+    with _load(device, n_gpu_layers=0) as model:
+        _kill(device)
+        assert _text(model) == expected
+        assert "RPC" not in "".join(_buffers(model, "compute"))
+
+
+def test_device_stays_while_a_model_uses_it(expected: str) -> None:
+    """A device that only the model knows of lives as long as the model."""
+    with _load(labkit.start_device()) as model:
+        gc.collect()
+        assert _text(model) == expected
+
+
+def test_models_share_a_device_at_the_same_time(pair: list[labkit.ServedDevice], expected: str) -> None:
+    """Three models that compute at once on the same devices do not get each other's numbers."""
+    texts: list[str] = []
+    with _load(pair[0], n_gpu_layers=15) as one, _load(*pair) as two, _load(pair[1], pair[0], n_gpu_layers=20) as three:
+        threads = [
+            threading.Thread(target=lambda model=model: texts.extend(_text(model) for _ in range(3)))
+            for model in (one, two, three)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert texts == [expected] * 9
+
+
+@pytest.mark.parametrize(("kind", "flash_attn"), [("CPU", False), ("GPU", True)])
+def test_flash_attention_is_chosen_for_what_the_device_is(
+    device: labkit.ServedDevice, tiny: Path, kind: str, flash_attn: bool
+) -> None:
+    """A served CPU is no GPU: what suits a CPU is chosen, unless the device says that it is a GPU."""
+    device.kind = kind
+    with labkit.load_model(tiny, n_gpu_layers=-1, devices=[device]) as model:
+        assert model.settings.flash_attn is flash_attn
+
+
+# -- a device that dies --------------------------------------------------------------------------------------------
+
+
+def _generate(model: labkit.Model) -> None:
+    labkit.generate_text(model, PROMPT, LONG)
+
+
+def _chat(model: labkit.Model) -> None:
+    labkit.generate_chat(model, [{"role": "user", "content": "Tell me a very long story about a lighthouse."}], LONG)
+
+
+def _prefill(model: labkit.Model) -> None:
+    labkit.generate_text(model, "word " * 2000, 4)
+
+
+def _llama(model: labkit.Model) -> None:
+    model.create_completion(PROMPT, max_tokens=LONG)
+
+
+def _llama_stream(model: labkit.Model) -> None:
+    for _ in model.create_completion(PROMPT, max_tokens=LONG, stream=True):
+        pass
+
+
+@pytest.mark.parametrize("n_gpu_layers", [15, -1])
+@pytest.mark.parametrize("work", [_generate, _chat, _prefill, _llama, _llama_stream])
+def test_killing_a_device_ends_the_generation_alone(
+    device: labkit.ServedDevice, expected: str, work: Callable[[labkit.Model], None], n_gpu_layers: int
+) -> None:
+    """The caller gets a GenerationError that names the device, and can load again at the same address and go on."""
+    model = _load(device, n_gpu_layers=n_gpu_layers)
+    threading.Timer(0.25, _kill, [device]).start()
+    with pytest.raises(GenerationError, match=rf"the device at {device.endpoint} was lost .* load the model again"):
+        work(model)
+    for use in (_text, lambda model: labkit.count_tokens(model, PROMPT), _llama):
+        with pytest.raises(GenerationError, match="was lost"):
+            use(model)
+    with labkit.start_device(device.endpoint) as again, _load(again, n_gpu_layers=n_gpu_layers) as new:
+        assert _text(new) == expected
+    model.close()
+    model.close()
+
+
+def test_stream_ends_before_a_dead_device_s_zeros(device: labkit.ServedDevice) -> None:
+    """What a stream yields until its device dies is what the CPU alone would say, to the last character."""
+    with labkit.load_model(n_ctx=2048, n_threads=2) as plain:
+        true = labkit.generate_text(plain, PROMPT, 60, temperature=0)
+    pieces: list[str] = []
+
+    def read(model: labkit.Model) -> None:
+        for chunk in labkit.stream_text(model, PROMPT, LONG, temperature=0):
+            pieces.append(chunk.text)
+            if len(pieces) == 10:
+                _kill(device)
+
+    with _load(device) as model:
+        with pytest.raises(GenerationError, match="was lost"):
+            read(model)
+        assert 10 <= len(pieces) < 60
+        assert true.startswith("".join(pieces))
+
+
+def test_killing_one_device_leaves_other_models_alone(pair: list[labkit.ServedDevice], expected: str) -> None:
+    """Of two models, only the one with layers on the dead device is lost."""
+    with (
+        labkit.start_device() as third,
+        _load(pair[0], third) as lost,
+        _load(pair[0]) as other,
+        _load(*pair, n_gpu_layers=0) as cpu,
+    ):
+        assert _text(lost) == expected
+        _kill(third)
+        with pytest.raises(GenerationError, match="was lost"):
+            _text(lost)
+        assert _text(other) == _text(cpu) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
+def test_killing_a_device_while_it_is_loaded_fails_the_load(device: labkit.ServedDevice, fraction: float) -> None:
+    """The load ends in a ModelLoadError, whatever part of the weights is there already."""
+
+    def progress(done: float) -> None:
+        if done >= fraction:
+            _kill(device)
+
+    with pytest.raises(ModelLoadError, match=rf"the device at {device.endpoint} was lost .* while the model was loading"):
+        _load(device, progress=progress)
+
+
+def test_lost_models_leave_no_threads_and_no_connections(tiny: Path) -> None:
+    """What a lost model held is given back when it is closed."""
+    process = psutil.Process()
+    before = process.num_threads(), len(process.net_connections()), process.num_fds() if os.name == "posix" else 0
+    for _ in range(5):
+        with labkit.start_device() as device:
+            model = labkit.load_model(tiny, n_gpu_layers=-1, devices=[device])
+            _kill(device)
+            with pytest.raises(GenerationError):
+                labkit.generate_text(model, "one", 5)
+            model.close()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:  # threads that were told to end take a moment
+        after = process.num_threads(), len(process.net_connections()), process.num_fds() if os.name == "posix" else 0
+        if after <= before:
+            break
+        time.sleep(0.05)
+    assert after <= before
+
+
+EXITS = {
+    "lost": "labkit.generate_text(model, 'a', 1500)",
+    "idle": "pass",
+    "streaming": "stream = labkit.stream_text(model, 'a', 1500); next(stream)",
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_process_with_a_lost_model_ends_well(name: str) -> None:
+    """A program in which a device died, and that closes nothing, ends with exit code 0."""
+    code = (
+        "import threading, labkit, psutil\n"
+        "device = labkit.start_device()\n"
+        "model = labkit.load_model(n_gpu_layers=-1, devices=[device])\n"
+        f"threading.Timer(0.2, psutil.Process(device.pid).kill).start()\n"
+        f"try:\n    {EXITS[name]}\nexcept labkit.GenerationError:\n    print('told')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=CHILD_S, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ("told" in result.stdout) is (name == "lost")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_of_a_model_on_a_device_ends() -> None:
+    """A forked child has not the threads that talk to the device: it frees nothing, ends, and leaves the device alone."""
+    code = (
+        "import os, sys, labkit\n"
+        "device = labkit.start_device()\n"
+        "model = labkit.load_model(n_gpu_layers=-1, devices=[device])\n"
+        "if os.fork() == 0:\n    sys.exit(0)\n"
+        "assert os.wait()[1] == 0\n"
+        "print(labkit.generate_text(model, '1, 2, 3, 4,', 6, temperature=0))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=CHILD_S, check=False)
+    assert (result.returncode, result.stdout) == (0, " 5, 6,\n"), result.stderr
+
+
+# -- a device that hangs -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _frozen(device: labkit.ServedDevice) -> Iterator[None]:
+    psutil.Process(device.pid).suspend()
+    try:
+        yield
+    finally:
+        psutil.Process(device.pid).resume()
+
+
+def test_cancel_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice, expected: str) -> None:
+    """cancel() ends the waiting within a second or so, and the model can be used when the device answers again."""
+    with _load(device) as model:
+        with _frozen(device):
+            threading.Timer(0.2, model.cancel).start()
+            with pytest.raises(GenerationError, match=rf"cancelled, but the device at {device.endpoint} has not answered"):
+                _text(model)
+        assert _text(model) == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a Ctrl-C to this process")
+def test_ctrl_c_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice) -> None:
+    """A Ctrl-C ends the waiting too, while it generates and while it loads; close() then returns."""
+    model = _load(device)
+    with _frozen(device):
+        started = time.monotonic()
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            _text(model)
+        model.close()
+        assert time.monotonic() - started < 10
+    done = threading.Event()
+
+    def freeze(fraction: float) -> None:
+        if fraction > 0.3 and not done.is_set():
+            done.set()
+            psutil.Process(device.pid).suspend()
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        _load(device, progress=freeze)
+    psutil.Process(device.pid).resume()
+
+
+# -- what is no device ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("devices", "error", "says"),
+    [
+        ([], ArgumentError, "devices has 0 entries"),
+        ("127.0.0.1:50052", ArgumentTypeError, "must be a list"),
+        (50052, ArgumentTypeError, "must be a list"),
+        ({}, ArgumentTypeError, "must be a list"),
+        ([50052], ArgumentTypeError, r"devices\[0\] must be text"),
+        ([None], ArgumentTypeError, r"devices\[0\] must be text"),
+        (["127.0.0.1:1"] * 2, ArgumentError, "again: name each device once"),
+        (["127.0.0.1:1", "localhost:1"], ArgumentError, "again: name each device once"),
+        ([f"127.0.0.1:{port}" for port in range(1, 18)], ArgumentError, "17 entries"),
+        ([""], ArgumentError, "neither an address"),
+        (["CUDA7"], ArgumentError, "nor a GPU of this"),
+        (["a b:1"], ArgumentError, "no host and port"),
+        (["1.2.3:1"], ArgumentError, "no host and port"),
+        (["127.0.0.1:five"], ArgumentError, "no host and port"),
+        (["\0:1"], ArgumentError, "no host and port"),
+        (["::1:50052"], ArgumentError, "in brackets"),
+        (["127.0.0.1:0"], ArgumentError, "a port is 1 to 65,535"),
+        (["127.0.0.1:65536"], ArgumentError, "a port is 1 to 65,535"),
+        (["127.0.0.1:1"], ModelLoadError, "no device listens at 127.0.0.1:1"),
+        (["no-such-host.invalid:1"], ModelLoadError, "no-such-host.invalid:1"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("n_gpu_layers", [0, -1])
+def test_what_is_no_device_is_refused_in_a_line(
+    tiny: Path, devices: Any, error: type[Exception], says: str, n_gpu_layers: int
+) -> None:
+    """Each wrong list ends in one clear line, whether layers would go there or not."""
+    with pytest.raises(error, match=says) as caught:
+        labkit.load_model(tiny, n_gpu_layers=n_gpu_layers, devices=devices)
+    assert "\n" not in str(caught.value)
+
+
+def _hello(*version: int, n_devices: int = 1) -> Callable[[socket.socket], None]:
+    def serve(client: socket.socket) -> None:
+        client.recv(100)
+        client.sendall(struct.pack("<Q", 28) + bytes(version) + bytes(28 - len(version)))
+        client.recv(100)
+        client.sendall(struct.pack("<QI", 4, n_devices))
+
+    return serve
+
+
+STRANGERS: dict[str, tuple[Callable[[socket.socket], Any], str]] = {
+    "http": (lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is no device of this version"),
+    "hangs up": (lambda client: client.close(), "is no device of this version"),
+    "silent": (lambda client: time.sleep(3.5), "takes the connection but does not answer"),
+    "other version": (_hello(4, 0, 1), "speaks version 4.0.1 .* install the same versions"),
+    "nothing to lend": (_hello(7, 0, 0, n_devices=0), "lends nothing"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_strangers_are_refused_in_a_line(tiny: Path, name: str) -> None:
+    """What listens there but is no device of this version is told apart before llama.cpp sees it."""
+    serve, says = STRANGERS[name]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            with contextlib.suppress(OSError):
+                client, _ = server.accept()
+                with client:
+                    serve(client)
+                    client.recv(100)
+
+        threading.Thread(target=run, daemon=True).start()
+        with pytest.raises(ModelLoadError, match=says):
+            labkit.load_model(tiny, n_gpu_layers=-1, devices=[f"127.0.0.1:{server.getsockname()[1]}"])
+
+
+def test_device_that_talks_nonsense_later_is_lost(tiny: Path) -> None:
+    """A device that greets well and then answers something else fails the load, not the process."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            client, _ = server.accept()
+            with client, contextlib.suppress(OSError):
+                _hello(7, 0, 0)(client)
+                while client.recv(4096):
+                    client.sendall(b"nonsense" * 3)
+
+        threading.Thread(target=run, daemon=True).start()
+        with pytest.raises(ModelLoadError, match=r"not llama\.cpp's RPC protocol"):
+            labkit.load_model(tiny, n_gpu_layers=-1, devices=[f"127.0.0.1:{server.getsockname()[1]}"])
+
+
+def test_build_without_rpc_says_how_to_get_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where llama.cpp has no RPC, lending and borrowing say so, and what to install."""
+    without = dataclasses.replace(labkit.engine_build(), has_rpc=False)
+    monkeypatch.setattr("labkit.engine.loading.engine_build", lambda: without)
+    monkeypatch.setattr(served_module, "engine_build", lambda: without)
+    for use in (lambda: labkit.load_model(tiny, devices=["127.0.0.1:1"]), labkit.start_device, labkit.serve_device):
+        with pytest.raises(ModelLoadError, match=r"built without RPC.*GGML_RPC=ON"):
+            use()
+
+
+def test_other_engine_versions_are_tried_before_they_are_used(
+    device: labkit.ServedDevice, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a llama-cpp-python that labkit was not tested with, its protocol is looked at first, in another process."""
+    monkeypatch.setattr(devices_module, "TESTED", "0.0.1")
+    devices_module._check_protocol.cache_clear()
+    try:
+        labkit.load_model(tiny, n_gpu_layers=-1, devices=[device]).close()
+        devices_module._check_protocol.cache_clear()
+        monkeypatch.setattr("labkit.engine.connection.MAJOR", 8)
+        with pytest.raises(ModelLoadError, match=r"speaks another RPC protocol than this labkit: install 0\.0\.1"):
+            labkit.load_model(tiny, n_gpu_layers=-1, devices=[device])
+    finally:
+        devices_module._check_protocol.cache_clear()
+
+
+# -- lending -------------------------------------------------------------------------------------------------------
+
+
+def test_only_loopback_is_served_unless_told() -> None:
+    """An address that others can reach needs allow_network=True, and then a warning says what it risks."""
+    for endpoint in ("0.0.0.0:0", "192.0.2.1:50052", "example.org:50052"):
+        with pytest.raises(ArgumentError, match=r"can be reached from other machines.*allow_network=True"):
+            labkit.start_device(endpoint)
+    with pytest.warns(LabkitWarning, match="no password and no encryption"):
+        device = labkit.start_device("0.0.0.0:0", allow_network=True)
+    with device, connect(parse_endpoint(device.endpoint).reachable) as connection:
+        assert connection.n_devices == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "options", "says"),
+    [
+        ("127.0.0.1", {}, "no host and port"),
+        ("127.0.0.1:65536", {}, "a port is 0 to 65,535"),
+        (50052, {}, "endpoint must be text"),
+        ("[::1]:50052", {}, "listens on IPv4 alone"),
+        ("192.0.2.1:0", {"allow_network": True}, "this machine has no such address"),
+        ("127.0.0.1:0", {"n_threads": 0}, "n_threads=0 is out of range"),
+        ("127.0.0.1:0", {"allow_network": "yes"}, "allow_network must be True or False"),
+    ],
+)
+def test_wrong_places_to_serve_are_refused_in_a_line(endpoint: Any, options: dict[str, Any], says: str) -> None:
+    """Nothing is started for an address or an option that cannot be."""
+    with pytest.raises(LabkitError, match=says):
+        labkit.start_device(endpoint, **options)
+
+
+def test_taken_port_is_named() -> None:
+    """A port that another program listens on is refused with what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        endpoint = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(LabkitError, match=f"{endpoint}: another program listens there already"):
+            labkit.start_device(endpoint)
+
+
+def test_device_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's last words are in the error."""
+    program = tmp_path / "child.py"
+    program.write_text("raise SystemExit('no such luck')")
+    monkeypatch.setattr(served_module, "_CHILD", program)
+    with pytest.raises(LabkitError, match="could not start: no such luck"):
+        labkit.start_device()
+
+
+def test_device_ends_when_it_is_closed_or_forgotten() -> None:
+    """close(), the end of a with block, and the garbage collector end its process."""
+    with labkit.start_device() as first:
+        assert first.is_running
+        assert first.endpoint in repr(first)
+    first.close()
+    second = labkit.start_device()
+    second_process = psutil.Process(second.pid)
+    del second
+    gc.collect()
+    assert not first.is_running
+    assert not second_process.is_running()
+    assert "ended" in repr(first)
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _wait_for(done: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return done()
+
+
+def test_device_ends_with_its_parent() -> None:
+    """A parent that is killed takes its device along."""
+    code = "import time, labkit; device = labkit.start_device(); print(device.pid, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert not _ended(pid)
+        parent.kill()
+    assert _wait_for(lambda: _ended(pid), 5)
+
+
+def _start_serving(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a Ctrl-C to a process")
+def test_serve_command_lends_until_ctrl_c(expected: str) -> None:
+    """`labkit device serve` says where it serves; a model elsewhere uses it; Ctrl-C ends it well and frees the port."""
+    with _start_serving("-m", "labkit", "device", "serve", "--endpoint", "127.0.0.1:0", "--json") as process:
+        assert process.stdout is not None
+        document = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        told = json.loads(document)
+        assert (told["kind"], told["n_threads"]) == ("CPU", 1) or told["kind"] in ("GPU", "IGPU")
+        with _load(told["endpoint"], n_gpu_layers=15) as model:
+            assert _text(model) == expected
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (0, "")
+    with labkit.start_device(told["endpoint"]) as again:
+        assert again.endpoint == told["endpoint"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a Ctrl-C to a process")
+def test_serve_device_blocks_until_ctrl_c() -> None:
+    """serve_device says one line and returns at a Ctrl-C."""
+    with _start_serving("-c", "import labkit; labkit.serve_device('127.0.0.1:0'); print('returned')") as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert re.fullmatch(r"serving \w+( with 1 thread)? \(.*\) at 127\.0\.0\.1:\d+; Ctrl-C ends it\n", line)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=10)
+    assert (process.returncode, output, errors) == (0, "returned\n", "")
+
+
+def test_serve_says_when_the_device_dies(device: labkit.ServedDevice) -> None:
+    """A device that ends by itself ends the waiting with an error."""
+    threading.Timer(0.2, _kill, [device]).start()
+    with pytest.raises(LabkitError, match=f"the device at {device.endpoint} has ended"):
+        device.wait()
+
+
+def test_serve_command_refuses_the_network_in_a_line() -> None:
+    """Without --allow-network only loopback is served: exit code 1, and a line that says what is risked."""
+    command = [sys.executable, "-m", "labkit", "device", "serve", "--endpoint", "0.0.0.0:0"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert "--allow-network" in result.stderr
