@@ -7,18 +7,25 @@ the file's path, size, time and inode, and thrown away with every new version of
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
+import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
+from platformdirs import user_cache_path
 
 from labkit import __version__
 from labkit.gguf_file import Header, preflight, read_header
-from labkit.notes import file_identity, recall, remember
 
 __all__ = ["LoadFacts", "sound_file"]
+
+_MAX_REMEMBERED = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +69,13 @@ def sound_file(path: Path) -> LoadFacts:
 
 
 @lru_cache(maxsize=16)
-def _sound_file(path: Path, *_identity: int) -> LoadFacts:
-    words = (*file_identity(path), __version__, str(llama_cpp.__version__))
-    known = _facts(recall("sound", *words))
+def _sound_file(path: Path, *identity: int) -> LoadFacts:
+    words = [str(path.resolve()), *map(str, identity), __version__, str(llama_cpp.__version__)]
+    note = _folder() / f"{hashlib.sha256(chr(0).join(words).encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
+    known = _recall(note)
     if known is None:
         known = learn(read_header(path))
-        remember("sound", dataclasses.asdict(known), *words)
+        _remember(note, known)
     return known
 
 
@@ -88,14 +96,33 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, bool)) else tuple(value)
 
 
-def _facts(note: Any) -> LoadFacts | None:
+def _folder() -> Path:
+    """Return where notes are kept; the environment variable LABKIT_CACHE moves them."""
+    given = os.environ.get("LABKIT_CACHE")
+    return (Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)) / "sound"
+
+
+def _recall(note: Path) -> LoadFacts | None:
     try:
+        facts = json.loads(note.read_text(encoding="utf-8"))
         return LoadFacts(
-            note["architecture"],
-            {key: tuple(value) if isinstance(value, list) else value for key, value in note["hparams"].items()},
-            tuple((str(n), str(t), int(r), int(c), int(b)) for n, t, r, c, b in note["matrices"]),
-            int(note["weights_bytes"]),
-            tuple(note["warnings"]),
+            facts["architecture"],
+            {key: tuple(value) if isinstance(value, list) else value for key, value in facts["hparams"].items()},
+            tuple((str(n), str(t), int(r), int(c), int(b)) for n, t, r, c, b in facts["matrices"]),
+            int(facts["weights_bytes"]),
+            tuple(facts["warnings"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not there, or not ours: learn anew
+
+
+def _remember(note: Path, facts: LoadFacts) -> None:
+    """Keep a note, whole or not at all; a folder that cannot be written to costs time, nothing else."""
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        notes = sorted(note.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        for old in notes[: len(notes) - _MAX_REMEMBERED]:
+            old.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".part", delete=False, encoding="utf-8") as part:
+            json.dump(dataclasses.asdict(facts), part)
+        Path(part.name).replace(note)
