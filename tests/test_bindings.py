@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
+import struct
 import time
 from pathlib import Path
 
@@ -14,9 +16,14 @@ from llama_cpp import Llama
 
 import labkit
 from labkit.engine.bindings import AbortFlag, C, EngineLog, safe_construction
+from labkit.engine.connection import connect
+from labkit.engine.devices import MAX_DEVICES, TESTED
+from labkit.engine.endpoints import parse_endpoint
 from labkit.engine.guards import COMPUTING, READING, READING_PROPERTIES
 from labkit.engine.model import Model
 from labkit.engine.options import check_options
+from labkit.engine.rpc import HEAD, MAJOR, Command
+from labkit.system.build import rpc_function
 from tests.tiny_models import write_tiny_model
 
 
@@ -130,3 +137,35 @@ def test_idle_models_keep_no_openmp_threads() -> None:
         while (threads := model._worker.call(process.num_threads)) > before + 1 and time.monotonic() < deadline:
             time.sleep(0.01)  # a thread that was told to end takes a moment
         assert threads <= before + 1
+
+
+def test_rpc_protocol_is_the_one_that_the_relay_knows() -> None:
+    """A device of this build says the version that labkit knows, and answers with the lengths that it expects."""
+    assert llama_cpp.__version__ == TESTED, "look at llama.cpp's rpc_cmd and rpc_serve_client, then change TESTED"
+    with labkit.start_device() as device, connect(parse_endpoint(device.endpoint)) as connection:
+        assert tuple(connection.version[:3]) == (MAJOR, 0, 0)
+        number = struct.pack("<I", 0)
+        for command in (Command.GET_ALIGNMENT, Command.GET_MAX_SIZE, Command.GET_DEVICE_MEMORY):
+            assert any(connection._ask(command, number))  # it raises when the length is another
+        pointer, size = struct.unpack("<QQ", connection._ask(Command.ALLOC_BUFFER, struct.pack("<IQ", 0, 4096)))
+        assert pointer
+        assert size >= 4096
+        assert any(connection._ask(Command.BUFFER_GET_BASE, struct.pack("<Q", pointer)))
+        connection.send(HEAD.pack(Command.FREE_BUFFER, 8) + struct.pack("<Q", pointer))
+        assert connection._ask(Command.DEVICE_COUNT, b"") == struct.pack("<I", 1)
+        assert connection.check_alive()
+
+
+def test_rpc_functions_are_handed_out_by_name() -> None:
+    """The RPC backend gives the two functions that labkit calls; the parameters' field takes a list of devices."""
+    for name in ("ggml_backend_rpc_add_server", "ggml_backend_rpc_start_server"):
+        assert rpc_function(name, ctypes.c_void_p) is not None
+    assert dict(C.llama_model_params._fields_)["devices"] is ctypes.c_void_p
+    assert C.LLAMA_MAX_DEVICES == MAX_DEVICES
+
+
+def test_forked_children_can_let_go_of_what_llama_holds(tmp_path: Path) -> None:
+    """Llama's parts free themselves through an ExitStack, which a forked child empties."""
+    with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf")) as model:
+        for part in (model._ctx, model._model, model._batch):
+            assert isinstance(part._exit_stack, contextlib.ExitStack)

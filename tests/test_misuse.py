@@ -395,8 +395,46 @@ FOUND = [
     "os.chdir(tmp); generate_chat(model, USER, 3)",
     "import sys; sys.executable = None; generate_chat(model, USER, 3)",
 ]  # fmt: skip
+KILL = "import psutil; p = psutil.Process(d.pid); "
+DEVICES = [
+    *(
+        f"load_model(path, n_gpu_layers=-1, devices={value})"
+        for value in (
+            "[]", "None", "0", "'127.0.0.1:1'", "['127.0.0.1:1']", "['127.0.0.1']", "['cuda']", "[b'127.0.0.1:1']", "[7]",
+            "['127.0.0.1:1', '127.0.0.1:1']", "['127.0.0.1:-1']", "['127.0.0.1:99999']", "['\\x00:1']", "['%s:1']",
+            "['a' * 10**6 + ':1']", "['localhost:1'] * 10**5", "[[]]", "iter([])", "{'127.0.0.1:1': 1}", "[float('nan')]",
+        )
+    ),
+    "load_model(path, device=['127.0.0.1:1'])",
+    "labkit.start_device('0.0.0.0:0')",
+    "labkit.start_device('127.0.0.1:70000')",
+    "labkit.start_device(50052)",
+    "labkit.start_device(n_threads=10**6)",
+    "labkit.start_device(n_threads=None)",
+    "labkit.serve_device('8.8.8.8:50052')",
+    "labkit.serve_device('')",
+    "import sys; kept, sys.executable = sys.executable, None\ntry:\n labkit.start_device()\nfinally:\n sys.executable = kept",
+    "labkit.ServedDevice()",
+    "d = labkit.start_device(); d.close(); load_model(path, n_gpu_layers=-1, devices=[d])",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=-1, devices=[d]); d.close(); generate_text(m, 'a', 5)",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=-1, devices=[d]); d.close(); m.eval([5])",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=-1, devices=[d]); d.close(); m.save_state()",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=-1, devices=[d]); d.close(); m.tokenize(b'a')",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=-1, devices=[d]); d.close(); m.close(); m.close()",
+    "d = labkit.start_device(); load_model(path, n_gpu_layers=-1, devices=[d], progress=lambda done: d.close())",
+    "d = labkit.start_device(); load_model(path, n_gpu_layers=-1, devices=[d], split_mode=2)",
+    "d = labkit.start_device(); load_model(path, n_gpu_layers=-1, devices=[d], split_mode=3, flash_attn=True)",
+    "d = labkit.start_device(); load_model(path, n_gpu_layers=-1, devices=[d], split_mode=0, main_gpu=9)",
+    "d = labkit.start_device(); load_model(path, n_gpu_layers=-1, devices=[d], tensor_split=[0, 0])",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=1, devices=[d]); threading.Timer(0.05, d.close).start(); [generate_text(m, 'a', 300) for _ in range(200)]",
+    "d = labkit.start_device(); m = load_model(path, n_gpu_layers=1, devices=[d]); interrupt_after(0.1); [generate_text(m, 'a', 300) for _ in range(200)]",
+    "d = labkit.start_device(); " + KILL + "m = load_model(path, n_gpu_layers=1, devices=[d]); p.suspend(); interrupt_after(0.1); generate_text(m, 'a', 9)",
+    "d = labkit.start_device(); " + KILL + "m = load_model(path, n_gpu_layers=1, devices=[d]); p.suspend(); m.close()",
+    "pickle.dumps(labkit.start_device())",
+]  # fmt: skip
 CASES = [
     *LOADING,
+    *DEVICES,
     *GENERATING,
     *GRAMMARS,
     *CHATTING,

@@ -19,7 +19,7 @@ from labkit.engine.arguments import check_flag, check_int, one_line
 from labkit.engine.connection import probe
 from labkit.engine.endpoints import Endpoint, parse_endpoint
 from labkit.engine.ports import free_port
-from labkit.errors import ArgumentError, LabkitError, LabkitWarning
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
 from labkit.system import engine_build
 
 __all__ = ["ServedDevice", "serve_device", "start_device"]
@@ -48,7 +48,9 @@ class ServedDevice:
         The child process.
     """
 
-    def __init__(self, endpoint: Endpoint, n_threads: int) -> None:
+    def __init__(self, endpoint: Endpoint | None = None, n_threads: int = 1) -> None:
+        if not isinstance(endpoint, Endpoint):
+            raise ArgumentTypeError("a ServedDevice is made by start_device(…): device = start_device(n_threads=1)")
         self.n_threads = n_threads
         self._process = _start_child()
         self._end = weakref.finalize(self, _end_child, self._process, os.getpid())
@@ -108,6 +110,9 @@ class ServedDevice:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        raise ArgumentTypeError("a served device cannot be copied or sent to another process: send its endpoint instead")
 
     def __repr__(self) -> str:
         state = "" if self.is_running else ": ended"
@@ -202,6 +207,8 @@ def describe(device: ServedDevice) -> str:
 
 
 def _start_child() -> subprocess.Popen[bytes]:
+    if not sys.executable:
+        raise LabkitError("this Python does not say where its program is (sys.executable), so no device can be started")
     command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
     try:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
