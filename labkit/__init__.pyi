@@ -25,6 +25,9 @@ from .errors import ModelClosedError as ModelClosedError
 from .errors import ModelLoadError as ModelLoadError
 from .errors import ModelNotFoundError as ModelNotFoundError
 from .errors import QuantizationError as QuantizationError
+from .memory import MemoryEstimate as MemoryEstimate
+from .memory import MemoryPart as MemoryPart
+from .memory import estimate_memory_usage as estimate_memory_usage
 from .metadata import ModelInfo as ModelInfo
 from .metadata import get_model_info as get_model_info
 from .models import ModelEntry as ModelEntry

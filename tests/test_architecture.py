@@ -12,17 +12,17 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 # A room may import from the rooms before it, and from those on its own line.
 LEVELS = (
     {"errors", "records", "units"},
-    {"formats", "progress", "system", "models", "sampling", "predict"},
+    {"formats", "notes", "progress", "system", "models", "sampling", "predict"},
     {"gguf_file"},
-    {"metadata", "quantize"},
-    {"engine"},
+    {"layers", "metadata", "quantize"},
+    {"engine", "memory", "simulate"},
     {"quality"},
     {"plots"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 HOMES = {
-    "llama_cpp": {"engine", "system", "quantize"},
+    "llama_cpp": {"engine", "simulate", "system", "quantize"},
     "matplotlib": {"plots", "predict"},
     "ipywidgets": {"widgets", "predict"},
 }

@@ -7,25 +7,18 @@ the file's path, size, time and inode, and thrown away with every new version of
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
-from platformdirs import user_cache_path
 
 from labkit import __version__
 from labkit.gguf_file import Header, preflight, read_header
+from labkit.notes import file_identity, recall, remember
 
-__all__ = ["LoadFacts", "sound_file"]
-
-_MAX_REMEMBERED = 200
+__all__ = ["LoadFacts", "facts_of", "learn", "sound_file"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +62,22 @@ def sound_file(path: Path) -> LoadFacts:
 
 
 @lru_cache(maxsize=16)
-def _sound_file(path: Path, *identity: int) -> LoadFacts:
-    words = [str(path.resolve()), *map(str, identity), __version__, str(llama_cpp.__version__)]
-    note = _folder() / f"{hashlib.sha256(chr(0).join(words).encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
-    known = _recall(note)
+def _sound_file(path: Path, *_identity: int) -> LoadFacts:
+    words = (*file_identity(path), __version__, str(llama_cpp.__version__))
+    known = _facts(recall("sound", *words))
     if known is None:
         known = learn(read_header(path))
-        _remember(note, known)
+        remember("sound", dataclasses.asdict(known), *words)
     return known
 
 
 def learn(header: Header) -> LoadFacts:
     """Look a header through, and keep what loading needs."""
-    odd = preflight(header)
+    return facts_of(header, preflight(header))
+
+
+def facts_of(header: Header, odd: tuple[str, ...] = ()) -> LoadFacts:
+    """Return what a header says that matters for loading."""
     prefix = f"{header.architecture}."
     hparams = {key.removeprefix(prefix): _plain(value) for key, value in header.metadata.items() if key.startswith(prefix)}
     matrices = tuple(
@@ -96,33 +92,14 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, bool)) else tuple(value)
 
 
-def _folder() -> Path:
-    """Return where notes are kept; the environment variable LABKIT_CACHE moves them."""
-    given = os.environ.get("LABKIT_CACHE")
-    return (Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)) / "sound"
-
-
-def _recall(note: Path) -> LoadFacts | None:
+def _facts(note: Any) -> LoadFacts | None:
     try:
-        facts = json.loads(note.read_text(encoding="utf-8"))
         return LoadFacts(
-            facts["architecture"],
-            {key: tuple(value) if isinstance(value, list) else value for key, value in facts["hparams"].items()},
-            tuple((str(n), str(t), int(r), int(c), int(b)) for n, t, r, c, b in facts["matrices"]),
-            int(facts["weights_bytes"]),
-            tuple(facts["warnings"]),
+            note["architecture"],
+            {key: tuple(value) if isinstance(value, list) else value for key, value in note["hparams"].items()},
+            tuple((str(n), str(t), int(r), int(c), int(b)) for n, t, r, c, b in note["matrices"]),
+            int(note["weights_bytes"]),
+            tuple(note["warnings"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None  # not there, or not ours: learn anew
-
-
-def _remember(note: Path, facts: LoadFacts) -> None:
-    """Keep a note, whole or not at all; a folder that cannot be written to costs time, nothing else."""
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        notes = sorted(note.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
-        for old in notes[: len(notes) - _MAX_REMEMBERED]:
-            old.unlink(missing_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-            json.dump(dataclasses.asdict(facts), part)
-        Path(part.name).replace(note)

@@ -13,7 +13,7 @@ from labkit.engine.known_files import sound_file
 from labkit.engine.model import Model
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
 from labkit.engine.served import ServedDevice
-from labkit.engine.settings import ModelSettings, choose_settings
+from labkit.engine.settings import ModelSettings, choose_settings, refuse_unfit
 from labkit.errors import LabkitWarning
 from labkit.models import resolve_model
 from labkit.system import engine_build, physical_cores_available
@@ -102,6 +102,7 @@ def load_model(
             n_gpu_layers = 0
         threads = n_threads or physical_cores_available()
         settings = choose_settings(facts, build, n_ctx, threads, n_gpu_layers, options, borrowed)
+        refuse_unfit(facts, settings)
         for sentence in settings.warnings:
             _warn_once(f"{path}: {sentence}", sentence)
         return _load(path, settings, options, progress, borrowed)

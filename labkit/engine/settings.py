@@ -105,7 +105,7 @@ def choose_settings(
     on_gpu = n_gpu_layers != 0 and (devices is None or devices.has_gpu)
     if devices is not None:
         reasons["devices"] = _say_devices(devices, n_gpu_layers, "tensor_split" in options)
-    settings = ModelSettings(
+    return ModelSettings(
         n_ctx=cells,
         n_threads=n_threads,
         n_threads_batch=options.get("n_threads_batch") or n_threads,
@@ -122,8 +122,6 @@ def choose_settings(
         warnings=_warn(facts, cells),
         devices=() if devices is None else devices.names,
     )
-    refuse_unfit(facts, settings)
-    return settings
 
 
 def _given(options: dict[str, Any], name: str, choose: Any) -> bool:

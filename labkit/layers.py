@@ -1,0 +1,237 @@
+"""What each layer of a model keeps of the tokens it has seen, by architecture: keys and values, or a recurrent state.
+
+References
+----------
+llama.cpp ``src/llama-model.cpp`` (``load_hparams``, ``create_memory``), ``src/llama-hparams.cpp`` (``set_swa_pattern``,
+``n_embd_r``, ``n_embd_s``), ``src/models/*.cpp`` (``load_arch_hparams``); llama.cpp 0c1e570.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+__all__ = ["HasHparams", "LayerMemory", "ModelLayers", "model_layers"]
+
+# Layers that attend to everything and cache keys and values: llama.cpp's plain llama_kv_cache.
+_PLAIN = frozenset({
+    "apertus", "arcee", "arctic", "baichuan", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chameleon", "chatglm",
+    "codeshell", "cogvlm", "command-r", "dbrx", "deci", "deepseek", "deepseek2", "dots1", "ernie4_5", "ernie4_5-moe",
+    "exaone", "falcon", "gemma", "glm4", "glm4moe", "gpt2", "gptj", "gptneox", "granite", "granitemoe", "grok",
+    "grovemoe", "hunyuan-dense", "hunyuan-moe", "internlm2", "jais", "llama", "maincoder", "minicpm", "minicpm3",
+    "minimax-m2", "mistral3", "mpt", "nemotron", "olmo", "olmoe", "openelm", "orion", "pangu-embedded", "phi2", "phi3",
+    "phimoe", "plamo", "plm", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe",
+    "refact", "seed_oss", "smollm3", "stablelm", "starcoder", "starcoder2", "xverse",
+})  # fmt: skip
+# Architecture -> (one full layer in so many, whether the full one comes first).
+_WINDOW_PATTERN = {
+    "cohere2": (4, False), "exaone4": (4, False), "gemma2": (2, False), "gemma3": (6, False), "gemma3n": (5, False),
+    "gpt-oss": (2, False), "llama4": (4, False), "olmo2": (4, False), "plamo3": (8, False), "smallthinker": (4, True),
+}  # fmt: skip
+_FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # whatever the file says, unless it says 0
+_DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file says nothing
+_RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
+_HYBRID = frozenset({
+    "falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
+    "qwen3next",
+})  # fmt: skip
+_EVERY_FOURTH = frozenset({"qwen35", "qwen35moe", "qwen3next"})  # attends; the others have a state
+
+
+class HasHparams(Protocol):
+    """What is needed of a header: its architecture, and the architecture's own keys."""
+
+    @property
+    def architecture(self) -> str:
+        """``general.architecture``."""
+
+    def hparam(self, name: str, default: Any = None) -> Any:
+        """Return an architecture's own key, such as ``block_count``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerMemory:
+    """What one layer keeps.
+
+    Attributes
+    ----------
+    key_width, value_width : int
+        Numbers cached a token; 0 where it caches none.
+    is_windowed : bool
+        It looks back over the window only.
+    state_width : int
+        Numbers (f32) of its recurrent state a sequence; 0 where it has none.
+    """
+
+    key_width: int
+    value_width: int
+    is_windowed: bool = False
+    state_width: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelLayers:
+    """What all layers keep.
+
+    Attributes
+    ----------
+    layers : tuple of LayerMemory
+        One a layer.
+    window : int
+        Tokens that windowed layers look back; 0 where there are none.
+    widest_value : int
+        The widest row of values: without flash attention every layer's is padded to it.
+    layout : str
+        In words: ``"grouped-query attention"``, for example.
+    is_known : bool
+        Whether the architecture is one whose rules stand here; else plain attention was assumed.
+    """
+
+    layers: tuple[LayerMemory, ...]
+    window: int
+    widest_value: int
+    layout: str
+    is_known: bool
+
+
+def model_layers(model: HasHparams) -> ModelLayers:
+    """Return what each layer of a model keeps, from its header's keys alone."""
+    n_layers = int(model.hparam("block_count", 0) or 0)
+    heads = _per_layer(model, "attention.head_count", n_layers, 0)
+    heads_kv = _per_layer(model, "attention.head_count_kv", n_layers, None) or heads
+    windowed, window = _windows(model, n_layers)
+    recurrent = _recurrent(model, heads_kv)
+    state = _state_width(model, heads)
+    has_latent = bool(model.hparam("attention.key_length_mla") and model.hparam("attention.value_length_mla"))
+    n_attending = n_layers - int(model.hparam("nextn_predict_layers", 0) or 0) or n_layers
+    n_caching = _first_sharing(model, n_attending)
+    layers = []
+    for index in range(n_layers):
+        key, value = (_head_dim(model, heads, name, windowed[index]) * heads_kv[index] for name in ("key", "value"))
+        caches = index < n_caching and _attends(model, index, recurrent[index])
+        has_state = index < n_attending and (recurrent[index] or model.architecture == "falcon-h1")
+        layers.append(
+            LayerMemory(
+                key_width=key if caches else 0,
+                value_width=value if caches and not has_latent else 0,
+                is_windowed=windowed[index] and caches,
+                state_width=state if has_state else 0,
+            )
+        )
+    widths = [_head_dim(model, heads, "value", windowed[index]) * heads_kv[index] for index in range(n_layers)]
+    known = model.architecture in {*_PLAIN, *_WINDOW_PATTERN, "gemma4", *_RECURRENT, *_HYBRID}
+    layout = _describe(tuple(layers), heads, heads_kv, has_latent=has_latent)
+    return ModelLayers(tuple(layers), window, max(widths, default=0), layout, known)
+
+
+def _per_layer(model: HasHparams, name: str, n_layers: int, default: int | None) -> list[int]:
+    value = model.hparam(name, default)
+    if value is None:
+        return []
+    if isinstance(value, (int, float)):
+        return [int(value)] * n_layers
+    return [int(item) for item in value]
+
+
+def _head_dim(model: HasHparams, heads: list[int], name: str, windowed: bool) -> int:
+    """Return the length of a head of keys or values, as it is cached."""
+    first = heads[0] if heads else 0
+    if not first:
+        return 0
+    full = int(model.hparam(f"attention.{name}_length", 0) or int(model.hparam("embedding_length", 0) or 0) // first)
+    return int(model.hparam(f"attention.{name}_length_swa", full) or full) if windowed else full
+
+
+def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
+    """Return which layers look back over the window only, and its length."""
+    architecture = model.architecture
+    given = model.hparam("attention.sliding_window")
+    window = int(given if given is not None else _DEFAULT_WINDOW.get(architecture, 0))
+    if architecture in _FIXED_WINDOW and window:
+        window = _FIXED_WINDOW[architecture]
+    if architecture == "exaone4":  # the 32B model alone slides
+        window = (window or 4096) if n_layers == 64 else 0
+    pattern = model.hparam("attention.sliding_window_pattern")
+    if architecture in ("lfm2", "lfm2moe") and window:
+        return [bool(heads) for heads in _per_layer(model, "attention.head_count_kv", n_layers, 0)], window
+    if not window or not (architecture in _WINDOW_PATTERN or architecture == "gemma4"):
+        return [False] * n_layers, 0
+    if pattern is not None and not isinstance(pattern, (int, float)):
+        return [bool(item) for item in pattern], window
+    every, full_first = _WINDOW_PATTERN.get(architecture, (1, False))
+    every = int(pattern) if isinstance(pattern, int) else every
+    full = 0 if full_first else every - 1
+    return [every == 0 or index % every != full for index in range(n_layers)], window
+
+
+def _recurrent(model: HasHparams, heads_kv: list[int]) -> list[bool]:
+    """Return which layers keep a recurrent state."""
+    n_layers = int(model.hparam("block_count", 0) or 0)
+    if model.architecture in _RECURRENT:
+        return [True] * n_layers
+    if model.architecture not in _HYBRID:
+        return [False] * n_layers
+    if model.architecture in _EVERY_FOURTH:
+        given = model.hparam("attention.recurrent_layers")
+        if given is not None and not isinstance(given, (int, float)):
+            return [bool(item) for item in given]
+        every = int(model.hparam("full_attention_interval", 4) or 4)
+        return [(index + 1) % every != 0 for index in range(n_layers)]
+    if model.architecture.startswith("nemotron_h"):
+        widths = _per_layer(model, "feed_forward_length", n_layers, 0)
+        return [heads == 0 and width == 0 for heads, width in zip(heads_kv, widths, strict=False)]
+    return [heads == 0 for heads in heads_kv]
+
+
+def _attends(model: HasHparams, index: int, is_recurrent: bool) -> bool:
+    if model.architecture == "falcon-h1":
+        return True
+    if model.architecture.startswith("nemotron_h"):
+        width = _per_layer(model, "feed_forward_length", index + 1, 0)[index]
+        return not is_recurrent and width == 0
+    return not is_recurrent
+
+
+def _first_sharing(model: HasHparams, n_layers: int) -> int:
+    """Return the first layer that uses another one's cache."""
+    if model.architecture == "gemma3n":
+        return min(20, n_layers)
+    if model.architecture == "gemma4":
+        return n_layers - int(model.hparam("attention.shared_kv_layers", 0) or 0)
+    return n_layers
+
+
+def _state_width(model: HasHparams, heads: list[int]) -> int:
+    """Return the numbers of one layer's state a sequence: what the convolution saw last, and the state itself."""
+
+    def number(name: str) -> int:
+        return int(model.hparam(name, 0) or 0)
+
+    width, head = number("embedding_length"), number("wkv.head_size")
+    if head:  # RWKV; rwkv6qwen2 and arwkv7 shift one token, the others two
+        return width * (int(model.hparam("token_shift_count", 2)) + head)
+    if number("shortconv.l_cache"):
+        return width * (number("shortconv.l_cache") - 1)
+    inner, state = number("ssm.inner_size"), number("ssm.state_size")
+    convolution = max(number("ssm.conv_kernel") - 1, 0) * (inner + 2 * number("ssm.group_count") * state)
+    return convolution + state * inner
+
+
+def _describe(layers: tuple[LayerMemory, ...], heads: list[int], heads_kv: list[int], *, has_latent: bool) -> str:
+    caching = [index for index, layer in enumerate(layers) if layer.key_width]
+    states = sum(layer.state_width > 0 for layer in layers)
+    if not caching:
+        return "recurrent state, no cache"
+    pairs = {(heads[index], heads_kv[index]) for index in caching if index < len(heads)}
+    if has_latent:
+        kind = "latent attention (one compressed key a token)"
+    elif all(n == kv for n, kv in pairs):
+        kind = "multi-head attention"
+    elif all(kv == 1 for _, kv in pairs):
+        kind = "multi-query attention"
+    else:
+        kind = "grouped-query attention"
+    windowed = sum(layer.is_windowed for layer in layers)
+    if windowed:
+        kind += f", a sliding window in {windowed} of {len(layers)} layers"
+    return f"{kind}; a recurrent state in {states} of {len(layers)} layers" if states else kind

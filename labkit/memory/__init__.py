@@ -1,0 +1,19 @@
+"""What a model takes, from its header alone: weights, cache, buffers, runtime; and the settings that fit.
+
+::
+
+    caches     cells, rows and layers -> the cache's bytes
+    weights    tensors -> the engine's buffers, by device
+    allocator  ggml's allocator, played through
+    graphs     a model's graph in outline -> the compute buffer
+    work       the room to convert activations
+    records    MemoryEstimate and its parts
+    estimate   estimate_memory_usage
+"""
+
+from __future__ import annotations
+
+from labkit.memory.estimate import estimate_memory_usage
+from labkit.memory.records import MemoryEstimate, MemoryPart
+
+__all__ = ["MemoryEstimate", "MemoryPart", "estimate_memory_usage"]

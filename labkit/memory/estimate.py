@@ -1,0 +1,466 @@
+"""estimate_memory_usage: what a model takes, before it is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import ArgumentError, ArgumentTypeError, ModelLoadError
+from labkit.formats import TensorType
+from labkit.gguf_file import Header, LazyArray
+from labkit.layers import ModelLayers, model_layers
+from labkit.memory.caches import CacheShape, cache_bytes, cache_shape, cache_type, rotates, state_bytes
+from labkit.memory.graphs import Batch, graph_bytes
+from labkit.memory.records import MemoryEstimate, MemoryPart
+from labkit.memory.weights import HOST, WeightBuffer, place_layers, place_weights
+from labkit.memory.work import work_bytes
+from labkit.metadata import read_model_header
+from labkit.system import available_ram_bytes, resident_bytes
+from labkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from labkit.simulate import Simulation
+    from labkit.system import EngineBuild
+
+__all__ = ["estimate_memory_usage"]
+
+MIB = 1024**2
+# Measured with CPython 3.11 on Linux; a dry run measures the first three on the machine itself.
+_PROCESS = 45 * MIB  # Python with labkit's engine
+_VOCABULARY = 160  # a token
+_MERGES = 170  # a merge of byte-pair encoding
+_CELL = 52  # a cell of the cache, beside its keys and values
+_LOADED = 4 * MIB  # what else is there once a model is open
+_GENERATION = 4 * MIB  # sampler, threads, and what the C library keeps for later
+METHODS = ("auto", "formula", "simulate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a model takes, checked and filled in."""
+
+    header: Header
+    layers: ModelLayers
+    cells: CacheShape
+    batch: Batch
+    key: TensorType
+    value: TensorType
+    use_mmap: bool
+    n_batch: int
+    n_ubatch: int
+    n_seq: int
+    n_outputs_max: int
+    swa_full: bool
+    kv_unified: bool
+    layer_devices: tuple[int, ...]
+    device_names: tuple[str, ...]
+    features: tuple[str, ...]
+
+    def name(self, device: int) -> str:
+        """Return a device's name by its number."""
+        return "CPU" if device == HOST else self.device_names[device]
+
+
+def estimate_memory_usage(
+    model_path: str | Path | None = None,
+    n_ctx: int = 2048,
+    *,
+    n_gpu_layers: int = 0,
+    type_k: str | int = "f16",
+    type_v: str | int = "f16",
+    n_batch: int = 512,
+    n_ubatch: int = 512,
+    n_seq: int = 1,
+    use_mmap: bool | None = None,
+    flash_attn: bool | str = "auto",
+    swa_full: bool = False,
+    method: str = "auto",
+    kv_unified: bool = False,
+    n_outputs_max: int | None = None,
+    devices: Sequence[Any] | None = None,
+    tensor_split: Sequence[float] | None = None,
+) -> MemoryEstimate:
+    """Foretell what `load_model` with the same arguments takes once its context is full.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        As for `get_model_info`: a file, a name, or an address (of which only the header is read). None is the bundled model.
+    n_ctx : int
+        Tokens that the context holds, all sequences together; 0 is what the model was trained on.
+    n_gpu_layers : int
+        Layers on a device, the output counting as one; -1 is all. The figures are for such a device even where this machine
+        has none.
+    type_k, type_v : str
+        Types of the cache: ``"f16"``, ``"q8_0"``, …
+    n_seq : int
+        Sequences decoded together, each with cells of its own unless ``kv_unified``.
+    use_mmap, flash_attn : bool, None or "auto"
+        None and ``"auto"`` are what `load_model` chooses on this machine.
+    swa_full : bool
+        Whether layers with a sliding window cache the whole context.
+    method : str
+        ``"formula"`` computes from the header alone. ``"simulate"`` asks llama.cpp, in a dry run that allocates nothing.
+        ``"auto"`` takes the compute buffer and the runtime from the dry run, the rest from the formula where it knows the
+        architecture.
+    n_outputs_max : int, optional
+        Rows of logits a computation keeps; None is one a sequence as `load_model` has it, 0 is ``n_batch`` as
+        llama-cpp-python has it.
+    devices : sequence, optional
+        What `load_model` would be given; it decides how many devices share the layers, one by default.
+    tensor_split : sequence of float, optional
+        Their shares; equal by default.
+
+    Raises
+    ------
+    ModelNotFoundError, GGUFError, ArgumentError, ArgumentTypeError
+        As `load_model` raises them.
+    ModelLoadError
+        With ``method="simulate"``: llama.cpp cannot lay the model out.
+
+    Notes
+    -----
+    The cache and the weights are exact, to the byte. The compute buffer has no closed form: the formula plays ggml's
+    allocator through on the graph's outline, which is exact for the usual transformers and near for others. The runtime was
+    measured.
+
+    Examples
+    --------
+    >>> estimate = estimate_memory_usage(n_ctx=2048, method="formula")
+    >>> estimate.kv_cache_bytes == 2048 * 30 * 2 * (3 * 64) * 2  # cells, layers, K and V, 3 heads of 64, f16
+    True
+    """
+    if method not in METHODS:
+        raise ArgumentError(f"method={method!r} is unknown: choose {', '.join(METHODS)}")
+    plan = make_plan(
+        read_model_header(model_path),
+        n_ctx,
+        n_gpu_layers=n_gpu_layers,
+        type_k=type_k,
+        type_v=type_v,
+        n_batch=n_batch,
+        n_ubatch=n_ubatch,
+        n_seq=n_seq,
+        use_mmap=use_mmap,
+        flash_attn=flash_attn,
+        swa_full=swa_full,
+        kv_unified=kv_unified,
+        n_outputs_max=n_outputs_max,
+        devices=devices,
+        tensor_split=tensor_split,
+    )
+    return estimate_plan(plan, method)
+
+
+def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
+    """Check the arguments of `estimate_memory_usage` and fill in what `load_model` would choose."""
+    from labkit.engine.known_files import facts_of
+    from labkit.engine.settings import choose_settings
+
+    for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
+        _check_int(name, n_ctx if name == "n_ctx" else given[name], low)
+    key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])
+    flash = None if given["flash_attn"] == "auto" else given["flash_attn"]
+    for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
+        if flag is not None and not isinstance(flag, bool):
+            raise ArgumentTypeError(f"{name} must be True, False or left to labkit, not {flag!r}")
+    build = _engine()
+    options = {
+        "type_k": key.id,
+        "type_v": value.id,
+        "flash_attn": flash,
+        "use_mmap": given["use_mmap"],
+        "n_batch": given["n_batch"],
+        "n_ubatch": given["n_ubatch"],
+    }
+    served = given["devices"]
+    on_cpu = served is not None or not build.has_gpu
+    settings = choose_settings(facts_of(header), build, n_ctx, 1, 0 if on_cpu else given["n_gpu_layers"], options)
+    if value.is_quantized and not settings.flash_attn:
+        raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
+    layers = model_layers(header)
+    n_seq = given["n_seq"]
+    cells = cache_shape(
+        layers,
+        settings.n_ctx,
+        n_seq=n_seq,
+        n_ubatch=settings.n_ubatch,
+        unified=given["kv_unified"],
+        swa_full=given["swa_full"],
+    )
+    wanted = given["n_outputs_max"]
+    n_outputs = n_seq if wanted is None else wanted or settings.n_batch
+    names, shares = _devices(served, given["tensor_split"], given["n_gpu_layers"])
+    return Plan(
+        header=header,
+        layers=layers,
+        cells=cells,
+        batch=_batch(header, layers, cells, key, value, settings.n_ubatch, n_outputs, n_seq, settings.flash_attn),
+        key=key,
+        value=value,
+        use_mmap=settings.use_mmap,
+        n_batch=settings.n_batch,
+        n_ubatch=settings.n_ubatch,
+        n_seq=n_seq,
+        n_outputs_max=n_outputs,
+        swa_full=given["swa_full"],
+        kv_unified=given["kv_unified"],
+        layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
+        device_names=names,
+        features=build.features,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _engine() -> EngineBuild:
+    from labkit.system import engine_build
+
+    return engine_build()
+
+
+def _check_int(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{name} must be a whole number, not {value!r}")
+    if not low <= value < 2**31:
+        raise ArgumentError(f"{name}={value:,} is out of range: it must be {low:,} to {2**31 - 1:,}")
+
+
+def _devices(
+    served: Sequence[Any] | None, tensor_split: Sequence[float] | None, n_gpu_layers: int
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return the names of the devices that share the layers, and their shares."""
+    if served is not None:
+        names = tuple(str(getattr(device, "endpoint", device)) for device in served)
+    else:
+        names = ("device",) if n_gpu_layers else ()
+    shares = tuple(float(share) for share in tensor_split) if tensor_split is not None else (1.0,) * len(names)
+    if len(shares) != len(names) or any(not share >= 0 for share in shares) or (names and not sum(shares) > 0):
+        raise ArgumentError(f"tensor_split={tensor_split!r} must have a share of 0 or more for each of {len(names)} devices")
+    return names, shares
+
+
+def _batch(
+    header: Header,
+    layers: ModelLayers,
+    cells: CacheShape,
+    key: TensorType,
+    value: TensorType,
+    n_ubatch: int,
+    n_outputs: int,
+    n_seq: int,
+    flash_attn: bool,
+) -> Batch:
+    """Return what llama.cpp reserves for: whole sequences, and as many rows of logits as are asked for."""
+    tokens = min(cells.n_ctx, n_ubatch)
+    outputs = min(tokens, n_outputs)
+    if tokens % n_seq:
+        tokens = -(-tokens // n_seq) * n_seq
+        outputs = max(outputs, tokens)
+    heads = header.hparam("attention.head_count", 0)
+    first = int(heads if isinstance(heads, (int, float)) else next(iter(heads), 0))
+    default = int(header.hparam("embedding_length", 0) or 0) // first if first else 0
+    caching = [layer for layer in layers.layers if layer.key_width]
+    lengths = [
+        [int(header.hparam(f"attention.{name}_length{'_swa' if layer.is_windowed else ''}", 0) or full) for layer in caching]
+        for name, full in (
+            ("key", int(header.hparam("attention.key_length", default) or default)),
+            ("value", int(header.hparam("attention.value_length", default) or default)),
+        )
+    ]
+    latent = any(not layer.value_width for layer in caching)
+    return Batch(
+        n_tokens=tokens,
+        n_outputs=outputs,
+        n_seq=n_seq,
+        n_cells=cells.n_cells,
+        n_window_cells=cells.n_window_cells,
+        flash_attn=flash_attn,
+        rotates_keys=not latent and rotates(caching, lengths[0], key),
+        rotates_values=not latent and rotates(caching, lengths[1], value),
+    )
+
+
+def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
+    """Estimate what a plan takes; see `estimate_memory_usage`."""
+    assumptions = [f"{plan.header.architecture}: {plan.layers.layout}"]
+    simulated = _simulated(plan, method, assumptions)
+    if not plan.layers.is_known:
+        assumptions.append(
+            f"the formula does not know {plan.header.architecture}"
+            + (": the cache is llama.cpp's own figure" if simulated else " and takes it for plain attention")
+        )
+    parts = _parts(plan, simulated, method, assumptions)
+    return _summed(plan, parts, assumptions, method if simulated is not None else "formula")
+
+
+def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | None:
+    from labkit.simulate import simulate
+
+    if method == "formula":
+        return None
+    if not plan.header.paths:
+        if method == "simulate":
+            raise ArgumentError(f"{plan.header.source} lies on a server, and a dry run needs the file: use method='formula'")
+        assumptions.append("the file lies on a server, so all is by formula")
+        return None
+    try:
+        return simulate(
+            plan.header.paths[0],
+            n_ctx=plan.cells.n_ctx,
+            n_batch=plan.n_batch,
+            n_ubatch=plan.n_ubatch,
+            n_seq=plan.n_seq,
+            n_outputs_max=plan.n_outputs_max,
+            type_k=plan.key.id,
+            type_v=plan.value.id,
+            flash_attn=plan.batch.flash_attn,
+            swa_full=plan.swa_full,
+            kv_unified=plan.kv_unified,
+        )
+    except ModelLoadError as error:
+        if method == "simulate":
+            raise
+        assumptions.append(f"all is by formula, as the dry run failed: {error}")
+        return None
+
+
+def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: list[str]) -> list[MemoryPart]:
+    buffers = place_weights(plan.header, plan.layer_devices, mapped=plan.use_mmap, features=plan.features)
+    caches = cache_bytes(
+        plan.layers, plan.layer_devices, plan.cells, key=plan.key, value=plan.value, flash_attn=plan.batch.flash_attn
+    )
+    states = state_bytes(plan.layers, plan.layer_devices, plan.n_seq)
+    if simulated is not None and (method == "simulate" or not plan.layers.is_known):
+        caches = _rescaled(caches, simulated.kv_cache_bytes)
+        states = _rescaled(states, simulated.recurrent_state_bytes)
+    parts = [_weights_part(plan, buffer) for buffer in buffers]
+    parts += [_part(plan, "cache", device, size, _say_cache(plan)) for device, size in sorted(caches.items()) if size]
+    parts += [_part(plan, "state", device, size, _say_state(plan)) for device, size in sorted(states.items()) if size]
+    parts += _compute_parts(plan, simulated, assumptions)
+    rows = min(plan.n_seq, plan.cells.n_ctx)
+    logits = 4 * rows * n_vocab(plan.header)
+    parts.append(_part(plan, "output", HOST, logits, f"{rows} row(s) of {n_vocab(plan.header):,} logits, 4 bytes each"))
+    parts.append(_runtime_part(plan, simulated, assumptions))
+    if plan.use_mmap:
+        assumptions.append("mapped weights count as resident: the system can take their pages back, and reads them again")
+    return parts
+
+
+def _rescaled(by_device: dict[int, int], total: int) -> dict[int, int]:
+    """Share out llama.cpp's own total as the formula shares out its own."""
+    known = sum(by_device.values())
+    if not known or known == total:
+        return by_device or ({HOST: total} if total else {})
+    shared = {device: size * total // known for device, size in by_device.items()}
+    first = min(shared)
+    shared[first] += total - sum(shared.values())
+    return shared
+
+
+def _part(plan: Plan, name: str, device: int, size: int, formula: str) -> MemoryPart:
+    return MemoryPart(name, plan.name(device), "memory" if device == HOST else "device", size, size, formula)
+
+
+def _weights_part(plan: Plan, buffer: WeightBuffer) -> MemoryPart:
+    backing = {"mapped": "file"}.get(buffer.kind, "memory") if buffer.device == HOST else "device"
+    formula = {
+        "mapped": "the file's pages from the first tensor to the last",
+        "loaded": "the sum of the tensors, each padded to 32 bytes",
+        "repacked": "tensors in the order that this CPU computes with",
+    }[buffer.kind]
+    name = "repacked weights" if buffer.kind == "repacked" else "weights"
+    return MemoryPart(name, plan.name(buffer.device), backing, buffer.n_bytes, buffer.n_bytes, formula)
+
+
+def _say_cache(plan: Plan) -> str:
+    caching = [layer for layer in plan.layers.layers if layer.key_width]
+    windowed = sum(layer.is_windowed for layer in caching)
+    streams = f"{plan.cells.n_streams} x " if plan.cells.n_streams > 1 else ""
+    row = f"a row of {caching[0].key_width:,} {plan.key.name.lower()}"
+    row += f" and {caching[0].value_width:,} {plan.value.name.lower()}" if caching[0].value_width else ""
+    said = f"{len(caching) - windowed} layers x {streams}{plan.cells.n_cells:,} cells x {row}"
+    return said + (f"; {windowed} layers with {plan.cells.n_window_cells:,} cells" if windowed else "")
+
+
+def _say_state(plan: Plan) -> str:
+    layers = [layer.state_width for layer in plan.layers.layers if layer.state_width]
+    return (
+        f"{len(layers)} layers x {plan.n_seq} sequence(s) x {layers[0]:,} numbers of 4 bytes"
+        if layers
+        else "llama.cpp's own"
+    )
+
+
+def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> list[MemoryPart]:
+    """Return the compute buffers: one on the host, one on each device that computes layers."""
+    said = f"{plan.batch.n_tokens} tokens through the graph at once, laid out as ggml does"
+    whole = graph_bytes(plan.header, plan.layers, plan.batch) if simulated is None else simulated.compute_buffer_bytes
+    used = sorted({device for device in plan.layer_devices if device != HOST})
+    if used:
+        assumptions.append("each device is given a compute buffer of its own, as large as the whole graph's: an upper bound")
+    return [_part(plan, "compute", device, whole, said) for device in (HOST, *used)]
+
+
+def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> MemoryPart:
+    work = work_bytes(plan.header, plan.layers, plan.batch, plan.key, plan.value)
+    if simulated is not None:
+        process = simulated.runtime_bytes
+        source = "measured in the dry run"
+    else:
+        merges = plan.header.metadata.get("tokenizer.ggml.merges")
+        n_merges = len(merges) if isinstance(merges, (tuple, LazyArray)) else 0
+        cells = plan.cells.n_streams * plan.cells.n_cells
+        process = _PROCESS + _LOADED + _VOCABULARY * n_vocab(plan.header) + _MERGES * n_merges + _CELL * cells
+        source = "as measured with CPython 3.11 on Linux"
+    assumptions.append(
+        f"runtime: Python, the engine and the vocabulary {format_bytes(process)} ({source}), conversion of activations "
+        f"{format_bytes(work)}, sampler and threads {format_bytes(_GENERATION)}; a notebook's own memory comes on top"
+    )
+    size = process + work + _GENERATION
+    said = f"process {format_bytes(process)} + work {format_bytes(work)} + generation {format_bytes(_GENERATION)}"
+    return MemoryPart("runtime", "CPU", "memory", size, size, said)
+
+
+def n_vocab(header: Header) -> int:
+    """Return the tokens of a model's vocabulary."""
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, (tuple, LazyArray)):
+        return len(tokens)
+    table = header.tensor("token_embd.weight")
+    return table.shape[-1] if table is not None else 0
+
+
+def _summed(plan: Plan, parts: list[MemoryPart], assumptions: list[str], method: str) -> MemoryEstimate:
+    def of(*names: str) -> int:
+        return sum(part.reserved_bytes for part in parts if part.name in names)
+
+    ram = sum(part.resident_bytes for part in parts if part.device == "CPU")
+    everything = sum(part.resident_bytes for part in parts)
+    twice = sum(
+        buffer.twice_bytes
+        for buffer in place_weights(plan.header, plan.layer_devices, mapped=plan.use_mmap, features=plan.features)
+    )
+    available = available_ram_bytes() + resident_bytes()
+    return MemoryEstimate(
+        file_size_bytes=plan.header.file_size_bytes,
+        weights_bytes=of("weights", "repacked weights") - twice,
+        repack_bytes=twice,
+        kv_cache_bytes=of("cache"),
+        recurrent_state_bytes=of("state"),
+        compute_buffer_bytes=of("compute"),
+        output_buffer_bytes=of("output"),
+        runtime_bytes=of("runtime"),
+        total_bytes=everything,
+        gpu_bytes=everything - ram,
+        ram_bytes=ram,
+        method=method,
+        assumptions=tuple(assumptions),
+        fits=ram <= available,
+        available_bytes=available,
+        n_ctx=plan.cells.n_ctx,
+        layout=plan.layers.layout,
+        parts=tuple(parts),
+    )

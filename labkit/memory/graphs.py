@@ -1,0 +1,327 @@
+"""A model's graph in outline: the results that computing a batch of tokens makes, in order, for the buffer's size.
+
+Only sizes matter here, so one outline serves most transformers: what differs (fused projections, norms of queries and keys,
+experts, latent attention, a state-space layer) is read from the tensors that the file has.
+
+References
+----------
+llama.cpp ``src/llama-graph.cpp`` (``build_qkv``, ``build_attn_mha``, ``build_ffn``, ``build_moe_ffn``),
+``src/models/llama.cpp``, ``gemma3.cpp``, ``deepseek2.cpp``, ``mamba-base.cpp``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from labkit.gguf_file import Header
+from labkit.layers import LayerMemory, ModelLayers
+from labkit.memory.allocator import Graph, Tensor
+
+__all__ = ["Batch", "graph_bytes"]
+
+_HALF, _INDEX = 2, 8  # bytes of an f16, of a 64-bit index
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What one computation is reserved for.
+
+    Attributes
+    ----------
+    n_tokens : int
+        Tokens computed together.
+    n_outputs : int
+        Rows of logits.
+    n_seq : int
+        Sequences that they belong to.
+    n_cells, n_window_cells : int
+        Cells of the cache that a token may look at, in layers with and without a window.
+    flash_attn : bool
+    rotates_keys, rotates_values : bool
+        Whether llama.cpp rotates them before it quantizes them into the cache.
+    """
+
+    n_tokens: int
+    n_outputs: int
+    n_seq: int
+    n_cells: int
+    n_window_cells: int
+    flash_attn: bool
+    rotates_keys: bool = False
+    rotates_values: bool = False
+
+
+def graph_bytes(header: Header, layers: ModelLayers, batch: Batch) -> int:
+    """Return the size of the buffer that the graph of a batch needs, bytes."""
+    return _Outline(header, layers, batch).build()
+
+
+@dataclasses.dataclass
+class _Mask:
+    """What the attention of one kind of layer is given."""
+
+    mask: Tensor
+    keys: Tensor
+    values: Tensor | None
+    n_cells: int
+
+
+class _Outline:
+    def __init__(self, header: Header, layers: ModelLayers, batch: Batch) -> None:
+        self.header, self.layers, self.batch = header, layers, batch
+        self.graph = Graph()
+        self.shapes: Mapping[str, tuple[int, ...]] = {tensor.name: tensor.shape for tensor in header.tensors}
+        self.width = int(header.hparam("embedding_length", 0) or 0)
+        self.n_tokens = batch.n_tokens
+
+    def build(self) -> int:
+        graph, n_tokens = self.graph, self.n_tokens
+        tokens = graph.input(n_tokens)
+        graph.input(n_tokens * self.width)  # room for embeddings given instead of tokens
+        self.positions = graph.input(n_tokens * (4 if self.header.hparam("rope.dimension_sections") else 1))
+        self.masks = {windowed: self._mask(windowed) for windowed in self._kinds()}
+        if any(layer.state_width for layer in self.layers.layers):
+            graph.input(self.batch.n_seq)
+        self.chosen = graph.input(self.batch.n_outputs)
+        self._hadamard()
+        current = graph.compute(n_tokens * self.width, tokens)
+        if self.header.architecture.startswith("gemma") or self.header.hparam("embedding_scale"):
+            current = graph.overwrite(current)
+        n_layers = len(self.layers.layers) - int(self.header.hparam("nextn_predict_layers", 0) or 0)
+        for index in range(n_layers):
+            current = self._layer(index, current, is_last=index == n_layers - 1)
+        current = self._norm(current)
+        table = self.shapes.get("output.weight", self.shapes.get("token_embd.weight", (0, 0)))
+        logits = graph.compute(table[-1] * self.batch.n_outputs, current, output=True)
+        if self.header.hparam("final_logit_softcapping"):
+            for _ in range(3):
+                logits = graph.overwrite(logits)
+        return graph.buffer_bytes()
+
+    def _kinds(self) -> list[bool]:
+        caching = [layer for layer in self.layers.layers if layer.key_width]
+        if self.layers.window:
+            return [False, True]
+        return [False] if caching else []
+
+    def _mask(self, windowed: bool) -> _Mask:
+        graph, batch = self.graph, self.batch
+        n_cells = batch.n_window_cells if windowed else batch.n_cells
+        latent = bool(self.header.hparam("attention.key_length_mla"))
+        keys = graph.input(batch.n_tokens, _INDEX)
+        width = 1 if batch.flash_attn else self.layers.widest_value
+        values = None if latent else graph.input(batch.n_tokens * width, _INDEX)
+        mask = graph.input(n_cells * batch.n_tokens, _HALF if batch.flash_attn else 4)
+        return _Mask(mask, keys, values, n_cells)
+
+    def _hadamard(self) -> None:
+        """Add the matrices that rotate keys and values before they are quantized: the largest power of two that divides."""
+        self.rotations: dict[str, Tensor] = {}
+        for name, rotates in (("key", self.batch.rotates_keys), ("value", self.batch.rotates_values)):
+            length = int(self.header.hparam(f"attention.{name}_length", 0) or self.width // max(self._heads(0), 1))
+            if rotates and length:
+                side = 64
+                while length % (2 * side) == 0:
+                    side *= 2
+                self.rotations[name] = self.graph.input(side * side)
+
+    def _heads(self, index: int) -> int:
+        heads = self.header.hparam("attention.head_count", 0)
+        return int(heads) if isinstance(heads, (int, float)) else int(heads[index])
+
+    def _has(self, index: int, name: str) -> bool:
+        return f"blk.{index}.{name}" in self.shapes
+
+    def _rows(self, index: int, name: str) -> int:
+        """Return the outputs of a weight matrix, 0 where a layer has none of this name."""
+        shape = self.shapes.get(f"blk.{index}.{name}.weight", (0, 0))
+        return shape[1] if len(shape) > 1 else 0
+
+    def _norm(self, source: Tensor) -> Tensor:
+        return self.graph.overwrite(self.graph.overwrite(source))
+
+    # -- layers --------------------------------------------------------------------------------------------------
+
+    def _layer(self, index: int, given: Tensor, *, is_last: bool) -> Tensor:
+        graph, layer = self.graph, self.layers.layers[index]
+        n_rows = self.batch.n_outputs if is_last else self.n_tokens
+        current = self._norm(given)
+        if layer.state_width and self._rows(index, "ssm_in"):
+            current = self._mamba(index, current)
+        elif layer.key_width and not layer.value_width:
+            current = self._latent_attention(index, current)
+        elif self._heads(index):
+            current = self._attention(index, layer, current)
+        residual = given
+        if is_last:
+            current, residual = (graph.compute(n_rows * self.width, part, self.chosen) for part in (current, given))
+        if self._has(index, "post_attention_norm.weight") and self._has(index, "ffn_norm.weight"):
+            current = self._norm(current)
+        current = graph.overwrite(current, residual)
+        if not (self._rows(index, "ffn_up") or self._has(index, "ffn_gate_inp.weight")):
+            return current
+        outcome = self._feed_forward(index, self._norm(current), n_rows)
+        if self._has(index, "post_ffw_norm.weight"):
+            outcome = self._norm(outcome)
+        return graph.overwrite(outcome, current)
+
+    def _attention(self, index: int, layer: LayerMemory, current: Tensor) -> Tensor:
+        graph, n_tokens = self.graph, self.n_tokens
+        output = self.shapes.get(f"blk.{index}.attn_output.weight", (self.width, self.width))
+        fused = self._rows(index, "attn_qkv")
+        if fused:
+            every = graph.compute(fused * n_tokens, current)
+            width = fused - layer.key_width - layer.value_width
+            query, value, key = (graph.view(every) for _ in range(3))
+        else:
+            width = self._rows(index, "attn_q")
+            query = self._projected(index, "q", width, current)
+        query = self._turned(index, "q", width, query)
+        if not fused:
+            value = self._projected(index, "v", layer.value_width, current)
+            key = self._projected(index, "k", layer.key_width, current)
+        key = self._turned(index, "k", layer.key_width, key)
+        if self.header.architecture.startswith("gemma"):
+            query = graph.overwrite(query)
+        if "key" in self.rotations:
+            query, key = self._rotated("key", width, query), self._rotated("key", layer.key_width, key)
+        if "value" in self.rotations:
+            value = self._rotated("value", layer.value_width, value)
+        given = self.masks[layer.is_windowed]
+        if layer.key_width:
+            graph.store(graph.view(key), given.keys)
+            graph.store(graph.view(value), *([given.values] if given.values else []))
+        found = self._attend(graph.view(query), given, self._heads(index), output[0])
+        if "value" in self.rotations:
+            found = graph.view(self._rotated("value", output[0], found))
+        return graph.compute(output[1] * n_tokens, found)
+
+    def _projected(self, index: int, letter: str, width: int, current: Tensor) -> Tensor:
+        made = self.graph.compute(width * self.n_tokens, current)
+        if self._has(index, f"attn_{letter}.bias"):
+            made = self.graph.overwrite(made)
+        return self.graph.view(made)
+
+    def _turned(self, index: int, letter: str, width: int, source: Tensor) -> Tensor:
+        """Normalize where the model does, and apply the position: a view cannot be written over."""
+        if self._has(index, f"attn_{letter}_norm.weight"):
+            source = self.graph.overwrite(self.graph.compute(width * self.n_tokens, source))
+            return self.graph.overwrite(source, self.positions)
+        return self.graph.compute(width * self.n_tokens, source, self.positions)
+
+    def _rotated(self, name: str, width: int, source: Tensor) -> Tensor:
+        made = self.graph.compute(width * self.n_tokens, self.graph.view(source), self.rotations[name])
+        return self.graph.view(made)
+
+    def _attend(self, query: Tensor, given: _Mask, n_heads: int, width: int, latent: int = 0) -> Tensor:
+        """Compare queries with keys and mix the values; ``latent`` is what values are before they are unfolded."""
+        graph, n_tokens = self.graph, self.n_tokens
+        if self.batch.flash_attn:
+            found = graph.compute((latent or width) * n_tokens, query, given.mask)
+            if latent:
+                found = graph.view(graph.compute(width * n_tokens, graph.view(found)))
+                found = graph.compute(width * n_tokens, found)
+            return graph.view(found)
+        scores = graph.compute(given.n_cells * n_heads * n_tokens // self._n_streams(), query)
+        scores = graph.overwrite(scores, given.mask)
+        found = graph.compute((latent or width) * n_tokens, scores)
+        if latent:
+            found = graph.compute(width * n_tokens, found)
+        return graph.compute(width * n_tokens, graph.view(found))
+
+    def _n_streams(self) -> int:
+        return 1
+
+    def _latent_attention(self, index: int, current: Tensor) -> Tensor:
+        graph, n_tokens, heads = self.graph, self.n_tokens, self._heads(index)
+        rank = int(self.header.hparam("attention.kv_lora_rank", 0) or 0)
+        rope = self._rows(index, "attn_kv_a_mqa") - rank
+        full = int(self.header.hparam("attention.key_length_mla", 0)) * heads
+        value = int(self.header.hparam("attention.value_length_mla", 0)) * heads
+        if self._rows(index, "attn_q_a"):
+            query = self._norm(graph.compute(self._rows(index, "attn_q_a") * n_tokens, current))
+            query = graph.compute(full * n_tokens, query)
+        else:
+            query = graph.compute(full * n_tokens, current)
+        query = graph.view(query)
+        plain, turned = graph.view(query), graph.view(query)
+        absorbed = graph.compute(rank * heads * n_tokens, graph.view(plain))
+        turned = graph.compute(rope * heads * n_tokens, turned, self.positions)
+        query = graph.compute((rank + rope) * heads * n_tokens, graph.view(absorbed), turned)
+        both = graph.compute((rank + rope) * n_tokens, current)
+        packed = graph.overwrite(graph.compute(rank * n_tokens, graph.view(both)))
+        place = graph.compute(rope * n_tokens, graph.view(both), self.positions)
+        key = graph.compute((rank + rope) * n_tokens, graph.view(packed), place)
+        given = self.masks[False]
+        graph.store(graph.view(key), given.keys)
+        found = self._attend(graph.view(query), given, heads, value, latent=rank * heads)
+        return graph.compute(self.width * n_tokens, found)
+
+    def _mamba(self, index: int, current: Tensor) -> Tensor:
+        graph, n_tokens, n_seq = self.graph, self.n_tokens, self.batch.n_seq
+        inner, state = (int(self.header.hparam(f"ssm.{name}", 0)) for name in ("inner_size", "state_size"))
+        kernel = int(self.header.hparam("ssm.conv_kernel", 1))
+        groups = int(self.header.hparam("ssm.group_count", 0) or 0)
+        wide = inner + 2 * groups * state
+        past = graph.compute((kernel - 1) * wide * n_seq)
+        mixed = graph.compute(self._rows(index, "ssm_in") * n_tokens, graph.view(current))
+        gate, seen = graph.view(mixed), graph.view(mixed)
+        seen = graph.compute(((kernel - 1) * n_seq + n_tokens) * wide, graph.view(past), graph.view(seen))
+        graph.store(graph.view(seen))
+        seen = graph.overwrite(graph.overwrite(graph.compute(wide * n_tokens, seen)))
+        if self._rows(index, "ssm_x"):  # mamba 1
+            parts = graph.compute(self._rows(index, "ssm_x") * n_tokens, seen)
+            rank = self.shapes[f"blk.{index}.ssm_dt.weight"][0]
+            step = graph.compute(rank * n_tokens, graph.view(parts))
+            step = graph.overwrite(graph.compute(inner * n_tokens, step))
+            scanned = graph.compute(inner * n_tokens + state * inner * n_seq, graph.view(seen), step, graph.view(parts))
+        else:
+            heads = int(self.header.hparam("ssm.time_step_rank", 1))
+            step = graph.overwrite(graph.compute(heads * n_tokens, graph.view(mixed)))
+            scanned = graph.compute(inner * n_tokens + state * inner * n_seq, graph.view(seen), step)
+        graph.store(graph.view(scanned))
+        direct = graph.compute(inner * n_tokens, graph.view(seen))
+        gate = graph.compute(inner * n_tokens, gate)
+        found = graph.compute(inner * n_tokens, gate, graph.compute(inner * n_tokens, graph.view(scanned), direct))
+        return graph.view(graph.compute(self.width * n_tokens, found))
+
+    # -- feed-forward --------------------------------------------------------------------------------------------
+
+    def _feed_forward(self, index: int, current: Tensor, n_rows: int) -> Tensor:
+        if self._has(index, "ffn_gate_inp.weight"):
+            return self._experts(index, current, n_rows)
+        return self._dense(index, "", current, n_rows)
+
+    def _dense(self, index: int, suffix: str, current: Tensor, n_rows: int) -> Tensor:
+        graph, width = self.graph, self._rows(index, f"ffn_up{suffix}")
+        if self._rows(index, f"ffn_gate{suffix}"):
+            gate = graph.compute(width * n_rows, current)
+            hidden = graph.compute(width * n_rows, gate, graph.compute(width * n_rows, current))
+        elif self.header.architecture == "phi3":  # gate and up in one matrix
+            hidden = graph.compute(width // 2 * n_rows, graph.compute(width * n_rows, current))
+        else:
+            hidden = graph.overwrite(graph.compute(width * n_rows, current))
+        return graph.compute(self.width * n_rows, hidden)
+
+    def _experts(self, index: int, current: Tensor, n_rows: int) -> Tensor:
+        graph = self.graph
+        n_experts, n_used = (int(self.header.hparam(name, 0) or 0) for name in ("expert_count", "expert_used_count"))
+        scores = graph.overwrite(graph.compute(n_experts * n_rows, current))
+        order = graph.view(graph.compute(n_experts * n_rows, scores))
+        weights = graph.compute(n_used * n_rows, graph.view(scores), order)
+        total = graph.overwrite(graph.compute(n_rows, graph.view(weights)))
+        weights = graph.view(graph.compute(n_used * n_rows, graph.view(weights), total))
+        width = self._rows(index, "ffn_up_exps") or self._rows(index, "ffn_gate_exps")
+        given = graph.view(current)
+        gate = graph.compute(width * n_used * n_rows, given, order)
+        hidden = graph.compute(width * n_used * n_rows, gate, graph.compute(width * n_used * n_rows, given, order))
+        each = graph.compute(self.width * n_used * n_rows, hidden, order)
+        each = graph.overwrite(each, weights)
+        views = [graph.view(each) for _ in range(n_used)]
+        outcome = views[0]
+        for number, view in enumerate(views[1:]):
+            outcome = graph.overwrite(outcome, view) if number else graph.compute(self.width * n_rows, outcome, view)
+        if self._rows(index, "ffn_up_shexp"):
+            outcome = graph.overwrite(outcome, self._dense(index, "_shexp", current, n_rows))
+        return outcome

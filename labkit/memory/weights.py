@@ -1,0 +1,169 @@
+"""Where the weights go: mapped, read or rearranged, and which layers on which device.
+
+References
+----------
+llama.cpp ``src/llama-model.cpp`` (``load_tensors``: devices of layers, buffers), ``src/llama-model-loader.cpp``
+(``create_tensor``: which buffer a tensor goes to; ``get_mapping_range``), ``ggml/src/ggml-cpu/repack.cpp``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+
+from labkit.gguf_file import Header
+from labkit.gguf_file.layout import TensorInfo
+from labkit.system import is_repacked
+
+__all__ = ["HOST", "WeightBuffer", "place_layers", "place_weights"]
+
+HOST = -1  # the device number of the CPU
+ALIGNMENT = 32  # of a tensor in a buffer of the CPU (ggml's TENSOR_ALIGNMENT)
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+_INPUTS = ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
+_OUTPUTS = ("output", "cls", "dense_2", "dense_3", "altup_proj", "altup_unembd_proj")
+_ROPE = ("rope_freqs", "rope_factors_long", "rope_factors_short")  # each device with layers has a copy
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightBuffer:
+    """One of the engine's model buffers.
+
+    Attributes
+    ----------
+    device : int
+        `HOST`, or the number of the device.
+    kind : str
+        ``"mapped"`` (pages of the file), ``"loaded"`` (a copy in memory) or ``"repacked"`` (a copy in another order).
+    n_bytes : int
+        Its size.
+    twice_bytes : int
+        How much of it is in another buffer of the same device too.
+    """
+
+    device: int
+    kind: str
+    n_bytes: int
+    twice_bytes: int = 0
+
+
+def place_layers(n_layers: int, n_gpu_layers: int, shares: Sequence[float]) -> list[int]:
+    """Return the device of each layer, the output last: the first layers stay on the host.
+
+    Parameters
+    ----------
+    n_gpu_layers : int
+        Layers to move, the output counting as one; -1 is all.
+    shares : sequence of float
+        How the moved ones are shared, a number a device.
+    """
+    wanted = n_layers + 1 if n_gpu_layers < 0 else min(n_gpu_layers, n_layers + 1)
+    if not shares or not wanted:
+        return [HOST] * (n_layers + 1)
+    first = n_layers + 1 - wanted
+    total, bounds = 0.0, []
+    for share in shares:
+        total += share
+        bounds.append(total)
+    bounds = [bound / total for bound in bounds]
+    devices = [HOST] * first
+    for index in range(wanted):
+        position = index / wanted
+        devices.append(next((number for number, bound in enumerate(bounds) if bound > position), len(bounds) - 1))
+    return devices
+
+
+def place_weights(
+    header: Header, layer_devices: Sequence[int], *, mapped: bool, features: Iterable[str]
+) -> list[WeightBuffer]:
+    """Return the buffers that hold a model's weights.
+
+    Parameters
+    ----------
+    layer_devices : sequence of int
+        As `place_layers` returns.
+    mapped : bool
+        Whether the host's share of the file is mapped rather than read.
+    features : iterable of str
+        What the CPU backend uses (`labkit.EngineBuild.features`): it decides which weights are rearranged.
+    """
+    have = tuple(features)
+    plain: dict[int, list[TensorInfo]] = {}
+    repacked: list[TensorInfo] = []
+    for tensor, device in _placed(header, layer_devices):
+        if device == HOST and _is_rearranged(tensor, have, as_output=False):
+            repacked.append(tensor)
+        else:
+            plain.setdefault(device, []).append(tensor)
+    twice = _duplicate_output(header, layer_devices[-1], have, plain, repacked)
+    if HOST in plain and mapped:
+        spans = sum(_span(plain[HOST], part) for part in range(max(len(header.names), 1)))
+        buffers = [WeightBuffer(HOST, "mapped", spans)]
+    else:
+        buffers = [WeightBuffer(HOST, "loaded", _padded(plain.get(HOST, ())))]
+    buffers.append(WeightBuffer(HOST, "repacked", _padded(repacked), _padded(repacked) if mapped else twice))
+    buffers += [
+        WeightBuffer(device, "loaded", _padded(tensors)) for device, tensors in sorted(plain.items()) if device != HOST
+    ]
+    return [buffer for buffer in buffers if buffer.n_bytes]
+
+
+def _placed(header: Header, layer_devices: Sequence[int]) -> list[tuple[TensorInfo, int]]:
+    placed: list[tuple[TensorInfo, int]] = []
+    for tensor in header.tensors:
+        stem = tensor.name.rsplit(".", 1)[0]
+        block = _BLOCK.match(tensor.name)
+        if block is not None:
+            number = int(block[1])
+            placed.append((tensor, layer_devices[number] if number < len(layer_devices) - 1 else HOST))
+        elif stem in _INPUTS:
+            placed.append((tensor, HOST))
+        elif stem in _OUTPUTS or "output_norm" in stem:
+            placed.append((tensor, layer_devices[-1]))
+        elif stem in _ROPE:
+            placed += [(tensor, device) for device in dict.fromkeys(layer_devices[:-1])]
+        else:  # what is used in the first layer
+            placed.append((tensor, layer_devices[0]))
+    return placed
+
+
+def _is_rearranged(tensor: TensorInfo, features: tuple[str, ...], *, as_output: bool) -> bool:
+    """Say whether the CPU keeps a weight in another order: those of plain products, and the experts' stacked ones."""
+    name = tensor.name
+    if not name.endswith(".weight") or (not as_output and name.split(".")[0] in _INPUTS):
+        return False
+    if len(tensor.shape) != (3 if "_exps." in name else 2):
+        return False
+    return is_repacked(tensor.type.name, tensor.shape[1], tensor.shape[0], features)
+
+
+def _duplicate_output(
+    header: Header,
+    device: int,
+    features: tuple[str, ...],
+    plain: dict[int, list[TensorInfo]],
+    repacked: list[TensorInfo],
+) -> int:
+    """Add the second copy of an embedding that is the output too, where the two cannot be one; return its bytes."""
+    table = header.tensor("token_embd.weight")
+    if table is None or header.tensor("output.weight") is not None:
+        return 0
+    if device != HOST:
+        plain.setdefault(device, []).append(table)
+    elif _is_rearranged(table, features, as_output=True):
+        repacked.append(table)
+        return _padded([table])
+    return 0
+
+
+def _span(tensors: Iterable[TensorInfo], part: int) -> int:
+    """Return the bytes of a file from its first mapped tensor to the end of its last."""
+    here = [tensor for tensor in tensors if tensor.part == part]
+    if not here:
+        return 0
+    return max(tensor.offset + tensor.n_bytes for tensor in here) - min(tensor.offset for tensor in here)
+
+
+def _padded(tensors: Iterable[TensorInfo]) -> int:
+    return sum(-(-tensor.n_bytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)

@@ -1,0 +1,61 @@
+"""What the CPU needs beside the graph: room to turn activations into what the weights are multiplied with.
+
+References
+----------
+llama.cpp ``ggml/src/ggml-cpu/ggml-cpu.c`` (``ggml_graph_plan``: ``GGML_OP_MUL_MAT``, ``GGML_OP_MUL_MAT_ID``;
+``type_traits_cpu``: ``vec_dot_type``).
+"""
+
+from __future__ import annotations
+
+from labkit.formats import TensorType, tensor_type
+from labkit.gguf_file import Header
+from labkit.layers import ModelLayers
+from labkit.memory.graphs import Batch
+
+__all__ = ["work_bytes"]
+
+# A weight's type -> the type that activations are turned into; F32 stays as it is.
+_PARTNERS = {
+    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "MXFP4", "NVFP4", "Q1_0", "Q2_0"), "Q8_0"),
+    **dict.fromkeys(("Q4_1", "Q5_1"), "Q8_1"),
+    "F16": "F16",
+    "BF16": "BF16",
+}
+_INPUT_ONLY = ("token_embd.", "position_embd.", "token_types.")
+
+
+def work_bytes(header: Header, layers: ModelLayers, batch: Batch, key: TensorType, value: TensorType) -> int:
+    """Return the bytes of the largest conversion in a batch.
+
+    Notes
+    -----
+    ``n_tokens * columns`` numbers for a weight matrix (times the experts used, for theirs); for attention without flash
+    attention, ``n_tokens * heads * cells`` weights of the values.
+    """
+    tokens = batch.n_tokens
+    largest = 0
+    used = (
+        int(header.hparam("expert_used_count", 0) or 0) if not isinstance(header.hparam("expert_used_count"), tuple) else 8
+    )
+    for tensor in header.tensors:
+        if len(tensor.shape) < 2 or not tensor.name.endswith(".weight") or tensor.name.startswith(_INPUT_ONLY):
+            continue
+        rows = tokens * (used if "ffn_down_exps" in tensor.name else 1)
+        rows = batch.n_outputs if tensor.name.startswith("output.") else rows
+        largest = max(largest, _converted(tensor.type, rows * tensor.shape[0]))
+    heads = header.hparam("attention.head_count", 0)
+    n_heads = int(heads) if isinstance(heads, (int, float)) else max(map(int, heads), default=0)
+    cells = (
+        batch.n_cells if any(layer.key_width and not layer.is_windowed for layer in layers.layers) else batch.n_window_cells
+    )
+    if any(layer.key_width for layer in layers.layers) and not batch.flash_attn:
+        largest = max(largest, _converted(value, tokens * n_heads * cells))
+    return largest
+
+
+def _converted(kind: TensorType, n_elements: int) -> int:
+    if kind.name == "F32":
+        return 0
+    partner = tensor_type(_PARTNERS.get(kind.name, "Q8_K"))
+    return n_elements * partner.block_bytes // partner.block_size

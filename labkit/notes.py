@@ -1,0 +1,52 @@
+"""What labkit remembers between sessions: small JSON notes in the user's cache folder, by what they depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+__all__ = ["file_identity", "recall", "remember"]
+
+_MAX_REMEMBERED = 200
+
+
+def file_identity(path: Path) -> tuple[str, ...]:
+    """Return what changes when a file does: its path, size, time and inode."""
+    stat = path.stat()
+    return (str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns), str(stat.st_ino))
+
+
+def recall(kind: str, *words: str) -> Any:
+    """Return what was remembered of something, or None: a note that cannot be read is none."""
+    try:
+        return json.loads(_note(kind, words).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def remember(kind: str, value: Any, *words: str) -> None:
+    """Keep a note, whole or not at all; a folder that cannot be written to costs time, nothing else."""
+    note = _note(kind, words)
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        notes = sorted(note.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        for old in notes[: len(notes) - _MAX_REMEMBERED]:
+            old.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".part", delete=False, encoding="utf-8") as part:
+            json.dump(value, part)
+        Path(part.name).replace(note)
+
+
+def _note(kind: str, words: tuple[str, ...]) -> Path:
+    """Return the file of a note; the environment variable LABKIT_CACHE moves them all."""
+    given = os.environ.get("LABKIT_CACHE")
+    folder = Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)
+    name = hashlib.sha256(chr(0).join(words).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return folder / kind / f"{name}.json"
