@@ -11,7 +11,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
-__all__ = ["HasHparams", "LayerMemory", "ModelLayers", "model_layers"]
+__all__ = [
+    "DEFAULT_WINDOW",
+    "FIXED_WINDOW",
+    "RECURRENT",
+    "HasHparams",
+    "LayerMemory",
+    "ModelLayers",
+    "model_layers",
+]
 
 # Layers that attend to everything and cache keys and values: llama.cpp's plain llama_kv_cache.
 _PLAIN = frozenset({
@@ -28,9 +36,9 @@ _WINDOW_PATTERN = {
     "cohere2": (4, False), "exaone4": (4, False), "gemma2": (2, False), "gemma3": (6, False), "gemma3n": (5, False),
     "gpt-oss": (2, False), "llama4": (4, False), "olmo2": (4, False), "plamo3": (8, False), "smallthinker": (4, True),
 }  # fmt: skip
-_FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # whatever the file says, unless it says 0
-_DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file says nothing
-_RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
+FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # whatever the file says, unless it says 0
+DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file says nothing
+RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 _HYBRID = frozenset({
     "falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
     "qwen3next",
@@ -119,7 +127,7 @@ def model_layers(model: HasHparams) -> ModelLayers:
             )
         )
     widths = [_head_dim(model, heads, "value", windowed[index]) * heads_kv[index] for index in range(n_layers)]
-    known = model.architecture in {*_PLAIN, *_WINDOW_PATTERN, "gemma4", *_RECURRENT, *_HYBRID}
+    known = model.architecture in {*_PLAIN, *_WINDOW_PATTERN, "gemma4", *RECURRENT, *_HYBRID}
     layout = _describe(tuple(layers), heads, heads_kv, has_latent=has_latent)
     return ModelLayers(tuple(layers), window, max(widths, default=0), layout, known)
 
@@ -146,9 +154,9 @@ def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
     """Return which layers look back over the window only, and its length."""
     architecture = model.architecture
     given = model.hparam("attention.sliding_window")
-    window = int(given if given is not None else _DEFAULT_WINDOW.get(architecture, 0))
-    if architecture in _FIXED_WINDOW and window:
-        window = _FIXED_WINDOW[architecture]
+    window = int(given if given is not None else DEFAULT_WINDOW.get(architecture, 0))
+    if architecture in FIXED_WINDOW and window:
+        window = FIXED_WINDOW[architecture]
     if architecture == "exaone4":  # the 32B model alone slides
         window = (window or 4096) if n_layers == 64 else 0
     pattern = model.hparam("attention.sliding_window_pattern")
@@ -167,7 +175,7 @@ def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
 def _recurrent(model: HasHparams, heads_kv: list[int]) -> list[bool]:
     """Return which layers keep a recurrent state."""
     n_layers = int(model.hparam("block_count", 0) or 0)
-    if model.architecture in _RECURRENT:
+    if model.architecture in RECURRENT:
         return [True] * n_layers
     if model.architecture not in _HYBRID:
         return [False] * n_layers

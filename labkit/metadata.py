@@ -11,6 +11,7 @@ from typing import Any
 from labkit.errors import GGUFError
 from labkit.gguf_file import Header, LazyArray, preflight, read_header
 from labkit.gguf_file.naming import quantization_name
+from labkit.layers import DEFAULT_WINDOW, FIXED_WINDOW, RECURRENT
 from labkit.models import resolve_model
 from labkit.records import Record, to_plain
 
@@ -18,9 +19,6 @@ __all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header"]
 
 # Architectures whose files may name a window that llama.cpp does not use (src/models/phi3.cpp and others)
 _IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
-_FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # whatever the file says, unless it says 0
-_DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file says nothing
-_RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 _STATE_KEYS = ("ssm.inner_size", "ssm.state_size", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
 
 PerLayer = int | tuple[int, ...] | None
@@ -228,16 +226,16 @@ def _sliding_window(header: Header) -> int | None:
     if given is None:
         if header.architecture == "exaone4":  # the 32B model alone slides
             return 4096 if header.hparam("block_count") == 64 else None
-        return _DEFAULT_WINDOW.get(header.architecture)
+        return DEFAULT_WINDOW.get(header.architecture)
     if given <= 0 or header.architecture in _IGNORES_WINDOW:
         return None
-    return _FIXED_WINDOW.get(header.architecture, given)
+    return FIXED_WINDOW.get(header.architecture, given)
 
 
 def _layer_kinds(header: Header, heads_kv: PerLayer, window: int | None) -> tuple[str, ...]:
     has_state = any(header.hparam(key) for key in _STATE_KEYS)
     attends = bool(heads_kv) or bool(header.hparam("attention.head_count"))
-    recurrent = header.architecture in _RECURRENT or (has_state and not attends)
+    recurrent = header.architecture in RECURRENT or (has_state and not attends)
     kinds = {
         "mixture of experts": bool(_int(header, "expert_count")),
         "sliding window": window is not None,

@@ -6,6 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, ModelLoadError
+from labkit.formats import TENSOR_TYPES
+from labkit.layers import model_layers
+from labkit.memory.caches import CELLS, cache_bytes, cache_shape
 from labkit.records import Record
 from labkit.units import format_bytes
 
@@ -16,14 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelSettings", "choose_settings", "refuse_unfit"]
 
-CELLS = 256  # llama.cpp rounds the context up to this
 _SURELY_FITS = 256 * 1024**2  # asking the system for its free memory takes longer than such a cache needs a look
-_CACHE_BYTES = {  # ggml type id -> bytes a block, weights a block
-    0: (4, 1), 1: (2, 1), 30: (2, 1), 8: (34, 32), 2: (18, 32), 3: (20, 32), 6: (22, 32), 7: (24, 32), 20: (18, 32),
-}  # fmt: skip
 _CELL_BYTES = 52  # what llama.cpp keeps of a cell besides keys and values (measured)
-# Their files may carry the key, but llama.cpp builds them with full attention.
-_WINDOW_IGNORED = frozenset({"llama", "mistral", "qwen2", "qwen2moe", "qwen3"})
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -162,13 +159,13 @@ def _moves(name: str, kind: str, rows: int, columns: int, build: EngineBuild) ->
 
 def _choose_flash(facts: LoadFacts, on_gpu: bool, type_v: int, reasons: dict[str, str]) -> bool:
     """Use flash attention only where it makes decoding faster (measured, see the README's figures)."""
-    if _CACHE_BYTES.get(type_v, (0, 1))[1] > 1:
+    if TENSOR_TYPES[type_v].is_quantized:
         reasons["flash_attn"] = "on: a quantized V cache needs it"
         return True
     if on_gpu:
         reasons["flash_attn"] = "on: faster on a GPU"
         return True
-    if facts.hparam("attention.sliding_window", 0) and facts.architecture not in _WINDOW_IGNORED:
+    if model_layers(facts).window:
         reasons["flash_attn"] = "on: a sliding window keeps attention short, where it is a little faster"
         return True
     reasons["flash_attn"] = "off: on a CPU decoding is as fast without it, and on some up to twice as fast in a long context"
@@ -196,42 +193,29 @@ def refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
     """Refuse a cache that cannot fit: filling it would make the system end the process."""
     from labkit.system import available_ram_bytes
 
-    if _CACHE_BYTES.get(settings.type_v, (0, 1))[1] > 1 and not settings.flash_attn:
+    if TENSOR_TYPES[settings.type_v].is_quantized and not settings.flash_attn:
         raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
     if settings.n_gpu_layers != 0:
         return
-    a_token = _cache_bytes_a_token(facts, settings.type_k, settings.type_v)
-    if a_token * settings.n_ctx < _SURELY_FITS:
+    needed = _cache_bytes(facts, settings, settings.n_ctx)
+    if needed < _SURELY_FITS:
         return
     available = available_ram_bytes()
-    if a_token * settings.n_ctx > available:
-        fitting = max(int(available * 0.8 / a_token) // CELLS * CELLS, CELLS)
+    if needed > available:
+        fitting = max(int(settings.n_ctx * available * 0.8 / needed) // CELLS * CELLS, CELLS)
         raise ModelLoadError(
-            f"the cache for n_ctx={settings.n_ctx:,} takes {format_bytes(a_token * settings.n_ctx)}, but this process may "
+            f"the cache for n_ctx={settings.n_ctx:,} takes {format_bytes(needed)}, but this process may "
             f"use {format_bytes(available)} of RAM now: choose n_ctx={fitting:,} or less, or type_k='q8_0', type_v='q8_0'"
         )
 
 
-def _cache_bytes_a_token(facts: LoadFacts, type_k: int, type_v: int) -> int:
-    """Return a lower bound of the cache's bytes a token.
-
-    Layers with a sliding window or a recurrent state count nothing; the list of the cells themselves always counts.
-    """
-    n_layers = int(facts.hparam("block_count", 0) or 0)
-    n_heads = facts.hparam("attention.head_count", 1)
-    per_layer = facts.hparam("attention.head_count_kv", n_heads)
-    heads = [int(n) for n in per_layer] if isinstance(per_layer, (tuple, list)) else [int(per_layer or 1)] * n_layers
-    if facts.hparam("attention.sliding_window", 0) and facts.architecture not in _WINDOW_IGNORED:
-        return _CELL_BYTES
-    if facts.hparam("ssm.state_size", 0) or facts.hparam("attention.key_length_mla", 0) or facts.hparam("wkv.head_size", 0):
-        return _CELL_BYTES
-    widest = max((int(n) for n in n_heads), default=1) if isinstance(n_heads, (tuple, list)) else int(n_heads or 1)
-    head_dim = int(facts.hparam("embedding_length", 0) or 0) // max(widest, 1)
-    key = int(facts.hparam("attention.key_length", head_dim) or head_dim)
-    value = int(facts.hparam("attention.value_length", head_dim) or head_dim)
-    return _CELL_BYTES + sum(_row(type_k, key * n) + _row(type_v, value * n) for n in heads)
-
-
-def _row(type_id: int, width: int) -> int:
-    block_bytes, block = _CACHE_BYTES.get(type_id, (2, 1))
-    return width * block_bytes // block
+def _cache_bytes(facts: LoadFacts, settings: ModelSettings, n_ctx: int) -> int:
+    """Return the bytes of a cache with its cells; of an architecture that the formula does not know, the cells alone."""
+    layers = model_layers(facts)
+    shape = cache_shape(layers, n_ctx, n_ubatch=settings.n_ubatch, swa_full=settings.swa_full)
+    cells = _CELL_BYTES * shape.n_cells
+    if not layers.is_known:
+        return cells
+    types = {"key": TENSOR_TYPES[settings.type_k], "value": TENSOR_TYPES[settings.type_v]}
+    hosts = [0] * len(layers.layers)
+    return cells + sum(cache_bytes(layers, hosts, shape, **types, flash_attn=settings.flash_attn).values())
