@@ -178,23 +178,21 @@ class _Outline:
             width = self._rows(index, "attn_q")
             query = self._projected(index, "q", width, current)
         query = self._turned(index, "q", width, query)
-        if not fused:
-            value = self._projected(index, "v", layer.value_width, current)
-            key = self._projected(index, "k", layer.key_width, current)
-        key = self._turned(index, "k", layer.key_width, key)
         if self.header.architecture.startswith("gemma"):
             query = graph.overwrite(query)
-        if "key" in self.rotations:
-            query, key = self._rotated("key", width, query), self._rotated("key", layer.key_width, key)
-        if "value" in self.rotations:
-            value = self._rotated("value", layer.value_width, value)
+        query = self._rotated("key", width, query)
+        if not fused:
+            value = self._projected(index, "v", layer.value_width, current)
+        value = self._rotated("value", layer.value_width, value)
+        if not fused:
+            key = self._projected(index, "k", layer.key_width, current)
+        key = self._rotated("key", layer.key_width, self._turned(index, "k", layer.key_width, key))
         given = self.masks[layer.is_windowed]
         if layer.key_width:
             graph.store(graph.view(key), given.keys)
             graph.store(graph.view(value), *([given.values] if given.values else []))
         found = self._attend(graph.view(query), given, self._heads(index), output[0])
-        if "value" in self.rotations:
-            found = graph.view(self._rotated("value", output[0], found))
+        found = self._rotated("value", output[0], found)
         return graph.compute(output[1] * n_tokens, found)
 
     def _projected(self, index: int, letter: str, width: int, current: Tensor) -> Tensor:
@@ -211,6 +209,9 @@ class _Outline:
         return self.graph.compute(width * self.n_tokens, source, self.positions)
 
     def _rotated(self, name: str, width: int, source: Tensor) -> Tensor:
+        """Rotate what goes into a quantized cache, or what is compared with it."""
+        if name not in self.rotations:
+            return source
         made = self.graph.compute(width * self.n_tokens, self.graph.view(source), self.rotations[name])
         return self.graph.view(made)
 
@@ -223,15 +224,12 @@ class _Outline:
                 found = graph.view(graph.compute(width * n_tokens, graph.view(found)))
                 found = graph.compute(width * n_tokens, found)
             return graph.view(found)
-        scores = graph.compute(given.n_cells * n_heads * n_tokens // self._n_streams(), query)
+        scores = graph.compute(given.n_cells * n_heads * n_tokens, query)
         scores = graph.overwrite(scores, given.mask)
         found = graph.compute((latent or width) * n_tokens, scores)
         if latent:
             found = graph.compute(width * n_tokens, found)
         return graph.compute(width * n_tokens, graph.view(found))
-
-    def _n_streams(self) -> int:
-        return 1
 
     def _latent_attention(self, index: int, current: Tensor) -> Tensor:
         graph, n_tokens, heads = self.graph, self.n_tokens, self._heads(index)

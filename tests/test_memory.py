@@ -1,0 +1,251 @@
+"""What a model takes: the formula, llama.cpp's dry run and its real buffers, to the byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import labkit
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError
+from labkit.formats import tensor_type
+from labkit.gguf_file import read_header
+from labkit.memory.allocator import Graph
+from labkit.memory.estimate import estimate_plan, make_plan
+from labkit.simulate import simulate
+from tests.gguf_kinds import KINDS
+from tests.gguf_models import Parts, llama
+from tests.gguf_zoo import U32
+from tests.layouts import Layout, lay_out
+
+needs_breakdown = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="llama.cpp tells its buffers to the byte through GNU's C++ library alone"
+)
+Q4_0 = tensor_type("Q4_0").id
+
+
+def _wide(**values: Any) -> Parts:
+    """Return a llama whose rows are long enough to be quantized and rearranged, and whose heads are 64 long."""
+    return llama(n_embd=256, n_head=4, n_ff=512, **{"tokenizer": "gpt2", **values})
+
+
+def _untied() -> Parts:
+    parts = _wide(matrix=Q4_0)
+    shape, kind, data = parts.tensors["token_embd.weight"]
+    parts.tensors["output.weight"] = (shape, kind, data)
+    return parts
+
+
+MODELS: dict[str, Callable[[], Parts]] = {
+    **KINDS,
+    "multi-head": lambda: _wide(n_head_kv=4),
+    "multi-query": lambda: _wide(n_head_kv=1),
+    "grouped-query": _wide,
+    "rearranged": _untied,
+    "rearranged, tied": lambda: _wide(matrix=Q4_0),
+}
+F16, Q8, Q4 = 1, tensor_type("Q8_0").id, Q4_0
+CASES: tuple[dict[str, Any], ...] = (
+    {"n_ctx": 256},
+    {"n_ctx": 1000, "n_ubatch": 128},
+    {"n_ctx": 3072, "flash_attn": True},
+    {"n_ctx": 2048, "n_seq": 4},
+    {"n_ctx": 1024, "n_seq": 2, "kv_unified": True, "swa_full": True},
+)
+QUANTIZED: tuple[dict[str, Any], ...] = (
+    {"n_ctx": 2048, "flash_attn": True, "type_k": Q8, "type_v": Q8},
+    {"n_ctx": 1280, "flash_attn": True, "type_k": Q4, "type_v": F16},
+    {"n_ctx": 512, "type_k": Q8},
+)
+ZOO = [
+    *((name, case) for name, case in itertools.product(MODELS, CASES)),
+    *((name, case) for name, case in itertools.product(("multi-head", "multi-query", "grouped-query"), QUANTIZED)),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write every model once."""
+    folder = tmp_path_factory.mktemp("memory")
+    paths = {name: folder / f"{index}.gguf" for index, name in enumerate(MODELS)}
+    for name, path in paths.items():
+        MODELS[name]().write(path)
+    return paths
+
+
+def _estimate(path: Path, case: dict[str, Any], **more: Any) -> labkit.MemoryEstimate:
+    return labkit.estimate_memory_usage(
+        path, **{"flash_attn": False, "method": "formula", "use_mmap": False, **case, **more}
+    )
+
+
+def _engine(path: Path, case: dict[str, Any], *, allocate: bool) -> Layout:
+    names = {"n_seq": "n_seq_max", "flash_attn": "flash_attn_type"}
+    settings = {names.get(name, name): value for name, value in case.items()}
+    cells = -(-case["n_ctx"] // 256) * 256
+    n_batch = min(512, cells)
+    settings |= {"n_ctx": cells, "n_batch": n_batch, "n_ubatch": min(case.get("n_ubatch", 512), n_batch)}
+    return lay_out(path, allocate=allocate, **{"n_outputs_max": case.get("n_seq", 1), **settings})
+
+
+@needs_breakdown
+@pytest.mark.parametrize(("name", "case"), ZOO, ids=lambda value: str(value))
+def test_formula_equals_dry_run_and_real_buffers(files: dict[str, Path], name: str, case: dict[str, Any]) -> None:
+    """Weights and cache differ by 0 bytes between formula, dry run and real buffers; the graph's is within a percent."""
+    estimate = _estimate(files[name], case)
+    for allocate in (False, True):
+        engine = _engine(files[name], case, allocate=allocate)
+        assert estimate.weights_bytes + estimate.repack_bytes == engine.weights
+        assert estimate.kv_cache_bytes + estimate.recurrent_state_bytes == engine.cache
+        assert estimate.compute_buffer_bytes == pytest.approx(engine.graph, rel=0.01)
+    assert estimate.compute_buffer_bytes / 2**20 == pytest.approx(engine.logged("compute"), rel=0.01, abs=0.02)
+    assert estimate.kv_cache_bytes / 2**20 == pytest.approx(engine.logged("KV"), abs=0.011)
+    assert estimate.recurrent_state_bytes / 2**20 == pytest.approx(engine.logged("RS"), abs=0.006)
+    assert estimate.output_buffer_bytes / 2**20 == pytest.approx(engine.logged("output"), abs=0.006)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mamba", "deepseek2", "mixtral", "rearranged"])
+def test_simulation_in_a_process_of_its_own_says_the_same(files: dict[str, Path], name: str) -> None:
+    """All three methods agree on an architecture that the formula knows."""
+    formula, simulated, auto = (
+        labkit.estimate_memory_usage(files[name], 1024, method=method, use_mmap=False)
+        for method in ("formula", "simulate", "auto")
+    )
+    assert formula.kv_cache_bytes == simulated.kv_cache_bytes == auto.kv_cache_bytes
+    assert formula.recurrent_state_bytes == pytest.approx(simulated.recurrent_state_bytes, abs=6000)
+    assert formula.compute_buffer_bytes == pytest.approx(simulated.compute_buffer_bytes, rel=0.1)
+    assert auto.compute_buffer_bytes == simulated.compute_buffer_bytes
+    assert (formula.method, simulated.method, auto.method) == ("formula", "simulate", "auto")
+    assert auto.total_bytes == pytest.approx(formula.total_bytes, rel=0.1)
+
+
+@needs_breakdown
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("name", ["rearranged", "rearranged, tied", "gemma3"])
+def test_weights_are_mapped_read_and_rearranged_as_the_engine_does(files: dict[str, Path], name: str, mapped: bool) -> None:
+    """What is mapped, what is copied and what is there twice are the engine's buffers."""
+    estimate = _estimate(files[name], {"n_ctx": 256}, use_mmap=mapped)
+    engine = lay_out(files[name], allocate=True, mapped=mapped, n_ctx=256, n_batch=256, n_ubatch=256)
+    assert estimate.weights_bytes + estimate.repack_bytes == engine.weights
+    by_kind = {kind: size for kind, size, _, _ in engine.rows if size}
+    mine = {part.name: part.resident_bytes for part in estimate.parts if "weights" in part.name}
+    assert mine.get("repacked weights", 0) == by_kind.get("CPU_REPACK", 0)
+    assert estimate.file_backed_bytes == (by_kind.get("CPU_Mapped", by_kind.get("CPU", 0)) if mapped else 0)
+
+
+def test_load_model_takes_what_was_foretold() -> None:
+    """The engine's log of a real load has the estimate's cache, compute and weights."""
+    estimate = labkit.estimate_memory_usage(n_ctx=1024)
+    with labkit.load_model(n_ctx=1024) as model:
+        log = Layout([], model.load_log)
+    assert round(estimate.kv_cache_bytes / 2**20, 2) == log.logged("KV")
+    assert round(estimate.compute_buffer_bytes / 2**20, 2) == log.logged("compute")
+    assert round(estimate.weights_bytes / 2**20, 2) == log.logged("model")
+
+
+def test_llama_cpp_pythons_defaults_can_be_asked_for() -> None:
+    """All rows of logits and full windows: what Llama(...) takes without labkit."""
+    ours = labkit.estimate_memory_usage(n_ctx=1024)
+    theirs = labkit.estimate_memory_usage(
+        n_ctx=1024, n_outputs_max=0, swa_full=True, flash_attn=False, use_mmap=True, method="simulate"
+    )
+    assert theirs.compute_buffer_bytes > 49_152 * 4 * 512 > ours.compute_buffer_bytes
+
+
+def test_formula_is_fast() -> None:
+    """It opens no file and starts no process once the header is read, and the graph is played through in milliseconds."""
+    header = read_header(labkit.bundled_model_path())
+    given = dict.fromkeys(("n_gpu_layers",), 0) | dict.fromkeys(("type_k", "type_v"), "f16")
+    given |= {"n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None, "flash_attn": "auto", "swa_full": False}
+    given |= {"kv_unified": False, "n_outputs_max": None, "devices": None, "tensor_split": None}
+    plan = make_plan(header, 2048, **given)
+    away = dataclasses.replace(plan, header=dataclasses.replace(header, paths=()))
+    assert estimate_plan(away, "formula").kv_cache_bytes == 47_185_920
+
+
+def test_layers_move_to_the_device(files: dict[str, Path]) -> None:
+    """More layers on the device, less on the host; weights and cache in all stay what they are."""
+    sizes = [_estimate(files["multi-head"], {"n_ctx": 512}, n_gpu_layers=n) for n in (0, 1, 2, -1)]
+    assert [size.gpu_bytes for size in sizes] == sorted(size.gpu_bytes for size in sizes)
+    assert sizes[0].gpu_bytes == 0
+    assert len({size.kv_cache_bytes for size in sizes}) == 1
+    on_device = {part.name for part in sizes[-1].parts if part.device != "CPU"}
+    assert on_device == {"weights", "cache", "compute"}
+
+
+def test_two_devices_share_the_layers() -> None:
+    """Equal shares by default, the caller's own where given."""
+    bundled = labkit.bundled_model_path()
+    even = _estimate(bundled, {"n_ctx": 512}, n_gpu_layers=-1, devices=["a:1", "b:2"])
+    odd = _estimate(bundled, {"n_ctx": 512}, n_gpu_layers=-1, devices=["a:1", "b:2"], tensor_split=[1, 0])
+    caches = [{part.device: part.resident_bytes for part in e.parts if part.name == "cache"} for e in (even, odd)]
+    assert set(caches[0]) == {"a:1", "b:2"}
+    assert set(caches[1]) == {"a:1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"method": "guess"}, ArgumentError),
+        ({"n_ctx": -1}, ArgumentError),
+        ({"n_ctx": 2.5}, ArgumentTypeError),
+        ({"n_seq": 0}, ArgumentError),
+        ({"type_k": "q9"}, ArgumentError),
+        ({"type_v": "q8_0", "flash_attn": False}, ArgumentError),
+        ({"flash_attn": "maybe"}, ArgumentTypeError),
+        ({"n_gpu_layers": -2}, ArgumentError),
+        ({"devices": ["a"], "tensor_split": [1, 2], "n_gpu_layers": 1}, ArgumentError),
+    ],
+)
+def test_bad_arguments_end_in_one_line(given: dict[str, Any], kind: type[LabkitError]) -> None:
+    """Each wrong argument is one clear line."""
+    with pytest.raises(kind) as caught:
+        labkit.estimate_memory_usage(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_ends_the_engine_ends_only_the_dry_run(files: dict[str, Path], tmp_path: Path) -> None:
+    """A crash of the dry run is an error; the automatic method goes on by formula, and says so."""
+    broken = tmp_path / "broken.gguf"
+    parts = MODELS["multi-head"]()
+    parts.keys["llama.expert_count"] = (U32, 3, None)  # llama.cpp asserts that some of them are used
+    parts.write(broken)
+    with pytest.raises(labkit.ModelLoadError, match="dry run"):
+        simulate(broken, n_ctx=512, n_batch=512, n_ubatch=512)
+    estimate = labkit.estimate_memory_usage(broken, 512)
+    assert estimate.method == "formula"
+    assert any("dry run failed" in sentence for sentence in estimate.assumptions)
+
+
+def test_simulation_is_remembered(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same file and settings are not laid out twice."""
+    first = simulate(files["qwen2"], n_ctx=768, n_batch=512, n_ubatch=512)
+    monkeypatch.setattr("labkit.simulate._ask", lambda *_: pytest.fail("asked again"))
+    assert simulate(files["qwen2"], n_ctx=768, n_batch=512, n_ubatch=512) == first
+
+
+def test_verdict_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little RAM is said in a sentence, with what is missing."""
+    monkeypatch.setattr("labkit.memory.estimate.available_ram_bytes", lambda: 1024)
+    monkeypatch.setattr("labkit.memory.estimate.resident_bytes", lambda: 0)
+    estimate = labkit.estimate_memory_usage(method="formula", use_mmap=False)
+    assert not estimate.fits
+    assert estimate.verdict.startswith("does not fit")
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_allocator_never_overlaps_and_never_wastes_beyond_the_sum(sizes: list[int], random: Any) -> None:
+    """The peak lies between the largest tensor and the sum of all, whatever reads what."""
+    graph = Graph()
+    made = [graph.input(sizes[0])]
+    for size in sizes[1:]:
+        made.append(graph.compute(size, *random.sample(made[-5:], min(len(made), 2, len(made[-5:])))))
+    padded = [-(-size * 4 // 32) * 32 for size in sizes]
+    assert max(padded) <= graph.buffer_bytes() <= sum(padded)
