@@ -175,6 +175,7 @@ class Worker:
         """Let the caller of a cancelled job go when a device does not answer; its computation cannot be ended from here."""
         device = self._devices.waited_for(LEAVE_S) if self._devices is not None and job.cancelled else None
         if device is not None:
+            self.refuse_if_lost()
             raise GenerationError(
                 f"this computation was cancelled, but the device at {device} has not answered yet: this model can be used "
                 "again when it does, and close() frees it at once"
