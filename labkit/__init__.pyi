@@ -25,6 +25,9 @@ from .errors import ModelClosedError as ModelClosedError
 from .errors import ModelLoadError as ModelLoadError
 from .errors import ModelNotFoundError as ModelNotFoundError
 from .errors import QuantizationError as QuantizationError
+from .ghost import GhostShape as GhostShape
+from .ghost import build_ghost_model as build_ghost_model
+from .ghost import ghost_shapes as ghost_shapes
 from .memory import MemoryEstimate as MemoryEstimate
 from .memory import MemoryPart as MemoryPart
 from .memory import estimate_memory_usage as estimate_memory_usage

@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 # A room may import from the rooms before it, and from those on its own line.
 LEVELS = (
     {"errors", "records", "units"},
-    {"formats", "notes", "progress", "system", "models", "sampling", "predict"},
+    {"formats", "notes", "progress", "system", "models", "sampling", "predict", "targets"},
     {"gguf_file"},
     {"layers", "metadata", "quantize"},
-    {"engine", "memory", "simulate"},
+    {"engine", "ghost", "memory", "simulate"},
     {"quality"},
     {"plots"},
     {"cli", "__main__"},

@@ -1,0 +1,237 @@
+"""Shape: the numbers that size a model, checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from labkit.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["READS", "Shape", "checked"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The numbers that size a model; 0 means "has none" or "follows from the others".
+
+    Attributes
+    ----------
+    n_vocab, n_ctx_train, n_embd, n_layer : int
+        Tokens, trained length, width, layers.
+    tied : bool
+        Whether the output matrix is the token embedding.
+    norm_eps, freq_base : float
+        Epsilon of the norms, base of the rotary embedding.
+    n_ff : int
+        Width of the (dense) feed-forward part.
+    n_head, n_head_kv, n_embd_head : int
+        Query heads, key and value heads, length of a head; 0 is ``n_embd // n_head``.
+    attention_layers : tuple of int
+        Of a hybrid: the layers with attention, counted from 0, up to ``n_layer``; the others are recurrent.
+    n_swa, freq_base_swa : int, float
+        Tokens that a sliding-window layer looks back, and the base of its rotary embedding.
+    n_expert, n_expert_used, n_ff_exp, n_ff_shexp, n_expert_shared : int
+        Experts, experts a token, width of one, width of the shared one, how many shared ones (DeepSeek).
+    n_layer_dense, expert_every : int
+        First layers without experts (DeepSeek); every how-manieth layer has experts (Jamba).
+    n_lora_q, n_lora_kv, n_rot, n_embd_head_k_mla, n_embd_head_v_mla : int
+        Latent attention: ranks of queries (0: not compressed) and of the cache, rotated dimensions, unpacked head lengths.
+    ssm_d_conv, ssm_d_inner, ssm_d_state, ssm_dt_rank, ssm_n_group : int
+        A state-space layer: convolution, inner width (0: twice ``n_embd``), state, time-step rank (Mamba; 0: a
+        sixteenth of ``n_embd``) or heads (Mamba 2; 0: heads of 64), groups.
+    n_shortconv_l_cache : int
+        Length of a short convolution (LFM2).
+    """
+
+    n_vocab: int
+    n_ctx_train: int
+    n_embd: int
+    n_layer: int
+    tied: bool = True
+    norm_eps: float = 1e-5
+    n_ff: int = 0
+    n_head: int = 0
+    n_head_kv: int = 0
+    n_embd_head: int = 0
+    freq_base: float = 10_000.0
+    attention_layers: tuple[int, ...] = ()
+    n_swa: int = 0
+    freq_base_swa: float = 10_000.0
+    n_expert: int = 0
+    n_expert_used: int = 0
+    n_ff_exp: int = 0
+    n_ff_shexp: int = 0
+    n_expert_shared: int = 0
+    n_layer_dense: int = 0
+    expert_every: int = 1
+    n_lora_q: int = 0
+    n_lora_kv: int = 0
+    n_rot: int = 0
+    n_embd_head_k_mla: int = 0
+    n_embd_head_v_mla: int = 0
+    ssm_d_conv: int = 0
+    ssm_d_inner: int = 0
+    ssm_d_state: int = 0
+    ssm_dt_rank: int = 0
+    ssm_n_group: int = 0
+    n_shortconv_l_cache: int = 0
+
+    @property
+    def head(self) -> int:
+        """Length of an attention head."""
+        return self.n_embd_head or self.n_embd // max(1, self.n_head)
+
+    @property
+    def inner(self) -> int:
+        """Inner width of a state-space layer."""
+        return self.ssm_d_inner or 2 * self.n_embd
+
+    @property
+    def rank(self) -> int:
+        """Time-step rank of a Mamba layer."""
+        return self.ssm_dt_rank or math.ceil(self.n_embd / 16)
+
+    @property
+    def ssm_heads(self) -> int:
+        """Heads of a Mamba 2 layer."""
+        return self.ssm_dt_rank or max(1, self.inner // 64)
+
+    def has_attention(self, layer: int) -> bool:
+        """Return whether a layer of a hybrid has attention."""
+        return layer in self.attention_layers
+
+
+_COMMON = ("n_vocab", "n_ctx_train", "n_embd", "n_layer", "norm_eps")
+_HEADS = ("n_head", "n_head_kv", "freq_base")
+_FREE_HEADS = (*_HEADS, "n_embd_head")
+_EXPERTS = ("n_expert", "n_expert_used")
+_MAMBA = ("ssm_d_conv", "ssm_d_inner", "ssm_d_state", "ssm_dt_rank")
+_MAMBA2 = (*_MAMBA, "ssm_n_group")
+_WINDOW = ("n_swa",)
+_LATENT = ("n_head", "freq_base", "n_lora_q", "n_lora_kv", "n_rot", "n_embd_head_k_mla", "n_embd_head_v_mla")
+
+READS: dict[str, tuple[str, ...]] = {
+    "llama": (*_COMMON, "tied", "n_ff", *_FREE_HEADS, *_EXPERTS),
+    "qwen2": (*_COMMON, "tied", "n_ff", *_HEADS),
+    "qwen3": (*_COMMON, "tied", "n_ff", *_FREE_HEADS),
+    "gemma2": (*_COMMON, "n_ff", *_FREE_HEADS, *_WINDOW),
+    "gemma3": (*_COMMON, "n_ff", *_FREE_HEADS, *_WINDOW, "freq_base_swa"),
+    "qwen2moe": (*_COMMON, "n_ff", *_HEADS, *_EXPERTS, "n_ff_exp", "n_ff_shexp"),
+    "qwen3moe": (*_COMMON, "tied", "n_ff", *_FREE_HEADS, *_EXPERTS, "n_ff_exp"),
+    "deepseek2": (*_COMMON, "tied", "n_ff", *_LATENT, *_EXPERTS, "n_ff_exp", "n_expert_shared", "n_layer_dense"),
+    "mamba": (*_COMMON, "tied", *_MAMBA),
+    "mamba2": (*_COMMON, "tied", *_MAMBA2),
+    "jamba": (*_COMMON, "tied", "n_ff", *_HEADS, "attention_layers", *_EXPERTS, "expert_every", *_MAMBA),
+    "falcon-h1": (*_COMMON, "tied", "n_ff", *_FREE_HEADS, *_MAMBA2),
+    "granitehybrid": (
+        *_COMMON, "tied", "n_ff", *_FREE_HEADS, "attention_layers", *_EXPERTS, "n_ff_shexp", *_MAMBA2,
+    ),
+    "lfm2": (*_COMMON, "tied", "n_ff", *_HEADS, "attention_layers", "n_shortconv_l_cache"),
+}  # fmt: skip
+"""Which numbers each architecture reads."""
+
+_UNTIED = frozenset({"qwen2moe"})  # llama.cpp asks for an output matrix there
+_MAY_BE_ZERO = frozenset({
+    "n_embd_head", "n_swa", "n_expert", "n_expert_used", "n_ff_shexp", "n_layer_dense", "n_lora_q", "ssm_d_inner",
+    "ssm_dt_rank",
+})  # fmt: skip
+_LARGEST = 1 << 24
+
+
+def checked(architecture: str, base: Shape, changes: Mapping[str, Any]) -> Shape:
+    """Return a shape with some numbers changed.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        When a key is unknown, a number has the wrong type or cannot work, or two contradict each other.
+    """
+    known = READS[architecture]
+    values = {key: _value(architecture, key, value, known) for key, value in changes.items()}
+    shape = dataclasses.replace(base, **values)
+    if shape.attention_layers:
+        kept = tuple(layer for layer in sorted(set(shape.attention_layers)) if layer < shape.n_layer)
+        shape = dataclasses.replace(shape, attention_layers=kept)
+    if architecture in _UNTIED:
+        shape = dataclasses.replace(shape, tied=False)
+    problem = next((text for wrong, text in _contradictions(architecture, shape) if wrong), None)
+    if problem is not None:
+        raise ArgumentError(f"a {architecture} of this shape cannot work: {problem}")
+    return shape
+
+
+def _value(architecture: str, key: str, value: Any, known: tuple[str, ...]) -> Any:
+    if key not in known:
+        near = difflib.get_close_matches(str(key), known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ArgumentError(f"a {architecture} shape has no key {key!r}{hint}; its keys are {', '.join(known)}")
+    if key == "attention_layers":
+        return _layers(value)
+    if key == "tied":
+        if not isinstance(value, bool):
+            raise ArgumentTypeError(f"shape key 'tied' is True or False, not {value!r}")
+        return value
+    if key in ("norm_eps", "freq_base", "freq_base_swa"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ArgumentTypeError(f"shape key {key!r} is a number, not {value!r}")
+        if not (math.isfinite(value) and value > 0):
+            raise ArgumentError(f"shape key {key!r} is {value}: a finite number above 0 is needed")
+        return float(value)
+    return _integer(key, value)
+
+
+def _integer(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"shape key {key!r} is a whole number, not {value!r}")
+    least = 0 if key in _MAY_BE_ZERO else 1
+    if not least <= value <= _LARGEST:
+        raise ArgumentError(f"shape key {key!r} is {value:,}: {least} to {_LARGEST:,} are possible")
+    return value
+
+
+def _layers(value: Any) -> tuple[int, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list, range, set, frozenset)):
+        raise ArgumentTypeError(f"shape key 'attention_layers' is a list of layers, not {value!r}")
+    if not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in value):
+        raise ArgumentTypeError(f"shape key 'attention_layers' holds whole numbers, not {value!r}")
+    if not value or min(value) < 0:
+        raise ArgumentError(f"shape key 'attention_layers' is {value!r}: at least one layer, counted from 0, is needed")
+    return tuple(value)
+
+
+def _contradictions(architecture: str, s: Shape) -> tuple[tuple[bool, str], ...]:
+    reads, head = READS[architecture], s.head
+    derived = "n_embd_head" not in reads or not s.n_embd_head
+    mamba2 = "ssm_n_group" in reads
+    return (
+        (s.n_layer > 512, f"n_layer is {s.n_layer:,}, llama.cpp takes 512 at most"),
+        ("n_head_kv" in reads and derived and s.n_embd % max(1, s.n_head) != 0,
+         f"n_embd {s.n_embd:,} is no multiple of n_head {s.n_head:,}"),
+        ("n_head_kv" in reads and s.n_head % max(1, s.n_head_kv) != 0,
+         f"n_head {s.n_head:,} is no multiple of n_head_kv {s.n_head_kv:,}"),
+        ("n_head_kv" in reads and (head % 2 != 0 or head < 2), f"a head of {head:,} is not even, as rotating pairs needs"),
+        ("n_expert" in reads and s.n_expert > 1024, f"n_expert is {s.n_expert:,}, llama.cpp takes 1,024 at most"),
+        (s.n_expert > 0 and not 0 < s.n_expert_used <= s.n_expert,
+         f"n_expert_used is {s.n_expert_used:,} of n_expert {s.n_expert:,}"),
+        (s.n_expert == 0 and s.n_expert_used > 0, f"n_expert_used is {s.n_expert_used:,} and n_expert is 0"),
+        (architecture in ("qwen2moe", "qwen3moe", "deepseek2") and s.n_expert == 0, "n_expert is 0, and it has experts"),
+        (architecture == "qwen2moe" and s.n_ff_shexp == 0, "n_ff_shexp is 0, and it has a shared expert"),
+        (architecture == "deepseek2" and not 0 < s.n_rot < s.n_embd_head_k_mla,
+         f"n_rot {s.n_rot:,} must be below n_embd_head_k_mla {s.n_embd_head_k_mla:,}"),
+        (architecture == "deepseek2" and s.n_rot % 2 != 0, f"n_rot {s.n_rot:,} is not even, as rotating pairs needs"),
+        (architecture == "deepseek2" and s.n_lora_q > 0 and s.n_layer in (26, 27),
+         f"llama.cpp takes {s.n_layer} layers for a Lite model, whose queries are not compressed: n_lora_q must be 0"),
+        ("attention_layers" in reads and not s.attention_layers, f"no attention layer is below n_layer {s.n_layer:,}"),
+        (architecture in ("mamba", "jamba", "granitehybrid") and s.inner != 2 * s.n_embd,
+         f"ssm_d_inner is {s.inner:,}, llama.cpp takes twice n_embd only: {2 * s.n_embd:,}"),
+        (mamba2 and s.inner % s.ssm_heads != 0,
+         f"ssm_d_inner {s.inner:,} is no multiple of ssm_dt_rank {s.ssm_heads:,} (heads)"),
+        (mamba2 and (s.inner % max(1, s.ssm_n_group) != 0 or s.ssm_heads % max(1, s.ssm_n_group) != 0),
+         f"ssm_n_group {s.ssm_n_group:,} divides not both ssm_d_inner {s.inner:,} and the heads {s.ssm_heads:,}"),
+        ("ssm_d_conv" in reads and s.ssm_d_conv < 2, f"ssm_d_conv is {s.ssm_d_conv:,}, at least 2 is needed"),
+        (architecture == "lfm2" and s.n_shortconv_l_cache < 2,
+         f"n_shortconv_l_cache is {s.n_shortconv_l_cache:,}, at least 2 is needed"),
+    )  # fmt: skip

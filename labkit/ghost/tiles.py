@@ -1,0 +1,102 @@
+"""Random blocks, quantized once and drawn again and again: as many bytes as wanted, as fast as they can be copied.
+
+Quantizing 7 billion weights takes minutes; a *pool* of some thousand blocks takes a tenth of a second. A tensor is the
+pool in one random order after another, so no two rows of a real width are alike and no two tokens' logits tie.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.formats import TensorType
+from labkit.ghost.layout import Tensor
+from labkit.quantize.blocks import quantize_rows
+
+__all__ = ["Pools"]
+
+_POOL_WEIGHTS = 1 << 20  # 4,096 super-blocks: 0.6 MB of Q4_K, small enough for a processor's cache
+_CHUNK_BYTES = 1 << 22
+_BIAS = 0.02
+_SPREAD = {"weights": 1.0, "tied": 0.1}  # a tied embedding is smaller: else a token would find itself likeliest to follow
+_DT_MIN, _DT_MAX = 0.001, 0.1  # Mamba's own range of time steps (state-spaces/mamba, mamba_simple.py)
+
+_Bytes = npt.NDArray[np.uint8]
+
+
+class Pools:
+    """The data of every tensor of one model.
+
+    Parameters
+    ----------
+    plan : iterable of (Tensor, TensorType)
+        Every tensor with its type: a pool is as large as the largest tensor that draws from it needs.
+    seed : int
+        The same seed gives the same bytes.
+    """
+
+    def __init__(self, plan: list[tuple[Tensor, TensorType]], seed: int) -> None:
+        self._seed = seed
+        self._pools: dict[tuple[int, int, str], npt.NDArray[np.void]] = {}
+        self._units: dict[tuple[int, int, str], int] = {}
+        for tensor, kind in plan:
+            if tensor.fill in _SPREAD:
+                key = (kind.id, tensor.shape[0], tensor.fill)
+                self._units[key] = max(self._units.get(key, 1), _units(tensor, kind))
+
+    def data(self, tensor: Tensor, kind: TensorType) -> Iterator[_Bytes]:
+        """Yield a tensor's bytes in pieces of some MB."""
+        rng = np.random.default_rng([self._seed, zlib.crc32(tensor.name.encode("utf-8"))])
+        if tensor.fill not in _SPREAD:
+            yield _vector(tensor, rng).astype("<f4").view(np.uint8)
+            return
+        pool = self._pool(tensor, kind)
+        per_piece = max(1, _CHUNK_BYTES // (len(pool) * pool.itemsize))
+        left = tensor.n_elements // _unit(tensor.shape[0], kind)
+        while left:
+            orders = [rng.permutation(len(pool)) for _ in range(min(per_piece, math.ceil(left / len(pool))))]
+            order = np.concatenate(orders)[:left]
+            left -= len(order)
+            yield pool[order].view(np.uint8)
+
+    def _pool(self, tensor: Tensor, kind: TensorType) -> npt.NDArray[np.void]:
+        n_columns = tensor.shape[0]
+        key = (kind.id, n_columns, tensor.fill)
+        if key not in self._pools:
+            rng = np.random.default_rng([self._seed, kind.id, n_columns])
+            weights = rng.standard_normal((self._units[key], _unit(n_columns, kind)), np.float32)
+            weights *= np.float32(_SPREAD[tensor.fill] * n_columns**-0.5)
+            blocks = quantize_rows(kind.name, weights)
+            self._pools[key] = blocks.view(f"V{blocks.shape[1]}").ravel()
+        return self._pools[key]
+
+
+def _unit(n_columns: int, kind: TensorType) -> int:
+    """Return how many weights are drawn together: a block, or a divisor of the row where weights stand alone."""
+    return kind.block_size if kind.is_quantized else math.gcd(n_columns, 32)
+
+
+def _units(tensor: Tensor, kind: TensorType) -> int:
+    """Return how many units a tensor's pool holds: at least one a row where a row is one unit, so that rows differ."""
+    unit = _unit(tensor.shape[0], kind)
+    rows, in_all = tensor.n_elements // tensor.shape[0], tensor.n_elements // unit
+    return min(in_all, max(_POOL_WEIGHTS // unit, rows if tensor.shape[0] == unit else 1))
+
+
+def _vector(tensor: Tensor, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return the values of a tensor that is no matrix of weights, flat."""
+    n = tensor.n_elements
+    if tensor.fill == "ones":
+        return np.ones(n, np.float32)
+    if tensor.fill == "bias":
+        return rng.standard_normal(n, np.float32) * np.float32(_BIAS)
+    if tensor.fill == "step":  # softplus of it lies between _DT_MIN and _DT_MAX
+        steps = np.exp(rng.uniform(math.log(_DT_MIN), math.log(_DT_MAX), n))
+        return np.asarray(np.log(np.expm1(steps)), np.float32)
+    # decay: a state that fades, slower or faster: -1 to -d_state in each row (Mamba), -1 to -16 over the heads (Mamba 2)
+    rate = np.arange(n) % tensor.shape[0] + 1 if tensor.shape[0] > 1 else rng.uniform(1, 16, n)
+    return np.asarray(-rate, np.float32)

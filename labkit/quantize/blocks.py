@@ -1,0 +1,47 @@
+"""Rows of weights to blocks of any type, with ggml's own quantizer."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.errors import ArgumentError
+from labkit.formats import tensor_type
+from labkit.system.build import ggml_function
+
+__all__ = ["NEEDS_IMPORTANCE", "quantize_rows"]
+
+NEEDS_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
+"""Types that llama.cpp makes with an importance matrix only (``tensor_requires_imatrix`` in ``src/llama-quant.cpp``)."""
+_NEVER_STORED = frozenset({"Q8_1", "Q8_K", "F64", "I8", "I16", "I32", "I64"})
+
+
+def quantize_rows(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Quantize weights of shape (rows, n), n a multiple of the type's block, to bytes of shape (rows, bytes a row).
+
+    Raises
+    ------
+    ArgumentError
+        When the type cannot be made from weights alone, or when the rows do not fit its blocks.
+
+    Examples
+    --------
+    >>> quantize_rows("Q4_K", np.ones((2, 512), np.float32)).shape
+    (2, 288)
+    """
+    kind = tensor_type(name)
+    if kind.name in NEEDS_IMPORTANCE | _NEVER_STORED:
+        raise ArgumentError(f"{kind.name} cannot be made from weights alone: choose another type, such as Q4_K")
+    if rows.ndim != 2 or rows.shape[1] % kind.block_size:
+        raise ArgumentError(f"{kind.name} takes rows of a multiple of {kind.block_size} weights, not shape {rows.shape}")
+    source = np.ascontiguousarray(rows, np.float32)
+    if not np.isfinite(source).all():
+        raise ArgumentError(f"{kind.name} takes finite weights only, and some are NaN or infinite: replace them first")
+    data = np.empty((len(source), kind.row_bytes(source.shape[1])), np.uint8)
+    pointer, i64 = ctypes.c_void_p, ctypes.c_int64
+    chunk = ggml_function("ggml_quantize_chunk", ctypes.c_size_t, ctypes.c_int, pointer, pointer, i64, i64, i64, pointer)
+    if source.size:
+        chunk(kind.id, source.ctypes.data, data.ctypes.data, 0, len(source), source.shape[1], None)
+    return data
