@@ -30,7 +30,9 @@ from .ghost import build_ghost_model as build_ghost_model
 from .ghost import ghost_shapes as ghost_shapes
 from .memory import MemoryEstimate as MemoryEstimate
 from .memory import MemoryPart as MemoryPart
+from .memory import Recommendation as Recommendation
 from .memory import estimate_memory_usage as estimate_memory_usage
+from .memory import recommend_settings as recommend_settings
 from .metadata import ModelInfo as ModelInfo
 from .metadata import get_model_info as get_model_info
 from .models import ModelEntry as ModelEntry

@@ -11,7 +11,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.metadata import ModelInfo
@@ -20,9 +20,10 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn, the engine 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from labkit.memory import MemoryEstimate
     from labkit.quality import QuantizationComparison, QuantizationQuality
 
-__all__ = ["Picture", "plot_bytes", "plot_tradeoff"]
+__all__ = ["Picture", "plot_bytes", "plot_memory", "plot_tradeoff"]
 
 _MAIN = "#0072B2"  # blue and orange of Okabe and Ito: apart for every kind of colour vision, and in grey
 _OTHER = "#E69F00"
@@ -113,6 +114,96 @@ def _new_axes(height_inches: float) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(8, height_inches), layout="constrained").add_subplot()
+
+
+# What takes memory, from the bottom up: a colour and a hatch each (Okabe and Ito's colours).
+_PARTS = {
+    "weights": ("#0072B2", ""),
+    "repacked weights": ("#56B4E9", "//"),
+    "cache": ("#E69F00", ""),
+    "state": ("#F0E442", "\\\\"),
+    "compute": ("#009E73", ".."),
+    "output": ("#CC79A7", "xx"),
+    "runtime": ("#999999", "--"),
+}
+
+
+def plot_memory(
+    estimates: MemoryEstimate | Mapping[str, MemoryEstimate], *, ram_bytes: int | None = None, axes: Axes | None = None
+) -> Axes:
+    """Draw what models take, a bar for each device: its parts one behind the other, and the RAM that there is.
+
+    Parameters
+    ----------
+    estimates : MemoryEstimate or mapping
+        As `estimate_memory_usage` returns it; or several, by what to call them.
+    ram_bytes : int, optional
+        Where to draw the line; the estimate's own ``available_bytes`` where that is at most three times the longest bar.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Bars in MiB, resident at the peak.
+
+    Examples
+    --------
+    >>> from labkit import estimate_memory_usage
+    >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:57]
+    'Bar chart of memory at its peak. CPU: 270.2 MiB (weights '
+    """
+    named = dict(estimates.items()) if not hasattr(estimates, "parts") else {"": estimates}
+    bars = [
+        (f"{name} on {device}" if name and len(estimate.by_device()) > 1 else name or device, device, estimate)
+        for name, estimate in named.items()
+        for device in estimate.by_device()
+    ]
+    axes = _new_axes(1.5 + 0.55 * len(bars)) if axes is None else axes
+    spoken = []
+    for row, (label, device, estimate) in enumerate(bars):
+        left, said = 0.0, []
+        for part in (part for part in estimate.parts if part.device == device):
+            colour, hatch = _PARTS[part.name]
+            axes.barh(row, part.resident_bytes / _MIB, left=left, color=colour, hatch=hatch, edgecolor="white")
+            left += part.resident_bytes / _MIB
+            said.append(f"{part.name} {part.resident_bytes / _MIB:.1f}")
+        axes.text(left, row, f" {left:,.0f} MiB", va="center")
+        spoken.append(f"{label}: {left:.1f} MiB ({', '.join(said)})")
+    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    limit = _draw_ram(axes, bars, ram_bytes)
+    _add_legend(axes, {part.name for _, _, estimate in bars for part in estimate.parts})
+    axes.set_xlabel("memory when the context is full (MiB)")
+    axes.set_ylabel("device" if len(named) == 1 else "model")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(spoken)}.{limit}")
+    return axes
+
+
+def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, MemoryEstimate]], ram_bytes: int | None) -> str:
+    """Draw the RAM as a line, where it is given or near the bars; return what it says."""
+    longest = max(estimate.by_device()[device] for _, device, estimate in bars)
+    ram = bars[0][2].available_bytes if ram_bytes is None else ram_bytes
+    if ram_bytes is None and ram > 3 * longest:
+        return ""
+    axes.axvline(ram / _MIB, color="black", linestyle="--")
+    axes.annotate(
+        f"RAM: {ram / _MIB:,.0f} MiB ", (ram / _MIB, 1.0), xycoords=("data", "axes fraction"), ha="right", va="bottom"
+    )
+    return f" RAM: {ram / _MIB:.0f} MiB."
+
+
+def _add_legend(axes: Axes, names: set[str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
+        for name, (colour, hatch) in _PARTS.items()
+        if name in names
+    ]
+    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.45, -0.28), ncols=4, frameon=False)
 
 
 def plot_tradeoff(comparison: QuantizationComparison) -> Figure:

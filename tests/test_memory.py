@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labkit
+from labkit.cli import main
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError
 from labkit.formats import tensor_type
 from labkit.gguf_file import read_header
 from labkit.memory.allocator import Graph
 from labkit.memory.estimate import estimate_plan, make_plan
+from labkit.plots import plot_memory
 from labkit.simulate import simulate
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import Parts, llama
@@ -78,6 +82,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, path in paths.items():
         MODELS[name]().write(path)
     return paths
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[list[labkit.ServedDevice]]:
+    """Serve two devices on loopback."""
+    with labkit.start_device("127.0.0.1:0") as first, labkit.start_device("127.0.0.1:0") as second:
+        yield [first, second]
 
 
 def _estimate(path: Path, case: dict[str, Any], **more: Any) -> labkit.MemoryEstimate:
@@ -190,6 +201,21 @@ def test_two_devices_share_the_layers() -> None:
     assert set(caches[1]) == {"a:1"}
 
 
+@pytest.mark.parametrize("n_gpu_layers", [1, 15, -1])
+def test_split_equals_the_engines_log(pair: list[labkit.ServedDevice], n_gpu_layers: int) -> None:
+    """On one and on two served devices, weights and cache lie where the estimate says; the graph's buffers within 3 %."""
+    for devices in (pair[:1], pair):
+        estimate = labkit.estimate_memory_usage(n_ctx=2048, n_gpu_layers=n_gpu_layers, devices=devices)
+        with labkit.load_model(n_ctx=2048, n_threads=1, n_gpu_layers=n_gpu_layers, devices=devices) as model:
+            for name, buffer, slack in (("weights", "model", 0.006), ("cache", "KV", 0.006), ("compute", "compute", 0.03)):
+                mine = {p.device: p.resident_bytes / 2**20 for p in estimate.parts if p.name == name}
+                logged = dict(re.findall(rf"(\S+) {buffer} buffer size = +([0-9.]+) MiB", model.load_log))
+                theirs = {
+                    re.sub(r"RPC\d+\[(.*)\]|CPU_Mapped", lambda m: m[1] or "CPU", k): float(v) for k, v in logged.items()
+                }
+                assert mine == pytest.approx(theirs, abs=0.006, rel=slack if name == "compute" else 0)
+
+
 @pytest.mark.parametrize(
     ("given", "kind"),
     [
@@ -249,3 +275,85 @@ def test_allocator_never_overlaps_and_never_wastes_beyond_the_sum(sizes: list[in
         made.append(graph.compute(size, *random.sample(made[-5:], min(len(made), 2, len(made[-5:])))))
     padded = [-(-size * 4 // 32) * 32 for size in sizes]
     assert max(padded) <= graph.buffer_bytes() <= sum(padded)
+
+
+# -- advice --------------------------------------------------------------------------------------------------------
+
+
+def test_recommended_settings_fit_and_more_would_not() -> None:
+    """The next larger context, or the wider cache, does not fit in the same RAM."""
+    ram = 260 * 2**20
+    advice = labkit.recommend_settings(ram=ram)
+    assert advice.fits
+    assert advice.type_k == "q8_0"
+    assert advice.estimate.ram_bytes <= ram
+    for n_ctx, kind in ((advice.n_ctx + 256, "q8_0"), (advice.n_ctx, "f16")):
+        more = labkit.estimate_memory_usage(n_ctx=n_ctx, type_k=kind, type_v=kind, method="formula")
+        assert more.ram_bytes > 0.95 * ram
+
+
+def test_recommended_settings_load() -> None:
+    """What is recommended is what load_model takes, and it takes what was foretold."""
+    advice = labkit.recommend_settings(ram="200 MiB")
+    with labkit.load_model(**advice.as_arguments()) as model:
+        assert model.settings.n_ctx == advice.n_ctx
+        assert labkit.generate_text(model, "Hello", 4, temperature=0)
+
+
+def test_plenty_of_ram_gives_the_trained_context() -> None:
+    """Nothing is given up where everything fits."""
+    advice = labkit.recommend_settings(ram="64 GiB")
+    assert advice.as_arguments() == {"n_ctx": 8192, "type_k": "f16", "type_v": "f16", "n_gpu_layers": 0}
+
+
+def test_layers_go_to_devices_as_far_as_they_fit() -> None:
+    """A larger device takes more layers, and no device is filled beyond its memory."""
+    counts = []
+    for size in (64, 96, 160):
+        advice = labkit.recommend_settings(ram="2 GiB", devices=[f"{size} MiB"], n_ctx=1024)
+        counts.append(advice.n_gpu_layers)
+        assert advice.estimate.gpu_bytes <= size * 2**20
+    assert counts == sorted(set(counts))
+
+
+def test_too_little_ram_is_said_with_what_is_needed() -> None:
+    """Where nothing fits, the reason names what the weights alone take."""
+    advice = labkit.recommend_settings(ram="100 MiB")
+    assert not advice.fits
+    assert "does not fit" in advice.reasons[-1]
+    assert "weights" in advice.reasons[-1]
+
+
+@pytest.mark.parametrize("given", [{"ram": "much"}, {"ram": 0}, {"devices": ["-1 GiB"]}, {"n_ctx": -5}])
+def test_bad_requests_for_advice_end_in_one_line(given: dict[str, Any]) -> None:
+    """Each wrong argument is one clear line."""
+    with pytest.raises(LabkitError):
+        labkit.recommend_settings(**given)
+
+
+# -- the command line and the picture ------------------------------------------------------------------------------
+
+
+def test_memory_command_prints_the_parts_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table, the verdict and a line to load it with; the same as JSON."""
+    assert main(["memory", "--n-ctx", "1024", "--method", "formula", "--ram", "1GiB"]) == 0
+    shown = capsys.readouterr().out
+    assert "30 layers x 1,024 cells" in " ".join(shown.split())
+    assert "fits: needs" in shown
+    assert "load_model(…, n_ctx=8192" in shown
+    assert main(["memory", "--n-ctx", "1024", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kv_cache_bytes"] == 1024 * 23_040
+    assert sum(part["resident_bytes"] for part in told["parts"]) == told["total_bytes"]
+
+
+def test_picture_says_what_it_shows() -> None:
+    """Bars by device with their parts, the RAM as a line, and all of it in words."""
+    estimate = labkit.estimate_memory_usage(n_ctx=1024, n_gpu_layers=10, method="formula")
+    axes = plot_memory({"1,024": estimate, "again": estimate}, ram_bytes=2**30)
+    assert axes.get_xlabel().endswith("(MiB)")
+    label = str(axes.get_label())
+    assert "1,024 on CPU" in label
+    assert "again on device" in label
+    assert "RAM: 1024 MiB" in label
+    assert len(axes.get_yticklabels()) == 4

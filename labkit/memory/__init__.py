@@ -9,11 +9,13 @@
     work       the room to convert activations
     records    MemoryEstimate and its parts
     estimate   estimate_memory_usage
+    advice     recommend_settings
 """
 
 from __future__ import annotations
 
+from labkit.memory.advice import Recommendation, recommend_settings
 from labkit.memory.estimate import estimate_memory_usage
 from labkit.memory.records import MemoryEstimate, MemoryPart
 
-__all__ = ["MemoryEstimate", "MemoryPart", "estimate_memory_usage"]
+__all__ = ["MemoryEstimate", "MemoryPart", "Recommendation", "estimate_memory_usage", "recommend_settings"]

@@ -13,7 +13,7 @@ from labkit.formats import TensorType
 from labkit.gguf_file import Header, LazyArray
 from labkit.layers import ModelLayers, model_layers
 from labkit.memory.caches import CacheShape, cache_bytes, cache_shape, cache_type, rotates, state_bytes
-from labkit.memory.graphs import Batch, graph_bytes
+from labkit.memory.graphs import Batch, graph_bytes, graph_bytes_by_device
 from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer, place_layers, place_weights
 from labkit.memory.work import work_bytes
@@ -161,7 +161,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     from labkit.engine.settings import choose_settings
 
     for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
-        _check_int(name, n_ctx if name == "n_ctx" else given[name], low)
+        check_int(name, n_ctx if name == "n_ctx" else given[name], low)
     key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])
     flash = None if given["flash_attn"] == "auto" else given["flash_attn"]
     for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
@@ -221,7 +221,8 @@ def _engine() -> EngineBuild:
     return engine_build()
 
 
-def _check_int(name: str, value: Any, low: int) -> None:
+def check_int(name: str, value: Any, low: int) -> None:
+    """Refuse what is no whole number from ``low`` on."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ArgumentTypeError(f"{name} must be a whole number, not {value!r}")
     if not low <= value < 2**31:
@@ -397,11 +398,14 @@ def _say_state(plan: Plan) -> str:
 def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> list[MemoryPart]:
     """Return the compute buffers: one on the host, one on each device that computes layers."""
     said = f"{plan.batch.n_tokens} tokens through the graph at once, laid out as ggml does"
-    whole = graph_bytes(plan.header, plan.layers, plan.batch) if simulated is None else simulated.compute_buffer_bytes
-    used = sorted({device for device in plan.layer_devices if device != HOST})
-    if used:
-        assumptions.append("each device is given a compute buffer of its own, as large as the whole graph's: an upper bound")
-    return [_part(plan, "compute", device, whole, said) for device in (HOST, *used)]
+    if set(plan.layer_devices) != {HOST}:
+        sizes = graph_bytes_by_device(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
+        assumptions.append("compute buffers with layers on devices are by formula: the dry run is on the CPU alone")
+    elif simulated is None:
+        sizes = {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
+    else:
+        sizes = {HOST: simulated.compute_buffer_bytes}
+    return [_part(plan, "compute", device, size, said) for device, size in sorted(sizes.items())]
 
 
 def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> MemoryPart:

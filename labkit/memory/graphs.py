@@ -12,13 +12,13 @@ llama.cpp ``src/llama-graph.cpp`` (``build_qkv``, ``build_attn_mha``, ``build_ff
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from labkit.gguf_file import Header
 from labkit.layers import LayerMemory, ModelLayers
 from labkit.memory.allocator import Graph, Tensor
 
-__all__ = ["Batch", "graph_bytes"]
+__all__ = ["Batch", "graph_bytes", "graph_bytes_by_device"]
 
 _HALF, _INDEX = 2, 8  # bytes of an f16, of a 64-bit index
 
@@ -52,9 +52,39 @@ class Batch:
     rotates_values: bool = False
 
 
+_COPIES = 4  # of each input, where devices work on several batches at once (GGML_SCHED_MAX_COPIES)
+
+
 def graph_bytes(header: Header, layers: ModelLayers, batch: Batch) -> int:
-    """Return the size of the buffer that the graph of a batch needs, bytes."""
-    return _Outline(header, layers, batch).build()
+    """Return the size of the buffer that the graph of a batch needs when all of it is computed on the CPU, bytes."""
+    outline = _Outline(header, layers, batch)
+    outline.give_tokens()
+    return outline.build(range(outline.n_layers), with_output=True)
+
+
+def graph_bytes_by_device(
+    header: Header, layers: ModelLayers, batch: Batch, layer_devices: Sequence[int], host: int
+) -> dict[int, int]:
+    """Return the size of each device's buffer; the host has one even where it computes no layer.
+
+    Notes
+    -----
+    The host keeps the inputs and looks the embeddings up. Each device gets copies of the inputs that its layers read, four
+    of each where several devices have all layers between them, as llama.cpp then works on several batches at once.
+    """
+    n_layers = _Outline(header, layers, batch).n_layers
+    devices = sorted({host, *layer_devices})
+    piped = len(devices) > 2 and host not in layer_devices
+    sizes = {}
+    for device in devices:
+        outline = _Outline(header, layers, batch, copies=_COPIES if piped else 1)
+        here = [index for index in range(n_layers) if layer_devices[index] == device]
+        if device == host:
+            outline.give_tokens()
+        elif here:
+            outline.give_activations()
+        sizes[device] = outline.build(here, with_output=layer_devices[-1] == device, keeps_inputs=device == host)
+    return sizes
 
 
 @dataclasses.dataclass
@@ -68,36 +98,65 @@ class _Mask:
 
 
 class _Outline:
-    def __init__(self, header: Header, layers: ModelLayers, batch: Batch) -> None:
-        self.header, self.layers, self.batch = header, layers, batch
+    def __init__(self, header: Header, layers: ModelLayers, batch: Batch, *, copies: int = 1) -> None:
+        self.header, self.layers, self.batch, self.copies = header, layers, batch, copies
         self.graph = Graph()
         self.shapes: Mapping[str, tuple[int, ...]] = {tensor.name: tensor.shape for tensor in header.tensors}
         self.width = int(header.hparam("embedding_length", 0) or 0)
         self.n_tokens = batch.n_tokens
+        self.n_layers = len(layers.layers) - int(header.hparam("nextn_predict_layers", 0) or 0) or len(layers.layers)
+        self.tokens: Tensor | None = None
+        self.activations: Tensor | None = None
 
-    def build(self) -> int:
+    def give_tokens(self) -> None:
+        """Let it begin with tokens, and with room for embeddings given instead of them."""
+        self.tokens = self._input(self.n_tokens)
+        self._input(self.n_tokens * self.width)
+
+    def give_activations(self) -> None:
+        """Let it begin with what another device has computed."""
+        self.activations = self._input(self.n_tokens * self.width)
+
+    def _input(self, n_elements: int, element_bytes: int = 4) -> Tensor:
+        for _ in range(self.copies - 1):
+            self.graph.input(n_elements, element_bytes)
+        return self.graph.input(n_elements, element_bytes)
+
+    def build(self, here: Sequence[int], *, with_output: bool, keeps_inputs: bool = False) -> int:
+        """Return the buffer's size for the layers that are computed here."""
         graph, n_tokens = self.graph, self.n_tokens
-        tokens = graph.input(n_tokens)
-        graph.input(n_tokens * self.width)  # room for embeddings given instead of tokens
-        self.positions = graph.input(n_tokens * (4 if self.header.hparam("rope.dimension_sections") else 1))
+        if here or keeps_inputs:
+            self._give_inputs()
+        if self.tokens is not None:
+            current = graph.compute(n_tokens * self.width, self.tokens)
+            if self.header.architecture.startswith("gemma") or self.header.hparam("embedding_scale"):
+                current = graph.overwrite(current)
+        else:
+            current = self.activations or self._input(self.batch.n_outputs * self.width)
+        for index in here:
+            current = self._layer(index, current, is_last=index == self.n_layers - 1)
+        if with_output:
+            self._logits(current)
+        return graph.buffer_bytes()
+
+    def _give_inputs(self) -> None:
+        """Add what the layers read beside the activations: positions, masks, where to store keys and values."""
+        n_tokens = self.n_tokens
+        self.positions = self._input(n_tokens * (4 if self.header.hparam("rope.dimension_sections") else 1))
         self.masks = {windowed: self._mask(windowed) for windowed in self._kinds()}
         if any(layer.state_width for layer in self.layers.layers):
-            graph.input(self.batch.n_seq)
-        self.chosen = graph.input(self.batch.n_outputs)
+            self._input(self.batch.n_seq)
+        self.chosen = self._input(self.batch.n_outputs)
         self._hadamard()
-        current = graph.compute(n_tokens * self.width, tokens)
-        if self.header.architecture.startswith("gemma") or self.header.hparam("embedding_scale"):
-            current = graph.overwrite(current)
-        n_layers = len(self.layers.layers) - int(self.header.hparam("nextn_predict_layers", 0) or 0)
-        for index in range(n_layers):
-            current = self._layer(index, current, is_last=index == n_layers - 1)
+
+    def _logits(self, current: Tensor) -> None:
+        graph = self.graph
         current = self._norm(current)
         table = self.shapes.get("output.weight", self.shapes.get("token_embd.weight", (0, 0)))
         logits = graph.compute(table[-1] * self.batch.n_outputs, current, output=True)
         if self.header.hparam("final_logit_softcapping"):
             for _ in range(3):
                 logits = graph.overwrite(logits)
-        return graph.buffer_bytes()
 
     def _kinds(self) -> list[bool]:
         caching = [layer for layer in self.layers.layers if layer.key_width]
@@ -106,13 +165,13 @@ class _Outline:
         return [False] if caching else []
 
     def _mask(self, windowed: bool) -> _Mask:
-        graph, batch = self.graph, self.batch
+        batch = self.batch
         n_cells = batch.n_window_cells if windowed else batch.n_cells
         latent = bool(self.header.hparam("attention.key_length_mla"))
-        keys = graph.input(batch.n_tokens, _INDEX)
+        keys = self._input(batch.n_tokens, _INDEX)
         width = 1 if batch.flash_attn else self.layers.widest_value
-        values = None if latent else graph.input(batch.n_tokens * width, _INDEX)
-        mask = graph.input(n_cells * batch.n_tokens, _HALF if batch.flash_attn else 4)
+        values = None if latent else self._input(batch.n_tokens * width, _INDEX)
+        mask = self._input(n_cells * batch.n_tokens, _HALF if batch.flash_attn else 4)
         return _Mask(mask, keys, values, n_cells)
 
     def _hadamard(self) -> None:

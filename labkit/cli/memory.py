@@ -1,0 +1,71 @@
+"""Foretell what a model takes once its context is full, part by part, and say whether it fits."""
+
+from __future__ import annotations
+
+import argparse
+
+from labkit.cli.output import Output
+from labkit.units import format_bytes
+
+HELP = "what a model takes in memory, and whether it fits"
+_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="a GGUF file, a name of `labkit models`, or an http(s) address (only the header is read); the bundled one",
+    )
+    parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="tokens of context (2,048); 0: as trained")
+    parser.add_argument("--n-seq", type=int, default=1, metavar="N", help="sequences decoded together (1)")
+    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N", help="layers on a device (0); -1: all")
+    parser.add_argument(
+        "--cache", default="f16", choices=_TYPES, metavar="TYPE", help=f"the cache: {', '.join(_TYPES)} (f16)"
+    )
+    parser.add_argument("--ubatch", type=int, default=512, metavar="N", help="tokens computed at once (512)")
+    mapped = parser.add_mutually_exclusive_group()
+    mapped.add_argument("--mmap", action="store_true", default=None, help="map the file, whatever this CPU prefers")
+    mapped.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the file into memory")
+    parser.add_argument("--method", default="auto", choices=("auto", "formula", "simulate"), help="where figures come from")
+    parser.add_argument("--ram", metavar="SIZE", help="reckon with so much RAM, such as 8GiB; this machine's by default")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    from labkit.memory import estimate_memory_usage, recommend_settings
+    from labkit.metadata import get_model_info
+
+    info = get_model_info(args.model)
+    estimate = estimate_memory_usage(
+        args.model,
+        args.n_ctx,
+        n_gpu_layers=args.gpu_layers,
+        type_k=args.cache,
+        type_v=args.cache,
+        n_ubatch=args.ubatch,
+        n_seq=args.n_seq,
+        use_mmap=args.mmap,
+        method=args.method,
+    )
+    advice = recommend_settings(args.model, ram=args.ram)
+    if args.ram is not None:
+        room = advice.ram_bytes
+        estimate = estimate.replace(available_bytes=room, fits=estimate.ram_bytes <= room)
+    rows = [
+        (part.name, part.device, format_bytes(part.resident_bytes), part.backing, part.formula) for part in estimate.parts
+    ]
+    rows += [("total", device, format_bytes(size), "", "") for device, size in estimate.by_device().items()]
+    title = f"{info.name} ({info.quantization}), n_ctx {estimate.n_ctx:,}: {estimate.layout}"
+    out.table(("part", "where", "bytes", "kind", "how"), rows, title=title)
+    for sentence in estimate.assumptions[1:]:
+        out.say(f"- {sentence}")
+    out.say()
+    out.say(estimate.verdict, style="bold")
+    settings = ", ".join(f"{name}={value!r}" for name, value in advice.as_arguments().items())
+    out.say(f"the most that fits: load_model(…, {settings})" if advice.fits else advice.reasons[-1])
+    out.result({"model": info.path, **estimate.to_dict(), "verdict": estimate.verdict, "recommended": advice.as_arguments()})
+    return 0
