@@ -153,7 +153,9 @@ def plot_memory(
     >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:57]
     'Bar chart of memory at its peak. CPU: 270.2 MiB (weights '
     """
-    named = dict(estimates.items()) if not hasattr(estimates, "parts") else {"": estimates}
+    from labkit.memory import MemoryEstimate as Estimate  # a mapping too, so the type has to be asked
+
+    named = {"": estimates} if isinstance(estimates, Estimate) else dict(estimates)
     bars = [
         (f"{name} on {device}" if name and len(estimate.by_device()) > 1 else name or device, device, estimate)
         for name, estimate in named.items()
