@@ -206,8 +206,10 @@ class _Outline:
         graph, layer = self.graph, self.layers.layers[index]
         n_rows = self.batch.n_outputs if is_last else self.n_tokens
         current = self._norm(given)
-        if layer.state_width and self._rows(index, "ssm_in"):
-            current = self._mamba(index, current)
+        if layer.state_width and layer.key_width:
+            current = self._both(index, layer, given, current)
+        elif layer.state_width and self._rows(index, "ssm_in"):
+            current = self._gated(index, *self._scanned(index, current))
         elif layer.key_width and not layer.value_width:
             current = self._latent_attention(index, current)
         elif self._heads(index):
@@ -225,9 +227,19 @@ class _Outline:
             outcome = self._norm(outcome)
         return graph.overwrite(outcome, current)
 
+    def _both(self, index: int, layer: LayerMemory, given: Tensor, current: Tensor) -> Tensor:
+        """Attention and a state-space layer side by side, as Falcon-H1 has them; what was found is projected last."""
+        found = self._mixed(index, layer, self._stored(index, layer, current))
+        scanned = self._scanned(index, self._norm(given))
+        found = self._projected_back(index, found)
+        return self.graph.overwrite(found, self._gated(index, *scanned))
+
     def _attention(self, index: int, layer: LayerMemory, current: Tensor) -> Tensor:
+        return self._projected_back(index, self._mixed(index, layer, self._stored(index, layer, current)))
+
+    def _stored(self, index: int, layer: LayerMemory, current: Tensor) -> Tensor:
+        """Compute keys and values, store them, and return the queries."""
         graph, n_tokens = self.graph, self.n_tokens
-        output = self.shapes.get(f"blk.{index}.attn_output.weight", (self.width, self.width))
         fused = self._rows(index, "attn_qkv")
         if fused:
             every = graph.compute(fused * n_tokens, current)
@@ -250,9 +262,20 @@ class _Outline:
         if layer.key_width:
             graph.store(graph.view(key), given.keys)
             graph.store(graph.view(value), *([given.values] if given.values else []))
-        found = self._attend(graph.view(query), given, self._heads(index), output[0])
-        found = self._rotated("value", output[0], found)
-        return graph.compute(output[1] * n_tokens, found)
+        return query
+
+    def _mixed(self, index: int, layer: LayerMemory, query: Tensor) -> Tensor:
+        """Compare queries with keys, and mix the values."""
+        return self._attend(
+            self.graph.view(query), self.masks[layer.is_windowed], self._heads(index), self._mixed_width(index)
+        )
+
+    def _mixed_width(self, index: int) -> int:
+        return self.shapes.get(f"blk.{index}.attn_output.weight", (self.width,))[0]
+
+    def _projected_back(self, index: int, found: Tensor) -> Tensor:
+        found = self._rotated("value", self._mixed_width(index), found)
+        return self.graph.compute(self.width * self.n_tokens, found)
 
     def _projected(self, index: int, letter: str, width: int, current: Tensor) -> Tensor:
         made = self.graph.compute(width * self.n_tokens, current)
@@ -315,7 +338,8 @@ class _Outline:
         found = self._attend(graph.view(query), given, heads, value, latent=rank * heads)
         return graph.compute(self.width * n_tokens, found)
 
-    def _mamba(self, index: int, current: Tensor) -> Tensor:
+    def _scanned(self, index: int, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run a state-space layer up to its scan: return the scan, what went into it, and the gate."""
         graph, n_tokens, n_seq = self.graph, self.n_tokens, self.batch.n_seq
         inner, state = (int(self.header.hparam(f"ssm.{name}", 0)) for name in ("inner_size", "state_size"))
         kernel = int(self.header.hparam("ssm.conv_kernel", 1))
@@ -338,6 +362,12 @@ class _Outline:
             step = graph.overwrite(graph.compute(heads * n_tokens, graph.view(mixed)))
             scanned = graph.compute(inner * n_tokens + state * inner * n_seq, graph.view(seen), step)
         graph.store(graph.view(scanned))
+        return scanned, seen, gate
+
+    def _gated(self, index: int, scanned: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
+        """Add what bypasses the scan, apply the gate, and project."""
+        graph, n_tokens = self.graph, self.n_tokens
+        inner = int(self.header.hparam("ssm.inner_size", 0))
         direct = graph.compute(inner * n_tokens, graph.view(seen))
         gate = graph.compute(inner * n_tokens, gate)
         found = graph.compute(inner * n_tokens, gate, graph.compute(inner * n_tokens, graph.view(scanned), direct))
