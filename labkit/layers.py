@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any, Protocol
 
 __all__ = [
+    "CHECKED",
     "DEFAULT_WINDOW",
     "FIXED_WINDOW",
     "RECURRENT",
@@ -44,6 +45,12 @@ _HYBRID = frozenset({
     "qwen3next",
 })  # fmt: skip
 _EVERY_FOURTH = frozenset({"qwen35", "qwen35moe", "qwen3next"})  # attends; the others have a state
+
+# Whose figures the tests compare with llama.cpp's own, to the byte; the other rules were read from its source.
+CHECKED = frozenset({
+    "deepseek2", "falcon-h1", "gemma2", "gemma3", "granitehybrid", "jamba", "lfm2", "llama", "mamba", "mamba2", "phi3",
+    "qwen2", "qwen2moe", "qwen3", "qwen3moe",
+})  # fmt: skip
 
 
 class HasHparams(Protocol):
@@ -93,6 +100,8 @@ class ModelLayers:
         In words: ``"grouped-query attention"``, for example.
     is_known : bool
         Whether the architecture is one whose rules stand here; else plain attention was assumed.
+    is_checked : bool
+        Whether tests compare what these rules give with llama.cpp's own figures.
     """
 
     layers: tuple[LayerMemory, ...]
@@ -100,6 +109,7 @@ class ModelLayers:
     widest_value: int
     layout: str
     is_known: bool
+    is_checked: bool
 
 
 def model_layers(model: HasHparams) -> ModelLayers:
@@ -129,7 +139,7 @@ def model_layers(model: HasHparams) -> ModelLayers:
     widths = [_head_dim(model, heads, "value", windowed[index]) * heads_kv[index] for index in range(n_layers)]
     known = model.architecture in {*_PLAIN, *_WINDOW_PATTERN, "gemma4", *RECURRENT, *_HYBRID}
     layout = _describe(tuple(layers), heads, heads_kv, has_latent=has_latent)
-    return ModelLayers(tuple(layers), window, max(widths, default=0), layout, known)
+    return ModelLayers(tuple(layers), window, max(widths, default=0), layout, known, model.architecture in CHECKED)
 
 
 def _per_layer(model: HasHparams, name: str, n_layers: int, default: int | None) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError
 from labkit.formats import tensor_type
 from labkit.gguf_file import read_header
 from labkit.ghost import build_ghost_model, ghost_shapes
+from labkit.layers import CHECKED
 from labkit.memory.allocator import Graph
 from labkit.memory.estimate import estimate_plan, make_plan
 from labkit.plots import plot_memory
@@ -155,6 +157,23 @@ def test_weights_are_mapped_read_and_rearranged_as_the_engine_does(files: dict[s
     mine = {part.name: part.resident_bytes for part in estimate.parts if "weights" in part.name}
     assert mine.get("repacked weights", 0) == by_kind.get("CPU_REPACK", 0)
     assert estimate.file_backed_bytes == (by_kind.get("CPU_Mapped", by_kind.get("CPU", 0)) if mapped else 0)
+
+
+def test_every_architecture_that_is_called_checked_is_checked(files: dict[str, Path]) -> None:
+    """The zoo holds just the architectures that layers.py calls checked, and each name is one that gguf knows."""
+    assert {read_header(path).architecture for path in files.values()} == CHECKED
+    assert set(gguf.MODEL_ARCH_NAMES.values()) >= CHECKED
+
+
+def test_unchecked_architectures_take_the_engines_cache(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rules are not checked, the automatic method asks llama.cpp for the cache, and says so."""
+    expected = labkit.estimate_memory_usage(files["gemma3"], 1024).kv_cache_bytes
+    monkeypatch.setattr("labkit.layers.CHECKED", frozenset())
+    monkeypatch.setattr("labkit.memory.caches.cache_bytes", lambda *_, **__: {-1: 1})
+    monkeypatch.setattr("labkit.memory.estimate.cache_bytes", lambda *_, **__: {-1: 1})
+    estimate = labkit.estimate_memory_usage(files["gemma3"], 1024)
+    assert estimate.kv_cache_bytes == expected
+    assert any("llama.cpp's own figure" in sentence for sentence in estimate.assumptions)
 
 
 def test_load_model_takes_what_was_foretold() -> None:

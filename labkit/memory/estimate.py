@@ -288,11 +288,13 @@ def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
     """Estimate what a plan takes; see `estimate_memory_usage`."""
     assumptions = [f"{plan.header.architecture}: {plan.layers.layout}"]
     simulated = _simulated(plan, method, assumptions)
-    if not plan.layers.is_known:
-        assumptions.append(
-            f"the formula does not know {plan.header.architecture}"
-            + (": the cache is llama.cpp's own figure" if simulated else " and takes it for plain attention")
+    if not plan.layers.is_checked:
+        name = plan.header.architecture
+        doubt = (
+            f"the rules for {name} were read, not checked" if plan.layers.is_known else f"the formula does not know {name}"
         )
+        remedy = "the cache is llama.cpp's own figure" if simulated else "taken for plain attention"
+        assumptions.append(doubt if plan.layers.is_known and not simulated else f"{doubt}: {remedy}")
     parts = _parts(plan, simulated, method, assumptions)
     return _summed(plan, parts, assumptions, method if simulated is not None else "formula")
 
@@ -334,7 +336,7 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
         plan.layers, plan.layer_devices, plan.cells, key=plan.key, value=plan.value, flash_attn=plan.batch.flash_attn
     )
     states = state_bytes(plan.layers, plan.layer_devices, plan.n_seq)
-    if simulated is not None and (method == "simulate" or not plan.layers.is_known):
+    if simulated is not None and (method == "simulate" or not plan.layers.is_checked):
         caches = _rescaled(caches, simulated.kv_cache_bytes)
         states = _rescaled(states, simulated.recurrent_state_bytes)
     parts = [_weights_part(plan, buffer) for buffer in buffers]
