@@ -9,7 +9,10 @@ llama.cpp ``src/llama-model.cpp`` (``load_hparams``, ``create_memory``), ``src/l
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from labkit.errors import GGUFError
 
 __all__ = [
     "CHECKED",
@@ -19,9 +22,12 @@ __all__ = [
     "HasHparams",
     "LayerMemory",
     "ModelLayers",
+    "largest",
     "model_layers",
+    "number",
 ]
 
+_MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 # Layers that attend to everything and cache keys and values: llama.cpp's plain llama_kv_cache.
 _PLAIN = frozenset({
     "apertus", "arcee", "arctic", "baichuan", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chameleon", "chatglm",
@@ -76,12 +82,17 @@ class LayerMemory:
         It looks back over the window only.
     state_width : int
         Numbers (f32) of its recurrent state a sequence; 0 where it has none.
+    n_heads, key_length, value_length : int
+        Query heads; length of one head of keys and of values, as cached.
     """
 
     key_width: int
     value_width: int
     is_windowed: bool = False
     state_width: int = 0
+    n_heads: int = 0
+    key_length: int = 0
+    value_length: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,43 +123,81 @@ class ModelLayers:
     is_checked: bool
 
 
+def number(model: HasHparams, name: str, default: int = 0) -> int:
+    """Return one of an architecture's whole numbers; the default where the file has none, or 0 of it.
+
+    Raises
+    ------
+    GGUFError
+        When the file holds something else there.
+    """
+    value = model.hparam(name)
+    if value is None:
+        return default
+    return _whole(model, name, value) or default
+
+
+def largest(model: HasHparams, name: str) -> int:
+    """Return one of an architecture's whole numbers, the largest where layers differ; 0 where the file has none."""
+    return max(_per_layer(model, name, 0, 0) or [0]) if _is_list(model.hparam(name)) else number(model, name)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _whole(model: HasHparams, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**31 or value != int(value):
+        raise GGUFError(
+            f"key '{model.architecture}.{name}' is no whole number of 0 to {2**31 - 1:,}: this is no sound model"
+        )
+    return int(value)
+
+
 def model_layers(model: HasHparams) -> ModelLayers:
     """Return what each layer of a model keeps, from its header's keys alone."""
-    n_layers = int(model.hparam("block_count", 0) or 0)
+    n_layers = number(model, "block_count")
+    if n_layers > _MAX_LAYERS:
+        raise GGUFError(f"key '{model.architecture}.block_count' is {n_layers:,}, 1 to {_MAX_LAYERS} are possible")
     heads = _per_layer(model, "attention.head_count", n_layers, 0)
     heads_kv = _per_layer(model, "attention.head_count_kv", n_layers, None) or heads
     windowed, window = _windows(model, n_layers)
     recurrent = _recurrent(model, heads_kv)
     state = _state_width(model, heads)
     has_latent = bool(model.hparam("attention.key_length_mla") and model.hparam("attention.value_length_mla"))
-    n_attending = n_layers - int(model.hparam("nextn_predict_layers", 0) or 0) or n_layers
+    n_attending = n_layers - number(model, "nextn_predict_layers") or n_layers
     n_caching = _first_sharing(model, n_attending)
     layers = []
     for index in range(n_layers):
-        key, value = (_head_dim(model, heads, name, windowed[index]) * heads_kv[index] for name in ("key", "value"))
+        lengths = [_head_dim(model, heads, name, windowed[index]) for name in ("key", "value")]
         caches = index < n_caching and _attends(model, index, recurrent[index])
         has_state = index < n_attending and (recurrent[index] or model.architecture == "falcon-h1")
         layers.append(
             LayerMemory(
-                key_width=key if caches else 0,
-                value_width=value if caches and not has_latent else 0,
+                key_width=lengths[0] * heads_kv[index] if caches else 0,
+                value_width=lengths[1] * heads_kv[index] if caches and not has_latent else 0,
                 is_windowed=windowed[index] and caches,
                 state_width=state if has_state else 0,
+                n_heads=heads[index],
+                key_length=lengths[0],
+                value_length=lengths[1],
             )
         )
-    widths = [_head_dim(model, heads, "value", windowed[index]) * heads_kv[index] for index in range(n_layers)]
+    widest = max((layer.value_length * n for layer, n in zip(layers, heads_kv, strict=False)), default=0)
     known = model.architecture in {*_PLAIN, *_WINDOW_PATTERN, "gemma4", *RECURRENT, *_HYBRID}
     layout = _describe(tuple(layers), heads, heads_kv, has_latent=has_latent)
-    return ModelLayers(tuple(layers), window, max(widths, default=0), layout, known, model.architecture in CHECKED)
+    return ModelLayers(tuple(layers), window, widest, layout, known, model.architecture in CHECKED)
 
 
 def _per_layer(model: HasHparams, name: str, n_layers: int, default: int | None) -> list[int]:
     value = model.hparam(name, default)
     if value is None:
         return []
-    if isinstance(value, (int, float)):
-        return [int(value)] * n_layers
-    return [int(item) for item in value]
+    if not _is_list(value):
+        return [_whole(model, name, value)] * n_layers
+    if len(value) < n_layers:
+        raise GGUFError(f"key '{model.architecture}.{name}' has {len(value)} values for {n_layers} layers: no sound model")
+    return [_whole(model, name, item) for item in value[: n_layers or len(value)]]
 
 
 def _head_dim(model: HasHparams, heads: list[int], name: str, windowed: bool) -> int:
@@ -156,15 +205,15 @@ def _head_dim(model: HasHparams, heads: list[int], name: str, windowed: bool) ->
     first = heads[0] if heads else 0
     if not first:
         return 0
-    full = int(model.hparam(f"attention.{name}_length", 0) or int(model.hparam("embedding_length", 0) or 0) // first)
-    return int(model.hparam(f"attention.{name}_length_swa", full) or full) if windowed else full
+    full = number(model, f"attention.{name}_length", number(model, "embedding_length") // first)
+    return number(model, f"attention.{name}_length_swa", full) if windowed else full
 
 
 def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
     """Return which layers look back over the window only, and its length."""
     architecture = model.architecture
     given = model.hparam("attention.sliding_window")
-    window = int(given if given is not None else DEFAULT_WINDOW.get(architecture, 0))
+    window = DEFAULT_WINDOW.get(architecture, 0) if given is None else _whole(model, "attention.sliding_window", given)
     if architecture in FIXED_WINDOW and window:
         window = FIXED_WINDOW[architecture]
     if architecture == "exaone4":  # the 32B model alone slides
@@ -184,7 +233,7 @@ def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
 
 def _recurrent(model: HasHparams, heads_kv: list[int]) -> list[bool]:
     """Return which layers keep a recurrent state."""
-    n_layers = int(model.hparam("block_count", 0) or 0)
+    n_layers = number(model, "block_count")
     if model.architecture in RECURRENT:
         return [True] * n_layers
     if model.architecture not in _HYBRID:
@@ -193,7 +242,7 @@ def _recurrent(model: HasHparams, heads_kv: list[int]) -> list[bool]:
         given = model.hparam("attention.recurrent_layers")
         if given is not None and not isinstance(given, (int, float)):
             return [bool(item) for item in given]
-        every = int(model.hparam("full_attention_interval", 4) or 4)
+        every = number(model, "full_attention_interval", 4)
         return [(index + 1) % every != 0 for index in range(n_layers)]
     if model.architecture.startswith("nemotron_h"):
         widths = _per_layer(model, "feed_forward_length", n_layers, 0)
@@ -215,23 +264,19 @@ def _first_sharing(model: HasHparams, n_layers: int) -> int:
     if model.architecture == "gemma3n":
         return min(20, n_layers)
     if model.architecture == "gemma4":
-        return n_layers - int(model.hparam("attention.shared_kv_layers", 0) or 0)
+        return n_layers - number(model, "attention.shared_kv_layers")
     return n_layers
 
 
 def _state_width(model: HasHparams, heads: list[int]) -> int:
     """Return the numbers of one layer's state a sequence: what the convolution saw last, and the state itself."""
-
-    def number(name: str) -> int:
-        return int(model.hparam(name, 0) or 0)
-
-    width, head = number("embedding_length"), number("wkv.head_size")
+    width, head = number(model, "embedding_length"), number(model, "wkv.head_size")
     if head:  # RWKV; rwkv6qwen2 and arwkv7 shift one token, the others two
-        return width * (int(model.hparam("token_shift_count", 2)) + head)
-    if number("shortconv.l_cache"):
-        return width * (number("shortconv.l_cache") - 1)
-    inner, state = number("ssm.inner_size"), number("ssm.state_size")
-    convolution = max(number("ssm.conv_kernel") - 1, 0) * (inner + 2 * number("ssm.group_count") * state)
+        return width * (number(model, "token_shift_count", 2) + head)
+    if number(model, "shortconv.l_cache"):
+        return width * (number(model, "shortconv.l_cache") - 1)
+    inner, state = number(model, "ssm.inner_size"), number(model, "ssm.state_size")
+    convolution = max(number(model, "ssm.conv_kernel") - 1, 0) * (inner + 2 * number(model, "ssm.group_count") * state)
     return convolution + state * inner
 
 

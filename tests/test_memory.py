@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import random
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ from labkit.plots import plot_memory
 from labkit.simulate import simulate
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import Parts, llama
+from tests.gguf_mutants import mutate
 from tests.gguf_zoo import U32
 from tests.layouts import Layout, lay_out
 
@@ -262,17 +265,41 @@ def test_bad_arguments_end_in_one_line(given: dict[str, Any], kind: type[LabkitE
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_ends_the_engine_ends_only_the_dry_run(files: dict[str, Path], tmp_path: Path) -> None:
-    """A crash of the dry run is an error; the automatic method goes on by formula, and says so."""
+def test_a_model_that_ends_the_engine_ends_only_the_dry_run(tmp_path: Path) -> None:
+    """A crash of the dry run is an error in one line."""
     broken = tmp_path / "broken.gguf"
     parts = MODELS["multi-head"]()
     parts.keys["llama.expert_count"] = (U32, 3, None)  # llama.cpp asserts that some of them are used
     parts.write(broken)
-    with pytest.raises(labkit.ModelLoadError, match="dry run"):
+    with pytest.raises(labkit.ModelLoadError, match="ended its process"):
         simulate(broken, n_ctx=512, n_batch=512, n_ubatch=512)
+    with pytest.raises(labkit.GGUFError):
+        labkit.estimate_memory_usage(broken, 512)
+
+
+def test_a_dry_run_that_fails_leaves_the_formula(tmp_path: Path) -> None:
+    """Where llama.cpp refuses the model, the automatic method goes on by formula and says so; simulate says why."""
+    broken = tmp_path / "broken.gguf"
+    parts = MODELS["multi-head"]()
+    del parts.tensors["blk.1.attn_norm.weight"]
+    parts.write(broken)
+    with pytest.raises(labkit.ModelLoadError, match="attn_norm.weight' not found"):
+        labkit.estimate_memory_usage(broken, 512, method="simulate")
     estimate = labkit.estimate_memory_usage(broken, 512)
     assert estimate.method == "formula"
     assert any("dry run failed" in sentence for sentence in estimate.assumptions)
+
+
+def test_mutated_headers_end_in_figures_or_one_line(tmp_path: Path) -> None:
+    """Whatever a header claims, an estimate is a figure or a labkit error, and soon."""
+    rng = random.Random(7)
+    models = [make() for make in MODELS.values()]
+    path = tmp_path / "mutant.gguf"
+    for _ in range(400):
+        path.write_bytes(mutate(rng.choice(models), rng)[1])
+        settings = {"type_k": rng.choice(("f16", "q8_0")), "flash_attn": rng.choice((True, False)), "n_gpu_layers": -1}
+        with contextlib.suppress(LabkitError):
+            assert labkit.estimate_memory_usage(path, 2048, method="formula", **settings).total_bytes > 0
 
 
 def test_simulation_is_remembered(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

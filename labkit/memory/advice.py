@@ -9,6 +9,7 @@ from typing import Any
 
 from labkit.errors import ArgumentError
 from labkit.gguf_file import Header
+from labkit.layers import model_layers, number
 from labkit.memory.caches import CELLS
 from labkit.memory.estimate import check_int, estimate_plan, make_plan
 from labkit.memory.records import MemoryEstimate
@@ -99,7 +100,7 @@ def recommend_settings(
     header = read_model_header(model_path)
     room = available_ram_bytes() + resident_bytes() if ram is None else _size("ram", ram)
     search = _Search(header, int(room * (1 - _HEADROOM)), _capacities(devices))
-    wanted = n_ctx or int(header.hparam("context_length", 0) or _UNKNOWN_CONTEXT)
+    wanted = n_ctx or number(header, "context_length", _UNKNOWN_CONTEXT)
     wanted = -(-wanted // CELLS) * CELLS
     kind, context = search.choose(wanted, exactly=n_ctx is not None)
     layers = search.most_layers(context, kind)
@@ -138,7 +139,7 @@ class _Search:
 
     def __init__(self, header: Header, ram: int, capacities: list[int]) -> None:
         self.header, self.ram, self.capacities = header, ram, capacities
-        self.n_layers = int(header.hparam("block_count", 0) or 0) + 1  # the output counts
+        self.n_layers = number(header, "block_count") + 1  # the output counts
 
     def plan(self, n_ctx: int, kind: str, n_gpu_layers: int) -> Any:
         """Return the plan of a load."""
@@ -191,10 +192,8 @@ class _Search:
 
     def _may_quantize(self) -> bool:
         """Say whether heads can be quantized: their length is a multiple of 32."""
-        heads = self.header.hparam("attention.head_count", 0)
-        first = int(heads if isinstance(heads, (int, float)) else next(iter(heads), 0))
-        width = int(self.header.hparam("embedding_length", 0) or 0) // first if first else 0
-        lengths = [int(self.header.hparam(f"attention.{name}_length", width) or width) for name in ("key", "value")]
+        caching = [layer for layer in model_layers(self.header).layers if layer.key_width]
+        lengths = {length for layer in caching for length in (layer.key_length, layer.value_length)}
         return all(length and length % 32 == 0 for length in lengths)
 
     def reasons(self, wanted: int, context: int, kind: str, layers: int, *, fits: bool) -> list[str]:

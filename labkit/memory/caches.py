@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from labkit.errors import ArgumentError
 from labkit.formats import TENSOR_TYPES, TensorType, tensor_type
-from labkit.layers import LayerMemory, ModelLayers
+from labkit.layers import ModelLayers
 
 __all__ = ["CELLS", "CacheShape", "cache_bytes", "cache_shape", "cache_type", "rotates", "state_bytes"]
 
@@ -91,9 +91,9 @@ def state_bytes(layers: ModelLayers, devices: Sequence[int], n_seq: int) -> dict
     return total
 
 
-def rotates(layers: Sequence[LayerMemory], lengths: Sequence[int], kind: TensorType) -> bool:
+def rotates(lengths: Sequence[int], kind: TensorType) -> bool:
     """Say whether llama.cpp rotates what it quantizes into the cache: heads of one length, a multiple of 64."""
-    return bool(layers) and kind.is_quantized and len(set(lengths)) == 1 and lengths[0] > 0 and lengths[0] % 64 == 0
+    return kind.is_quantized and len(set(lengths)) == 1 and lengths[0] > 0 and lengths[0] % 64 == 0
 
 
 def cache_type(name: str, value: object) -> TensorType:

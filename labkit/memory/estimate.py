@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import ArgumentError, ArgumentTypeError, ModelLoadError
+from labkit.errors import ArgumentError, ArgumentTypeError, GGUFError, ModelLoadError
 from labkit.formats import TensorType
-from labkit.gguf_file import Header, LazyArray
+from labkit.gguf_file import Header, LazyArray, preflight
 from labkit.layers import ModelLayers, model_layers
 from labkit.memory.caches import CacheShape, cache_bytes, cache_shape, cache_type, rotates, state_bytes
 from labkit.memory.graphs import Batch, graph_bytes, graph_bytes_by_device
@@ -167,6 +167,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
         if flag is not None and not isinstance(flag, bool):
             raise ArgumentTypeError(f"{name} must be True, False or left to labkit, not {flag!r}")
+    preflight(header, vocabulary=False)  # what loading would refuse has no figures
     build = _engine()
     options = {
         "type_k": key.id,
@@ -198,7 +199,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         header=header,
         layers=layers,
         cells=cells,
-        batch=_batch(header, layers, cells, key, value, settings.n_ubatch, n_outputs, n_seq, settings.flash_attn),
+        batch=_batch(layers, cells, key, value, settings.n_ubatch, n_outputs, n_seq, settings.flash_attn),
         key=key,
         value=value,
         use_mmap=settings.use_mmap,
@@ -244,7 +245,6 @@ def _devices(
 
 
 def _batch(
-    header: Header,
     layers: ModelLayers,
     cells: CacheShape,
     key: TensorType,
@@ -260,17 +260,7 @@ def _batch(
     if tokens % n_seq:
         tokens = -(-tokens // n_seq) * n_seq
         outputs = max(outputs, tokens)
-    heads = header.hparam("attention.head_count", 0)
-    first = int(heads if isinstance(heads, (int, float)) else next(iter(heads), 0))
-    default = int(header.hparam("embedding_length", 0) or 0) // first if first else 0
     caching = [layer for layer in layers.layers if layer.key_width]
-    lengths = [
-        [int(header.hparam(f"attention.{name}_length{'_swa' if layer.is_windowed else ''}", 0) or full) for layer in caching]
-        for name, full in (
-            ("key", int(header.hparam("attention.key_length", default) or default)),
-            ("value", int(header.hparam("attention.value_length", default) or default)),
-        )
-    ]
     latent = any(not layer.value_width for layer in caching)
     return Batch(
         n_tokens=tokens,
@@ -279,8 +269,8 @@ def _batch(
         n_cells=cells.n_cells,
         n_window_cells=cells.n_window_cells,
         flash_attn=flash_attn,
-        rotates_keys=not latent and rotates(caching, lengths[0], key),
-        rotates_values=not latent and rotates(caching, lengths[1], value),
+        rotates_keys=not latent and rotates([layer.key_length for layer in caching], key),
+        rotates_values=not latent and rotates([layer.value_length for layer in caching], value),
     )
 
 
@@ -295,6 +285,8 @@ def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
         )
         remedy = "the cache is llama.cpp's own figure" if simulated else "taken for plain attention"
         assumptions.append(doubt if plan.layers.is_known and not simulated else f"{doubt}: {remedy}")
+    if plan.device_names == ("device",) and not _engine().has_gpu:
+        assumptions.append("this llama.cpp has no GPU: load_model keeps all layers on the CPU unless devices=[…] lends one")
     parts = _parts(plan, simulated, method, assumptions)
     return _summed(plan, parts, assumptions, method if simulated is not None else "formula")
 
@@ -400,18 +392,24 @@ def _say_state(plan: Plan) -> str:
 def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> list[MemoryPart]:
     """Return the compute buffers: one on the host, one on each device that computes layers."""
     said = f"{plan.batch.n_tokens} tokens through the graph at once, laid out as ggml does"
-    if set(plan.layer_devices) != {HOST}:
-        sizes = graph_bytes_by_device(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
-        assumptions.append("compute buffers with layers on devices are by formula: the dry run is on the CPU alone")
-    elif simulated is None:
-        sizes = {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
-    else:
-        sizes = {HOST: simulated.compute_buffer_bytes}
+    try:
+        sizes = _compute_bytes(plan, simulated, assumptions)
+    except LookupError as error:
+        raise GGUFError(f"{plan.header.source}: its tensors do not make a whole {plan.header.architecture} model") from error
     return [_part(plan, "compute", device, size, said) for device, size in sorted(sizes.items())]
 
 
+def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> dict[int, int]:
+    if set(plan.layer_devices) != {HOST}:
+        assumptions.append("compute buffers with layers on devices are by formula: the dry run is on the CPU alone")
+        return graph_bytes_by_device(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
+    if simulated is None:
+        return {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
+    return {HOST: simulated.compute_buffer_bytes}
+
+
 def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> MemoryPart:
-    work = work_bytes(plan.header, plan.layers, plan.batch, plan.key, plan.value)
+    work = work_bytes(plan.header, plan.layers, plan.batch, plan.value)
     if simulated is not None:
         process = simulated.runtime_bytes
         source = "measured in the dry run"

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from labkit.gguf_file import Header
-from labkit.layers import LayerMemory, ModelLayers
+from labkit.layers import LayerMemory, ModelLayers, largest, number
 from labkit.memory.allocator import Graph, Tensor
 
 __all__ = ["Batch", "graph_bytes", "graph_bytes_by_device"]
@@ -102,9 +102,9 @@ class _Outline:
         self.header, self.layers, self.batch, self.copies = header, layers, batch, copies
         self.graph = Graph()
         self.shapes: Mapping[str, tuple[int, ...]] = {tensor.name: tensor.shape for tensor in header.tensors}
-        self.width = int(header.hparam("embedding_length", 0) or 0)
+        self.width = number(header, "embedding_length")
         self.n_tokens = batch.n_tokens
-        self.n_layers = len(layers.layers) - int(header.hparam("nextn_predict_layers", 0) or 0) or len(layers.layers)
+        self.n_layers = len(layers.layers) - number(header, "nextn_predict_layers") or len(layers.layers)
         self.tokens: Tensor | None = None
         self.activations: Tensor | None = None
 
@@ -178,16 +178,12 @@ class _Outline:
         """Add the matrices that rotate keys and values before they are quantized: the largest power of two that divides."""
         self.rotations: dict[str, Tensor] = {}
         for name, rotates in (("key", self.batch.rotates_keys), ("value", self.batch.rotates_values)):
-            length = int(self.header.hparam(f"attention.{name}_length", 0) or self.width // max(self._heads(0), 1))
+            length = max((getattr(layer, f"{name}_length") for layer in self.layers.layers), default=0)
             if rotates and length:
                 side = 64
                 while length % (2 * side) == 0:
                     side *= 2
                 self.rotations[name] = self.graph.input(side * side)
-
-    def _heads(self, index: int) -> int:
-        heads = self.header.hparam("attention.head_count", 0)
-        return int(heads) if isinstance(heads, (int, float)) else int(heads[index])
 
     def _has(self, index: int, name: str) -> bool:
         return f"blk.{index}.{name}" in self.shapes
@@ -212,7 +208,7 @@ class _Outline:
             current = self._gated(index, *self._scanned(index, current))
         elif layer.key_width and not layer.value_width:
             current = self._latent_attention(index, current)
-        elif self._heads(index):
+        elif self.layers.layers[index].n_heads:
             current = self._attention(index, layer, current)
         residual = given
         if is_last:
@@ -267,7 +263,10 @@ class _Outline:
     def _mixed(self, index: int, layer: LayerMemory, query: Tensor) -> Tensor:
         """Compare queries with keys, and mix the values."""
         return self._attend(
-            self.graph.view(query), self.masks[layer.is_windowed], self._heads(index), self._mixed_width(index)
+            self.graph.view(query),
+            self.masks[layer.is_windowed],
+            self.layers.layers[index].n_heads,
+            self._mixed_width(index),
         )
 
     def _mixed_width(self, index: int) -> int:
@@ -314,11 +313,11 @@ class _Outline:
         return graph.compute(width * n_tokens, graph.view(found))
 
     def _latent_attention(self, index: int, current: Tensor) -> Tensor:
-        graph, n_tokens, heads = self.graph, self.n_tokens, self._heads(index)
-        rank = int(self.header.hparam("attention.kv_lora_rank", 0) or 0)
+        graph, n_tokens, heads = self.graph, self.n_tokens, self.layers.layers[index].n_heads
+        rank = number(self.header, "attention.kv_lora_rank")
         rope = self._rows(index, "attn_kv_a_mqa") - rank
-        full = int(self.header.hparam("attention.key_length_mla", 0)) * heads
-        value = int(self.header.hparam("attention.value_length_mla", 0)) * heads
+        full = number(self.header, "attention.key_length_mla") * heads
+        value = number(self.header, "attention.value_length_mla") * heads
         if self._rows(index, "attn_q_a"):
             query = self._norm(graph.compute(self._rows(index, "attn_q_a") * n_tokens, current))
             query = graph.compute(full * n_tokens, query)
@@ -341,9 +340,9 @@ class _Outline:
     def _scanned(self, index: int, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run a state-space layer up to its scan: return the scan, what went into it, and the gate."""
         graph, n_tokens, n_seq = self.graph, self.n_tokens, self.batch.n_seq
-        inner, state = (int(self.header.hparam(f"ssm.{name}", 0)) for name in ("inner_size", "state_size"))
-        kernel = int(self.header.hparam("ssm.conv_kernel", 1))
-        groups = int(self.header.hparam("ssm.group_count", 0) or 0)
+        inner, state = (number(self.header, f"ssm.{name}") for name in ("inner_size", "state_size"))
+        kernel = number(self.header, "ssm.conv_kernel", 1)
+        groups = number(self.header, "ssm.group_count")
         wide = inner + 2 * groups * state
         past = graph.compute((kernel - 1) * wide * n_seq)
         mixed = graph.compute(self._rows(index, "ssm_in") * n_tokens, graph.view(current))
@@ -358,7 +357,7 @@ class _Outline:
             step = graph.overwrite(graph.compute(inner * n_tokens, step))
             scanned = graph.compute(inner * n_tokens + state * inner * n_seq, graph.view(seen), step, graph.view(parts))
         else:
-            heads = int(self.header.hparam("ssm.time_step_rank", 1))
+            heads = number(self.header, "ssm.time_step_rank", 1)
             step = graph.overwrite(graph.compute(heads * n_tokens, graph.view(mixed)))
             scanned = graph.compute(inner * n_tokens + state * inner * n_seq, graph.view(seen), step)
         graph.store(graph.view(scanned))
@@ -367,7 +366,7 @@ class _Outline:
     def _gated(self, index: int, scanned: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
         """Add what bypasses the scan, apply the gate, and project."""
         graph, n_tokens = self.graph, self.n_tokens
-        inner = int(self.header.hparam("ssm.inner_size", 0))
+        inner = number(self.header, "ssm.inner_size")
         direct = graph.compute(inner * n_tokens, graph.view(seen))
         gate = graph.compute(inner * n_tokens, gate)
         found = graph.compute(inner * n_tokens, gate, graph.compute(inner * n_tokens, graph.view(scanned), direct))
@@ -393,7 +392,7 @@ class _Outline:
 
     def _experts(self, index: int, current: Tensor, n_rows: int) -> Tensor:
         graph = self.graph
-        n_experts, n_used = (int(self.header.hparam(name, 0) or 0) for name in ("expert_count", "expert_used_count"))
+        n_experts, n_used = (largest(self.header, name) for name in ("expert_count", "expert_used_count"))
         scores = graph.overwrite(graph.compute(n_experts * n_rows, current))
         order = graph.view(graph.compute(n_experts * n_rows, scores))
         weights = graph.compute(n_used * n_rows, graph.view(scores), order)
@@ -407,8 +406,8 @@ class _Outline:
         each = graph.overwrite(each, weights)
         views = [graph.view(each) for _ in range(n_used)]
         outcome = views[0]
-        for number, view in enumerate(views[1:]):
-            outcome = graph.overwrite(outcome, view) if number else graph.compute(self.width * n_rows, outcome, view)
+        for later, view in enumerate(views[1:]):
+            outcome = graph.overwrite(outcome, view) if later else graph.compute(self.width * n_rows, outcome, view)
         if self._rows(index, "ffn_up_shexp"):
             outcome = graph.overwrite(outcome, self._dense(index, "_shexp", current, n_rows))
         return outcome

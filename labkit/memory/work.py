@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from labkit.formats import TensorType, tensor_type
 from labkit.gguf_file import Header
-from labkit.layers import ModelLayers
+from labkit.layers import ModelLayers, largest
 from labkit.memory.graphs import Batch
 
 __all__ = ["work_bytes"]
@@ -25,7 +25,7 @@ _PARTNERS = {
 _INPUT_ONLY = ("token_embd.", "position_embd.", "token_types.")
 
 
-def work_bytes(header: Header, layers: ModelLayers, batch: Batch, key: TensorType, value: TensorType) -> int:
+def work_bytes(header: Header, layers: ModelLayers, batch: Batch, value: TensorType) -> int:
     """Return the bytes of the largest conversion in a batch.
 
     Notes
@@ -34,24 +34,19 @@ def work_bytes(header: Header, layers: ModelLayers, batch: Batch, key: TensorTyp
     attention, ``n_tokens * heads * cells`` weights of the values.
     """
     tokens = batch.n_tokens
-    largest = 0
-    used = (
-        int(header.hparam("expert_used_count", 0) or 0) if not isinstance(header.hparam("expert_used_count"), tuple) else 8
-    )
+    most = 0
+    used = largest(header, "expert_used_count")
     for tensor in header.tensors:
         if len(tensor.shape) < 2 or not tensor.name.endswith(".weight") or tensor.name.startswith(_INPUT_ONLY):
             continue
         rows = tokens * (used if "ffn_down_exps" in tensor.name else 1)
         rows = batch.n_outputs if tensor.name.startswith("output.") else rows
-        largest = max(largest, _converted(tensor.type, rows * tensor.shape[0]))
-    heads = header.hparam("attention.head_count", 0)
-    n_heads = int(heads) if isinstance(heads, (int, float)) else max(map(int, heads), default=0)
-    cells = (
-        batch.n_cells if any(layer.key_width and not layer.is_windowed for layer in layers.layers) else batch.n_window_cells
-    )
-    if any(layer.key_width for layer in layers.layers) and not batch.flash_attn:
-        largest = max(largest, _converted(value, tokens * n_heads * cells))
-    return largest
+        most = max(most, _converted(tensor.type, rows * tensor.shape[0]))
+    for layer in layers.layers:
+        if layer.key_width and not batch.flash_attn:
+            cells = batch.n_window_cells if layer.is_windowed else batch.n_cells
+            most = max(most, _converted(value, tokens * layer.n_heads * cells))
+    return most
 
 
 def _converted(kind: TensorType, n_elements: int) -> int:
