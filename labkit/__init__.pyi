@@ -1,3 +1,7 @@
+from .benchmark import BenchmarkComparison as BenchmarkComparison
+from .benchmark import BenchmarkResult as BenchmarkResult
+from .benchmark import benchmark_inference as benchmark_inference
+from .benchmark import compare_benchmarks as compare_benchmarks
 from .engine import GenerationReport as GenerationReport
 from .engine import Model as Model
 from .engine import ModelSettings as ModelSettings
@@ -28,10 +32,12 @@ from .errors import QuantizationError as QuantizationError
 from .ghost import GhostShape as GhostShape
 from .ghost import build_ghost_model as build_ghost_model
 from .ghost import ghost_shapes as ghost_shapes
+from .memory import MeasuredMemory as MeasuredMemory
 from .memory import MemoryEstimate as MemoryEstimate
 from .memory import MemoryPart as MemoryPart
 from .memory import Recommendation as Recommendation
 from .memory import estimate_memory_usage as estimate_memory_usage
+from .memory import measure_memory as measure_memory
 from .memory import recommend_settings as recommend_settings
 from .metadata import ModelInfo as ModelInfo
 from .metadata import get_model_info as get_model_info

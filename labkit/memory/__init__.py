@@ -10,12 +10,22 @@
     records    MemoryEstimate and its parts
     estimate   estimate_memory_usage
     advice     recommend_settings
+    measure    measure_memory: what it really took, in a process of its own
 """
 
 from __future__ import annotations
 
 from labkit.memory.advice import Recommendation, recommend_settings
 from labkit.memory.estimate import estimate_memory_usage
+from labkit.memory.measure import MeasuredMemory, measure_memory
 from labkit.memory.records import MemoryEstimate, MemoryPart
 
-__all__ = ["MemoryEstimate", "MemoryPart", "Recommendation", "estimate_memory_usage", "recommend_settings"]
+__all__ = [
+    "MeasuredMemory",
+    "MemoryEstimate",
+    "MemoryPart",
+    "Recommendation",
+    "estimate_memory_usage",
+    "measure_memory",
+    "recommend_settings",
+]
