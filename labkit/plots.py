@@ -11,19 +11,22 @@ import base64
 import html
 import io
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from labkit.errors import ArgumentError
 from labkit.metadata import ModelInfo
 
 if TYPE_CHECKING:  # matplotlib is imported when something is drawn, the engine by who measures
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from labkit.benchmark import BenchmarkResult
     from labkit.memory import MemoryEstimate
     from labkit.quality import QuantizationComparison, QuantizationQuality
 
-__all__ = ["Picture", "plot_bytes", "plot_memory", "plot_tradeoff"]
+__all__ = ["Picture", "plot_benchmark", "plot_bytes", "plot_memory", "plot_tradeoff"]
 
 _MAIN = "#0072B2"  # blue and orange of Okabe and Ito: apart for every kind of colour vision, and in grey
 _OTHER = "#E69F00"
@@ -311,3 +314,58 @@ def _tradeoff_text(comparison: QuantizationComparison, rows: Sequence[Quantizati
         "Two panels for the types of one model: KL divergence in nats a token against file size, and decode speed as a "
         f"multiple of the reference's. The reference is {comparison.reference}. {points}."
     )
+
+
+def plot_benchmark(result: BenchmarkResult, *, axes: Axes | None = None) -> Axes:
+    """Draw how long each token was waited for: the median of all runs, their range, and the engine alone.
+
+    Parameters
+    ----------
+    result : BenchmarkResult
+        As `benchmark_inference` returns it, with ``max_tokens`` of at least 2.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Milliseconds against the place of the token; the first token, which waits for the prompt, is told in the title.
+
+    Raises
+    ------
+    ArgumentError
+        When there is no pause between two tokens to draw.
+    """
+    places = [sorted(1e3 * pause for pause in place) for place in _pauses(result)]
+    axes = _new_axes(4) if axes is None else axes
+    x = range(2, len(places) + 2)
+    axes.fill_between(x, [p[0] for p in places], [p[-1] for p in places], color=_MAIN, alpha=0.2, label="all runs")
+    axes.plot(x, [statistics.median(p) for p in places], "o-", color=_MAIN, markersize=3, linewidth=1, label="median")
+    lines = {"95 % are below": (result.inter_token_latency_p95_s, "--", "0.3")}
+    if result.engine_decode_tokens_per_second is not None:
+        lines[f"engine alone ({result.engine_test[1]})"] = (1 / result.engine_decode_tokens_per_second, ":", _OTHER)
+    for name, (seconds, style, colour) in lines.items():
+        axes.axhline(1e3 * (seconds or 0), linestyle=style, color=colour, linewidth=2, label=name)
+    speed = result.decode_tokens_per_second or 0.0
+    title = f"first token after {1e3 * result.time_to_first_token_s:.0f} ms, then {speed:.1f} tokens/s"
+    axes.set_title(title)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("place of the token in the text (tokens)")
+    axes.set_ylabel("time since the token before (ms)")
+    axes.legend(frameon=False, ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    spoken = "; ".join(f"{name}: {1e3 * (seconds or 0):.2f} ms" for name, (seconds, _, _) in lines.items())
+    pause = 1e3 * (result.inter_token_latency_s or 0)
+    axes.set_label(
+        f"Line chart of the pauses between {result.settings.max_tokens:,} tokens of {result.settings.model}, the median and "
+        f"the range of {len(result.runs):,} runs: {title}. Median pause: {pause:.2f} ms; {spoken}."
+    )
+    return axes
+
+
+def _pauses(result: BenchmarkResult) -> list[tuple[float, ...]]:
+    """Return the pauses of all runs before the second token, before the third, and so on."""
+    places = list(zip(*(run.inter_token_latencies_s for run in result.runs), strict=False))
+    if not places:
+        raise ArgumentError("max_tokens=1 leaves no pause between two tokens to draw: run the benchmark with more")
+    return places

@@ -17,6 +17,7 @@
     sampler    the native sampler chain
     generate   the loop, generate_*, stream_*, count_*
     scoring    a row of logits a token, in a context beside the model's
+    timing     a generation with its clocks read; llama-bench's protocol
     model      Model
     loading    load_model
     endpoints  host:port; ports one to serve on

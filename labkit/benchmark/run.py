@@ -1,0 +1,317 @@
+"""Warm-up, repeats, and the figures that come of them: `benchmark_inference`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labkit.benchmark.memory import MemoryWatch
+from labkit.benchmark.records import BenchmarkResult, BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.stats import median_interval, percentile
+from labkit.engine import Model
+from labkit.engine.arguments import SamplingSettings, check_flag, check_int
+from labkit.engine.timing import EngineTimes, ModelCard, TimedText, prepare_timing, time_engine
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.progress import Progress, reporting
+from labkit.system import SystemProfile, measure_system
+
+__all__ = ["benchmark_inference"]
+
+_MODEL_SETTINGS = (
+    "n_threads", "n_threads_batch", "n_gpu_layers", "n_ctx", "n_batch", "n_ubatch", "use_mmap", "flash_attn",
+    "type_k", "type_v", "devices",
+)  # fmt: skip
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
+
+
+def benchmark_inference(
+    model: Model,
+    prompts: str | Sequence[str],
+    *,
+    max_tokens: int = 64,
+    warmup: int = 1,
+    repeats: int = 3,
+    n_parallel: int = 1,
+    temperature: float = 0.0,
+    engine: bool = True,
+    progress: Progress | bool | None = None,
+    **kwargs: Any,
+) -> BenchmarkResult:
+    """Measure how fast a model answers: what its user sees, and what the engine alone could do.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`. Its cache is empty afterwards.
+    prompts : str or sequence of str
+        Each is continued in each repeat, on an empty cache.
+    max_tokens : int
+        Tokens to generate, always all of them: the end of a text is taken for any other token, and stop sequences are not
+        looked for.
+    warmup : int
+        Rounds that are not counted.
+    repeats : int
+        Rounds that are. Three are the least that tell anything of noise; from six on the interval of the median has 95 %.
+    n_parallel : int
+        Prompts that are decoded together.
+    temperature : float
+        0 always takes the likeliest token.
+    engine : bool
+        Also time llama.cpp alone, by llama-bench's protocol, in the same rounds: as many random tokens as the longest
+        prompt has, then ``max_tokens`` one by one. False leaves those figures None, and takes half the time for one prompt.
+    progress : callable, bool or None
+        Gets (steps done, steps in all); True shows a bar.
+    **kwargs
+        As for `generate_text`; the seed is 0 unless another is given.
+
+    Returns
+    -------
+    BenchmarkResult
+
+    Raises
+    ------
+    ContextOverflowError
+        When a prompt and ``max_tokens`` do not fit the context; nothing has been computed then.
+    ArgumentError, ArgumentTypeError
+        For a wrong argument.
+    ModelClosedError
+        After ``model.close()``.
+    GenerationError
+        When it was cancelled, or the engine fails.
+
+    Notes
+    -----
+    The time to the first token counts from the call and includes tokenizing. A token is there when the loop of
+    `generate_text` has it, in the model's own thread.
+
+    References
+    ----------
+    llama.cpp tools/llama-bench.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.load_model(n_ctx=256) as model:
+    ...     result = labkit.benchmark_inference(model, "Once upon a time", max_tokens=8, repeats=2)
+    >>> result.total_tokens, len(result.runs), result.time_to_first_token_s < result.elapsed_s
+    (16, 2, True)
+    """
+    plan = _Plan(
+        max_tokens=check_int("max_tokens", max_tokens, 1, 2**31 - 1),
+        warmup=check_int("warmup", warmup, 0, 1000),
+        repeats=check_int("repeats", repeats, 1, 100_000),
+        n_parallel=check_int("n_parallel", n_parallel, 1, 256),
+        engine=check_flag("engine", engine),
+    )
+    if plan.n_parallel > 1:
+        raise ArgumentError(f"n_parallel={plan.n_parallel} is not available yet: leave it at 1")
+    options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
+    texts = _texts(prompts)
+    card, sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options)
+    with reporting(progress, "benchmark", "step") as report:
+        measured = _Session(model, timed, plan, report).measure()
+    settings = _settings(model, card, sampling, plan, texts, timed)
+    return _result(measured, settings, measure_system(bandwidth=False), _notes(model, kwargs))
+
+
+def _texts(prompts: Any) -> list[str]:
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, (bytes, Mapping)) or not isinstance(prompts, Sequence):
+        raise ArgumentTypeError(f"prompts must be a text or a list of texts, not {type(prompts).__name__}")
+    if not prompts:
+        raise ArgumentError("prompts is empty: give at least one text")
+    return list(prompts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What was asked for."""
+
+    max_tokens: int
+    warmup: int
+    repeats: int
+    n_parallel: int
+    engine: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """What was measured; ``elapsed_s`` holds the wall time of each repeat."""
+
+    runs: tuple[BenchmarkRun, ...]
+    elapsed_s: tuple[float, ...]
+    engine: tuple[EngineTimes, ...]
+    memory: MemoryWatch
+
+    def rounds(self) -> list[list[BenchmarkRun]]:
+        return [[run for run in self.runs if run.repeat == repeat] for repeat in range(len(self.elapsed_s))]
+
+
+class _Session:
+    """The rounds: engine and user take turns, so that a slow minute falls on both."""
+
+    def __init__(self, model: Model, texts: tuple[TimedText, ...], plan: _Plan, report: Progress) -> None:
+        self.model, self.texts, self.plan = model, texts, plan
+        self._n_prompt = max(text.n_prompt for text in texts)
+        self._report, self._done = report, 0
+        self._total = (plan.warmup + plan.repeats) * len(texts) + plan.engine * (min(plan.warmup, 1) + plan.repeats)
+
+    def measure(self) -> _Measured:
+        for _ in range(self.plan.warmup):
+            self._round(0)
+        if self.plan.warmup:
+            self._engine()
+        runs: list[BenchmarkRun] = []
+        elapsed: list[float] = []
+        engine: list[EngineTimes] = []
+        with MemoryWatch() as memory:
+            for repeat in range(self.plan.repeats):
+                engine += self._engine()
+                found = self._round(repeat)
+                runs += found
+                elapsed.append(sum(run.elapsed_s for run in found))
+        return _Measured(tuple(runs), tuple(elapsed), tuple(engine), memory)
+
+    def _engine(self) -> list[EngineTimes]:
+        if not self.plan.engine:
+            return []
+        times = time_engine(self.model, self._n_prompt, self.plan.max_tokens)
+        self._advance()
+        return [times]
+
+    def _round(self, repeat: int) -> list[BenchmarkRun]:
+        return [self._run(repeat, index, text) for index, text in enumerate(self.texts)]
+
+    def _run(self, repeat: int, index: int, text: TimedText) -> BenchmarkRun:
+        times = text.run()
+        self._advance()
+        return BenchmarkRun(
+            repeat=repeat,
+            prompt=index,
+            n_prompt=times.n_prompt,
+            n_generated=len(times.token_times_s),
+            time_to_first_token_s=times.token_times_s[0],
+            prefill_s=times.prefill_s,
+            decode_s=times.token_times_s[-1] - times.token_times_s[0],
+            elapsed_s=times.elapsed_s,
+            engine_decode_s=times.engine_decode_s or None,
+            sampler_s=times.sampler_s,
+            text_s=times.text_s,
+            token_times_s=times.token_times_s,
+        )
+
+    def _advance(self) -> None:
+        self._done += 1
+        self._report(self._done, self._total)
+
+
+def _settings(
+    model: Model, card: ModelCard, sampling: SamplingSettings, plan: _Plan, texts: list[str], timed: tuple[TimedText, ...]
+) -> BenchmarkSettings:
+    chosen = model.settings
+    return BenchmarkSettings(
+        model=card.file_name,
+        model_type=card.description,
+        model_size_bytes=card.size_bytes,
+        model_n_params=card.n_params,
+        backends=card.backends,
+        **{name: chosen[name] for name in _MODEL_SETTINGS},
+        n_prompts=len(timed),
+        n_prompt=tuple(text.n_prompt for text in timed),
+        prompts_sha256=hashlib.sha256(chr(0).join(texts).encode()).hexdigest(),
+        max_tokens=plan.max_tokens,
+        warmup=plan.warmup,
+        repeats=plan.repeats,
+        n_parallel=plan.n_parallel,
+        **{name: getattr(sampling, name) for name in _SAMPLING},
+        seed=sampling.seed or 0,
+        constrained=sampling.grammar is not None,
+    )
+
+
+def _notes(model: Model, options: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = []
+    if not model.settings.flash_attn:
+        notes.append("The engine ran without flash attention, as this model was loaded; llama-bench by default has it on.")
+    if model.settings.n_gpu_layers:
+        notes.append("Memory is this process's RAM, without what lies on other devices.")
+    if options.get("stop"):
+        notes.append("Stop sequences were not looked for, so that every run generates all its tokens.")
+    return tuple(notes)
+
+
+def _result(
+    measured: _Measured, settings: BenchmarkSettings, system: SystemProfile, notes: tuple[str, ...]
+) -> BenchmarkResult:
+    runs, memory, rounds = measured.runs, measured.memory, measured.rounds()
+    samples = tuple(
+        sum(run.n_generated for run in found) / seconds for found, seconds in zip(rounds, measured.elapsed_s, strict=True)
+    )
+    decode = () if settings.max_tokens == 1 else tuple(_decode_speed(found) for found in rounds)
+    prompt = tuple(sum(run.n_prompt for run in found) / sum(run.prefill_s for run in found) for found in rounds)
+    firsts = [run.time_to_first_token_s for run in runs]
+    pauses = [pause for run in runs for pause in run.inter_token_latencies_s]
+    engine_prompt = tuple(times.n_prompt / times.prompt_s for times in measured.engine)
+    engine_decode = tuple(times.n_gen / times.decode_s for times in measured.engine)
+    gap = _gap(measured)
+    elapsed_s = sum(measured.elapsed_s)
+    return BenchmarkResult(
+        tokens_per_second=statistics.median(samples),
+        confidence_interval=median_interval(samples),
+        decode_tokens_per_second=statistics.median(decode) if decode else None,
+        prompt_tokens_per_second=statistics.median(prompt),
+        time_to_first_token_s=statistics.median(firsts),
+        time_to_first_token_p95_s=percentile(firsts, 95),
+        inter_token_latency_s=statistics.median(pauses) if pauses else None,
+        inter_token_latency_p95_s=percentile(pauses, 95) if pauses else None,
+        total_tokens=sum(run.n_generated for run in runs),
+        elapsed_s=elapsed_s,
+        memory_bytes=memory.peak_bytes,
+        memory_delta_bytes=memory.peak_bytes - memory.before_bytes,
+        memory_method=memory.method,
+        memory_sampling_share=memory.cost_s / memory.elapsed_s,
+        engine_test=(f"pp{measured.engine[0].n_prompt}", f"tg{measured.engine[0].n_gen}") if measured.engine else (),
+        engine_prompt_tokens_per_second=statistics.median(engine_prompt) if engine_prompt else None,
+        engine_decode_tokens_per_second=statistics.median(engine_decode) if engine_decode else None,
+        engine_prompt_samples=engine_prompt,
+        engine_decode_samples=engine_decode,
+        gap=gap,
+        sampler_s_per_token=None if gap is None else gap.sampler_s_per_token,
+        text_s_per_token=None if gap is None else gap.text_s_per_token,
+        python_s_per_token=None if gap is None else gap.python_s_per_token,
+        samples=samples,
+        decode_samples=decode,
+        prompt_samples=prompt,
+        runs=runs,
+        settings=settings,
+        system=system,
+        notes=notes,
+    )
+
+
+def _decode_speed(runs: list[BenchmarkRun]) -> float:
+    return sum(run.n_generated - 1 for run in runs) / sum(run.decode_s for run in runs)
+
+
+def _gap(measured: _Measured) -> SpeedGap | None:
+    """Split the time between two tokens; None where there are no two, or nothing to compare with."""
+    n_pauses = sum(run.n_generated - 1 for run in measured.runs)
+    if not n_pauses or not measured.engine or any(run.engine_decode_s is None for run in measured.runs):
+        return None
+    mean = {
+        name: sum(run[name] for run in measured.runs) / n_pauses
+        for name in ("decode_s", "engine_decode_s", "sampler_s", "text_s")
+    }
+    bench = sum(times.decode_s for times in measured.engine) / sum(times.n_gen for times in measured.engine)
+    return SpeedGap(
+        user_s_per_token=mean["decode_s"],
+        engine_s_per_token=bench,
+        depth_s_per_token=mean["engine_decode_s"] - bench,
+        sampler_s_per_token=mean["sampler_s"],
+        text_s_per_token=mean["text_s"],
+        python_s_per_token=mean["decode_s"] - mean["engine_decode_s"] - mean["sampler_s"] - mean["text_s"],
+    )

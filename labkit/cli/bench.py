@@ -1,0 +1,94 @@
+"""Measure how fast a model answers: llama-bench's tests (pp, tg), and beside them what a user of the same model sees.
+
+The engine's rows are llama.cpp alone by llama-bench's protocol: random tokens, nothing sampled. The user's rows are
+labkit's generate_text on a prompt of the same length: tokenizing, sampling and text included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from labkit.cli.output import Output
+from labkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from labkit.benchmark import BenchmarkResult
+    from labkit.engine import Model
+
+HELP = "measure how fast a model answers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a GGUF file or a name of `labkit models`; the bundled one"
+    )
+    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens of the prompt (512)")
+    parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens to generate (128)")
+    parser.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="rounds that are counted (5)")
+    parser.add_argument("-t", "--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
+    parser.add_argument("--n-parallel", type=int, default=1, metavar="N", help="prompts that are decoded together (1)")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print every figure as JSON")
+    shape.add_argument("--csv", action="store_true", help="print a row a test as CSV, with llama-bench's names of columns")
+    shape.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    result = _measure(args, quiet=args.json or args.csv or args.markdown)
+    if args.csv or args.markdown:
+        from labkit.benchmark.export import bench_csv
+
+        print(bench_csv(result) if args.csv else result.to_markdown(), end="")
+        return 0
+    from labkit.benchmark.export import HEADINGS, USER, bench_records, bench_rows, summary_rows
+
+    rows = bench_rows(result)  # the last two cells are the test and its speed
+    engine = [row[1:] for row in rows if not row[-2].endswith(USER)]  # with the model's name a line would be too long
+    user = [("prompt" if row[-2].startswith("pp") else "generating", row) for row in rows if row[-2].endswith(USER)]
+    out.table(HEADINGS[1:], engine, title=f"{result.settings.model} ({rows[0][0]}): llama.cpp alone")
+    seen = [(name, f"{row[-1]} tokens/s ({row[-2].removesuffix(USER)})") for name, row in user]
+    out.table(("", ""), [*seen, *summary_rows(result)], title="what a user of it sees")
+    for note in result.notes:
+        out.say(note)
+    out.result({"tests": bench_records(result), **result})
+    return 0
+
+
+def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
+    from labkit.benchmark import benchmark_inference
+    from labkit.engine import load_model
+
+    for option, least in (("n_prompt", 1), ("n_gen", 1), ("repetitions", 1), ("n_parallel", 1)):
+        if getattr(args, option) < least:
+            name = option.replace("_", "-")
+            raise ArgumentError(f"--{name} {getattr(args, option)} is out of range: it must be {least} or more")
+    n_ctx = args.n_parallel * (args.n_prompt + args.n_gen)
+    with load_model(args.model, n_ctx=n_ctx, n_threads=args.threads) as model:
+        return benchmark_inference(
+            model,
+            [_prompt(model, args.n_prompt)] * args.n_parallel,
+            max_tokens=args.n_gen,
+            repeats=args.repetitions,
+            n_parallel=args.n_parallel,
+            progress=not quiet,
+        )
+
+
+def _prompt(model: Model, n_tokens: int) -> str:
+    """Return prose of so many tokens for this model, or of a few less where no cut gives just that."""
+    from labkit.engine import count_tokens
+    from labkit.quality import evaluation_text
+
+    prose = evaluation_text()
+    text = prose * (1 + 8 * n_tokens // len(prose))
+    low, high = 1, len(text)
+    while low < high:  # the longest beginning that has at most so many tokens
+        middle = (low + high + 1) // 2
+        if count_tokens(model, text[:middle], add_special=True) <= n_tokens:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low]
