@@ -40,7 +40,9 @@ def new_file(target: str | Path, *, overwrite: bool) -> Path:
 def refuse_existing(path: Path) -> None:
     """Raise `ArgumentError` where a file exists that may not be replaced."""
     if path.exists():
-        raise ArgumentError(f"{path} exists already: name another file, or pass overwrite=True to replace it")
+        raise ArgumentError(
+            f"{path} exists already: name another file, or pass overwrite=True (--overwrite as a command) to replace it"
+        )
 
 
 def check_room(folder: Path, n_bytes: int, what: str) -> None:
@@ -48,7 +50,8 @@ def check_room(folder: Path, n_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise ArgumentError(
-            f"{what} needs {format_bytes(n_bytes)} and {folder} has {format_bytes(free)} free: make room, or write elsewhere"
+            f"{what} needs about {format_bytes(n_bytes)} and {folder} has {format_bytes(free)} free: "
+            "make room, or write elsewhere"
         )
 
 

@@ -14,7 +14,7 @@ from labkit.ghost.mix import choose_types, ghost_file_type
 from labkit.ghost.pack import header_bytes, padding
 from labkit.ghost.shapes import find_shape
 from labkit.ghost.tiles import Pools
-from labkit.ghost.tokens import tokenizer_keys
+from labkit.ghost.tokens import control_tokens, tokenizer_keys
 from labkit.progress import Progress, reporting
 from labkit.targets import check_room, new_file, refuse_existing, temporary_beside
 
@@ -97,7 +97,7 @@ def build_ghost_model(
     with temporary_beside(path) as temporary, reporting(progress, "building", "B") as report:
         with temporary.open("wb") as out:
             out.write(head)
-            _write_tensors(out, plan, Pools(plan, seed), report, total)
+            _write_tensors(out, plan, Pools(plan, seed, control_tokens()), report, total)
         if not overwrite:
             refuse_existing(path)
         temporary.replace(path)

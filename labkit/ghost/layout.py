@@ -54,7 +54,7 @@ def layout(architecture: str, s: Shape) -> tuple[Tensor, ...]:
         Tensor(f"{norm}.weight", (s.n_embd,), "ones"),
     ]
     if not s.tied:
-        tensors.append(Tensor("output.weight", (s.n_embd, s.n_vocab), "weights"))
+        tensors.append(Tensor("output.weight", (s.n_embd, s.n_vocab), "output"))
     for layer in range(s.n_layer):
         for part in _PARTS[architecture]:
             tensors += [Tensor(f"blk.{layer}.{name}", shape, fill) for name, shape, fill in part(s, layer)]
@@ -64,7 +64,7 @@ def layout(architecture: str, s: Shape) -> tuple[Tensor, ...]:
 def _attention(s: Shape, layer: int) -> _Parts:
     queries, keys = s.head * s.n_head, s.head * s.n_head_kv
     yield "attn_norm.weight", (s.n_embd,), "ones"
-    yield "attn_q.weight", (s.n_embd, queries), "weights"
+    yield "attn_q.weight", (s.n_embd, queries), "queries"
     yield "attn_k.weight", (s.n_embd, keys), "weights"
     yield "attn_v.weight", (s.n_embd, keys), "weights"
     yield "attn_output.weight", (queries, s.n_embd), "weights"
@@ -76,7 +76,7 @@ def _biases(s: Shape, layer: int) -> _Parts:
 
 
 def _head_norms(s: Shape, layer: int) -> _Parts:
-    yield "attn_q_norm.weight", (s.head,), "ones"
+    yield "attn_q_norm.weight", (s.head,), "query norm"
     yield "attn_k_norm.weight", (s.head,), "ones"
 
 
@@ -123,9 +123,9 @@ def _latent(s: Shape, layer: int) -> _Parts:
     if s.n_lora_q:
         yield "attn_q_a.weight", (s.n_embd, s.n_lora_q), "weights"
         yield "attn_q_a_norm.weight", (s.n_lora_q,), "ones"
-        yield "attn_q_b.weight", (s.n_lora_q, queries), "weights"
+        yield "attn_q_b.weight", (s.n_lora_q, queries), "queries"
     else:
-        yield "attn_q.weight", (s.n_embd, queries), "weights"
+        yield "attn_q.weight", (s.n_embd, queries), "queries"
     yield "attn_kv_a_mqa.weight", (s.n_embd, s.n_lora_kv + s.n_rot), "weights"
     yield "attn_kv_a_norm.weight", (s.n_lora_kv,), "ones"
     yield "attn_k_b.weight", (plain, s.n_lora_kv, s.n_head), "weights"

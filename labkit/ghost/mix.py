@@ -174,7 +174,11 @@ _RULES: dict[str, Callable[[_Chooser, Tensor], str]] = {
 
 def _fitting(name: str, n_columns: int) -> str:
     """Return the type, or one of smaller blocks where rows are no multiple of its own, or F16."""
-    if n_columns % tensor_type(name).block_size == 0:
+    block = tensor_type(name).block_size
+    if n_columns % block == 0:
         return name
+    if name not in _FALLBACKS and block > 32:
+        problem = f"{name} has blocks of {block} and no stand-in for rows of {n_columns:,} weights"
+        raise ArgumentError(f"{problem}: choose another quantization or another shape")
     smaller = _FALLBACKS.get(name, name)
     return smaller if n_columns % tensor_type(smaller).block_size == 0 else "F16"

@@ -22,7 +22,11 @@ __all__ = ["Pools"]
 _POOL_WEIGHTS = 1 << 20  # 4,096 super-blocks: 0.6 MB of Q4_K, small enough for a processor's cache
 _CHUNK_BYTES = 1 << 22
 _BIAS = 0.02
-_SPREAD = {"weights": 1.0, "tied": 0.1}  # a tied embedding is smaller: else a token would find itself likeliest to follow
+_QUERY = 4.0
+# A tied embedding is smaller: else a token would find itself the likeliest to follow. Queries are longer: else attention
+# would average over all tokens alike, every position would end in the same numbers, and the text in one word for ever.
+_SPREAD = {"weights": 1.0, "output": 1.0, "tied": 0.1, "queries": _QUERY}
+_QUIET = 0.1  # of the others' spread have the control tokens, so that hardly ever one of them ends a text
 _DT_MIN, _DT_MAX = 0.001, 0.1  # Mamba's own range of time steps (state-spaces/mamba, mamba_simple.py)
 
 _Bytes = npt.NDArray[np.uint8]
@@ -37,10 +41,12 @@ class Pools:
         Every tensor with its type: a pool is as large as the largest tensor that draws from it needs.
     seed : int
         The same seed gives the same bytes.
+    n_control : int
+        Control tokens at the begin of the vocabulary.
     """
 
-    def __init__(self, plan: list[tuple[Tensor, TensorType]], seed: int) -> None:
-        self._seed = seed
+    def __init__(self, plan: list[tuple[Tensor, TensorType]], seed: int, n_control: int = 0) -> None:
+        self._seed, self._n_control = seed, n_control
         self._pools: dict[tuple[int, int, str], npt.NDArray[np.void]] = {}
         self._units: dict[tuple[int, int, str], int] = {}
         for tensor, kind in plan:
@@ -57,6 +63,10 @@ class Pools:
         pool = self._pool(tensor, kind)
         per_piece = max(1, _CHUNK_BYTES // (len(pool) * pool.itemsize))
         left = tensor.n_elements // _unit(tensor.shape[0], kind)
+        if tensor.fill in ("output", "tied"):
+            quiet = _random(rng, (self._n_control, tensor.shape[0]), tensor, _QUIET)
+            left -= quiet.size // _unit(tensor.shape[0], kind)
+            yield quantize_rows(kind.name, quiet).ravel()
         while left:
             orders = [rng.permutation(len(pool)) for _ in range(min(per_piece, math.ceil(left / len(pool))))]
             order = np.concatenate(orders)[:left]
@@ -68,11 +78,15 @@ class Pools:
         key = (kind.id, n_columns, tensor.fill)
         if key not in self._pools:
             rng = np.random.default_rng([self._seed, kind.id, n_columns])
-            weights = rng.standard_normal((self._units[key], _unit(n_columns, kind)), np.float32)
-            weights *= np.float32(_SPREAD[tensor.fill] * n_columns**-0.5)
-            blocks = quantize_rows(kind.name, weights)
+            blocks = quantize_rows(kind.name, _random(rng, (self._units[key], _unit(n_columns, kind)), tensor))
             self._pools[key] = blocks.view(f"V{blocks.shape[1]}").ravel()
         return self._pools[key]
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, int], tensor: Tensor, scale: float = 1.0) -> npt.NDArray[np.float32]:
+    """Return normal numbers that keep a row's product with numbers of size 1 at size 1, times the tensor's own spread."""
+    spread = scale * _SPREAD[tensor.fill] * tensor.shape[0] ** -0.5
+    return np.asarray(rng.standard_normal(shape, np.float32) * np.float32(spread), np.float32)
 
 
 def _unit(n_columns: int, kind: TensorType) -> int:
@@ -90,10 +104,10 @@ def _units(tensor: Tensor, kind: TensorType) -> int:
 def _vector(tensor: Tensor, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return the values of a tensor that is no matrix of weights, flat."""
     n = tensor.n_elements
-    if tensor.fill == "ones":
-        return np.ones(n, np.float32)
+    if tensor.fill in ("ones", "query norm"):
+        return np.full(n, 1 if tensor.fill == "ones" else _QUERY, np.float32)
     if tensor.fill == "bias":
-        return rng.standard_normal(n, np.float32) * np.float32(_BIAS)
+        return np.asarray(rng.standard_normal(n, np.float32) * np.float32(_BIAS), np.float32)
     if tensor.fill == "step":  # softplus of it lies between _DT_MIN and _DT_MAX
         steps = np.exp(rng.uniform(math.log(_DT_MIN), math.log(_DT_MAX), n))
         return np.asarray(np.log(np.expm1(steps)), np.float32)

@@ -17,9 +17,9 @@ from labkit.errors import ArgumentError
 from labkit.gguf_file import read_header
 from labkit.models import bundled_model_path
 
-__all__ = ["tokenizer_keys"]
+__all__ = ["control_tokens", "tokenizer_keys"]
 
-_NORMAL = 1  # LLAMA_TOKEN_TYPE_NORMAL
+_NORMAL, _CONTROL = 1, 3  # LLAMA_TOKEN_TYPE_NORMAL, _CONTROL
 _TOKENS, _KINDS, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
 
 
@@ -43,6 +43,11 @@ def tokenizer_keys(n_vocab: int) -> dict[str, Any]:
     if not keys[_MERGES]:
         del keys[_MERGES]
     return keys
+
+
+def control_tokens() -> int:
+    """Return how many control tokens stand at the begin of the vocabulary."""
+    return int(np.argmin(_bundled()[_KINDS] == _CONTROL))
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
-import shutil
 import time
-import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
@@ -19,7 +16,7 @@ from labkit.progress import Progress, reporting
 from labkit.quantize.process import run_quantizer
 from labkit.records import Record
 from labkit.system import physical_cores_available
-from labkit.units import format_bytes
+from labkit.targets import check_room, new_file, refuse_existing, temporary_beside
 
 __all__ = ["Fallback", "QuantizationResult", "quantize_model"]
 
@@ -135,11 +132,11 @@ def quantize_model(
         "source": str(header.paths[0].resolve()),
         "allow_requantize": bool(quantized),
     }
-    with _temporary(path.parent) as temporary, reporting(progress, "quantizing", "tensor") as report:
+    with temporary_beside(path) as temporary, reporting(progress, "quantizing", "tensor") as report:
         log = run_quantizer({**request, "folder": str(path.parent), "output": temporary.name}, report)
         made = read_header(temporary)
         if not overwrite:
-            _refuse_existing(path)
+            refuse_existing(path)
         temporary.replace(path)
     return QuantizationResult(
         source=Path(source),
@@ -166,38 +163,19 @@ def _threads(n_threads: int | None) -> int:
 
 
 def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
-    if not isinstance(target, (str, Path)):
-        raise ArgumentTypeError(f"target is a path, not {type(target).__name__}: name the file to write")
     if not header.paths:
         raise ArgumentError(f"{header.source} lies on a server: fetch it first, then quantize the file")
-    path = Path(target).expanduser()
-    path = path.parent.resolve() / path.name
-    if not path.parent.is_dir():
-        raise ArgumentError(f"there is no folder {path.parent}: make it first")
+    path = new_file(target, overwrite=True)
     if any(path.resolve() == part.resolve() or (path.exists() and path.samefile(part)) for part in header.paths):
         raise ArgumentError(f"the target {path} is the source: name another file")
-    if path.is_dir():
-        raise ArgumentError(f"the target {path} is a folder: name a file in it")
     if not overwrite:
-        _refuse_existing(path)
+        refuse_existing(path)
     return path
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise ArgumentError(
-            f"{path} exists already: name another file, or pass overwrite=True (labkit quantize --overwrite) to replace it"
-        )
 
 
 def _check_disk(header: Header, kind: FileType, folder: Path) -> None:
     weights = sum(tensor.n_elements for tensor in header.tensors)
-    needed, free = int(weights * tensor_type(kind.tensor_type).bits_per_weight / 8), shutil.disk_usage(folder).free
-    if free < needed:
-        raise ArgumentError(
-            f"{kind.name} needs about {format_bytes(needed)} and {folder} has {format_bytes(free)} free: "
-            "make room, or write elsewhere"
-        )
+    check_room(folder, int(weights * tensor_type(kind.tensor_type).bits_per_weight / 8), f"a copy in {kind.name}")
 
 
 def _count_types(header: Header) -> dict[str, tuple[int, int]]:
@@ -206,12 +184,3 @@ def _count_types(header: Header) -> dict[str, tuple[int, int]]:
         number, size = counts.get(tensor.type.name, (0, 0))
         counts[tensor.type.name] = (number + 1, size + tensor.n_bytes)
     return counts
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    path = folder / f".labkit-{uuid.uuid4().hex}.gguf"
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
