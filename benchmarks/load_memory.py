@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from common import report
-from shapes import write_gemma_270m, write_llama_7b
 
 import labkit
 from labkit.units import format_bytes
@@ -69,10 +68,11 @@ def main() -> None:
 
 def measure(folder: Path) -> None:
     """Build what is missing, load all, report."""
-    seven, window = folder / "llama-7b-shape.Q4_K_M.gguf", folder / "gemma-270m-shape.Q8_0.gguf"
-    for path, write in ((seven, write_llama_7b), (window, write_gemma_270m)):
-        if not path.exists():
-            write(path)
+    seven, window = folder / "llama-7B.Q4_K_M.gguf", folder / "gemma3-270M.Q8_0.gguf"
+    if not seven.exists():
+        labkit.build_ghost_model(seven, shape="7B", quantization="Q4_K_M")
+    if not window.exists():
+        labkit.build_ghost_model(window, architecture="gemma3", shape="270M", quantization="Q8_0")
     cases = {
         "bundled SmolLM2-135M Q4_1, n_ctx 2,048": (labkit.bundled_model_path(), 2048),
         "7B shape Q4_K_M (synthetic), n_ctx 2,048": (seven, 2048),
