@@ -11,14 +11,15 @@ of disk).
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from common import report
-from labkit.memory.measure import measure_memory
 
 import labkit
+from labkit.memory.measure import measure_memory
 from labkit.units import format_bytes
 
 GHOSTS = {
@@ -30,13 +31,13 @@ Q8: dict[str, Any] = {"type_k": "q8_0", "type_v": "q8_0"}
 CASES: dict[str, tuple[tuple[int, dict[str, Any]], ...]] = {
     "SmolLM2-135M Q4_1 (bundled)": (
         (2048, {}),
-        (8192, {}),
+        (4096, {}),
         (2048, {"use_mmap": False}),
-        (4096, {"flash_attn": True}),
-        (8192, Q8),
+        (2048, {"flash_attn": True}),
+        (2048, Q8),
     ),
-    "gemma3 270M Q8_0, 262k vocabulary": ((2048, {"use_mmap": True}), (8192, {"use_mmap": False}), (8192, Q8)),
-    "llama 3B Q4_K_M": ((1024, {"use_mmap": True}), (1024, {"use_mmap": False}), (2048, Q8)),
+    "gemma3 270M Q8_0, 262k vocabulary": ((2048, {"use_mmap": True}), (4096, {"use_mmap": False}), (4096, Q8)),
+    "llama 3B Q4_K_M": ((512, {"use_mmap": True}), (512, {"use_mmap": False}), (1024, Q8)),
     "llama 7B Q4_K_M": ((512, {"use_mmap": True}), (512, {"use_mmap": False}), (1024, Q8)),
 }
 
@@ -74,6 +75,7 @@ def measure(folder: Path) -> None:
             errors = {kind: size / measured - 1 for kind, size in {**guesses, "rule": thumb}.items()}
             settings = ", ".join(f"{key}={value}" for key, value in options.items() if key != "type_v")
             shown = [format_bytes(size) for size in (measured, guesses["auto"])]
+            print(f"{name}, n_ctx {n_ctx:,}: {errors['auto']:+.1%}", file=sys.stderr)
             rows.append((name, f"{n_ctx:,} {settings}", *shown, *(f"{error:+.1%}" for error in errors.values())))
             results.append(
                 {"model": name, "n_ctx": n_ctx, **options, "measured_bytes": measured, **guesses, "errors": errors}
