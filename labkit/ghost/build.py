@@ -79,7 +79,7 @@ def build_ghost_model(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = build_ghost_model(f"{folder}/ghost.gguf", shape={"n_layer": 1, "n_embd": 64}, quantization="Q8_0")
     ...     get_model_info(path).tensor_types["Q8_0"]
-    (8, 187136)
+    (8, 152320)
     """
     file = ghost_file_type(quantization)
     row = find_shape(architecture, shape)
