@@ -1,3 +1,9 @@
+from .batch import BatchChunk as BatchChunk
+from .batch import BatchItem as BatchItem
+from .batch import BatchResult as BatchResult
+from .batch import generate_batch as generate_batch
+from .batch import generate_batch_results as generate_batch_results
+from .batch import stream_batch as stream_batch
 from .benchmark import BenchmarkComparison as BenchmarkComparison
 from .benchmark import BenchmarkResult as BenchmarkResult
 from .benchmark import benchmark_inference as benchmark_inference

@@ -16,6 +16,7 @@
     text       tokens' bytes -> text; whole characters, stop sequences
     sampler    the native sampler chain
     generate   the loop, generate_*, stream_*, count_*
+    contexts   a second context on a model's weights
     scoring    a row of logits a token, in a context beside the model's
     timing     a generation with its clocks read; llama-bench's protocol
     model      Model

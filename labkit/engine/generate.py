@@ -11,7 +11,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.arguments import SamplingSettings, check_flag, check_max_tokens, check_sampling
 from labkit.engine.bindings import C
@@ -22,11 +22,14 @@ from labkit.engine.text import TextAssembler
 from labkit.errors import ArgumentTypeError, ContextOverflowError, GenerationError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from labkit.engine.model import Model
     from labkit.engine.worker import Job
 
 __all__ = [
     "CancelledError",
+    "Stream",
     "TextStream",
     "check_model",
     "count_chat_tokens",
@@ -37,6 +40,8 @@ __all__ = [
     "stream_chat",
     "stream_text",
 ]
+
+T = TypeVar("T")
 
 _ABORTED = 2  # what llama_decode returns when its abort callback asked for it
 _DECODE_ERRORS = {
@@ -174,18 +179,18 @@ class Generation:
         )
 
 
-class TextStream(Iterator[TextChunk]):
-    """The chunks of a text while it is generated: iterate, and ``close()`` (or leave a ``with``) to end it early.
+class Stream(Iterator[T]):
+    """What is generated, while it is: iterate, and ``close()`` (or leave a ``with``) to end it early.
 
     The model works ahead of the reader, so a slow reader does not slow it down; what is closed early is cancelled.
     Any thread may read or close it.
     """
 
-    def __init__(self, chunks: Iterator[TextChunk], cancel: Callable[[], object]) -> None:
+    def __init__(self, chunks: Iterator[T], cancel: Callable[[], object]) -> None:
         self._chunks, self._cancel = chunks, cancel
         self._lock = threading.Lock()
 
-    def __next__(self) -> TextChunk:
+    def __next__(self) -> T:
         with self._lock:
             return next(self._chunks)
 
@@ -198,11 +203,15 @@ class TextStream(Iterator[TextChunk]):
             finally:
                 self._lock.release()
 
-    def __enter__(self) -> TextStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class TextStream(Stream[TextChunk]):
+    """The chunks of a text while it is generated: iterate, and ``close()`` (or leave a ``with``) to end it early."""
 
 
 def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any) -> str:

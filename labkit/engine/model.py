@@ -311,6 +311,20 @@ class Model(Llama):
         job: Job[T] = Job(lambda job: self._compute(job, function))
         return self._worker.run(job)
 
+    def stream_compute(self, function: Callable[[Job[Any]], None]) -> tuple[Iterator[Any], Callable[[], object]]:
+        """Return an iterator that runs a computation when it is read, and a function that ends it from any thread.
+
+        What ``function`` puts into its job's ``items`` is what the iterator yields.
+        """
+        job: Job[None] = Job(lambda job: self._compute(job, function))
+
+        def iterate() -> Iterator[Any]:
+            self._check_open()
+            self._refuse_from_inside()
+            yield from self._worker.iterate(job)
+
+        return iterate(), lambda: self._worker.cancel(job)
+
     def _compute(self, job: Job[T], function: Callable[[Job[T]], T]) -> T:
         self._refuse_unless_it_generates()
         try:

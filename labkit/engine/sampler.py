@@ -83,15 +83,15 @@ class Sampler:
     def _add(self, sampler: Any) -> None:
         C.llama_sampler_chain_add(self.chain, sampler)
 
-    def sample(self, ctx: Any) -> int:
-        """Choose the next token from the last row of logits, and let every sampler know."""
+    def sample(self, ctx: Any, index: int = -1) -> int:
+        """Choose the next token from the logits of a token of the batch, its last by default; let every sampler know."""
         if self._grammar is None:
-            return int(C.llama_sampler_sample(self.chain, ctx, -1))
+            return int(C.llama_sampler_sample(self.chain, ctx, index))
         # Looking through the whole vocabulary takes a grammar some 100 ms, so it is asked about one token first; the odds of
         # the tokens that it allows are the same either way, as in llama.cpp's own tools.
-        token = self._candidates.apply([self.chain], ctx)
+        token = self._candidates.apply([self.chain], ctx, index)
         if token is None or not self._allows(token):
-            token = self._candidates.apply([self._grammar, self.chain], ctx)
+            token = self._candidates.apply([self._grammar, self.chain], ctx, index)
         if token is None:
             raise _nothing_allowed()
         C.llama_sampler_accept(self._grammar, token)

@@ -6,23 +6,19 @@ token; they are handed out in slices, so that memory does not grow with the text
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from labkit.engine.bindings import C
+from labkit.engine.contexts import second_context, token_batch, view
 from labkit.engine.generate import decode
-from labkit.engine.known_files import sound_file
-from labkit.engine.settings import refuse_unfit
 from labkit.engine.worker import Job
-from labkit.errors import GenerationError
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -86,7 +82,7 @@ class _Scoring:
 
     def run(self, windows: Iterable[Window]) -> None:
         """Compute the windows one after the other."""
-        with self._context() as ctx, _batch(self.n_batch) as batch:
+        with self._context() as ctx, token_batch(self.n_batch) as batch:
             for window in windows:
                 C.llama_memory_clear(C.llama_get_memory(ctx), True)
                 first = len(window.tokens) - len(window.targets)
@@ -101,7 +97,7 @@ class _Scoring:
 
     def time(self, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
         """Compute the prompt, then the rest a token at a time; see `time_decoding`."""
-        with self._context() as ctx, _batch(self.n_batch) as batch:
+        with self._context() as ctx, token_batch(self.n_batch) as batch:
             started = time.perf_counter()
             for start in range(0, n_prompt, self.n_batch):
                 self._decode(ctx, batch, tokens[: min(n_prompt, start + self.n_batch)], start, 1)
@@ -115,47 +111,13 @@ class _Scoring:
         """Decode tokens from ``start`` on, with a row of logits for each of the last ``n_rows``."""
         count = len(tokens) - start
         batch.n_tokens = count
-        _view(batch.token, count)[:] = tokens[start:]
-        _view(batch.pos, count)[:] = np.arange(start, start + count)
-        _view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
+        view(batch.token, count)[:] = tokens[start:]
+        view(batch.pos, count)[:] = np.arange(start, start + count)
+        view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
         decode(ctx, batch, self.job)
 
-    @contextlib.contextmanager
-    def _context(self) -> Iterator[Any]:
-        """Make a second context on the same weights, with the model's own settings but for its size and its rows."""
-        model = self.model
-        refuse_unfit(sound_file(Path(model.model_path)), dataclasses.replace(model.settings, n_ctx=self.n_ctx))
-        params = type(model.context_params).from_buffer_copy(model.context_params)
-        params.n_ctx, params.n_seq_max = self.n_ctx, 1
-        params.n_batch = params.n_ubatch = self.n_batch
-        params.n_outputs_max = self.n_rows
-        ctx = C.llama_init_from_model(model._model.model, params)
-        if not ctx:
-            raise GenerationError(f"the engine could make no context of {self.n_ctx:,} tokens: choose a smaller n_ctx")
-        try:
-            model._worker.flag.attach(ctx)
-            if model._lora_adapter is not None:
-                adapters = (C.llama_adapter_lora_p_ctypes * 1)(model._lora_adapter)  # type: ignore[misc]  # as Llama itself does
-                C.llama_set_adapters_lora(ctx, adapters, 1, (ctypes.c_float * 1)(model.lora_scale))
-            yield ctx
-        finally:
-            C.llama_free(ctx)
-
-
-@contextlib.contextmanager
-def _batch(n_tokens: int) -> Iterator[Any]:
-    batch = C.llama_batch_init(n_tokens, 0, 1)
-    try:
-        _view(batch.n_seq_id, n_tokens)[:] = 1
-        for index in range(n_tokens):
-            batch.seq_id[index][0] = 0
-        yield batch
-    finally:
-        C.llama_batch_free(batch)
-
-
-def _view(pointer: Any, count: int) -> Any:
-    return np.ctypeslib.as_array(pointer, (count,))
+    def _context(self) -> AbstractContextManager[Any]:
+        return second_context(self.model, n_ctx=self.n_ctx, n_batch=self.n_batch, n_rows=self.n_rows)
 
 
 def time_decoding(model: Model, tokens: Tokens, n_prompt: int) -> tuple[float, float]:

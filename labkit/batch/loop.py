@@ -1,0 +1,186 @@
+"""The loop of a batch: one call of llama_decode a step; sequences that end make room for prompts that wait."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Many
+from typing import TYPE_CHECKING, Any
+
+from labkit.batch.records import BatchChunk, BatchItem
+from labkit.batch.sequence import Request, Sequence
+from labkit.batch.slots import Slots
+from labkit.engine.bindings import C
+from labkit.engine.contexts import second_context, token_batch
+from labkit.engine.generate import CancelledError, decode
+from labkit.engine.worker import Job
+from labkit.errors import GenerationError, LabkitError, ModelClosedError
+from labkit.progress import Progress
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """One run, in the model's thread.
+
+    The context is made for the run and freed after it: that takes a fraction of a step's time, and what is kept for a next
+    batch that may never come would be gigabytes.
+
+    Parameters
+    ----------
+    model : Model
+    requests : sequence of Request
+    n_parallel : int
+        Sequences together, at most.
+    n_cells : int
+        Tokens that a sequence may come to.
+    emit : callable
+        Gets a `BatchChunk` for each piece of text and each end.
+    report : callable
+        Gets tokens done and tokens in all; those that an early end saves count as done.
+    strict : bool
+        Whether one prompt's failure ends all.
+
+    Attributes
+    ----------
+    items : dict
+        Index -> `BatchItem`, of the prompts that have ended.
+    n_decodes, n_computed : int
+        Calls of ``llama_decode``, and tokens of prompts that they computed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        requests: Many[Request],
+        n_parallel: int,
+        n_cells: int,
+        *,
+        emit: Callable[[BatchChunk], object],
+        report: Progress,
+        strict: bool,
+    ) -> None:
+        self.model, self.n_parallel, self.n_cells = model, n_parallel, n_cells
+        self.waiting = deque(requests)
+        self.emit, self.report, self.strict = emit, report, strict
+        self.items: dict[int, BatchItem] = {}
+        self.n_decodes = self.n_computed = 0
+        self._n_done, self._n_total = 0, sum(request.max_tokens for request in requests)
+        # No more than the prompts need: the buffers of a computation grow with it.
+        n_most = max(n_parallel, sum(len(request.prompt) for request in requests))
+        self.n_batch = max(n_parallel, min(model.settings.n_batch, -(-n_most // 32) * 32))
+        self._tokenizer = model._own_tokenizer
+        self._started_s = time.perf_counter()
+
+    def run(self, job: Job[Any]) -> None:
+        """Compute everything; what a cancelled job has of its texts counts."""
+        with self._slots() as (ctx, slots), token_batch(self.n_batch) as batch:
+            try:
+                while self._admit(slots):
+                    self._step(ctx, slots, batch, job)
+                    self.report(self._n_done, self._n_total)
+            except CancelledError:
+                self._cancel(slots)
+            finally:
+                for _, sequence in slots.active:
+                    sequence.close()
+
+    @contextlib.contextmanager
+    def _slots(self) -> Iterator[tuple[Any, Slots]]:
+        model, n_seq = self.model, self.n_parallel
+        with second_context(model, n_ctx=self.n_cells * n_seq, n_batch=self.n_batch, n_rows=n_seq, n_seq=n_seq) as ctx:
+            has_state = bool(model._is_recurrent or model._is_hybrid)
+            has_window = C.llama_model_n_swa(model._model.model) > 0 and not model.settings.swa_full
+            yield (
+                ctx,
+                Slots(C.llama_get_memory(ctx), n_seq, shares=not (has_state or has_window), can_move=not has_state),
+            )
+
+    def _admit(self, slots: Slots) -> bool:
+        """Give free slots to prompts that wait; returns whether anything is left to do.
+
+        Those that begin together stand by length: llama.cpp computes equally many tokens of neighbours at a time.
+        """
+        free = slots.free
+        admitted = [self.waiting.popleft() for _ in range(min(len(free), len(self.waiting)))]
+        for slot, request in zip(free, sorted(admitted, key=lambda each: len(each.prompt)), strict=False):
+            silent = self._tokenizer.silent_tokens() if request.settings.grammar is not None else ()
+            slots.sequences[slot] = Sequence(request, self._tokenizer, silent)
+        if not self.waiting:
+            slots.close_gaps()
+        return bool(slots.active)
+
+    def _step(self, ctx: Any, slots: Slots, batch: Any, job: Job[Any]) -> None:
+        """Compute a token of each sequence, or a piece of its prompt, and choose the tokens that follow."""
+        rows = self._fill(slots, batch)
+        decode(ctx, batch, job)
+        self.n_decodes += 1
+        if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
+            raise CancelledError
+        elapsed_s = time.perf_counter() - self._started_s
+        for slot, sequence, row in rows:
+            try:
+                text = sequence.sample(ctx, row, elapsed_s)
+            except GenerationError as error:
+                self._end(slots, slot, sequence, f"prompts[{sequence.request.index}]: {error}", error)
+                continue
+            self._n_done += 1
+            if sequence.finish_reason is not None:
+                self._end(slots, slot, sequence, text)
+            elif text:
+                sequence.pieces.append(text)
+                self.emit(BatchChunk(sequence.request.index, text, len(sequence.tokens), elapsed_s))
+
+    def _fill(self, slots: Slots, batch: Any) -> list[tuple[int, Sequence, int]]:
+        """Put the next tokens into the batch; returns which sequence gets its logits from which of them."""
+        active = [(slot, sequence) for slot, sequence in slots.active if slots.start(slot)]
+        n_decoding = sum(not sequence.is_prefilling for _, sequence in active)
+        room = self.n_batch - n_decoding  # whoever generates goes on, however long the others' prompts are
+        rows, count = [], 0
+        for slot, sequence in active:
+            was_prefilling = sequence.is_prefilling
+            tokens, position = sequence.next_tokens(room if was_prefilling else 1)
+            for offset, token in enumerate(tokens):
+                batch.token[count], batch.pos[count], batch.logits[count] = token, position + offset, 0
+                batch.seq_id[count][0] = slot
+                count += 1
+            slots.computed(slot, tokens)
+            if was_prefilling:
+                room -= len(tokens)
+                sequence.n_past += len(tokens)
+                self.n_computed += len(tokens)
+            if tokens and not sequence.is_prefilling:
+                batch.logits[count - 1] = 1
+                rows.append((slot, sequence, count - 1))
+        batch.n_tokens = count
+        return rows
+
+    def _end(self, slots: Slots, slot: int, sequence: Sequence, text: str, error: LabkitError | None = None) -> None:
+        """Note what became of a sequence, and make room."""
+        if error is not None and self.strict:
+            raise type(error)(text) from error
+        slots.leave(slot)
+        text = sequence.finish() if error is not None else text + sequence.finish()
+        sequence.pieces.append(text)
+        sequence.close()
+        self._n_done += sequence.request.max_tokens - len(sequence.tokens) - (sequence.finish_reason == "end")
+        self._note(sequence.item(error), text)
+
+    def _note(self, item: BatchItem, text: str) -> None:
+        self.items[item.index] = item
+        self.emit(BatchChunk(item.index, text, item.n_generated, item.elapsed_s, item.finish_reason, item.error))
+
+    def _cancel(self, slots: Slots) -> None:
+        if self.model.is_closed:
+            raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
+        for slot, sequence in slots.active:
+            sequence.finish_reason = "cancelled"
+            self._end(slots, slot, sequence, "")
+        while self.waiting:
+            request = self.waiting.popleft()
+            self._note(BatchItem(request.index, "", n_prompt=len(request.prompt), finish_reason="cancelled"), "")

@@ -1,0 +1,214 @@
+"""How many sequences together: what fits into memory, and what makes the batch fastest with this engine on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import numpy as np
+
+from labkit.batch.sequence import Request
+from labkit.engine.arguments import check_int
+from labkit.engine.bindings import C
+from labkit.engine.contexts import second_context, token_batch, view
+from labkit.engine.generate import decode
+from labkit.engine.known_files import sound_file
+from labkit.engine.worker import Job
+from labkit.errors import GenerationError
+from labkit.memory import estimate_memory_usage
+from labkit.notes import file_identity, recall, remember
+from labkit.system import available_ram_bytes
+from labkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+__all__ = ["Choice", "cells_of", "check_parallel", "choose_parallel", "fastest"]
+
+MAX_PARALLEL = 256  # LLAMA_MAX_SEQ
+_CELLS = 256  # a context is rounded up to a multiple of this
+_SHARE_OF_FREE = 0.9  # of the free RAM may be taken
+_ALWAYS = 16  # so few go together unasked: whatever its tile, no engine computes them faster in two steps
+_SIZES = (1, 8, 16, 24, 32, 48, 64)  # steps that are timed; by 64 the arithmetic has taken over from the reading
+_TIMING_S = 10.0
+_NEARLY = 1.03  # fewer sequences, if they cost no more than this
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A number of sequences, and why."""
+
+    n_parallel: int
+    reason: str
+
+
+def check_parallel(value: Any) -> int | None:
+    """Return how many the caller asks for; None is "choose".
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For what is no whole number from 1 to 256.
+    """
+    hint = "; None chooses"
+    return None if value is None else check_int("n_parallel", value, 1, MAX_PARALLEL, hint=hint)
+
+
+def cells_of(model: Model, requests: Sequence[Request]) -> int:
+    """Return the tokens that a sequence may come to: the longest prompt with its text, rounded up to 256.
+
+    Notes
+    -----
+    Where a model has two sets of rotary factors ("longrope"), llama.cpp chooses by the size of the context; a sequence
+    then gets cells enough for the set that `generate_text` computes with.
+    """
+    cells = _round_up(max(len(request.prompt) + request.max_tokens for request in requests))
+    facts = sound_file(Path(model.model_path))
+    original = facts.hparam("rope.scaling.original_context_length", 0)
+    if facts.hparam("rope.scaling.type", "longrope") == "longrope" and 0 < original < model.n_ctx():
+        cells = max(cells, _round_up(int(original) + 1))
+    return min(cells, model.n_ctx())
+
+
+def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, asked: int | None) -> Choice:
+    """Choose how many sequences are decoded together; in the model's thread.
+
+    Raises
+    ------
+    GenerationError
+        When as many as were asked for do not fit into memory.
+    """
+    wanted = min(asked or n_prompts, n_prompts, MAX_PARALLEL)
+    fitting = _fitting(model, wanted, n_cells)
+    if asked is not None:
+        if fitting < wanted:
+            raise GenerationError(
+                f"n_parallel={asked} needs {format_bytes(_needed(model, wanted, n_cells))} for the sequences' caches and "
+                f"buffers, but this process may use {format_bytes(available_ram_bytes())} of RAM now: choose "
+                f"n_parallel={fitting} or less, or fewer max_tokens"
+            )
+        return Choice(wanted, "as asked" if wanted == asked else "as asked, but there are no more prompts")
+    limit = f"{fitting} fit into the RAM that is free" if fitting < wanted else "all prompts together"
+    if fitting <= _ALWAYS:
+        return Choice(fitting, limit)
+    best = fastest(_step_times(model, job, fitting), n_prompts, fitting)
+    return Choice(best, limit if best == fitting else f"{best} at a time are fastest here for {n_prompts} prompts, as timed")
+
+
+def fastest(step_s: Mapping[int, float], n_prompts: int, n_most: int) -> int:
+    """Return the number of sequences together that has all prompts done first; the least one of about equals.
+
+    Parameters
+    ----------
+    step_s : mapping
+        Sequences together -> seconds a step, measured; what lies between is interpolated.
+
+    Notes
+    -----
+    For texts of one length, ``n`` together take ``floor(n_prompts / n) * t(n) + t(n_prompts mod n)`` a token.
+
+    Examples
+    --------
+    A kernel that computes 16 columns at a time, and 32 prompts or 18:
+
+    >>> times = {1: 1.0, 8: 1.9, 16: 2.0, 24: 3.9, 32: 4.0}
+    >>> fastest(times, 32, 32), fastest(times, 18, 18)
+    (16, 18)
+    """
+    sizes = sorted(step_s)
+
+    def t(n: int) -> float:
+        return float(np.interp(n, [0, *sizes], [0.0, *(step_s[size] for size in sizes)]))
+
+    most = min(n_most, sizes[-1])
+    choices = sorted({size for size in sizes if size <= most} | {most})
+    costs = {n: n_prompts // n * t(n) + t(n_prompts % n) for n in choices}
+    return next(n for n in choices if costs[n] <= _NEARLY * min(costs.values()))
+
+
+def _step_times(model: Model, job: Job[Any], n_most: int) -> dict[int, float]:
+    """Return the seconds of a step of so many tokens, timed once a file, engine and number of threads."""
+    from labkit import __version__
+
+    settings = model.settings
+    words = (
+        *file_identity(Path(model.model_path)),
+        __version__,
+        str(llama_cpp.__version__),
+        f"{settings.n_threads_batch} {settings.n_gpu_layers} {settings.use_mmap} {settings.devices}",
+    )
+    sizes = [size for size, before in zip(_SIZES, (0, *_SIZES), strict=False) if before < n_most]
+    known = _known(recall("steps", *words))
+    if not set(sizes) <= set(known):
+        known = _time_steps(model, job, sizes)
+        if set(sizes) == set(known):
+            remember("steps", {str(size): seconds for size, seconds in known.items()}, *words)
+    return known
+
+
+def _known(note: Any) -> dict[int, float]:
+    try:
+        return {int(size): float(seconds) for size, seconds in note.items() if float(seconds) > 0}
+    except (AttributeError, TypeError, ValueError):
+        return {}  # not there, or not ours
+
+
+def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, float]:
+    """Time steps on tokens of one sequence: the matrix products, which are nearly all of it, are those of so many."""
+    n_vocab, times = int(C.llama_vocab_n_tokens(model._model.vocab)), {}
+    most, begun_s = max(sizes), time.perf_counter()
+    with second_context(model, n_ctx=_CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
+        view(batch.token, most)[:] = np.arange(most) * 7 % n_vocab
+        view(batch.pos, most)[:] = np.arange(most)
+        view(batch.logits, most)[:] = 1
+        for size in sizes:
+            batch.n_tokens = size
+            tried: list[float] = []
+            while len(tried) < 3 and sum(tried) < 1.0:
+                C.llama_memory_clear(C.llama_get_memory(ctx), True)
+                started_s = time.perf_counter()
+                decode(ctx, batch, job)
+                tried.append(time.perf_counter() - started_s)
+            times[size] = min(tried)
+            if time.perf_counter() - begun_s > _TIMING_S:
+                break
+    return times
+
+
+def _fitting(model: Model, wanted: int, n_cells: int) -> int:
+    """Return how many of the wanted sequences fit into the RAM that is free; at least one."""
+    if model.settings.n_gpu_layers != 0:  # the engine says so itself when a device is full
+        return wanted
+    room = _SHARE_OF_FREE * available_ram_bytes()
+    low, high = 0, wanted
+    while low < high:
+        middle = (low + high + 1) // 2 if high < wanted else high
+        low, high = (middle, high) if _needed(model, middle, n_cells) <= room else (low, middle - 1)
+    return max(low, 1)
+
+
+def _needed(model: Model, n_seq: int, n_cells: int) -> int:
+    settings = model.settings
+    estimate = estimate_memory_usage(
+        model.model_path,
+        n_cells * n_seq,
+        n_seq=n_seq,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+        n_batch=max(settings.n_batch, n_seq),
+        n_ubatch=settings.n_ubatch,
+        use_mmap=settings.use_mmap,
+        flash_attn=settings.flash_attn,
+        swa_full=settings.swa_full,
+        method="formula",
+    )
+    buffers = estimate.compute_buffer_bytes + estimate.output_buffer_bytes
+    return estimate.kv_cache_bytes + estimate.recurrent_state_bytes + buffers
+
+
+def _round_up(number: int) -> int:
+    return -(-number // _CELLS) * _CELLS

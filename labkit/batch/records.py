@@ -1,0 +1,127 @@
+"""What a batch gives: a record a prompt, a record of the whole, and pieces of text on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from labkit.engine.results import FinishReason
+from labkit.errors import LabkitError
+from labkit.records import Record
+
+__all__ = ["BatchChunk", "BatchItem", "BatchResult"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BatchChunk(Record):
+    """A piece of one of the texts.
+
+    Attributes
+    ----------
+    index : int
+        Of the prompt, from 0.
+    text : str
+        New text: whole characters, without the stop sequence; may be empty in a prompt's last chunk.
+    n_generated : int
+        Tokens generated for this prompt so far.
+    elapsed_s : float
+        Since the batch began, in seconds.
+    finish_reason : str or None
+        In a prompt's last chunk, as in `TextChunk`; None before, and where the prompt failed.
+    error : LabkitError or None
+        Why this prompt failed; its last chunk then.
+    """
+
+    index: int
+    text: str
+    n_generated: int
+    elapsed_s: float
+    finish_reason: FinishReason | None = None
+    error: LabkitError | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BatchItem(Record):
+    """What became of one prompt.
+
+    Attributes
+    ----------
+    index : int
+        Of the prompt, from 0.
+    text : str
+        The continuation; what there was of it where the prompt failed or was cancelled.
+    n_prompt, n_shared, n_generated : int
+        Tokens of the prompt, how many of them were copied from another sequence rather than computed, and generated tokens.
+    time_to_first_token_s, elapsed_s : float
+        From the beginning of the batch, waiting included, to this prompt's first and last token, in seconds.
+    finish_reason : str or None
+        As in `TextChunk`; None where the prompt failed.
+    seed : int or None
+        Pass it to `generate_text` for the same text; None where nothing was drawn.
+    error : LabkitError or None
+        Why this prompt failed.
+    """
+
+    index: int
+    text: str
+    n_prompt: int = 0
+    n_shared: int = 0
+    n_generated: int = 0
+    time_to_first_token_s: float = 0.0
+    elapsed_s: float = 0.0
+    finish_reason: FinishReason | None = None
+    seed: int | None = None
+    error: LabkitError | None = None
+    token_ids: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BatchResult(Record):
+    """What became of a batch.
+
+    Attributes
+    ----------
+    answers : tuple of BatchItem
+        One a prompt, in the order of the prompts.
+    n_parallel : int
+        Sequences that were decoded together at most.
+    reason : str
+        Why so many.
+    n_prompt_computed, n_prompt_shared : int
+        Tokens of all prompts that were computed, and that were copied from another sequence.
+    n_generated : int
+        Tokens of all texts.
+    n_decodes : int
+        Calls of ``llama_decode``; each reads the weights once, or a few times where prompts of different lengths meet.
+    elapsed_s : float
+        Wall time, the making of the cache included.
+    """
+
+    answers: tuple[BatchItem, ...]
+    n_parallel: int
+    reason: str
+    n_prompt_computed: int
+    n_prompt_shared: int
+    n_generated: int
+    n_decodes: int
+    elapsed_s: float
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, in the order of the prompts."""
+        return [item.text for item in self.answers]
+
+    @property
+    def errors(self) -> dict[int, LabkitError]:
+        """Index of the prompt -> why it failed."""
+        return {item.index: item.error for item in self.answers if item.error is not None}
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens of all prompts over the wall time, prompt processing included."""
+        return self.n_generated / self.elapsed_s if self.elapsed_s > 0 else 0.0

@@ -1,0 +1,111 @@
+"""One prompt on its way to a text: what generate_text's loop keeps, for one of many."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence as Tokens
+from typing import Any
+
+from labkit.batch.records import BatchItem
+from labkit.engine.arguments import SamplingSettings
+from labkit.engine.prompts import Tokenizer
+from labkit.engine.results import FinishReason
+from labkit.engine.sampler import Sampler
+from labkit.engine.text import TextAssembler
+from labkit.errors import LabkitError
+
+__all__ = ["Request", "Sequence"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A prompt that fits: its number, its tokens, how many to generate at most, and how.
+
+    ``max_tokens`` is 1 or more; a prompt that asks for nothing never comes this far.
+    """
+
+    index: int
+    prompt: list[int]
+    max_tokens: int
+    settings: SamplingSettings
+
+
+class Sequence:
+    """A request that is being computed.
+
+    Attributes
+    ----------
+    n_past : int
+        Tokens of the prompt that stand in the cache.
+    n_shared : int
+        How many of them another sequence had computed.
+    started : bool
+        Whether it has begun; before that it may wait for another sequence to compute what they share.
+    tokens : list of int
+        What was generated; the last one is not in the cache yet.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, silent: Tokens[int]) -> None:
+        self.request, self._tokenizer = request, tokenizer
+        self.n_past = self.n_shared = 0
+        self.started = False
+        self.tokens: list[int] = []
+        self.pieces: list[str] = []
+        self.first_s: float | None = None
+        self.now_s = 0.0
+        self.finish_reason: FinishReason | None = None
+        self._text = TextAssembler(request.settings.stop)
+        self._sampler = Sampler(tokenizer.vocab, request.settings, request.prompt, silent=silent)
+        self.seed = self._sampler.seed
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether tokens of the prompt are still to be computed."""
+        return self.n_past < len(self.request.prompt)
+
+    def next_tokens(self, room: int) -> tuple[list[int], int]:
+        """Return the tokens to compute next, up to ``room``, and the first one's position."""
+        if self.is_prefilling:
+            return self.request.prompt[self.n_past : self.n_past + room], self.n_past
+        return self.tokens[-1:] if room else [], len(self.request.prompt) + len(self.tokens) - 1
+
+    def sample(self, ctx: Any, row: int, elapsed_s: float) -> str:
+        """Choose the next token from a row of logits; returns the text that is now certain."""
+        token = self._sampler.sample(ctx, row)
+        self.now_s = elapsed_s
+        if self.first_s is None:
+            self.first_s = elapsed_s
+        if self._tokenizer.is_end(token):
+            self.finish_reason = "end"
+            return ""
+        self.tokens.append(token)
+        text = self._text.add(self._tokenizer.piece(token))
+        if self._text.stopped:
+            self.finish_reason = "stop"
+        elif len(self.tokens) == self.request.max_tokens:
+            self.finish_reason = "length"
+        return text
+
+    def finish(self) -> str:
+        """Return the text that was held back."""
+        return self._text.finish()
+
+    def close(self) -> None:
+        """Free the sampler."""
+        self._sampler.close()
+
+    def item(self, error: LabkitError | None = None) -> BatchItem:
+        """Return what became of it."""
+        return BatchItem(
+            index=self.request.index,
+            text="".join(self.pieces),
+            n_prompt=len(self.request.prompt),
+            n_shared=self.n_shared,
+            n_generated=len(self.tokens),
+            time_to_first_token_s=self.first_s or 0.0,
+            elapsed_s=self.now_s,
+            finish_reason=None if error else self.finish_reason,
+            seed=self.seed,
+            error=error,
+            token_ids=tuple(self.tokens),
+        )

@@ -1,0 +1,138 @@
+"""Which sequence stands where in the cache.
+
+Each sequence has a stream of cells of its own, so that attention looks at its own tokens alone. llama.cpp computes sequences
+together where their numbers follow one another, and starts anew at every gap; so the last sequence moves where one ended.
+
+What a sequence has computed of its prompt serves all that begin the same: a stream is copied in the time of some tokens.
+
+References
+----------
+llama.cpp ``src/llama-batch.cpp`` (``split_equal``), ``src/llama-kv-cache.cpp`` (``seq_cp``: a copy between streams is always
+of the whole stream; ``seq_rm`` then cuts it to the length that is shared).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labkit.batch.sequence import Sequence
+from labkit.engine.bindings import C
+
+__all__ = ["WORTH_COPYING", "Slots", "common_length", "moves"]
+
+WORTH_COPYING = 16  # tokens: fewer are computed in about the time of a copy, and in no more reads of the weights
+
+
+class Slots:
+    """The cache's streams, and who has them.
+
+    Parameters
+    ----------
+    memory : llama_memory_t
+    n_slots : int
+    shares : bool
+        Whether a sequence can be cut to any length: not where layers have a window or a state.
+    can_move : bool
+        Whether a whole sequence can be copied.
+    """
+
+    def __init__(self, memory: Any, n_slots: int, *, shares: bool, can_move: bool) -> None:
+        self._memory, self._shares, self._can_move = memory, shares, can_move
+        self.sequences: list[Sequence | None] = [None] * n_slots
+        self._cached: list[list[int]] = [[] for _ in range(n_slots)]
+
+    @property
+    def active(self) -> list[tuple[int, Sequence]]:
+        """The sequences by slot, in ascending order."""
+        return [(slot, sequence) for slot, sequence in enumerate(self.sequences) if sequence is not None]
+
+    @property
+    def free(self) -> list[int]:
+        """The slots that nobody has."""
+        return [slot for slot, sequence in enumerate(self.sequences) if sequence is None]
+
+    def start(self, slot: int) -> bool:
+        """Begin the sequence of a slot with what there is of its prompt; False where it should wait for a neighbour."""
+        sequence = self.sequences[slot]
+        if sequence is None or sequence.started:
+            return True
+        prompt = sequence.request.prompt
+        own = common_length(self._cached[slot], prompt, len(prompt) - 1) if self._shares else 0
+        source, length, is_there = self._best_neighbour(slot, prompt)
+        if length >= own + WORTH_COPYING:
+            if not is_there:
+                return False
+            C.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+            own = length
+            self._cached[slot] = self._cached[source]
+        self._cut(slot, own)
+        sequence.n_past = sequence.n_shared = own
+        sequence.started = True
+        return True
+
+    def _best_neighbour(self, slot: int, prompt: list[int]) -> tuple[int, int, bool]:
+        """Return the slot that has, or will have, most of a prompt; how many tokens; and whether they are there now."""
+        best = (slot, 0, False)
+        for other, sequence in enumerate(self.sequences if self._shares else ()):
+            if other == slot or (sequence is not None and not sequence.started):
+                continue
+            there = common_length(self._cached[other], prompt, len(prompt) - 1)
+            coming = 0 if sequence is None else common_length(sequence.request.prompt, prompt, len(prompt) - 1)
+            if max(there, coming) > best[1] or (there == best[1] and not best[2]):
+                best = (other, max(there, coming), there >= coming)
+        return best
+
+    def _cut(self, slot: int, length: int) -> None:
+        C.llama_memory_seq_rm(self._memory, slot, length or -1, -1)
+        self._cached[slot] = self._cached[slot][:length]
+
+    def computed(self, slot: int, tokens: list[int]) -> None:
+        """Say that tokens were added to a slot's stream."""
+        if self._shares:
+            self._cached[slot] += tokens
+
+    def leave(self, slot: int) -> None:
+        """Let a sequence go; what it computed stays until somebody else begins there."""
+        self.sequences[slot] = None
+        if not self._shares:
+            self._cut(slot, 0)
+
+    def close_gaps(self) -> None:
+        """Move sequences to where others ended, so that all are computed together."""
+        if not self._can_move:
+            return
+        for source, target in moves([slot for slot, _ in self.active]):
+            C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self.sequences[target], self.sequences[source] = self.sequences[source], None
+            self._cached[target] = self._cached[source].copy()
+            self._cut(source, 0)
+
+
+def common_length(first: list[int], second: list[int], most: int) -> int:
+    """Return how many tokens two lists begin with in common, up to ``most``.
+
+    Examples
+    --------
+    >>> common_length([1, 2, 3, 4], [1, 2, 4, 4], 3)
+    2
+    """
+    most = min(most, len(first), len(second))
+    if first[:most] == second[:most]:
+        return max(most, 0)
+    return next(index for index in range(most) if first[index] != second[index])
+
+
+def moves(active: list[int]) -> list[tuple[int, int]]:
+    """Return the moves (from, to) that leave no gap between ascending slots, from the last ones into the first gaps.
+
+    Examples
+    --------
+    >>> moves([1, 2, 5, 7])
+    [(7, 3), (5, 4)]
+    """
+    taken, found = set(active), []
+    while taken and max(taken) - min(taken) >= len(taken):
+        source, target = max(taken), next(slot for slot in range(min(taken), max(taken)) if slot not in taken)
+        taken = (taken - {source}) | {target}
+        found.append((source, target))
+    return found

@@ -1,0 +1,80 @@
+"""A second context beside the model's own, on the same weights: for what needs other rows, or several sequences."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labkit.engine.bindings import C
+from labkit.engine.known_files import sound_file
+from labkit.engine.settings import refuse_unfit
+from labkit.errors import GenerationError
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+__all__ = ["second_context", "token_batch", "view"]
+
+
+@contextlib.contextmanager
+def second_context(model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq: int = 1) -> Iterator[Any]:
+    """Make a context with the model's own settings but for its sizes; in the model's thread.
+
+    Parameters
+    ----------
+    n_ctx : int
+        Tokens that it holds, all sequences together.
+    n_batch : int
+        Tokens that one call takes; a computation takes as many, or the model's ``n_ubatch`` if that is less.
+    n_rows : int
+        Rows of logits that a computation keeps.
+    n_seq : int
+        Sequences, each with cells of its own.
+
+    Raises
+    ------
+    ModelLoadError
+        When the cache cannot fit the memory that is free.
+    GenerationError
+        When the engine makes no such context.
+    """
+    refuse_unfit(sound_file(Path(model.model_path)), dataclasses.replace(model.settings, n_ctx=n_ctx))
+    params = type(model.context_params).from_buffer_copy(model.context_params)
+    params.n_ctx, params.n_seq_max, params.n_outputs_max = n_ctx, n_seq, n_rows
+    params.n_batch, params.n_ubatch = n_batch, min(n_batch, model.settings.n_ubatch)
+    ctx = C.llama_init_from_model(model._model.model, params)
+    if not ctx:
+        fewer = ", or n_parallel" if n_seq > 1 else ""
+        raise GenerationError(f"the engine could make no context of {n_ctx:,} tokens: choose a smaller n_ctx{fewer}")
+    try:
+        model._worker.flag.attach(ctx)
+        if model._lora_adapter is not None:
+            adapters = (C.llama_adapter_lora_p_ctypes * 1)(model._lora_adapter)  # type: ignore[misc]  # as Llama itself does
+            C.llama_set_adapters_lora(ctx, adapters, 1, (ctypes.c_float * 1)(model.lora_scale))
+        yield ctx
+    finally:
+        C.llama_free(ctx)
+
+
+@contextlib.contextmanager
+def token_batch(n_tokens: int) -> Iterator[Any]:
+    """Make a native batch with room for so many tokens, each of sequence 0 until somebody says otherwise."""
+    batch = C.llama_batch_init(n_tokens, 0, 1)
+    try:
+        view(batch.n_seq_id, n_tokens)[:] = 1
+        for index in range(n_tokens):
+            batch.seq_id[index][0] = 0
+        yield batch
+    finally:
+        C.llama_batch_free(batch)
+
+
+def view(pointer: Any, count: int) -> Any:
+    """Return native memory as an array."""
+    return np.ctypeslib.as_array(pointer, (count,))
