@@ -1,10 +1,11 @@
-"""A result -> rows of llama-bench's table, CSV, Markdown."""
+"""A result -> rows of llama-bench's table, as text, HTML, CSV, Markdown."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,19 @@ from labkit.units import format_bytes, format_duration, format_rate
 if TYPE_CHECKING:
     from labkit.benchmark.records import BenchmarkResult
 
-__all__ = ["HEADINGS", "USER", "bench_csv", "bench_records", "bench_rows", "markdown", "runs_csv", "summary_rows", "written"]
+__all__ = [
+    "HEADINGS",
+    "USER",
+    "bench_csv",
+    "bench_records",
+    "bench_rows",
+    "html",
+    "markdown",
+    "runs_csv",
+    "summary_rows",
+    "text",
+    "written",
+]
 
 HEADINGS = ("model", "size", "params", "backend", "threads", "test", "t/s")
 USER = ", user"  # what the name of a test ends with that was not llama.cpp alone
@@ -112,6 +125,30 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], righ
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def text(result: BenchmarkResult) -> str:
+    """Return the same as plain text."""
+    parts = []
+    for table in ([list(HEADINGS), *bench_rows(result)], [[name, value] for name, value in summary_rows(result)]):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, *result.notes])
+
+
+def html(result: BenchmarkResult) -> str:
+    """Return the same as HTML."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+    tests = "".join(row("td", cells) for cells in bench_rows(result))
+    summary = "".join(row("td", cells) for cells in summary_rows(result))
+    caption = f"<caption>{escape(result.settings.model)}: llama.cpp alone, and what a user of it sees</caption>"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in result.notes)
+    first = f"<table>{caption}<thead>{row('th', HEADINGS)}</thead><tbody>{tests}</tbody></table>"
+    return f"{first}<table><tbody>{summary}</tbody></table>{notes}"
+
+
 def bench_csv(result: BenchmarkResult) -> str:
     """Return a row a test as CSV, as ``llama-bench -o csv`` does."""
     return _csv(bench_records(result))
@@ -123,18 +160,18 @@ def runs_csv(result: BenchmarkResult) -> str:
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return table.getvalue()
 
 
-def written(text: str, path: str | Path | None) -> str:
-    """Write a text to a file, if one is named, and return it."""
+def written(document: str, path: str | Path | None) -> str:
+    """Write a document to a file, if one is named, and return it."""
     if path is not None:
         try:
-            Path(path).expanduser().write_text(text, encoding="utf-8")
+            Path(path).expanduser().write_text(document, encoding="utf-8")
         except OSError as error:
             raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error
-    return text
+    return document

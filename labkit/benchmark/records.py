@@ -129,9 +129,9 @@ class SpeedGap(Record):
     Attributes
     ----------
     user_s_per_token : float
-        Mean over all runs.
+        Of the repeat in the middle, from which all parts but the engine's are taken.
     engine_s_per_token : float
-        By llama-bench's protocol: random tokens from an empty cache on.
+        By llama-bench's protocol, random tokens from an empty cache on: the median of the repeats.
     depth_s_per_token : float
         What llama.cpp itself counts more for a token of the text than for one of that protocol: the text stands behind its
         prompt, and attention reads all of it. It holds the noise between the two runs too, and may be negative.
@@ -188,6 +188,8 @@ class BenchmarkResult(Record):
         From the engine's figure to the user's, in seconds a token.
     sampler_s_per_token, text_s_per_token, python_s_per_token : float or None
         Its parts; None where several prompts ran together or ``max_tokens`` is 1.
+    noise : float
+        How far the repeats lie apart: the fastest's ``tokens_per_second`` less the slowest's, over the median.
     samples : tuple of float
         Tokens per second of each repeat, whose median is ``tokens_per_second``.
     decode_samples, prompt_samples : tuple of float
@@ -217,19 +219,26 @@ class BenchmarkResult(Record):
     engine_test: tuple[str, ...]
     engine_prompt_tokens_per_second: float | None
     engine_decode_tokens_per_second: float | None
-    engine_prompt_samples: tuple[float, ...] = dataclasses.field(repr=False)
-    engine_decode_samples: tuple[float, ...] = dataclasses.field(repr=False)
+    engine_prompt_samples: tuple[float, ...]
+    engine_decode_samples: tuple[float, ...]
     gap: SpeedGap | None
     sampler_s_per_token: float | None
     text_s_per_token: float | None
     python_s_per_token: float | None
-    samples: tuple[float, ...] = dataclasses.field(repr=False)
-    decode_samples: tuple[float, ...] = dataclasses.field(repr=False)
-    prompt_samples: tuple[float, ...] = dataclasses.field(repr=False)
-    runs: tuple[BenchmarkRun, ...] = dataclasses.field(repr=False)
+    noise: float
+    samples: tuple[float, ...]
+    decode_samples: tuple[float, ...]
+    prompt_samples: tuple[float, ...]
+    runs: tuple[BenchmarkRun, ...]
     settings: BenchmarkSettings
     system: SystemProfile
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return export.text(self)
+
+    def _repr_html_(self) -> str:
+        return export.html(self)
 
     def compare(self, other: Mapping[str, Any]) -> BenchmarkComparison:
         """Say whether this result is faster than another, slower or within noise: `compare_benchmarks`."""

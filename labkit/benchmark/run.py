@@ -24,6 +24,7 @@ _MODEL_SETTINGS = (
     "n_threads", "n_threads_batch", "n_gpu_layers", "n_ctx", "n_batch", "n_ubatch", "use_mmap", "flash_attn",
     "type_k", "type_v", "devices",
 )  # fmt: skip
+_NOISY = 0.1  # of the median: a machine with nothing else to do stays below half of that
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
 
 
@@ -259,6 +260,9 @@ def _result(
     engine_decode = tuple(times.n_gen / times.decode_s for times in measured.engine)
     gap = _gap(measured)
     elapsed_s = sum(measured.elapsed_s)
+    noise = (max(samples) - min(samples)) / statistics.median(samples)
+    if noise > _NOISY:
+        notes += (f"The repeats lie {noise:.0%} apart: something else kept this machine busy. Close it, and measure again.",)
     return BenchmarkResult(
         tokens_per_second=statistics.median(samples),
         confidence_interval=median_interval(samples),
@@ -283,6 +287,7 @@ def _result(
         sampler_s_per_token=None if gap is None else gap.sampler_s_per_token,
         text_s_per_token=None if gap is None else gap.text_s_per_token,
         python_s_per_token=None if gap is None else gap.python_s_per_token,
+        noise=noise,
         samples=samples,
         decode_samples=decode,
         prompt_samples=prompt,
@@ -299,19 +304,24 @@ def _decode_speed(runs: list[BenchmarkRun]) -> float:
 
 def _gap(measured: _Measured) -> SpeedGap | None:
     """Split the time between two tokens; None where there are no two, or nothing to compare with."""
-    n_pauses = sum(run.n_generated - 1 for run in measured.runs)
-    if not n_pauses or not measured.engine or any(run.engine_decode_s is None for run in measured.runs):
+    if not measured.engine or any(not run.engine_decode_s for run in measured.runs):
         return None
-    mean = {
-        name: sum(run[name] for run in measured.runs) / n_pauses
-        for name in ("decode_s", "engine_decode_s", "sampler_s", "text_s")
-    }
-    bench = sum(times.decode_s for times in measured.engine) / sum(times.n_gen for times in measured.engine)
+    parts = sorted(map(_parts, measured.rounds()))
+    user, computing, sampler, text = parts[(len(parts) - 1) // 2]  # of one round, so that they add up
+    engine = statistics.median(times.decode_s / times.n_gen for times in measured.engine)
     return SpeedGap(
-        user_s_per_token=mean["decode_s"],
-        engine_s_per_token=bench,
-        depth_s_per_token=mean["engine_decode_s"] - bench,
-        sampler_s_per_token=mean["sampler_s"],
-        text_s_per_token=mean["text_s"],
-        python_s_per_token=mean["decode_s"] - mean["engine_decode_s"] - mean["sampler_s"] - mean["text_s"],
+        user_s_per_token=user,
+        engine_s_per_token=engine,
+        depth_s_per_token=computing - engine,
+        sampler_s_per_token=sampler,
+        text_s_per_token=text,
+        python_s_per_token=user - computing - sampler - text,
+    )
+
+
+def _parts(runs: list[BenchmarkRun]) -> tuple[float, ...]:
+    """Return seconds a token of one round: in all, computing, sampler, text."""
+    n_pauses = sum(run.n_generated - 1 for run in runs)
+    return tuple(
+        sum(run[name] for run in runs) / n_pauses for name in ("decode_s", "engine_decode_s", "sampler_s", "text_s")
     )

@@ -1,0 +1,132 @@
+"""benchmark_inference against llama.cpp's own counters, and what measuring costs.
+
+Three comparisons, each a ratio of two sides in one run:
+
+- one run, two clocks: the engine's tests by the wall clock, as `benchmark_inference` reports them, and by
+  ``llama_perf_context``, which counts what passes inside of llama_decode;
+- two loops: benchmark_inference's figures and a bare loop of llama_decode on the same tokens, timed by
+  ``llama_perf_context``. They take turns; other work only ever slows a run, so the best runs are compared, and beside them
+  one half of the bare loop's runs with the other, as the floor of the noise;
+- the same generation with memory sampled 20 times a second and hardly ever: best over best, and the sampling thread's own
+  CPU time over the time of the run, which noise hardly touches.
+
+    uv run benchmarks/benchmark_agreement.py [--repeats 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+from typing import Any
+
+from common import median, report
+
+import labkit
+from labkit.benchmark import memory
+from labkit.engine import timing
+from labkit.engine.bindings import C
+
+N_PROMPT, N_GEN = 256, 64
+
+
+def bare_loop(model: Any, prompt: list[int], generated: list[int]) -> tuple[float, float]:
+    """Return tokens per second of a prompt and of given tokens after it, by llama.cpp's counters alone."""
+    ctx = model._ctx.ctx
+    C.llama_memory_clear(C.llama_get_memory(ctx), False)
+    C.llama_perf_context_reset(ctx)
+    tokens = (C.llama_token * len(prompt))(*prompt)
+    for start in range(0, len(prompt), model.n_batch):
+        address = ctypes.cast(ctypes.byref(tokens, start * 4), ctypes.POINTER(C.llama_token))
+        C.llama_decode(ctx, C.llama_batch_get_one(address, min(model.n_batch, len(prompt) - start)))
+    C.llama_synchronize(ctx)
+    for token in generated:
+        C.llama_decode(ctx, C.llama_batch_get_one((C.llama_token * 1)(token), 1))
+        C.llama_synchronize(ctx)
+    found = C.llama_perf_context(ctx)
+    model._forget()
+    return 1e3 * found.n_p_eval / found.t_p_eval_ms, 1e3 * found.n_eval / found.t_eval_ms
+
+
+def two_clocks(model: Any, repeats: int) -> dict[str, float]:
+    """Wall clock over counters, of the same runs: the median."""
+    runs = [timing.time_engine(model, N_PROMPT, N_GEN) for _ in range(repeats)]
+    return {
+        "prefill": median([run.counted_prompt_s / run.prompt_s for run in runs]),
+        "decode": median([run.counted_decode_s / run.decode_s for run in runs]),
+    }
+
+
+def two_loops(model: Any, text: str, repeats: int) -> dict[str, float]:
+    """Ratios of best runs: benchmark_inference's over the bare loop's, and the bare loop's over its own."""
+    prompt = model.tokenize(text.encode())
+    labkit.generate_text(model, text, N_GEN, temperature=0)
+    generated = list(model.last_generation.token_ids)[: N_GEN - 1]
+    bare: list[tuple[float, float]] = []
+    results: list[labkit.BenchmarkResult] = []
+    for _ in range(repeats):
+        bare.append(model._worker.call(bare_loop, model, prompt, generated))
+        results.append(labkit.benchmark_inference(model, text, max_tokens=N_GEN, warmup=0, repeats=1, engine=False))
+        bare.append(model._worker.call(bare_loop, model, prompt, generated))
+    runs = [run for result in results for run in result.runs]
+    best_prompt, best_decode = (max(pair[part] for pair in bare) for part in (0, 1))
+    return {
+        "prefill": max(run.n_prompt / run.prefill_s for run in runs) / best_prompt,
+        "decode": max((N_GEN - 1) / (run.engine_decode_s or 1) for run in runs) / best_decode,
+        "user_decode": max((N_GEN - 1) / run.decode_s for run in runs) / best_decode,
+        "prefill_noise": max(pair[0] for pair in bare[::2]) / max(pair[0] for pair in bare[1::2]),
+        "decode_noise": max(pair[1] for pair in bare[::2]) / max(pair[1] for pair in bare[1::2]),
+        "bare_prefill_tokens_per_second": best_prompt,
+        "bare_decode_tokens_per_second": best_decode,
+    }
+
+
+def cost(model: Any, text: str, repeats: int) -> dict[str, float]:
+    """Return what watching the memory costs: by two sides, and by the sampling thread's own CPU time."""
+    best: dict[float, float] = {}
+    shares = []
+    for repeat in range(repeats):
+        order = (0.05, 1e6) if repeat % 2 else (1e6, 0.05)
+        for interval_s in order:
+            memory.INTERVAL_S = interval_s
+            found = labkit.benchmark_inference(model, text, max_tokens=N_GEN, warmup=0, repeats=1, engine=False)
+            best[interval_s] = max(best.get(interval_s, 0.0), found.tokens_per_second)
+            if interval_s == 0.05:
+                shares.append(found.memory_sampling_share)
+    memory.INTERVAL_S = 0.05
+    return {"sampled_over_not": best[0.05] / best[1e6], "sampling_share": median(shares)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    with labkit.load_model(n_ctx=512, n_threads=args.threads) as model:
+        text = "and on " * (N_PROMPT // 2)
+        labkit.generate_text(model, text, 8, temperature=0)
+        clocks = two_clocks(model, args.repeats)
+        loops = two_loops(model, text, args.repeats)
+        costs = cost(model, text, args.repeats)
+        gap = labkit.benchmark_inference(model, text, max_tokens=N_GEN, repeats=args.repeats).gap
+    goals = {
+        "one run, two clocks: within 2 %": all(abs(ratio - 1) <= 0.02 for ratio in clocks.values()),
+        "two loops: within 2 %": all(abs(loops[part] - 1) <= 0.02 for part in ("prefill", "decode")),
+        "sampling memory: under 1 % of the time": costs["sampling_share"] < 0.01,
+        "the same generation with and without: under 1 %": costs["sampled_over_not"] >= 0.99,
+    }
+    rows = [
+        *((f"counters / clock, one run, {part}", f"{ratio:.4f}") for part, ratio in clocks.items()),
+        *((f"benchmark_inference / bare loop, {part}", f"{loops[part]:.4f}") for part in ("prefill", "decode")),
+        ("the user's figure / bare loop, decode", f"{loops['user_decode']:.4f}"),
+        *((f"bare loop / bare loop (noise), {part}", f"{loops[f'{part}_noise']:.4f}") for part in ("prefill", "decode")),
+        ("with / without sampling memory, tokens/s", f"{costs['sampled_over_not']:.4f}"),
+        ("sampling thread's CPU time / time of the run", f"{costs['sampling_share']:.5f}"),
+        *((name.replace("_", " "), f"{1e3 * seconds:.4f} ms") for name, seconds in (gap or {}).items()),
+        *((f"goal: {goal}", "met" if met else "MISSED") for goal, met in goals.items()),
+    ]
+    results = {"clocks": clocks, "loops": loops, "cost": costs, "gap": dict(gap or {}), "goals": goals}
+    report("benchmark_agreement", ("what", "ratio"), rows, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,432 @@
+"""Statistics by hand, and the structure of what is measured; how fast this machine is is no claim of these tests."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import labkit
+from labkit.benchmark.export import bench_csv
+from labkit.benchmark.memory import MemoryWatch
+from labkit.benchmark.stats import chance_of_difference, mean_and_deviation, median_interval, percentile
+from labkit.cli import main
+from labkit.engine.timing import time_engine
+from labkit.plots import Picture
+from tests.tiny_models import write_tiny_model
+
+PROMPTS = ["Once upon a time there was a small boat, and", "Hello"]
+NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[labkit.Model]:
+    """Load the bundled model, for one thread: two wait for each other, and for ever so long on a busy machine."""
+    with labkit.load_model(n_ctx=256, n_threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def result(model: labkit.Model) -> labkit.BenchmarkResult:
+    """Measure two prompts in three repeats."""
+    return labkit.benchmark_inference(model, PROMPTS, max_tokens=6)
+
+
+# -- statistics ------------------------------------------------------------------------------------------------------
+
+
+@given(NUMBERS, st.floats(0, 100))
+def test_percentile_is_numpys(values: list[float], percent: float) -> None:
+    """Any percentile is the one that NumPy interpolates."""
+    assert percentile(values, percent) == pytest.approx(float(np.percentile(values, percent)), abs=1e-6)
+
+
+@given(NUMBERS)
+def test_mean_and_deviation_are_numpys(values: list[float]) -> None:
+    """The deviation is the sample's, with n - 1; one value has none."""
+    mean, deviation = mean_and_deviation(values)
+    assert mean == pytest.approx(float(np.mean(values)), abs=1e-6)
+    assert deviation == pytest.approx(float(np.std(values, ddof=1)) if len(values) > 1 else 0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high", "confidence"), [(1, 1, 1, 0), (3, 1, 3, 0.75), (6, 1, 6, 0.96875), (10, 2, 9, 0.97852)]
+)
+def test_the_interval_of_a_median_says_what_it_covers(n: int, low: int, high: int, confidence: float) -> None:
+    """The ranks and their confidence are those of the binomial distribution's tables."""
+    interval = median_interval(list(range(n, 0, -1)))
+    assert (interval.low, interval.high) == (low, high)
+    assert interval.confidence == pytest.approx(confidence, abs=1e-5)
+
+
+@given(st.integers(1, 60))
+def test_the_interval_covers_what_it_promises(n: int) -> None:
+    """Counted anew from the binomial coefficients; the next narrower interval would promise too little."""
+    interval = median_interval(range(1, n + 1))
+    k = int(interval.low)
+    outside = 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
+    assert interval.high == n + 1 - k
+    assert interval.confidence == pytest.approx(max(0, 1 - outside), abs=1e-9)
+    if n >= 6:
+        assert interval.confidence >= 0.95
+        assert 1 - outside - 2 * math.comb(n, k) / 2**n < 0.95
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.randoms())
+def test_the_chance_of_a_difference_is_counted_right(n: int, m: int, random: Any) -> None:
+    """Against all ways to deal the ranks, one by one."""
+    ranks = list(range(n + m))
+    random.shuffle(ranks)
+    first, second = ranks[:n], ranks[n:]
+
+    def distance(mine: tuple[int, ...] | list[int]) -> float:
+        rest = [rank for rank in ranks if rank not in mine]
+        return abs(sum(a > b for a in mine for b in rest) - n * m / 2)
+
+    ways = list(itertools.combinations(ranks, n))
+    expected = sum(distance(way) >= distance(first) for way in ways) / len(ways)
+    assert chance_of_difference(first, second) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda: percentile([], 50), lambda: percentile([1], 101), lambda: median_interval([]), lambda: mean_and_deviation([])],
+)
+def test_statistics_of_nothing_are_refused(call: Any) -> None:
+    """An empty sample and an impossible percentage are told in one line."""
+    with pytest.raises(labkit.ArgumentError) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def with_speeds(result: labkit.BenchmarkResult, *speeds: float) -> labkit.BenchmarkResult:
+    """Return the same result with other speeds."""
+    changed: labkit.BenchmarkResult = result.replace(
+        samples=speeds, decode_samples=speeds, prompt_samples=speeds, tokens_per_second=sorted(speeds)[len(speeds) // 2]
+    )
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("speeds", "verdict"),
+    [
+        ((120, 121, 119), "faster"),
+        ((80, 81, 79), "slower"),
+        ((101.5, 101.6, 101.4), "within noise"),  # apart, but by less than 2 %
+        ((90, 120, 110), "within noise"),  # the ranges overlap
+        ((200,), "within noise"),  # one repeat
+    ],
+)
+def test_compare_says_faster_slower_or_within_noise(
+    result: labkit.BenchmarkResult, speeds: tuple[float, ...], verdict: str
+) -> None:
+    """Intervals that do not overlap and medians more than 2 % apart make a difference, and nothing else."""
+    found = with_speeds(result, *speeds).compare(with_speeds(result, 99, 100, 101))
+    assert found.verdict == verdict
+    assert verdict in found.sentence.lower()
+    assert not found.warnings
+    assert found.ratio == pytest.approx(sorted(speeds)[len(speeds) // 2] / 100)
+
+
+def test_compare_warns_where_settings_or_systems_differ(result: labkit.BenchmarkResult) -> None:
+    """What is not the same in both is named with its values, and is one warning each."""
+    other = result.replace(
+        settings=result.settings.replace(n_threads=99, repeats=7),
+        system=result.system.replace(cpu="another", ram_available_bytes=1),
+    )
+    found = result.compare(other)
+    assert found.differing == (
+        f"n_threads: {result.settings.n_threads} against 99",
+        f"cpu: {result.system.cpu} against another",
+    )
+    assert ["settings" in warning or "system" in warning for warning in found.warnings] == [True, True]
+
+
+def test_compare_takes_a_result_read_from_a_file(result: labkit.BenchmarkResult, tmp_path: Path) -> None:
+    """A result of last week, as JSON, is no other than the one in memory."""
+    result.to_json(tmp_path / "before.json")
+    before = json.loads((tmp_path / "before.json").read_text(encoding="utf-8"))
+    found = labkit.compare_benchmarks(result, before)
+    assert (found.verdict, found.ratio, found.differing) == ("within noise", 1.0, ())
+
+
+@pytest.mark.parametrize("other", [{}, {"tokens_per_second": 3}, 3, None, "fast"])
+def test_compare_refuses_what_is_no_result(result: labkit.BenchmarkResult, other: Any) -> None:
+    """One line says so."""
+    with pytest.raises((labkit.ArgumentError, labkit.ArgumentTypeError)) as refused:
+        result.compare(other)
+    assert "\n" not in str(refused.value)
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+def test_counts_are_what_was_asked_for(result: labkit.BenchmarkResult) -> None:
+    """A run a prompt and repeat, each with all its tokens; the times of their tokens grow."""
+    assert [(run.repeat, run.prompt) for run in result.runs] == [(r, p) for r in range(3) for p in range(2)]
+    assert all(run.n_generated == len(run.token_times_s) == 6 for run in result.runs)
+    assert all(len(run.inter_token_latencies_s) == 5 for run in result.runs)
+    assert all(list(run.token_times_s) == sorted(run.token_times_s) for run in result.runs)
+    assert result.total_tokens == 36
+    assert len(result.samples) == len(result.engine_prompt_samples) == len(result.engine_decode_samples) == 3
+    assert result.settings.n_prompt == tuple(run.n_prompt for run in result.runs[:2])
+    assert result.engine_test == (f"pp{max(result.settings.n_prompt)}", "tg6")
+
+
+def test_times_hold_together(result: Any) -> None:
+    """Parts lie within their wholes, and figures are those of the runs."""
+    for run in result.runs:
+        assert 0 < run.prefill_s <= run.time_to_first_token_s == run.token_times_s[0]
+        assert run.time_to_first_token_s + run.decode_s <= run.elapsed_s
+        assert run.engine_decode_s + run.sampler_s + run.text_s <= run.decode_s * 1.001
+    assert result.elapsed_s == pytest.approx(sum(run.elapsed_s for run in result.runs))
+    speeds = [12 / sum(run.elapsed_s for run in result.runs[i : i + 2]) for i in (0, 2, 4)]
+    assert result.tokens_per_second == pytest.approx(sorted(speeds)[1])
+    assert result.confidence_interval.low <= result.tokens_per_second <= result.confidence_interval.high
+    assert result.confidence_interval.confidence == 0.75
+    assert result.time_to_first_token_s <= result.time_to_first_token_p95_s < result.elapsed_s
+    assert result.inter_token_latency_s <= result.inter_token_latency_p95_s
+    assert result.tokens_per_second < result.decode_tokens_per_second
+    assert 0 <= result.memory_delta_bytes <= result.memory_bytes
+
+
+def test_the_gap_adds_up(result: labkit.BenchmarkResult) -> None:
+    """Engine, depth, sampler, text and Python are the user's time for a token; all but the depth take some."""
+    gap = result.gap
+    assert gap is not None
+    parts = [gap[f"{name}_s_per_token"] for name in ("engine", "depth", "sampler", "text", "python")]
+    assert sum(parts) == pytest.approx(gap.user_s_per_token)
+    assert min(parts[0], *parts[2:]) > 0
+    assert (result.sampler_s_per_token, result.text_s_per_token, result.python_s_per_token) == tuple(parts[2:])
+
+
+def test_every_token_is_generated_where_the_text_would_end(model: labkit.Model) -> None:
+    """A prompt after which the model ends at once, and one with a stop sequence, still give max_tokens."""
+    prompt = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
+    short = labkit.generate_text(model, prompt, 24, temperature=0, parse_special=True)
+    assert labkit.count_tokens(model, short) < 24
+    measured = labkit.benchmark_inference(
+        model, prompt, max_tokens=24, repeats=1, warmup=0, engine=False, parse_special=True, stop=short[:1]
+    )
+    assert [run.n_generated for run in measured.runs] == [24]
+    assert any("Stop" in note for note in measured.notes)
+
+
+@pytest.mark.parametrize("options", [{"grammar": 'root ::= "a"'}, {"temperature": 0.8, "top_k": 5}, {"repeat_penalty": 1.2}])
+def test_sampling_is_generate_texts(model: labkit.Model, options: dict[str, Any]) -> None:
+    """Other ways to choose a token are taken, checked and recorded, with a seed that makes repeats the same work."""
+    measured = labkit.benchmark_inference(model, "Hello", max_tokens=5, repeats=2, engine=False, warmup=0, **options)
+    assert [run.n_generated for run in measured.runs] == [5, 5]
+    assert measured.settings.seed == 0
+    assert measured.settings.constrained == ("grammar" in options)
+    for name in set(options) - {"grammar"}:
+        assert measured.settings[name] == options[name]
+
+
+def test_one_token_has_no_pauses(model: labkit.Model) -> None:
+    """With max_tokens=1 there is no generation alone; what needs one is None, and the exports do without."""
+    measured = labkit.benchmark_inference(model, "Hello", max_tokens=1, repeats=1)
+    assert (measured.decode_tokens_per_second, measured.inter_token_latency_s, measured.gap) == (None, None, None)
+    assert measured.tokens_per_second > 0
+    assert "pp" in measured.to_markdown()
+    assert json.loads(measured.to_json())["total_tokens"] == 1
+    with pytest.raises(labkit.ArgumentError, match="no pause"):
+        measured.plot()
+
+
+def test_the_model_is_as_before(model: labkit.Model) -> None:
+    """Texts are the same after a benchmark as before it."""
+    before = labkit.generate_text(model, PROMPTS[0], 8, temperature=0)
+    labkit.benchmark_inference(model, PROMPTS[1], max_tokens=4, repeats=1)
+    assert labkit.generate_text(model, PROMPTS[0], 8, temperature=0) == before
+
+
+def test_nothing_is_computed_where_a_prompt_does_not_fit(model: labkit.Model) -> None:
+    """The second prompt is too long: the error comes before the first is begun."""
+    done: list[int] = []
+    with pytest.raises(labkit.ContextOverflowError) as refused:
+        labkit.benchmark_inference(model, ["Hello", "word " * 300], progress=lambda *_: done.append(1))
+    assert refused.value.n_ctx == 256
+    assert not done
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options"),
+    [
+        ([], {}),
+        (3, {}),
+        (b"bytes", {}),
+        (["Hello", 3], {}),
+        ("Hello", {"max_tokens": 0}),
+        ("Hello", {"max_tokens": None}),
+        ("Hello", {"repeats": 0}),
+        ("Hello", {"warmup": -1}),
+        ("Hello", {"n_parallel": 0}),
+        ("Hello", {"engine": "yes"}),
+        ("Hello", {"temperature": math.nan}),
+        ("Hello", {"speed": 3}),
+        ("Hello", {"seed": -1}),
+        ("Hello", {"stop": 3}),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(model: labkit.Model, prompts: Any, options: dict[str, Any]) -> None:
+    """What cannot work is said before anything runs."""
+    with pytest.raises((labkit.ArgumentError, labkit.ArgumentTypeError)) as refused:
+        labkit.benchmark_inference(model, prompts, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_closed_model_is_refused() -> None:
+    """A model that was closed, and what is no model at all."""
+    with labkit.load_model(n_ctx=256) as closed:
+        pass
+    with pytest.raises(labkit.ModelClosedError):
+        labkit.benchmark_inference(closed, "Hello")
+    with pytest.raises(labkit.ArgumentTypeError, match="load_model"):
+        labkit.benchmark_inference("model.gguf", "Hello")  # type: ignore[arg-type]
+
+
+def test_cancelling_ends_it_and_leaves_the_model_usable(model: labkit.Model) -> None:
+    """`model.cancel()` from another thread ends user's and engine's runs alike."""
+    begun = threading.Event()
+
+    def cancel() -> None:
+        begun.wait(60)
+        while not model.cancel():
+            time.sleep(0.001)
+
+    for run in (
+        lambda: labkit.benchmark_inference(model, "Hello", max_tokens=200, repeats=100, progress=lambda *_: begun.set()),
+        lambda: [begun.set() or time_engine(model, 200, 200) for _ in range(100)],  # type: ignore[func-returns-value]
+    ):
+        begun.clear()
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        with pytest.raises(labkit.GenerationError, match="cancelled"):
+            run()
+        thread.join()
+    assert labkit.generate_text(model, "1, 2, 3, 4,", 6, temperature=0) == " 5, 6,"
+
+
+def test_progress_comes_to_its_end(model: labkit.Model) -> None:
+    """Each run and each engine test is a step."""
+    steps: list[tuple[int, int]] = []
+    labkit.benchmark_inference(model, PROMPTS, max_tokens=2, repeats=2, warmup=1, progress=lambda *step: steps.append(step))
+    assert steps == [(done, 9) for done in range(1, 10)]
+
+
+def test_engine_and_counters_tell_the_same_time(model: labkit.Model) -> None:
+    """One run by two clocks: llama.cpp counts no more than passes, and most of it."""
+    times = time_engine(model, 100, 8)
+    assert (times.n_prompt, times.n_gen) == (100, 8)
+    assert 0.5 * times.prompt_s < times.counted_prompt_s <= times.prompt_s + 1e-4
+    assert 0.5 * times.decode_s < times.counted_decode_s <= times.decode_s + 1e-4
+
+
+def test_a_model_without_counters_has_no_gap(tmp_path: Path) -> None:
+    """no_perf=True stops llama.cpp's counters; all other figures stand."""
+    with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), n_ctx=256, n_threads=1, no_perf=True) as tiny:
+        measured = labkit.benchmark_inference(tiny, "a", max_tokens=4, repeats=2)
+    assert measured.gap is None
+    assert measured.runs[0].engine_decode_s is None
+    assert measured.engine_decode_tokens_per_second is not None
+
+
+def test_memory_is_seen_between_two_samples() -> None:
+    """A block that is gone again counts in the peak."""
+    with MemoryWatch(0.01) as memory:
+        block = np.ones(64 * 2**20, dtype=np.uint8)
+        time.sleep(0.1)
+        del block
+    assert memory.peak_bytes - memory.before_bytes > 48 * 2**20
+    assert memory.n_samples > 0
+    assert "sample" in memory.method
+
+
+# -- exports -------------------------------------------------------------------------------------------------------------
+
+
+def test_exports_parse_back(result: labkit.BenchmarkResult, tmp_path: Path) -> None:
+    """JSON holds everything, CSV a row a run; both are written where asked."""
+    document = json.loads(result.to_json(tmp_path / "result.json"))
+    assert document == json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert set(document) == set(result)
+    assert document["runs"][0]["token_times_s"] == list(result.runs[0].token_times_s)
+    rows = list(csv.DictReader(io.StringIO(result.to_csv())))
+    assert len(rows) == len(result.runs)
+    assert float(rows[3]["elapsed_s"]) == result.runs[3].elapsed_s
+    with pytest.raises(labkit.ArgumentError, match="cannot be written"):
+        result.to_csv(tmp_path / "no such folder" / "result.csv")
+
+
+def test_the_tables_are_llama_benchs(result: labkit.BenchmarkResult) -> None:
+    """Markdown has llama-bench's columns, the CSV of tests its names; engine and user are told apart."""
+    lines = result.to_markdown().splitlines()
+    assert lines[0] == "| model | size | params | backend | threads | test | t/s |"
+    assert [line.split(" | ")[5] for line in lines[2:6]] == [result.engine_test[0], "tg6", "pp6, user", "tg6, user"]
+    rows = list(csv.DictReader(io.StringIO(bench_csv(result))))
+    assert [(row["figure"], row["n_gen"]) for row in rows] == [
+        ("engine", "0"),
+        ("engine", "6"),
+        ("user", "0"),
+        ("user", "6"),
+    ]
+    assert {"model_type", "model_size", "model_n_params", "n_threads", "avg_ts", "stddev_ts"} <= set(rows[0])
+    assert "134.52 M" in repr(result)
+    assert result._repr_html_().count("<tr>") > 8
+
+
+def test_plot_names_axes_and_units_and_says_what_it_shows(result: labkit.BenchmarkResult) -> None:
+    """A point a token after the first; the picture has a text."""
+    axes = result.plot()
+    assert axes.get_xlabel().endswith("(tokens)")
+    assert axes.get_ylabel().endswith("(ms)")
+    assert list(axes.lines[0].get_xdata()) == [2, 3, 4, 5, 6]
+    assert "engine alone (tg6)" in Picture(axes).text
+    assert result.plot(axes=axes) is axes
+
+
+# -- the command -----------------------------------------------------------------------------------------------------------
+
+
+def test_bench_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The prompt has as many tokens as were asked for, and the tests are called as llama-bench calls them."""
+    assert main(["bench", "-p", "24", "-n", "4", "-r", "2", "-t", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [(test["figure"], test["test"]) for test in document["tests"]] == [
+        ("engine", "pp24"), ("engine", "tg4"), ("user", "pp24"), ("user", "tg4"),
+    ]  # fmt: skip
+    assert document["settings"]["n_prompt"] == [24]
+    assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("t/s", "pp24", "tg4", "throughput", "time to first token"))
+
+
+def test_bench_prints_csv_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both parse, and nothing else is printed."""
+    assert main(["bench", "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--csv"]) == 0
+    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 4
+    assert main(["bench", "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--markdown"]) == 0
+    assert capsys.readouterr().out.startswith("| model |")
+
+
+@pytest.mark.parametrize("arguments", [("-p", "0"), ("-n", "0"), ("-r", "0"), ("no-such-model.gguf",)])
+def test_bench_fails_in_one_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be measured is said in one line on stderr."""
+    assert main(["bench", *arguments]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
