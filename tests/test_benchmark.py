@@ -238,6 +238,20 @@ def test_sampling_is_generate_texts(model: labkit.Model, options: dict[str, Any]
         assert measured.settings[name] == options[name]
 
 
+def test_prompts_together_generate_every_token(model: labkit.Model) -> None:
+    """More prompts than go together: each has all its tokens, and times that grow; there is no gap to split."""
+    prompts = ["Once upon a time", "The sea was", "<|im_end|>"]
+    measured = labkit.benchmark_inference(model, prompts, max_tokens=5, repeats=2, n_parallel=2)
+    assert [(run.prompt, run.n_generated) for run in measured.runs] == [(0, 5), (1, 5), (2, 5)] * 2
+    assert all(list(run.token_times_s) == sorted(run.token_times_s) for run in measured.runs)
+    assert measured.total_tokens == 30
+    assert measured.gap is None
+    assert measured.settings.n_parallel == 2
+    assert measured.decode_tokens_per_second is not None
+    assert all(run.elapsed_s <= measured.elapsed_s for run in measured.runs)
+    assert any("together" in note for note in measured.notes)
+
+
 def test_one_token_has_no_pauses(model: labkit.Model) -> None:
     """With max_tokens=1 there is no generation alone; what needs one is None, and the exports do without."""
     measured = labkit.benchmark_inference(model, "Hello", max_tokens=1, repeats=1)

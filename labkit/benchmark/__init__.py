@@ -3,6 +3,7 @@
 ::
 
     run      benchmark_inference: warm-up, repeats, the figures
+    parallel several prompts together
     memory   the most RAM held meanwhile
     stats    percentiles, intervals, whether two samples differ
     records  BenchmarkResult and its parts

@@ -40,6 +40,8 @@ class BenchmarkRun(Record):
         several prompts ran together.
     token_times_s : tuple of float
         From the call until each token.
+    n_shared : int
+        Tokens of the prompt that another prompt of the same batch had computed.
     """
 
     repeat: int
@@ -54,6 +56,7 @@ class BenchmarkRun(Record):
     sampler_s: float | None
     text_s: float | None
     token_times_s: tuple[float, ...] = dataclasses.field(repr=False)
+    n_shared: int = 0
 
     @property
     def inter_token_latencies_s(self) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labkit.benchmark.memory import MemoryWatch
+from labkit.benchmark.parallel import run_together, together_speeds
 from labkit.benchmark.records import BenchmarkResult, BenchmarkRun, BenchmarkSettings, SpeedGap
 from labkit.benchmark.stats import median_interval, percentile
 from labkit.engine import Model
@@ -57,7 +58,7 @@ def benchmark_inference(
     repeats : int
         Rounds that are. Three are the least that tell anything of noise; from six on the interval of the median has 95 %.
     n_parallel : int
-        Prompts that are decoded together.
+        Prompts that are decoded together, as `generate_batch` does; the engine's tests remain those of one sequence.
     temperature : float
         0 always takes the likeliest token.
     engine : bool
@@ -107,15 +108,13 @@ def benchmark_inference(
         n_parallel=check_int("n_parallel", n_parallel, 1, 256),
         engine=check_flag("engine", engine),
     )
-    if plan.n_parallel > 1:
-        raise ArgumentError(f"n_parallel={plan.n_parallel} is not available yet: leave it at 1")
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
     card, sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options)
     with reporting(progress, "benchmark", "step") as report:
-        measured = _Session(model, timed, plan, report).measure()
+        measured = _Session(model, timed, sampling, plan, report).measure()
     settings = _settings(model, card, sampling, plan, texts, timed)
-    return _result(measured, settings, measure_system(bandwidth=False), _notes(model, kwargs))
+    return _result(measured, settings, measure_system(bandwidth=False), _notes(model, plan, kwargs))
 
 
 def _texts(prompts: Any) -> list[str]:
@@ -155,11 +154,14 @@ class _Measured:
 class _Session:
     """The rounds: engine and user take turns, so that a slow minute falls on both."""
 
-    def __init__(self, model: Model, texts: tuple[TimedText, ...], plan: _Plan, report: Progress) -> None:
-        self.model, self.texts, self.plan = model, texts, plan
+    def __init__(
+        self, model: Model, texts: tuple[TimedText, ...], sampling: SamplingSettings, plan: _Plan, report: Progress
+    ) -> None:
+        self.model, self.texts, self.sampling, self.plan = model, texts, sampling, plan
         self._n_prompt = max(text.n_prompt for text in texts)
         self._report, self._done = report, 0
-        self._total = (plan.warmup + plan.repeats) * len(texts) + plan.engine * (min(plan.warmup, 1) + plan.repeats)
+        steps = 1 if plan.n_parallel > 1 else len(texts)
+        self._total = (plan.warmup + plan.repeats) * steps + plan.engine * (min(plan.warmup, 1) + plan.repeats)
 
     def measure(self) -> _Measured:
         for _ in range(self.plan.warmup):
@@ -172,9 +174,9 @@ class _Session:
         with MemoryWatch() as memory:
             for repeat in range(self.plan.repeats):
                 engine += self._engine()
-                found = self._round(repeat)
+                found, elapsed_s = self._round(repeat)
                 runs += found
-                elapsed.append(sum(run.elapsed_s for run in found))
+                elapsed.append(elapsed_s)
         return _Measured(tuple(runs), tuple(elapsed), tuple(engine), memory)
 
     def _engine(self) -> list[EngineTimes]:
@@ -184,8 +186,14 @@ class _Session:
         self._advance()
         return [times]
 
-    def _round(self, repeat: int) -> list[BenchmarkRun]:
-        return [self._run(repeat, index, text) for index, text in enumerate(self.texts)]
+    def _round(self, repeat: int) -> tuple[list[BenchmarkRun], float]:
+        """Generate all texts once; returns a run each, and the wall time of all."""
+        if self.plan.n_parallel > 1:
+            found = run_together(self.texts, repeat, self.plan.n_parallel, self.sampling)
+            self._advance()
+            return found
+        runs = [self._run(repeat, index, text) for index, text in enumerate(self.texts)]
+        return runs, sum(run.elapsed_s for run in runs)
 
     def _run(self, repeat: int, index: int, text: TimedText) -> BenchmarkRun:
         times = text.run()
@@ -234,12 +242,17 @@ def _settings(
     )
 
 
-def _notes(model: Model, options: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(model: Model, plan: _Plan, options: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
     if not model.settings.flash_attn:
         notes.append("The engine ran without flash attention, as this model was loaded; llama-bench by default has it on.")
     if model.settings.n_gpu_layers:
         notes.append("Memory is this process's RAM, without what lies on other devices.")
+    if plan.n_parallel > 1:
+        notes.append(
+            "Prompts ran together: until the first ones all have a token the time counts as processing prompts, from then on "
+            "as generating. The engine's tests are of one sequence."
+        )
     if options.get("stop"):
         notes.append("Stop sequences were not looked for, so that every run generates all its tokens.")
     return tuple(notes)
@@ -252,8 +265,9 @@ def _result(
     samples = tuple(
         sum(run.n_generated for run in found) / seconds for found, seconds in zip(rounds, measured.elapsed_s, strict=True)
     )
-    decode = () if settings.max_tokens == 1 else tuple(_decode_speed(found) for found in rounds)
-    prompt = tuple(sum(run.n_prompt for run in found) / sum(run.prefill_s for run in found) for found in rounds)
+    speeds = [_speeds(found, settings.n_parallel) for found in rounds]
+    prompt = tuple(speed for speed, _ in speeds)
+    decode = tuple(speed for _, speed in speeds if speed is not None)
     firsts = [run.time_to_first_token_s for run in runs]
     pauses = [pause for run in runs for pause in run.inter_token_latencies_s]
     engine_prompt = tuple(times.n_prompt / times.prompt_s for times in measured.engine)
@@ -298,8 +312,13 @@ def _result(
     )
 
 
-def _decode_speed(runs: list[BenchmarkRun]) -> float:
-    return sum(run.n_generated - 1 for run in runs) / sum(run.decode_s for run in runs)
+def _speeds(runs: list[BenchmarkRun], n_parallel: int) -> tuple[float, float | None]:
+    """Return tokens per second of prompts and of generating, in one round."""
+    if n_parallel > 1:
+        return together_speeds(runs, n_parallel)
+    n_pauses = sum(run.n_generated - 1 for run in runs)
+    prompt = sum(run.n_prompt for run in runs) / sum(run.prefill_s for run in runs)
+    return prompt, n_pauses / sum(run.decode_s for run in runs) if n_pauses else None
 
 
 def _gap(measured: _Measured) -> SpeedGap | None:

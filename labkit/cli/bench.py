@@ -65,11 +65,10 @@ def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
         if getattr(args, option) < least:
             name = option.replace("_", "-")
             raise ArgumentError(f"--{name} {getattr(args, option)} is out of range: it must be {least} or more")
-    n_ctx = args.n_parallel * (args.n_prompt + args.n_gen)
-    with load_model(args.model, n_ctx=n_ctx, n_threads=args.threads) as model:
+    with load_model(args.model, n_ctx=args.n_prompt + args.n_gen, n_threads=args.threads) as model:
         return benchmark_inference(
             model,
-            [_prompt(model, args.n_prompt)] * args.n_parallel,
+            [_prompt(model, args.n_prompt, 7 * index) for index in range(args.n_parallel)],
             max_tokens=args.n_gen,
             repeats=args.repetitions,
             n_parallel=args.n_parallel,
@@ -77,12 +76,13 @@ def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
         )
 
 
-def _prompt(model: Model, n_tokens: int) -> str:
-    """Return prose of so many tokens for this model, or of a few less where no cut gives just that."""
+def _prompt(model: Model, n_tokens: int, first: int) -> str:
+    """Return prose of so many tokens from its word ``first`` on, or of a few less where no cut gives just that."""
     from labkit.engine import count_tokens
     from labkit.quality import evaluation_text
 
     prose = evaluation_text()
+    prose = prose.split(" ", first)[-1] + " "  # texts that begin alike would be computed once
     text = prose * (1 + 8 * n_tokens // len(prose))
     low, high = 1, len(text)
     while low < high:  # the longest beginning that has at most so many tokens

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from labkit.engine.model import Model
     from labkit.engine.worker import Job
 
-__all__ = ["EngineTimes", "ModelCard", "TimedRun", "TimedText", "prepare_timing", "time_engine"]
+__all__ = ["EndlessTokenizer", "EngineTimes", "ModelCard", "TimedRun", "TimedText", "prepare_timing", "time_engine"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +113,12 @@ class TimedText:
     ) -> None:
         self.model, self.prompt, self.max_tokens, self.settings = model, prompt, max_tokens, settings
         self.parse_special = parse_special
-        self.n_prompt = len(self._tokens())
+        self.n_prompt = len(self.tokens())
         if self.n_prompt + max_tokens > model.n_ctx():
             raise ContextOverflowError(self.n_prompt, max_tokens, model.n_ctx())
 
-    def _tokens(self) -> list[int]:
+    def tokens(self) -> list[int]:
+        """Return the prompt's tokens."""
         with self.model.vocabulary() as tokenizer:
             return tokenizer.prompt_tokens(self.prompt, parse_special=self.parse_special)
 
@@ -132,7 +133,7 @@ class TimedText:
         self.model.compute(lambda _: self.model._forget())
         chunks: list[TextChunk] = []
         started = time.perf_counter()
-        prompt = self._tokens()
+        prompt = self.tokens()
         generation: _TimedGeneration = self.model.compute(lambda job: self._generate(job, prompt, chunks))
         text = "".join(chunk.text for chunk in chunks)
         return generation.times(text, started, time.perf_counter())
@@ -154,7 +155,7 @@ class _TimedGeneration(Generation):
     """The loop of `generate_text`, with clocks around its parts and no end but ``max_tokens``."""
 
     def __init__(self, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
-        tokenizer = _EndlessTokenizer(model._own_tokenizer)
+        tokenizer = EndlessTokenizer(model._own_tokenizer)
         super().__init__(model._ctx.ctx, tokenizer, model.n_batch, prompt, max_tokens, settings)
         self.clocked = tokenizer
         self.text = self.clocked_text = _ClockedText(settings.stop)
@@ -205,7 +206,7 @@ class _ClockedSampler:
         return token
 
 
-class _EndlessTokenizer(Tokenizer):
+class EndlessTokenizer(Tokenizer):
     """A tokenizer that takes the end of a text for any other token, and notes when it was asked for a token's bytes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -214,13 +215,16 @@ class _EndlessTokenizer(Tokenizer):
         self.begins: list[float] = []
 
     def is_end(self, token: int) -> bool:
+        """Say no."""
         self._own.is_end(token)  # asked all the same, as that takes time too
         return False
 
     def silent_tokens(self) -> list[int]:
+        """Return the tokens that add nothing to a text, as the model's own tokenizer has them."""
         return self._own.silent_tokens()
 
     def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text."""
         self.begins.append(time.perf_counter())
         return super().piece(token)
 

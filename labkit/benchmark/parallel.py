@@ -1,0 +1,109 @@
+"""Several prompts decoded together, with the time of each token: the loop of `generate_batch`, without early ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from labkit.batch.loop import Batch
+from labkit.batch.parallel import cells_of, choose_parallel
+from labkit.batch.sequence import Request
+from labkit.benchmark.records import BenchmarkRun
+from labkit.engine.arguments import MAX_SEED, SamplingSettings
+from labkit.engine.model import Model
+from labkit.engine.timing import EndlessTokenizer, TimedText
+from labkit.engine.worker import Job
+from labkit.errors import GenerationError
+
+__all__ = ["run_together", "together_speeds"]
+
+
+class _TimedBatch(Batch):
+    """A batch that notes when each token was there."""
+
+    def __init__(self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int) -> None:
+        super().__init__(model, requests, n_parallel, n_cells, emit=_drop, report=_drop, strict=True)
+        self._tokenizer = EndlessTokenizer(model._own_tokenizer)
+        self.times_s: dict[int, list[float]] = {request.index: [] for request in requests}
+
+    def _step(self, ctx: Any, slots: Any, batch: Any, job: Job[Any]) -> None:
+        active = [sequence for _, sequence in slots.active]
+        super()._step(ctx, slots, batch, job)
+        now_s = time.perf_counter()
+        for sequence in active:
+            times_s = self.times_s[sequence.request.index]
+            times_s += [now_s] * (len(sequence.tokens) - len(times_s))
+
+
+def _drop(*_: object) -> None:
+    return None
+
+
+def run_together(
+    texts: Sequence[TimedText], repeat: int, n_parallel: int, settings: SamplingSettings
+) -> tuple[list[BenchmarkRun], float]:
+    """Generate all texts, ``n_parallel`` at a time; returns a run each, and the wall time of all.
+
+    Raises
+    ------
+    GenerationError
+        When it was cancelled, or the engine fails.
+    """
+    model = texts[0].model
+    started = time.perf_counter()
+    requests = [Request(index, text.tokens(), text.max_tokens, _seeded(settings, index)) for index, text in enumerate(texts)]
+    batch = model.compute(lambda job: _compute(model, job, requests, n_parallel))
+    elapsed_s = time.perf_counter() - started
+    return [_run(batch, request, repeat, started) for request in requests], elapsed_s
+
+
+def _compute(model: Model, job: Job[Any], requests: Sequence[Request], n_parallel: int) -> _TimedBatch:
+    n_cells = cells_of(model, requests)
+    choice = choose_parallel(model, job, len(requests), n_cells, n_parallel)
+    batch = _TimedBatch(model, requests, choice.n_parallel, n_cells)
+    batch.run(job)
+    if job.cancelled:
+        raise GenerationError("this computation was cancelled")
+    return batch
+
+
+def _seeded(settings: SamplingSettings, index: int) -> SamplingSettings:
+    return dataclasses.replace(settings, seed=((settings.seed or 0) + index) % (MAX_SEED + 1))
+
+
+def _run(batch: _TimedBatch, request: Request, repeat: int, started: float) -> BenchmarkRun:
+    times_s = tuple(now - started for now in batch.times_s[request.index])
+    return BenchmarkRun(
+        repeat=repeat,
+        prompt=request.index,
+        n_prompt=len(request.prompt),
+        n_generated=len(times_s),
+        time_to_first_token_s=times_s[0],
+        prefill_s=times_s[0],
+        decode_s=times_s[-1] - times_s[0],
+        elapsed_s=times_s[-1],
+        engine_decode_s=None,
+        sampler_s=None,
+        text_s=None,
+        token_times_s=times_s,
+        n_shared=batch.items[request.index].n_shared,
+    )
+
+
+def together_speeds(runs: Sequence[BenchmarkRun], n_parallel: int) -> tuple[float, float | None]:
+    """Return tokens per second of the prompts that began together, and of generating from then on.
+
+    Notes
+    -----
+    Until the last of the first ``n_parallel`` prompts has its first token the time counts as theirs, though others may
+    generate already; from then on it counts as generating, though prompts that waited may begin. What a prompt shares with
+    another is computed once and counts once.
+    """
+    first = runs[:n_parallel]
+    begun = max(run.time_to_first_token_s for run in first)
+    ended = max(run.token_times_s[-1] for run in runs)
+    after = sum(now > begun for run in runs for now in run.token_times_s)
+    prompt = sum(run.n_prompt - run.n_shared for run in first) / begun
+    return prompt, after / (ended - begun) if after else None
