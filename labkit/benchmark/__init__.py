@@ -2,7 +2,8 @@
 
 ::
 
-    run      benchmark_inference: warm-up, repeats, the figures
+    run      benchmark_inference: warm-up and repeats
+    figures  times of runs -> the figures of a result
     parallel several prompts together
     memory   the most RAM held meanwhile
     stats    percentiles, intervals, whether two samples differ

@@ -1,0 +1,120 @@
+"""Times of runs -> the figures of a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+
+from labkit.benchmark.memory import MemoryWatch
+from labkit.benchmark.parallel import together_speeds
+from labkit.benchmark.records import BenchmarkResult, BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.stats import median_interval, percentile
+from labkit.engine.timing import EngineTimes
+from labkit.system import SystemProfile
+
+__all__ = ["Measured", "make_result"]
+
+_NOISY = 0.1  # of the median: a machine with nothing else to do stays below half of that
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured; ``elapsed_s`` holds the wall time of each repeat."""
+
+    runs: tuple[BenchmarkRun, ...]
+    elapsed_s: tuple[float, ...]
+    engine: tuple[EngineTimes, ...]
+    memory: MemoryWatch
+
+    def rounds(self) -> list[list[BenchmarkRun]]:
+        """Return the runs of each repeat."""
+        return [[run for run in self.runs if run.repeat == repeat] for repeat in range(len(self.elapsed_s))]
+
+
+def make_result(
+    measured: Measured, settings: BenchmarkSettings, system: SystemProfile, notes: tuple[str, ...]
+) -> BenchmarkResult:
+    """Return all figures of what was measured."""
+    runs, memory, rounds = measured.runs, measured.memory, measured.rounds()
+    samples = tuple(
+        sum(run.n_generated for run in found) / seconds for found, seconds in zip(rounds, measured.elapsed_s, strict=True)
+    )
+    speeds = [_speeds(found, settings.n_parallel) for found in rounds]
+    prompt = tuple(speed for speed, _ in speeds)
+    decode = tuple(speed for _, speed in speeds if speed is not None)
+    firsts = [run.time_to_first_token_s for run in runs]
+    pauses = [pause for run in runs for pause in run.inter_token_latencies_s]
+    engine_prompt = tuple(times.n_prompt / times.prompt_s for times in measured.engine)
+    engine_decode = tuple(times.n_gen / times.decode_s for times in measured.engine)
+    gap = _gap(measured)
+    elapsed_s = sum(measured.elapsed_s)
+    noise = (max(samples) - min(samples)) / statistics.median(samples)
+    if noise > _NOISY:
+        notes += (f"The repeats lie {noise:.0%} apart: something else kept this machine busy. Close it, and measure again.",)
+    return BenchmarkResult(
+        tokens_per_second=statistics.median(samples),
+        confidence_interval=median_interval(samples),
+        decode_tokens_per_second=statistics.median(decode) if decode else None,
+        prompt_tokens_per_second=statistics.median(prompt),
+        time_to_first_token_s=statistics.median(firsts),
+        time_to_first_token_p95_s=percentile(firsts, 95),
+        inter_token_latency_s=statistics.median(pauses) if pauses else None,
+        inter_token_latency_p95_s=percentile(pauses, 95) if pauses else None,
+        total_tokens=sum(run.n_generated for run in runs),
+        elapsed_s=elapsed_s,
+        memory_bytes=memory.peak_bytes,
+        memory_delta_bytes=memory.peak_bytes - memory.before_bytes,
+        memory_method=memory.method,
+        memory_sampling_share=memory.cost_s / memory.elapsed_s,
+        engine_test=(f"pp{measured.engine[0].n_prompt}", f"tg{measured.engine[0].n_gen}") if measured.engine else (),
+        engine_prompt_tokens_per_second=statistics.median(engine_prompt) if engine_prompt else None,
+        engine_decode_tokens_per_second=statistics.median(engine_decode) if engine_decode else None,
+        engine_prompt_samples=engine_prompt,
+        engine_decode_samples=engine_decode,
+        gap=gap,
+        sampler_s_per_token=None if gap is None else gap.sampler_s_per_token,
+        text_s_per_token=None if gap is None else gap.text_s_per_token,
+        python_s_per_token=None if gap is None else gap.python_s_per_token,
+        noise=noise,
+        samples=samples,
+        decode_samples=decode,
+        prompt_samples=prompt,
+        runs=runs,
+        settings=settings,
+        system=system,
+        notes=notes,
+    )
+
+
+def _speeds(runs: list[BenchmarkRun], n_parallel: int) -> tuple[float, float | None]:
+    """Return tokens per second of prompts and of generating, in one round."""
+    if n_parallel > 1:
+        return together_speeds(runs, n_parallel)
+    n_pauses = sum(run.n_generated - 1 for run in runs)
+    prompt = sum(run.n_prompt for run in runs) / sum(run.prefill_s for run in runs)
+    return prompt, n_pauses / sum(run.decode_s for run in runs) if n_pauses else None
+
+
+def _gap(measured: Measured) -> SpeedGap | None:
+    """Split the time between two tokens; None where there are no two, or nothing to compare with."""
+    if not measured.engine or any(not run.engine_decode_s for run in measured.runs):
+        return None
+    parts = sorted(map(_parts, measured.rounds()))
+    user, computing, sampler, text = parts[(len(parts) - 1) // 2]  # of one round, so that they add up
+    engine = statistics.median(times.decode_s / times.n_gen for times in measured.engine)
+    return SpeedGap(
+        user_s_per_token=user,
+        engine_s_per_token=engine,
+        depth_s_per_token=computing - engine,
+        sampler_s_per_token=sampler,
+        text_s_per_token=text,
+        python_s_per_token=user - computing - sampler - text,
+    )
+
+
+def _parts(runs: list[BenchmarkRun]) -> tuple[float, ...]:
+    """Return seconds a token of one round: in all, computing, sampler, text."""
+    n_pauses = sum(run.n_generated - 1 for run in runs)
+    return tuple(
+        sum(run[name] for run in runs) / n_pauses for name in ("decode_s", "engine_decode_s", "sampler_s", "text_s")
+    )
