@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.engine.bindings import C
+from labkit.engine.bindings import C, give_back_memory
 from labkit.engine.known_files import sound_file
 from labkit.engine.settings import refuse_unfit
 from labkit.errors import GenerationError
@@ -60,6 +60,7 @@ def second_context(model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq
         yield ctx
     finally:
         C.llama_free(ctx)
+        give_back_memory()
 
 
 @contextlib.contextmanager

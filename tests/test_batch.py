@@ -1,0 +1,524 @@
+"""generate_batch, generate_batch_results and stream_batch: every prompt's text as it is alone, computed together."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import labkit
+from labkit import generate_batch, generate_batch_results, generate_text, stream_batch
+from labkit.batch import parallel
+from labkit.batch.parallel import fastest
+from labkit.batch.slots import WORTH_COPYING, common_length, moves
+from labkit.engine.scoring import Window, score_windows
+from labkit.system import resident_bytes
+from tests.gguf_kinds import KINDS
+from tests.tiny_models import write_tiny_model
+
+PROMPTS = [
+    "1, 2, 3, 4,", "Once upon a time", "The capital of France is", "a, b, c, d,", "Water boils at", "def add(a, b):",
+    "Roses are red", "The three primary colours are", "Dear Sir or Madam,", "E = m",
+]  # fmt: skip
+ROUNDING = 0.1  # what logits of this size differ by when the engine sums in another order
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[labkit.Model]:
+    """Load the bundled model, with one thread: two wait for each other where the machine is busy."""
+    with labkit.load_model(n_ctx=512, n_threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[labkit.Model]:
+    """Load a tiny model that never ends a text by itself."""
+    path = write_tiny_model(tmp_path_factory.mktemp("batch") / "tiny.gguf", endless=True)
+    with labkit.load_model(path, n_ctx=1024, n_threads=1) as loaded:
+        yield loaded
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Return prompts of many lengths, some of which begin alike."""
+    random_ = random.Random(seed)
+    words = ("the", "end", "of", "a", "story", "that", "was", "told", "in", "town", "where", "nobody", "has", "ever", "seen")
+    return [" ".join(random_.choices(words, k=random_.randint(1, 60))) for _ in range(count)]
+
+
+def assert_same_but_for_rounding(model: labkit.Model, prompt: str, batch: labkit.BatchItem, **options: Any) -> None:
+    """Compare with the text that the prompt gets alone; where they part, the two tokens must be as likely as each other."""
+    alone = generate_text(model, prompt, temperature=0, **options)
+    assert model.last_generation is not None
+    ids = model.last_generation.token_ids
+    if batch.text == alone:
+        assert batch.n_generated == len(ids)
+        return
+    at = next(index for index, (a, b) in enumerate(itertools.zip_longest(ids, batch.token_ids)) if a != b)
+    with model.vocabulary() as tokenizer:
+        tokens = np.array([*tokenizer.prompt_tokens(prompt), *ids[:at]], np.int32)
+    rows: list[Any] = []
+    score_windows(model, [Window(tokens, np.zeros(1, np.int32))], 512, lambda row, _: rows.append(row[0].copy()))
+    ours, theirs = (run[at] if at < len(run) else model.token_eos() for run in (batch.token_ids, ids))
+    gap = abs(float(rows[0][ours] - rows[0][theirs]))
+    assert gap < ROUNDING, f"{prompt!r} parts after {at} tokens, where the two are {gap} apart"
+
+
+# -- the texts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_parallel", [None, 3])
+def test_greedy_texts_are_those_of_generate_text(model: labkit.Model, n_parallel: int | None) -> None:
+    """Each answer is the prompt's own, however many run together, on a model with real language."""
+    found = generate_batch_results(model, PROMPTS, 12, 0, n_parallel=n_parallel)
+    assert found.n_parallel == (n_parallel or len(PROMPTS))
+    for prompt, item in zip(PROMPTS, found.answers, strict=True):
+        assert_same_but_for_rounding(model, prompt, item, max_tokens=12)
+
+
+@pytest.mark.parametrize("n_parallel", [1, 2, 5, 16, 40, 256])
+def test_more_prompts_than_places_take_turns(tiny: labkit.Model, n_parallel: int) -> None:
+    """Forty prompts of many lengths get the same texts however many are computed at a time."""
+    prompts = sentences(40)
+    found = generate_batch_results(tiny, prompts, 12, 0, n_parallel=n_parallel)
+    assert found.n_parallel == min(n_parallel, 40)
+    for prompt, item in zip(prompts, found.answers, strict=True):
+        assert_same_but_for_rounding(tiny, prompt, item, max_tokens=12)
+        assert item.n_generated == 12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_of_layers_go_together(tmp_path: Path, kind: str) -> None:
+    """Windows, experts, latent attention and recurrent states: texts as alone, with ends at different times."""
+    path = KINDS[kind]().write(tmp_path / "model.gguf")
+    prompts = ["a b c " * 6 + tail for tail in ("", "e", "f g", "h", "the end")] + ["x y", "z"]  # longer ones overflow mamba
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as loaded:
+        for n_parallel in (2, 7):
+            found = generate_batch_results(loaded, prompts, 20, 0, n_parallel=n_parallel, stop=["q"])
+            for prompt, item in zip(prompts, found.answers, strict=True):
+                assert_same_but_for_rounding(loaded, prompt, item, max_tokens=20, stop=["q"])
+
+
+@pytest.mark.parametrize("architecture", ["jamba", "falcon-h1", "lfm2", "mamba2"])
+def test_hybrids_go_together(tmp_path: Path, architecture: str) -> None:
+    """Layers with a state beside layers with attention: texts as alone, places taken again and again."""
+    path = labkit.build_ghost_model(tmp_path / "ghost.gguf", architecture=architecture, shape="tiny")
+    prompts = ["a b c " * 6 + tail for tail in ("", "e", "f g", "h", "the end")] + ["x y", "z"]
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as loaded:
+        for n_parallel in (2, 7):
+            found = generate_batch_results(loaded, prompts, 8, 0, n_parallel=n_parallel)
+            for prompt, item in zip(prompts, found.answers, strict=True):
+                assert_same_but_for_rounding(loaded, prompt, item, max_tokens=8)
+
+
+def test_small_batches_of_tokens_change_nothing(tmp_path: Path) -> None:
+    """Prompts longer than n_batch are computed piece by piece while others generate."""
+    path = write_tiny_model(tmp_path / "tiny.gguf", endless=True)
+    prompts = sentences(9, seed=1)
+    with labkit.load_model(path, n_ctx=512, n_threads=1, n_batch=16) as small:
+        found = generate_batch_results(small, prompts, 12, 0, n_parallel=4)
+        for prompt, item in zip(prompts, found.answers, strict=True):
+            assert_same_but_for_rounding(small, prompt, item, max_tokens=12)
+
+
+def test_a_seed_gives_the_same_texts_however_many_run_together(tiny: labkit.Model) -> None:
+    """Prompt i is drawn with seed + i, which generate_text repeats."""
+    prompts = sentences(12, seed=2)
+    texts = [generate_batch(tiny, prompts, 16, 1.0, seed=7, n_parallel=n) for n in (1, 4, 12)]
+    assert texts[0] == texts[1] == texts[2]
+    assert texts[0] == [generate_text(tiny, prompt, 16, 1.0, seed=7 + index) for index, prompt in enumerate(prompts)]
+    assert generate_batch(tiny, ["a"] * 4, 16, 1.0, seed=7) != generate_batch(tiny, ["a"] * 4, 16, 1.0, seed=8)
+
+
+def test_alike_prompts_are_drawn_apart(tiny: labkit.Model) -> None:
+    """The same prompt four times gives four texts, with a seed and without; each item tells its own."""
+    for options in ({"seed": 3}, {}):
+        found = generate_batch_results(tiny, ["the end"] * 4, 24, 1.0, **options)  # type: ignore[arg-type]
+        assert len(set(found.texts)) == 4
+        for item in found.answers:
+            assert generate_text(tiny, "the end", 24, 1.0, seed=item.seed) == item.text
+
+
+def test_the_highest_seed_counts_on_from_zero(tiny: labkit.Model) -> None:
+    """A seed that plus the index would be beyond llama.cpp's range."""
+    found = generate_batch_results(tiny, ["a", "b"], 2, seed=2**32 - 2)
+    assert [item.seed for item in found.answers] == [2**32 - 2, 0]
+
+
+def test_stops_and_penalties_work_for_each_prompt(tiny: labkit.Model) -> None:
+    """A stop that is split over tokens ends only the text that it is in; kwargs are generate_text's."""
+    prompts = sentences(8, seed=3)
+    texts = generate_batch(tiny, prompts, 40, 0)
+    stop = texts[0][9:14]
+    for options in ({"stop": stop}, {"stop": [stop, "e"], "repeat_penalty": 1.3}, {"top_k": 1}):
+        found = generate_batch(tiny, prompts, 40, 0, **options)  # type: ignore[arg-type]
+        assert found == [generate_text(tiny, prompt, 40, 0, **options) for prompt in prompts]  # type: ignore[arg-type]
+    assert generate_batch(tiny, prompts, 40, 0, stop=stop)[0] == texts[0][: texts[0].index(stop)]
+
+
+def test_texts_end_where_the_model_ends_them(tmp_path: Path) -> None:
+    """A model that ends its texts early ends each at its own time, max_tokens=None or the context's end at the latest."""
+    path = write_tiny_model(tmp_path / "tiny.gguf", seed=3, scale=0.2)
+    prompts = sentences(10, seed=4)
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as ending:
+        found = generate_batch_results(ending, prompts, None, 1.0, seed=1, n_parallel=3)
+    assert "end" in {item.finish_reason for item in found.answers}
+    assert len({item.n_generated for item in found.answers}) > 3
+    for item in found.answers:
+        assert item.finish_reason == "end" or item.n_prompt + item.n_generated == 256
+
+
+def test_texts_hold_whole_characters(tiny: labkit.Model) -> None:
+    """Half characters of one text never meet those of another; chunks joined are the text."""
+    prompts = ["é", "漢字", "😀", "añ", "ß"]
+    found = generate_batch(tiny, prompts, 60, 1.5, seed=5)
+    parts: dict[int, list[str]] = {}
+    for chunk in stream_batch(tiny, prompts, 60, 1.5, seed=5):
+        parts.setdefault(chunk.index, []).append(chunk.text)
+    assert ["".join(parts[index]) for index in range(5)] == found
+    assert found == [generate_text(tiny, prompt, 60, 1.5, seed=5 + index) for index, prompt in enumerate(prompts)]
+
+
+def test_a_grammar_holds_for_each_text(model: labkit.Model) -> None:
+    """Every answer follows the schema; each sequence has a grammar of its own."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    texts = generate_batch(model, ["A number as JSON: ", "Another: "], 24, 0, json_schema=schema)
+    for text in texts:
+        assert isinstance(json.loads(text)["n"], int)
+    assert generate_batch(model, PROMPTS[:3], 4, 0.7, grammar='root ::= "yes" | "no"') != ["", "", ""]
+
+
+def test_control_tokens_are_read_only_when_asked_for(tiny: labkit.Model) -> None:
+    """parse_special is generate_text's."""
+    text = "<|im_start|>a"
+    plain, special = (generate_batch_results(tiny, [text], 4, 0, parse_special=flag) for flag in (False, True))
+    assert plain.answers[0].n_prompt > special.answers[0].n_prompt == 2
+
+
+# -- what is computed --------------------------------------------------------------------------------------------------
+
+
+def test_a_shared_beginning_is_computed_once(tiny: labkit.Model) -> None:
+    """What all prompts begin with is computed for one of them, and copied for the others."""
+    beginning = "the story of the town " * 20
+    prompts = [beginning + tail for tail in ("one", "two and", "three", "four of them", "five", "six")]
+    n_shared = labkit.count_tokens(tiny, beginning)
+    sizes = [labkit.count_tokens(tiny, prompt) for prompt in prompts]
+    for n_parallel in (1, 2, 6):
+        found = generate_batch_results(tiny, prompts, 8, 0, n_parallel=n_parallel)
+        assert found.n_prompt_computed + found.n_prompt_shared == sum(sizes)
+        assert found.n_prompt_computed < n_shared + 8 * len(prompts)
+        for prompt, item in zip(prompts, found.answers, strict=True):
+            assert_same_but_for_rounding(tiny, prompt, item, max_tokens=8)
+
+
+def test_alike_beginnings_are_shared_in_groups(tiny: labkit.Model) -> None:
+    """Two families of prompts: each family's beginning is computed once."""
+    families = ["the end of the world " * 12, "a boat on the water " * 12]
+    prompts = [family + tail for tail in ("a", "b", "c", "d") for family in families]
+    found = generate_batch_results(tiny, prompts, 6, 0)
+    assert found.n_prompt_computed < sum(labkit.count_tokens(tiny, family) for family in families) + 8 * len(prompts)
+    assert found.texts == [generate_text(tiny, prompt, 6, 0) for prompt in prompts]
+
+
+def test_the_same_prompt_is_computed_once(tiny: labkit.Model) -> None:
+    """All but its last token, whose logits each sequence needs for itself."""
+    prompt = "the end of a story " * 10
+    found = generate_batch_results(tiny, [prompt] * 8, 6, 0)
+    size = labkit.count_tokens(tiny, prompt)
+    assert found.n_prompt_computed == size + 7
+    assert [item.n_shared for item in found.answers].count(size - 1) == 7
+    assert len(set(found.texts)) == 1
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mamba"])
+def test_windows_and_states_share_nothing(tmp_path: Path, kind: str) -> None:
+    """Such caches cannot be cut to a length: each prompt is computed whole."""
+    with labkit.load_model(KINDS[kind]().write(tmp_path / "model.gguf"), n_ctx=256, n_threads=1) as loaded:
+        found = generate_batch_results(loaded, ["a b c d " * 12] * 3, 4, 0)
+    assert found.n_prompt_shared == 0
+
+
+def test_steps_are_as_few_as_can_be(tiny: labkit.Model) -> None:
+    """Sequences together share each call: sixteen texts take the calls of one; in eights, twice as many."""
+    prompts = ["a", "b", "c", "d"] * 4
+    assert generate_batch_results(tiny, prompts, 20, 0).n_decodes == 20
+    assert generate_batch_results(tiny, prompts, 20, 0, n_parallel=8).n_decodes == 40
+
+
+def test_a_text_that_ends_makes_room_at_once(tmp_path: Path) -> None:
+    """With ends at different times, places never stand empty while prompts wait."""
+    path = write_tiny_model(tmp_path / "tiny.gguf", seed=3, scale=0.2)
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as ending:
+        found = generate_batch_results(ending, sentences(24, seed=5), 100, 1.0, seed=2, n_parallel=4)
+    counts = [item.n_generated for item in found.answers]
+    assert max(counts) > 2 * min(counts)
+    assert found.n_decodes <= sum(count + 2 for count in counts) / 4 + max(counts) + 2
+
+
+def test_results_tell_what_was_done(tiny: labkit.Model) -> None:
+    """Times, counts and reasons of the batch and of its items."""
+    found = generate_batch_results(tiny, ["a", "the end"], 10, 0)
+    assert (found.n_parallel, found.reason, found.n_generated) == (2, "all prompts together", 20)
+    assert found.tokens_per_second == pytest.approx(20 / found.elapsed_s)
+    for index, item in enumerate(found.answers):
+        assert (item.index, item.finish_reason, item.n_generated, item.error) == (index, "length", 10, None)
+        assert 0 < item.time_to_first_token_s < item.elapsed_s < found.elapsed_s
+        assert str(item) == item.text == found["answers"][index]["text"]
+    assert found.errors == {}
+
+
+# -- streams, progress, interrupts --------------------------------------------------------------------------------------
+
+
+def test_a_stream_tells_whose_text_it_is(tiny: labkit.Model) -> None:
+    """Chunks of all prompts come interleaved, and each prompt's last one says why it ended."""
+    prompts = sentences(5, seed=6)
+    chunks = list(stream_batch(tiny, prompts, 10, 0, n_parallel=3))
+    texts = ["".join(chunk.text for chunk in chunks if chunk.index == index) for index in range(5)]
+    assert texts == generate_batch(tiny, prompts, 10, 0)
+    assert [chunk.index for chunk in chunks[:6]] != sorted(chunk.index for chunk in chunks[:6])
+    ends = [chunk for chunk in chunks if chunk.finish_reason is not None]
+    assert sorted(chunk.index for chunk in ends) == list(range(5))
+
+
+def test_a_stream_that_is_closed_frees_the_model(tiny: labkit.Model) -> None:
+    """Leaving it early ends the batch; the next call is served."""
+    with stream_batch(tiny, ["a", "b"], 1000, 0) as stream:
+        next(stream)
+    assert generate_text(tiny, "a", 4, 0) == generate_batch(tiny, ["a"], 4, 0)[0]
+
+
+def test_progress_counts_tokens(tmp_path: Path) -> None:
+    """A function hears of tokens done and in all; what an early end saves counts as done."""
+    seen: list[tuple[int, int]] = []
+    path = write_tiny_model(tmp_path / "tiny.gguf", seed=3, scale=0.2)
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as ending:
+        generate_batch(ending, sentences(6), 50, 1.0, seed=1, n_parallel=2, progress=lambda *now: seen.append(now))
+    assert {total for _, total in seen} == {300}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (300, 300)
+
+
+def test_an_error_in_progress_reaches_the_caller(tiny: labkit.Model) -> None:
+    """What a progress function raises ends the batch, and the model works on."""
+
+    def fail(done: int, total: int) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        generate_batch(tiny, ["a", "b"], 8, progress=fail)
+    assert generate_batch(tiny, ["a"], 2, 0)
+    with pytest.raises(labkit.ArgumentTypeError, match="progress"):
+        generate_batch(tiny, ["a", "b"], 8, progress="yes")  # type: ignore[arg-type]
+
+
+def test_cancel_returns_what_there_is(model: labkit.Model) -> None:
+    """model.cancel() from another thread ends a batch within a second; the model is usable after."""
+    timer = threading.Timer(0.7, model.cancel)
+    timer.start()
+    found = generate_batch_results(model, PROMPTS, 400, 0, n_parallel=4)
+    assert found.elapsed_s < 5
+    assert "cancelled" in {item.finish_reason for item in found.answers}
+    assert found.answers[-1].text == ""
+    assert generate_text(model, "1, 2, 3, 4,", 6, 0) == " 5, 6,"
+
+
+def test_ctrl_c_ends_a_long_prefill(model: labkit.Model) -> None:
+    """A KeyboardInterrupt comes within seconds, and the model is usable after."""
+    prompts = [f"{index} " + "word after word " * 100 for index in range(40)]
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        generate_batch(model, prompts, 100, 0, n_parallel=8)
+    assert time.monotonic() - started < 5
+    assert generate_text(model, "1, 2, 3, 4,", 6, 0) == " 5, 6,"
+
+
+def test_close_ends_a_batch(tmp_path: Path) -> None:
+    """close() from another thread: a clear error for who waits."""
+    loaded = labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf", endless=True), n_ctx=4096, n_threads=1)
+    timer = threading.Timer(0.3, loaded.close)
+    timer.start()
+    with pytest.raises(labkit.ModelClosedError, match="closed"):
+        generate_batch(loaded, ["a"] * 8, 4000, 0)
+    with pytest.raises(labkit.ModelClosedError):
+        generate_batch(loaded, [])
+
+
+def test_memory_is_given_back(tiny: labkit.Model) -> None:
+    """Twenty batches with caches of several MiB leave the process where it was."""
+    prompts = sentences(32)
+    generate_batch(tiny, prompts, 700, 0, n_parallel=2, stop="e")
+    gc.collect()
+    before = resident_bytes()
+    for _ in range(20):
+        generate_batch(tiny, prompts, 700, 0, n_parallel=32, stop="e")
+    gc.collect()
+    assert resident_bytes() - before < 16 * 1024**2
+
+
+def test_a_batch_leaves_the_model_s_own_cache_alone(tiny: labkit.Model) -> None:
+    """The prompt that was cached still is."""
+    prompt = "the end of a story " * 60
+    generate_text(tiny, prompt, 4, 0)
+    generate_batch(tiny, ["a", "b"], 4, 0)
+    generate_text(tiny, prompt, 4, 0)
+    assert tiny.last_generation is not None
+    assert tiny.last_generation.n_reused > 0
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_is_too_long_fails_alone(tiny: labkit.Model) -> None:
+    """The others get their texts; its item carries the error, with its index in the message."""
+    prompts = ["a", "the end " * 2000, "b"]
+    found = generate_batch_results(tiny, prompts, 8, 0)
+    assert found.texts == [generate_text(tiny, "a", 8, 0), "", generate_text(tiny, "b", 8, 0)]
+    assert set(found.errors) == {1}
+    error = found.errors[1]
+    assert isinstance(error, labkit.ContextOverflowError)
+    assert str(error).startswith("prompts[1]: the prompt has")
+    assert error.n_ctx == 1024
+    last = {chunk.index: chunk for chunk in stream_batch(tiny, prompts, 8, 0)}
+    assert isinstance(last[1].error, labkit.ContextOverflowError)
+    assert last[0].finish_reason == "length"
+    with pytest.raises(labkit.ContextOverflowError, match=r"prompts\[1\]") as caught:
+        generate_batch(tiny, prompts, 8, 0)
+    assert caught.value.n_prompt > 1024
+
+
+def test_a_grammar_that_allows_nothing_fails_alone(tiny: labkit.Model) -> None:
+    """Where no token fits, that item fails; generate_batch raises the first such error."""
+    options: dict[str, Any] = {"grammar": 'root ::= "\\U0001F9FF"'}
+    found = generate_batch_results(tiny, ["a", "b"], 30, 0, **options)
+    assert all(item.error is not None or item.text in ("", "🧿") for item in found.answers)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "needed"),
+    [
+        ("one text", {}, r"prompts must be a list of texts"),
+        (b"bytes", {}, r"prompts must be a list of texts"),
+        ({"a": 1}, {}, r"prompts must be a list of texts"),
+        (None, {}, r"prompts must be a list of texts"),
+        (["a", 5], {}, r"prompts\[1\] must be text"),
+        (["a", None], {}, r"prompts\[1\] must be text"),
+        (["a", b"b"], {}, r"prompts\[1\] must be text"),
+        (["a", "\ud800"], {}, r"prompts\[1\]: prompt holds half of a surrogate"),
+        (["a"], {"n_parallel": 0}, r"n_parallel=0 is out of range: it must be 1 to 256"),
+        (["a"], {"n_parallel": 257}, r"n_parallel=257 is out of range"),
+        (["a"], {"n_parallel": "4"}, r"n_parallel must be an integer"),
+        (["a"], {"n_parallel": True}, r"n_parallel must be an integer"),
+        (["a"], {"max_tokens": -1}, r"max_tokens=-1 is out of range"),
+        (["a"], {"temperature": float("nan")}, r"temperature"),
+        (["a"], {"seeds": 1}, r"unknown argument 'seeds'"),
+        (["a"], {"stop": [""]}, r"stop holds an empty text"),
+        ([], {"n_parallel": -1}, r"n_parallel=-1 is out of range"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tiny: labkit.Model, prompts: Any, options: dict[str, Any], needed: str) -> None:
+    """Each says what was given and what is needed, before anything is computed."""
+    with pytest.raises(labkit.LabkitError, match=needed) as caught:
+        generate_batch(tiny, prompts, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_asked_for_is_nothing(tiny: labkit.Model) -> None:
+    """No prompts give no texts; max_tokens=0 gives empty ones."""
+    assert generate_batch(tiny, []) == generate_batch(tiny, ()) == []
+    assert generate_batch(tiny, ["a", "b"], 0) == ["", ""]
+    found = generate_batch_results(tiny, ["a"], 0)
+    assert (found.n_parallel, found.answers[0].finish_reason) == (0, "length")
+    assert [chunk.finish_reason for chunk in stream_batch(tiny, ["a"], 0)] == ["length"]
+    assert list(stream_batch(tiny, [])) == []
+
+
+def test_what_is_no_model_or_closed_is_refused(tmp_path: Path) -> None:
+    """Both end in one line, for an empty list of prompts too."""
+    closed = labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), n_ctx=256)
+    closed.close()
+    for prompts in ([], ["a"]):
+        with pytest.raises(labkit.ModelClosedError):
+            generate_batch(closed, prompts)
+        with pytest.raises(labkit.ArgumentTypeError, match="load_model"):
+            generate_batch("model.gguf", prompts)  # type: ignore[arg-type]
+
+
+# -- how many together -------------------------------------------------------------------------------------------------
+
+
+def test_no_more_go_together_than_fit(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little RAM free fewer run at a time; asking for more is refused with the number that fits."""
+    prompts = sentences(12)
+    two = parallel._needed(tiny, 2, 256)
+    monkeypatch.setattr(parallel, "available_ram_bytes", lambda: int(two / 0.9) + 2)
+    found = generate_batch_results(tiny, prompts, 4, 0)
+    assert (found.n_parallel, found.reason) == (2, "2 fit into the RAM that is free")
+    with pytest.raises(labkit.GenerationError, match=r"choose\s+n_parallel=2 or less") as caught:
+        generate_batch(tiny, prompts, 4, 0, n_parallel=8)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_engine_likes_is_timed_once(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For many prompts steps are timed, remembered, and decide; a kernel that computes 16 at a time is given 16."""
+    timed: list[list[int]] = []
+    original = parallel._time_steps
+
+    def count(*args: Any) -> dict[int, float]:
+        timed.append(list(args[2]))
+        times = original(*args)
+        assert all(0 < seconds < 5 for seconds in times.values())
+        return {size: float(-(-size // 16)) for size in times}
+
+    monkeypatch.setattr(parallel, "_time_steps", count)
+    prompts = sentences(48)
+    for _ in range(2):
+        found = generate_batch_results(tiny, prompts, 4, 0)
+        assert found.n_parallel == 16
+        assert "16 at a time are fastest" in found.reason
+    assert timed == [[1, 8, 16, 24, 32, 48]]
+    generate_batch(tiny, prompts[:16], 4, 0)
+    assert len(timed) == 1
+
+
+@given(st.integers(1, 300), st.integers(1, 256), st.lists(st.floats(0.01, 10), min_size=7, max_size=7))
+def test_the_fastest_number_is_possible(n_prompts: int, n_most: int, seconds: list[float]) -> None:
+    """Whatever was timed, the choice is no more than fit, and no slower than one after the other."""
+    times = dict(zip((1, 8, 16, 24, 32, 48, 64), seconds, strict=True))
+    assert 1 <= fastest(times, n_prompts, min(n_most, n_prompts)) <= min(n_most, n_prompts)
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_moves_leave_no_gap(active: set[int]) -> None:
+    """Whichever sequences end, the others stand side by side after the moves, and none lands on another."""
+    left = set(active)
+    for source, target in moves(sorted(active)):
+        assert source in left
+        assert target not in left
+        left = (left - {source}) | {target}
+    assert len(left) == len(active)
+    assert not left or max(left) - min(left) == len(left) - 1
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)), st.integers(0, 10))
+def test_common_length_is_the_longest(first: list[int], second: list[int], most: int) -> None:
+    """All tokens up to it are the same, and the next are not."""
+    length = common_length(first, second, most)
+    assert first[:length] == second[:length]
+    assert length in (most, len(first), len(second)) or first[length] != second[length]
+    assert WORTH_COPYING > 1
