@@ -74,7 +74,7 @@ def generate_batch(
     >>> import labkit
     >>> with labkit.load_model(n_ctx=256) as model:
     ...     labkit.generate_batch(model, ["1, 2, 3, 4,", "a, b, c, d,"], max_tokens=6, temperature=0)
-    [' 5, 6,', ' e, f, g']
+    [' 5, 6,', ' e, f, g,']
     """
     plan = _plan(model, prompts, max_tokens, temperature, n_parallel, kwargs)
     for error in plan.failed.values():

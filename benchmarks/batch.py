@@ -1,0 +1,141 @@
+"""generate_batch against the same prompts one by one: through llama-cpp-python's own class, and through generate_text.
+
+All three continue the same prompts greedily by the same number of tokens, prompt processing included, in one run, with the
+same number of threads. The figure is generated tokens over wall time.
+
+    uv run benchmarks/batch.py [--model FILE] [--prompts 16] [--tokens 32] [--threads 2] [--repeats 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+from common import median, report
+
+import labkit
+from labkit.system import peak_resident_bytes
+
+OPENINGS = (
+    "The lighthouse keeper wrote in his diary that", "A bakery at the corner of two streets sells", "When the train stopped",
+    "My grandmother always said that a garden", "The committee met on Tuesday to decide whether", "Sixteen ships left",
+    "In the library nobody had noticed the door that", "A clock that runs backwards is of use to", "The river rises and",
+    "Nobody knows who painted the small portrait of", "The recipe asks for three eggs and", "On the last day of the year",
+)  # fmt: skip
+MIB = 1024**2
+
+
+def prompts(count: int) -> list[str]:
+    """Return different prompts of some ten tokens."""
+    return [f"{index + 1}. {OPENINGS[index % len(OPENINGS)]}" for index in range(count)]
+
+
+def timed(function: Callable[[], int], repeats: int) -> tuple[float, float]:
+    """Return generated tokens per second, the median of some runs, and the peak of resident bytes."""
+    speeds = []
+    peak_resident_bytes(reset=True)
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        speeds.append(function() / (time.perf_counter() - begun))
+    return median(speeds), float(peak_resident_bytes())
+
+
+def by_llama(llama: Any, texts: list[str], n_tokens: int) -> int:
+    """Continue the prompts one after the other through create_completion; returns the tokens that were generated."""
+    return sum(
+        llama.create_completion(text, max_tokens=n_tokens, temperature=0)["usage"]["completion_tokens"] for text in texts
+    )
+
+
+def by_text(model: labkit.Model, texts: list[str], n_tokens: int, found: list[str]) -> int:
+    """Continue them one after the other through generate_text."""
+    found.clear()
+    count = 0
+    for text in texts:
+        found.append(labkit.generate_text(model, text, n_tokens, 0))
+        assert model.last_generation is not None
+        count += model.last_generation.n_generated
+    return count
+
+
+def compare(path: Path | None, texts: list[str], n_tokens: int, n_threads: int, repeats: int) -> dict[str, Any]:
+    """Measure all three on one file."""
+    file = path or labkit.bundled_model_path()
+    llama = llama_cpp.Llama(str(file), n_ctx=2048, n_threads=n_threads, n_threads_batch=n_threads, verbose=False)
+    by_llama(llama, texts[:1], 4)
+    theirs, _ = timed(lambda: by_llama(llama, texts, n_tokens), repeats)
+    llama.close()
+    alone: list[str] = []
+    results: list[labkit.BatchResult] = []
+
+    def together() -> int:
+        results.append(labkit.generate_batch_results(model, texts, n_tokens, 0))
+        return results[-1].n_generated
+
+    with labkit.load_model(file, n_ctx=2048, n_threads=n_threads) as model:
+        labkit.generate_text(model, "warm up", 4, 0)
+        one_by_one, _ = timed(lambda: by_text(model, texts, n_tokens, alone), repeats)
+        ours, peak = timed(together, repeats)
+    cells = 256 * -(-max(item.n_prompt + n_tokens for item in results[-1].answers) // 256)
+    n_parallel = results[-1].n_parallel
+    expected = labkit.estimate_memory_usage(file, cells * n_parallel, n_seq=n_parallel, method="formula")
+    own_cache = labkit.estimate_memory_usage(file, 2048, method="formula").kv_cache_bytes
+    return {
+        "prompts": len(texts),
+        "n_parallel": n_parallel,
+        "tokens_per_second": ours,
+        "generate_text_tokens_per_second": one_by_one,
+        "llama_tokens_per_second": theirs,
+        "over_llama": ours / theirs,
+        "over_generate_text": ours / one_by_one,
+        "equal_texts": sum(a == b for a, b in zip(results[-1].texts, alone, strict=True)),
+        "peak_resident_mib": peak / MIB,
+        "weights_and_caches_mib": (expected.total_bytes + own_cache) / MIB,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a GGUF file of a 7B shape; the bundled model by default")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[16, 10])
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    given = parser.parse_args()
+    runs = {
+        str(count): compare(given.model, prompts(count), given.tokens, given.threads, given.repeats)
+        for count in given.prompts
+    }
+    least = {16: 4.0, 10: 2.8} if given.model else dict.fromkeys(given.prompts, 2.0)
+    goals = {
+        f"{count} prompts: >= {ratio} times llama-cpp-python": runs[str(count)]["over_llama"] >= ratio
+        for count, ratio in least.items()
+        if str(count) in runs
+    }
+    if given.model and "16" in runs:
+        goals["16 prompts: > 10 tokens/s"] = runs["16"]["tokens_per_second"] > 10
+    goals["memory: weights, caches and 5 %"] = all(
+        run["peak_resident_mib"] <= 1.05 * run["weights_and_caches_mib"] for run in runs.values()
+    )
+    labels = {
+        "n_parallel": "sequences together", "tokens_per_second": "generate_batch, tokens/s",
+        "generate_text_tokens_per_second": "generate_text one by one, tokens/s",
+        "llama_tokens_per_second": "create_completion one by one, tokens/s",
+        "over_llama": "generate_batch / create_completion",
+        "over_generate_text": "generate_batch / generate_text", "equal_texts": "texts equal to generate_text's",
+        "peak_resident_mib": "peak resident, MiB", "weights_and_caches_mib": "weights, caches and buffers foretold, MiB",
+    }  # fmt: skip
+    rows = [
+        *((label, *(f"{run[name]:,.4g}" for run in runs.values())) for name, label in labels.items()),
+        *((f"goal: {goal}", "met" if met else "MISSED", *[""] * (len(runs) - 1)) for goal, met in goals.items()),
+    ]
+    headings = (f"{given.tokens} tokens each, {given.threads} threads", *(f"{count} prompts" for count in runs))
+    report("batch", headings, rows, {"model": "7B shape" if given.model else "bundled", **runs, "goals": goals})
+
+
+if __name__ == "__main__":
+    main()
