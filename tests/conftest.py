@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -12,6 +13,10 @@ from hypothesis import settings
 # Speed is no claim of these tests, and the machines that run them are busy.
 settings.register_profile("labkit", deadline=None, derandomize=True)
 settings.load_profile("labkit")
+
+# A shell that starts this in the background has it ignore Ctrl-C, which some tests send to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
