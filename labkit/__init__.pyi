@@ -63,6 +63,9 @@ from .quality import measure_perplexity as measure_perplexity
 from .quantize import QuantizationResult as QuantizationResult
 from .quantize import quantize_model as quantize_model
 from .records import Record as Record
+from .roofline import SpeedPart as SpeedPart
+from .roofline import SpeedPrediction as SpeedPrediction
+from .roofline import predict_speed as predict_speed
 from .system import EngineBuild as EngineBuild
 from .system import SystemProfile as SystemProfile
 from .system import engine_build as engine_build

@@ -16,7 +16,7 @@ LEVELS = (
     {"gguf_file"},
     {"layers", "metadata", "quantize"},
     {"engine", "ghost", "memory", "simulate"},
-    {"batch", "quality"},
+    {"batch", "quality", "roofline"},
     {"benchmark"},
     {"plots"},
     {"cli", "__main__"},
@@ -25,7 +25,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A record may draw itself: its plot() opens the room of pictures when it is called, and never before.
 DRAWS = {"benchmark": {"plots"}}
 HOMES = {
-    "llama_cpp": {"batch", "engine", "simulate", "system", "quantize"},
+    "llama_cpp": {"batch", "engine", "roofline", "simulate", "system", "quantize"},
     "matplotlib": {"plots", "predict"},
     "ipywidgets": {"widgets", "predict"},
 }

@@ -1,0 +1,181 @@
+"""Time llama.cpp's own kernels: the program that `labkit.roofline.kernels` starts.
+
+It reads one line of JSON (what to time), and writes one (seconds a pass). What the engine does not like is one lost child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+_P, _SIZE, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+_F32, _F16 = 0, 1  # ggml_type
+_CPU = 0  # ggml_backend_dev_type
+_FILLING = 0x21  # each byte of each weight: as F16 0.01, as F32 5e-19, and in quantized blocks a scale and numbers in range
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "ggml_free": (None, _P),
+    "ggml_new_tensor_2d": (_P, _P, _INT, _LONG, _LONG),
+    "ggml_new_tensor_3d": (_P, _P, _INT, _LONG, _LONG, _LONG),
+    "ggml_mul_mat": (_P, _P, _P, _P),
+    "ggml_rms_norm": (_P, _P, _P, _FLOAT),
+    "ggml_mul": (_P, _P, _P, _P),
+    "ggml_add": (_P, _P, _P, _P),
+    "ggml_soft_max_ext": (_P, _P, _P, _P, _FLOAT, _FLOAT),
+    "ggml_flash_attn_ext": (_P, _P, _P, _P, _P, _P, _FLOAT, _FLOAT, _FLOAT),
+    "ggml_new_graph_custom": (_P, _P, _SIZE, ctypes.c_bool),
+    "ggml_build_forward_expand": (None, _P, _P),
+    "ggml_nbytes": (_SIZE, _P),
+    "ggml_backend_alloc_ctx_tensors_from_buft": (_P, _P, _P),
+    "ggml_backend_buffer_free": (None, _P),
+    "ggml_backend_tensor_set": (None, _P, _P, _SIZE, _SIZE),
+    "ggml_backend_graph_compute": (_INT, _P, _P),
+    "ggml_backend_dev_by_type": (_P, _INT),
+    "ggml_backend_dev_init": (_P, _P, ctypes.c_char_p),
+    "ggml_backend_dev_backend_reg": (_P, _P),
+    "ggml_backend_dev_buffer_type": (_P, _P),
+    "ggml_backend_dev_supports_op": (ctypes.c_bool, _P, _P),
+    "ggml_backend_reg_get_proc_address": (_P, _P, ctypes.c_char_p),
+}
+
+
+def main() -> None:
+    """Time what the first line of the input asks for."""
+    request = json.loads(sys.stdin.buffer.readline())
+    sys.path[:] = request["path"]
+    kernels = _Kernels(request["n_threads"], request["seconds"])
+    times = [kernels.time(job) for job in request["jobs"]]
+    sys.stdout.write(json.dumps({"times": times}) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # freeing takes time, and nothing here outlives the process
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("size", _SIZE), ("buffer", _P), ("no_alloc", ctypes.c_bool))
+
+
+class _Kernels:
+    """ggml's CPU backend, called through its public C functions."""
+
+    def __init__(self, n_threads: int, seconds: float) -> None:
+        import llama_cpp
+
+        from labkit.system.build import ggml_function
+
+        @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp ships no types
+        def silence(_level: int, _text: bytes, _user_data: Any) -> None:
+            pass
+
+        self._silence, self._seconds = silence, seconds
+        llama_cpp.llama_log_set(silence, _P(0))
+        llama_cpp.llama_backend_init()
+        self._new_context = ggml_function("ggml_init", _P, _InitParams)
+        self.c = {name: ggml_function(name, *types) for name, types in _FUNCTIONS.items()}
+        self.device = self.c["ggml_backend_dev_by_type"](_CPU)
+        self.backend = self.c["ggml_backend_dev_init"](self.device, None)
+        self.plain = self.c["ggml_backend_dev_buffer_type"](self.device)
+        registry = self.c["ggml_backend_dev_backend_reg"](self.device)
+        find = self.c["ggml_backend_reg_get_proc_address"]
+        set_threads = ctypes.CFUNCTYPE(None, _P, _INT)(find(registry, b"ggml_backend_set_n_threads"))
+        set_threads(self.backend, n_threads)
+        address = find(registry, b"ggml_backend_dev_get_extra_bufts")
+        self.extra = list(_until_null(ctypes.CFUNCTYPE(ctypes.POINTER(_P), _P)(address)(self.device))) if address else []
+
+    def context(self) -> Any:
+        """Return a new context, for tensors without memory."""
+        return self._new_context(_InitParams(8 << 20, None, True))
+
+    def time(self, job: dict[str, Any]) -> float:
+        """Return the seconds that one operation of a job takes."""
+        return {"matrix": self._matrix, "attention": self._attention, "small": self._small}[job["kind"]](job)
+
+    def _matrix(self, job: dict[str, Any]) -> float:
+        """Multiply weight matrices by ``n_columns`` activations; so many take turns that no cache holds them."""
+        for buffer_type in (*self.extra, self.plain):
+            weights, values = self.context(), self.context()
+            matrices = [
+                self.c["ggml_new_tensor_2d"](weights, job["type"], job["n_in"], job["n_out"]) for _ in range(job["n_copies"])
+            ]
+            buffer = self.c["ggml_backend_alloc_ctx_tensors_from_buft"](weights, buffer_type)
+            if not buffer:
+                continue
+            column = self.c["ggml_new_tensor_2d"](values, _F32, job["n_in"], job["n_columns"])
+            results = [self.c["ggml_mul_mat"](values, matrix, column) for matrix in matrices]
+            if buffer_type == self.plain or self.c["ggml_backend_dev_supports_op"](self.device, results[0]):
+                break
+            self.c["ggml_backend_buffer_free"](buffer)
+        seconds = self._run(values, results, [*matrices, column]) / len(matrices)
+        self.c["ggml_backend_buffer_free"](buffer)
+        self.c["ggml_free"](weights)
+        return seconds
+
+    def _attention(self, job: dict[str, Any]) -> float:
+        """Compute one layer's attention (queries by keys, softmax, by values), over as many layers' caches in turn."""
+        values = self.context()
+        filled, results = [], []
+        heads, heads_kv, cells, tokens = job["n_heads"], job["n_heads_kv"], job["n_cells"], job["n_tokens"]
+        query = self.c["ggml_new_tensor_3d"](values, _F32, job["key_length"], tokens, heads)
+        rows = -(-tokens // 64) * 64
+        mask = self.c["ggml_new_tensor_2d"](values, _F16 if job["flash_attn"] else _F32, cells, rows)
+        for _ in range(job["n_copies"]):
+            keys = self.c["ggml_new_tensor_3d"](values, job["type_k"], job["key_length"], cells, heads_kv)
+            shape = (job["value_length"], cells) if job["flash_attn"] else (cells, job["value_length"])
+            cached = self.c["ggml_new_tensor_3d"](values, job["type_v"], *shape, heads_kv)
+            scale = job["key_length"] ** -0.5
+            if job["flash_attn"]:
+                result = self.c["ggml_flash_attn_ext"](values, query, keys, cached, mask, scale, 0.0, 0.0)
+            else:
+                weights = self.c["ggml_soft_max_ext"](values, self.c["ggml_mul_mat"](values, keys, query), None, scale, 0.0)
+                result = self.c["ggml_mul_mat"](values, cached, weights)
+            filled += [keys, cached]
+            results.append(result)
+        filled += [query, mask] if job["flash_attn"] else [query]
+        return self._run(values, results, filled) / len(results)
+
+    def _small(self, job: dict[str, Any]) -> float:
+        """Compute what remains of a layer, an operation on one row: the mean of a norm, a product and a sum."""
+        values = self.context()
+        row = self.c["ggml_new_tensor_2d"](values, _F32, job["width"], job["n_columns"])
+        scale = self.c["ggml_new_tensor_2d"](values, _F32, job["width"], 1)
+        result, count = row, 60
+        for _ in range(count // 3):
+            normed = self.c["ggml_rms_norm"](values, result, 1e-5)
+            result = self.c["ggml_add"](values, self.c["ggml_mul"](values, normed, scale), row)
+        return self._run(values, [result], [row, scale]) / count
+
+    def _run(self, values: Any, results: list[Any], filled: list[Any]) -> float:
+        """Give tensors memory and numbers, compute the graph for a while; return the median pass in seconds."""
+        graph = self.c["ggml_new_graph_custom"](values, 4 * len(results) + 256, False)
+        for result in results:
+            self.c["ggml_build_forward_expand"](graph, result)
+        buffer = self.c["ggml_backend_alloc_ctx_tensors_from_buft"](values, self.plain)
+        for tensor in filled:
+            n_bytes = self.c["ggml_nbytes"](tensor)
+            self.c["ggml_backend_tensor_set"](tensor, bytes([_FILLING]) * n_bytes, 0, n_bytes)
+        compute = self.c["ggml_backend_graph_compute"]
+        compute(self.backend, graph)
+        passes: list[float] = []
+        end = time.perf_counter() + self._seconds
+        while len(passes) < 3 or time.perf_counter() < end:
+            begun = time.perf_counter()
+            compute(self.backend, graph)
+            passes.append(time.perf_counter() - begun)
+        self.c["ggml_backend_buffer_free"](buffer)
+        self.c["ggml_free"](values)
+        return statistics.median(passes)
+
+
+def _until_null(array: Any) -> Iterator[Any]:
+    index = 0
+    while array and array[index]:
+        yield array[index]
+        index += 1
+
+
+if __name__ == "__main__":
+    main()

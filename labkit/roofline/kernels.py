@@ -1,0 +1,116 @@
+"""How long llama.cpp's own kernels take on this machine: one matrix, one layer's attention, one small operation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import LabkitError
+
+__all__ = ["AttentionJob", "MatrixJob", "SmallJob", "time_kernels"]
+
+_CHILD = Path(__file__).with_name("child.py")
+_SECONDS = 0.06  # for each
+_LIMIT_S = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixJob:
+    """A weight matrix by activations.
+
+    Attributes
+    ----------
+    type : int
+        ggml's number of the weights' type.
+    n_in, n_out, n_columns : int
+        Numbers of a row, rows, and tokens.
+    n_copies : int
+        Matrices that take turns, so that they come from where a model's would.
+    """
+
+    type: int
+    n_in: int
+    n_out: int
+    n_columns: int
+    n_copies: int = 1
+    kind: str = "matrix"
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionJob:
+    """One layer's attention over ``n_cells`` cells for ``n_tokens`` tokens; ``n_copies`` layers take turns."""
+
+    n_heads: int
+    n_heads_kv: int
+    key_length: int
+    value_length: int
+    n_cells: int
+    n_tokens: int
+    type_k: int
+    type_v: int
+    flash_attn: bool
+    n_copies: int = 1
+    kind: str = "attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallJob:
+    """An operation on ``n_columns`` rows of ``width`` numbers."""
+
+    width: int
+    n_columns: int
+    kind: str = "small"
+
+
+Job = MatrixJob | AttentionJob | SmallJob
+
+
+def time_kernels(jobs: Sequence[Job], n_threads: int) -> dict[Job, float]:
+    """Time llama.cpp's kernels in a process of its own.
+
+    Returns
+    -------
+    dict
+        Job -> seconds of one operation, the median of as many as fit into a twentieth of a second.
+
+    Raises
+    ------
+    LabkitError
+        When the process ended early or took too long.
+    """
+    wanted = list(dict.fromkeys(jobs))
+    answer = _ask(
+        {
+            "jobs": [dataclasses.asdict(job) for job in wanted],
+            "n_threads": n_threads,
+            "seconds": _SECONDS,
+            "path": [os.path.abspath(folder) for folder in sys.path],  # noqa: PTH100 - "" is this folder
+        }
+    )
+    return dict(zip(wanted, answer["times"], strict=True))
+
+
+def _ask(request: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
+    try:
+        child = subprocess.run(
+            command, input=json.dumps(request).encode("ascii") + b"\n", capture_output=True, timeout=_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise LabkitError(
+            f"timing llama.cpp's kernels took over {_LIMIT_S:g} s and was ended: is this machine busy?"
+        ) from None
+    except OSError as error:
+        raise LabkitError(f"the process that times llama.cpp's kernels could not be started ({error})") from error
+    try:
+        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        ending = f"signal {-child.returncode}" if child.returncode < 0 else f"exit status {child.returncode}"
+        raise LabkitError(f"timing llama.cpp's kernels ended its process ({ending}): please report this") from None
+    return answer

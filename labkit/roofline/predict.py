@@ -1,0 +1,261 @@
+"""predict_speed: bytes and operations a token, and how long llama.cpp's kernels take for them on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from labkit.engine.arguments import check_int
+from labkit.engine.known_files import facts_of
+from labkit.engine.options import MAX_THREADS
+from labkit.engine.settings import choose_settings
+from labkit.errors import ArgumentTypeError
+from labkit.formats import TENSOR_TYPES
+from labkit.gguf_file import Header, preflight
+from labkit.layers import ModelLayers, model_layers, number
+from labkit.metadata import read_model_header
+from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time_kernels
+from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
+from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices
+from labkit.system import SystemProfile, engine_build, measure_read_bandwidth, physical_cores_available
+
+__all__ = ["predict_speed"]
+
+_BEYOND_CACHES = 128 * 2**20  # bytes read before one is read again: more than the caches of a laptop hold
+_IN_CACHE = 384 * 2**10  # bytes a thread: they stay in its own cache
+_MOST_COLUMNS = 128  # kernels are timed with no more tokens at once: beyond that time grows with them
+_UBATCH = 512
+
+
+def predict_speed(
+    model_path: str | Path | None = None,
+    *,
+    n_threads: int | None = None,
+    system: SystemProfile | None = None,
+    depth: int = 64,
+    n_prompt: int = 512,
+    n_parallel: int = 1,
+    flash_attn: bool | None = None,
+) -> SpeedPrediction:
+    """Foretell how fast a model reads and writes on this machine's CPU, without loading it.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        As for `get_model_info`: only the header is read. None is the bundled model.
+    n_threads : int or None
+        None is what `load_model` chooses.
+    system : SystemProfile, optional
+        From `measure_system`; its bandwidth is taken instead of measuring it anew.
+    depth : int
+        Tokens in the context already when one is generated; 64 is the mean of a benchmark of 128 tokens.
+    n_prompt : int
+        Tokens of the prompt whose reading is foretold.
+    n_parallel : int
+        Sequences that are generated together.
+    flash_attn : bool or None
+        None is what `load_model` chooses.
+
+    Returns
+    -------
+    SpeedPrediction
+        Speeds of the engine alone, and what limits them.
+
+    Raises
+    ------
+    ModelNotFoundError, GGUFError, ArgumentError, ArgumentTypeError
+        As `load_model` raises them.
+    LabkitError
+        When the kernels could not be timed.
+
+    Notes
+    -----
+    ``time = matrices + attention + small operations``, each as often as the model has it. Their times are those of
+    llama.cpp's own kernels on matrices of the model's types and shapes, as many different ones in turn as the model has or
+    as no cache holds; this takes a second or two. The roofline is the bound that bandwidth alone sets: ``bytes / bandwidth``.
+
+    References
+    ----------
+    S. Williams, A. Waterman, D. Patterson, Roofline: An Insightful Visual Performance Model, 2009.
+    """
+    threads = physical_cores_available() if n_threads is None else check_int("n_threads", n_threads, 1, MAX_THREADS)
+    check_int("depth", depth, 0, 2**31 - 1)
+    check_int("n_prompt", n_prompt, 1, 2**31 - 1)
+    check_int("n_parallel", n_parallel, 1, 256)
+    if system is not None and not isinstance(system, SystemProfile):
+        raise ArgumentTypeError(f"system must come from measure_system(), not {type(system).__name__}")
+    header = read_model_header(model_path)
+    preflight(header, vocabulary=False)
+    options = {} if flash_attn is None else {"flash_attn": flash_attn}
+    chosen = choose_settings(facts_of(header), engine_build(), _UBATCH, threads, 0, options).flash_attn
+    work = _Work(header, model_layers(header), flash_attn=chosen)
+    decode = work.a_pass(depth, 1, n_parallel)
+    prompt = work.a_pass(max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1)
+    times = time_kernels([*decode.jobs(), *prompt.jobs()], threads)
+    known = None if system is None or system.bandwidth_threads != threads else system.read_bytes_per_second
+    bandwidth = known or measure_read_bandwidth(threads, seconds=0.5)
+    parts, prompt_parts = decode.parts(times, bandwidth), prompt.parts(times, bandwidth)
+    decode_s, prompt_s = (sum(part.predicted_s for part in found) for found in (parts, prompt_parts))
+    n_bytes = sum(part.n_bytes for part in parts)
+    return SpeedPrediction(
+        decode_tokens_per_second=n_parallel / decode_s,
+        prompt_tokens_per_second=prompt.n_tokens / prompt_s,
+        limit=_limit(parts),
+        prompt_limit=_limit(prompt_parts),
+        roofline_tokens_per_second=n_parallel * bandwidth / n_bytes,
+        bytes_per_pass=n_bytes,
+        operations_per_token=sum(part.operations for part in parts) / n_parallel,
+        read_bytes_per_second=bandwidth,
+        operations_per_second=_rate(prompt_parts),
+        n_threads=threads,
+        n_parallel=n_parallel,
+        depth=depth,
+        n_prompt=n_prompt,
+        flash_attn=chosen,
+        parts=parts,
+        prompt_parts=prompt_parts,
+        assumptions=_assumptions(header, work.layers, bandwidth_given=known is not None),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """A model, from which passes are made."""
+
+    header: Header
+    layers: ModelLayers
+    flash_attn: bool
+
+    def a_pass(self, depth: int, n_tokens: int, n_seq: int) -> _Pass:
+        found = matrices(self.header, n_tokens * n_seq, n_seq)
+        return _Pass(
+            matrices=found,
+            attentions=attentions(self.layers, depth, n_tokens, n_seq),
+            width=number(self.header, "embedding_length", 1),
+            n_layers=len(self.layers.layers),
+            n_tokens=n_tokens * n_seq,
+            total_bytes=sum(matrix.n_bytes * matrix.count for matrix in found),
+            flash_attn=self.flash_attn,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+    """One pass through the model: what there is to do, how to time it, and how long it then takes."""
+
+    matrices: tuple[Matrix, ...]
+    attentions: tuple[Attention, ...]
+    width: int
+    n_layers: int
+    n_tokens: int
+    total_bytes: float
+    flash_attn: bool
+
+    def jobs(self) -> list[Job]:
+        found: list[Job] = [job for matrix in self.matrices for job in (self._from_ram(matrix), _in_cache(matrix))]
+        return [*found, *map(self._attention, self.attentions), self._small()]
+
+    def _from_ram(self, matrix: Matrix) -> MatrixJob:
+        copies = max(1, round(min(self.total_bytes, _BEYOND_CACHES) / max(matrix.n_bytes, 1)))
+        columns = min(matrix.n_columns, _MOST_COLUMNS)
+        copies = min(copies, 512) if columns < _MOST_COLUMNS else 1  # with many tokens the reading is no matter
+        return MatrixJob(matrix.type.id, matrix.n_in, matrix.n_out, columns, copies)
+
+    def _attention(self, attention: Attention) -> AttentionJob:
+        one = attention.n_bytes(TENSOR_TYPES[1], TENSOR_TYPES[1])
+        return AttentionJob(
+            n_heads=attention.n_heads,
+            n_heads_kv=attention.n_heads_kv,
+            key_length=attention.key_length,
+            value_length=attention.value_length,
+            n_cells=attention.n_cells,
+            n_tokens=min(attention.n_tokens, _MOST_COLUMNS),
+            type_k=1,
+            type_v=1,
+            flash_attn=self.flash_attn,
+            n_copies=max(1, min(attention.count, _BEYOND_CACHES // max(one, 1), 64)),
+        )
+
+    def _small(self) -> SmallJob:
+        return SmallJob(self.width, min(self.n_tokens, _MOST_COLUMNS))
+
+    def parts(self, times: Mapping[Job, float], bandwidth: float) -> tuple[SpeedPart, ...]:
+        found = [_matrix_part(matrix, self._from_ram(matrix), times, bandwidth) for matrix in self.matrices]
+        found += [_attention_part(item, self._attention(item), times, bandwidth) for item in self.attentions]
+        count = SMALL_PER_LAYER * self.n_layers
+        seconds = count * times[self._small()] * max(1.0, self.n_tokens / _MOST_COLUMNS)
+        found.append(SpeedPart("small operations", count, 0.0, 0.0, 0.0, 0.0, seconds, "overhead"))
+        return tuple(sorted(found, key=lambda part: -part.predicted_s))
+
+
+def _in_cache(matrix: Matrix) -> MatrixJob:
+    """Return the job that times computing alone: as many rows of it as stay in a cache."""
+    rows = max(32, _IN_CACHE // matrix.type.row_bytes(matrix.n_in) // 32 * 32)
+    return MatrixJob(matrix.type.id, matrix.n_in, min(rows, matrix.n_out), min(matrix.n_columns, _MOST_COLUMNS))
+
+
+def _matrix_part(matrix: Matrix, job: MatrixJob, times: Mapping[Job, float], bandwidth: float) -> SpeedPart:
+    cached = _in_cache(matrix)
+    groups = max(1.0, matrix.n_columns / _MOST_COLUMNS)
+    return _part(
+        name=f"{matrix.type.name} {matrix.n_in} x {matrix.n_out}",
+        count=matrix.count,
+        n_bytes=matrix.n_bytes * matrix.count,
+        operations=matrix.operations,
+        bandwidth=bandwidth,
+        compute_s=times[cached] * groups * matrix.count * matrix.n_out / cached.n_out,
+        predicted_s=times[job] * groups * matrix.count,
+    )
+
+
+def _attention_part(item: Attention, job: AttentionJob, times: Mapping[Job, float], bandwidth: float) -> SpeedPart:
+    seconds = times[job] * max(1.0, item.n_tokens / _MOST_COLUMNS) * item.count
+    return _part(
+        name=f"attention over {item.n_cells:,} cells",
+        count=item.count,
+        n_bytes=item.n_bytes(TENSOR_TYPES[1], TENSOR_TYPES[1]) * item.count,
+        operations=item.operations,
+        bandwidth=bandwidth,
+        compute_s=seconds,
+        predicted_s=seconds,
+    )
+
+
+def _part(
+    *, name: str, count: float, n_bytes: float, operations: float, bandwidth: float, compute_s: float, predicted_s: float
+) -> SpeedPart:
+    bandwidth_s = n_bytes / bandwidth
+    limit: Limit = "bandwidth" if bandwidth_s >= compute_s else "compute"
+    return SpeedPart(name, count, n_bytes, operations, bandwidth_s, compute_s, predicted_s, limit)
+
+
+def _limit(parts: Sequence[SpeedPart]) -> Limit:
+    """Return what takes the most time: reading, computing, or what belongs to neither."""
+    sums: dict[Limit, float] = {
+        "bandwidth": sum(part.bandwidth_s for part in parts),
+        "compute": sum(part.compute_s for part in parts),
+        "overhead": sum(part.predicted_s for part in parts if part.limit == "overhead"),
+    }
+    return max(sums, key=lambda name: sums[name])
+
+
+def _rate(parts: Sequence[SpeedPart]) -> float:
+    computing = [part for part in parts if part.operations and not part.name.startswith("attention")]
+    seconds = sum(part.predicted_s for part in computing)
+    return sum(part.operations for part in computing) / seconds if seconds else 0.0
+
+
+def _assumptions(header: Header, layers: ModelLayers, *, bandwidth_given: bool) -> tuple[str, ...]:
+    found = [
+        "the engine alone: sampling and text come on top (about 1 % for a small model, less for a large one)",
+        "all layers on this machine's CPU, nothing else running; weights in RAM already",
+        "matrix and attention times are those of llama.cpp's own kernels, timed in a process of its own; bandwidth is "
+        + ("the given profile's" if bandwidth_given else "measured with NumPy's bitwise OR"),
+        f"about {SMALL_PER_LAYER} small operations a layer, each as long as a norm, a product or a sum of one row",
+    ]
+    if any("_exps." in tensor.name for tensor in header.tensors):
+        found.append("tokens choose their experts evenly, and an expert's product takes what a plain one takes")
+    if any(layer.state_width for layer in layers.layers):
+        found.append("the update of the recurrent state is left out")
+    return tuple(found)

@@ -1,0 +1,137 @@
+"""What a token costs: the matrices it is multiplied with, the attention it pays, and the small rest.
+
+References
+----------
+llama.cpp ``src/models/llama.cpp`` and ``src/llama-graph.cpp`` (``build_attn``, ``build_moe_ffn``): a layer's operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+from labkit.formats import TensorType
+from labkit.gguf_file import Header
+from labkit.gguf_file.layout import TensorInfo
+from labkit.layers import LayerMemory, ModelLayers, largest
+
+__all__ = ["SMALL_PER_LAYER", "Attention", "Matrix", "attentions", "cells_read", "matrices"]
+
+# Two norms with their weights, two rotations, two writes to the cache, a copy, an activation with its gate, two sums: about.
+SMALL_PER_LAYER = 12
+_LOOKED_UP = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
+_NO_PRODUCTS = ("ssm_conv1d", "shortconv.conv", "rope_", "ssm_a.", "ssm_d.")
+_CELLS = 256  # the engine looks at cells in steps of so many
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """A weight matrix, as often as a pass through the model multiplies by it.
+
+    Attributes
+    ----------
+    type : TensorType
+    n_in, n_out : int
+        Numbers of a row, and rows.
+    count : float
+        Such matrices that a pass reads. Of a mixture's experts those that its tokens are expected to choose.
+    n_columns : int
+        Tokens that are multiplied by it at once.
+    """
+
+    type: TensorType
+    n_in: int
+    n_out: int
+    count: float
+    n_columns: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Of one."""
+        return self.n_out * self.type.row_bytes(self.n_in)
+
+    @property
+    def operations(self) -> float:
+        """Multiplications and additions of all, for all tokens."""
+        return 2.0 * self.n_in * self.n_out * self.count * self.n_columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """Layers that attend alike.
+
+    Attributes
+    ----------
+    n_heads, n_heads_kv, key_length, value_length : int
+    n_cells : int
+        Cells that are looked at.
+    n_tokens : int
+        Tokens of a sequence in one pass.
+    count : int
+        Such layers, times sequences.
+    """
+
+    n_heads: int
+    n_heads_kv: int
+    key_length: int
+    value_length: int
+    n_cells: int
+    n_tokens: int
+    count: int
+
+    @property
+    def operations(self) -> float:
+        """Multiplications and additions of all."""
+        return 2.0 * self.n_heads * self.n_tokens * self.n_cells * (self.key_length + self.value_length) * self.count
+
+    def n_bytes(self, key: TensorType, value: TensorType) -> int:
+        """Of the cells of one layer and sequence."""
+        widths = self.n_heads_kv * self.key_length, self.n_heads_kv * self.value_length
+        return self.n_cells * (key.row_bytes(widths[0]) + value.row_bytes(widths[1]))
+
+
+def matrices(header: Header, n_tokens: int, n_outputs: int) -> tuple[Matrix, ...]:
+    """Return the matrices of one pass over ``n_tokens`` tokens of which ``n_outputs`` get logits.
+
+    Notes
+    -----
+    Of E experts, u used a token, n tokens choose ``E * (1 - (1 - u / E) ** n)`` different ones if they choose evenly.
+    """
+    found: Counter[tuple[TensorType, int, int, int]] = Counter()
+    used = largest(header, "expert_used_count")
+    tied = header.tensor("output.weight") is None
+    for tensor in header.tensors:
+        is_output = tensor.name == ("token_embd.weight" if tied else "output.weight")
+        if not is_output and not _is_multiplied(tensor):
+            continue
+        count, columns = 1.0, n_outputs if is_output else n_tokens
+        if len(tensor.shape) > 2:
+            count = tensor.shape[2]
+            if "_exps." in tensor.name and used:
+                touched = count * (1 - (1 - min(used / count, 1.0)) ** n_tokens)
+                count, columns = touched, max(1, round(n_tokens * used / touched))
+        found[tensor.type, tensor.shape[0], tensor.shape[1], columns] += count  # type: ignore[assignment]  # counts in parts
+    return tuple(Matrix(kind, n_in, n_out, count, columns) for (kind, n_in, n_out, columns), count in found.items())
+
+
+def _is_multiplied(tensor: TensorInfo) -> bool:
+    if len(tensor.shape) < 2 or not tensor.name.endswith(".weight") or tensor.name.startswith(_LOOKED_UP):
+        return False
+    return not any(part in tensor.name for part in _NO_PRODUCTS)
+
+
+def attentions(layers: ModelLayers, depth: int, n_tokens: int, n_seq: int) -> tuple[Attention, ...]:
+    """Return the attention of one pass: ``n_tokens`` tokens a sequence, behind ``depth`` others."""
+    found: Counter[tuple[int, int, int, int, int]] = Counter()
+    for layer in layers.layers:
+        if layer.key_width and layer.key_length:
+            cells = cells_read(layer, layers.window, depth + n_tokens)
+            heads_kv = max(layer.key_width // layer.key_length, 1)
+            found[layer.n_heads, heads_kv, layer.key_length, layer.value_length, cells] += n_seq
+    return tuple(Attention(*shape, n_tokens, count) for shape, count in found.items())
+
+
+def cells_read(layer: LayerMemory, window: int, n_tokens: int) -> int:
+    """Return how many cells a layer looks at when a sequence has so many tokens."""
+    seen = min(n_tokens, window + 1) if layer.is_windowed and window else n_tokens
+    return -(-max(seen, 1) // _CELLS) * _CELLS
