@@ -73,7 +73,7 @@ def predict_speed(
     -----
     ``time = matrices + attention + small operations``, each as often as the model has it. Their times are those of
     llama.cpp's own kernels on matrices of the model's types and shapes, as many different ones in turn as the model has or
-    as no cache holds; this takes a second or two. The roofline is the bound that bandwidth alone sets: ``bytes / bandwidth``.
+    as no cache holds; this takes a second or two. The roofline is the bound of bandwidth alone: ``bytes / bandwidth``.
 
     References
     ----------
