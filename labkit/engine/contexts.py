@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ __all__ = ["second_context", "token_batch", "view"]
 
 
 @contextlib.contextmanager
-def second_context(model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq: int = 1) -> Iterator[Any]:
+def second_context(
+    model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq: int = 1, changes: Mapping[str, int] | None = None
+) -> Iterator[Any]:
     """Make a context with the model's own settings but for its sizes; in the model's thread.
 
     Parameters
@@ -36,6 +38,8 @@ def second_context(model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq
         Rows of logits that a computation keeps.
     n_seq : int
         Sequences, each with cells of its own.
+    changes : mapping, optional
+        Other native context parameters, by name.
 
     Raises
     ------
@@ -48,6 +52,8 @@ def second_context(model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq
     params = type(model.context_params).from_buffer_copy(model.context_params)
     params.n_ctx, params.n_seq_max, params.n_outputs_max = n_ctx, n_seq, n_rows
     params.n_batch, params.n_ubatch = n_batch, min(n_batch, model.settings.n_ubatch)
+    for name, value in (changes or {}).items():
+        setattr(params, name, value)
     ctx = C.llama_init_from_model(model._model.model, params)
     if not ctx:
         fewer = ", or n_parallel" if n_seq > 1 else ""

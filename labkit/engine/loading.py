@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from labkit.engine.model import Model
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
 from labkit.engine.served import ServedDevice
 from labkit.engine.settings import ModelSettings, choose_settings, refuse_unfit
+from labkit.engine.tuned import tuned_settings
 from labkit.errors import LabkitWarning
 from labkit.models import resolve_model
 from labkit.system import engine_build, physical_cores_available
@@ -30,6 +31,7 @@ def load_model(
     n_gpu_layers: int = 0,
     *,
     devices: Sequence[str | ServedDevice] | None = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
     progress: bool | Callable[[float], None] = False,
     **kwargs: Any,
 ) -> Model:
@@ -49,6 +51,9 @@ def load_model(
         Where the layers go instead of this machine's GPUs: addresses "host:port" of ``labkit device serve``, what
         `start_device` gave, names of GPUs as llama.cpp has them ("CUDA0"). Several share the layers evenly, in this order,
         unless ``tensor_split`` says otherwise.
+    settings : mapping, str or Path, optional
+        What `tune` found, its JSON file, or its goal (``"latency"``, ``"throughput"``, ``"memory"``) for what it remembered
+        of this model. What is given beside it counts more.
     progress : bool or callable
         True shows a bar on stderr; a function gets the fraction loaded, 0 to 1.
     **kwargs
@@ -86,8 +91,12 @@ def load_model(
     n_gpu_layers = check_int("n_gpu_layers", n_gpu_layers, -1, 100_000, hint="; -1 means all layers")
     if n_threads is not None:
         n_threads = check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores")
-    options = check_options(kwargs)
     path = resolve_model(model_path)
+    if settings is not None:
+        tuned = tuned_settings(settings, path)
+        n_threads = n_threads or check_int("settings['n_threads']", tuned.pop("n_threads", None) or 0, 0, MAX_THREADS)
+        kwargs = {**tuned, **kwargs}
+    options = check_options(kwargs)
     facts = sound_file(path)
     check_overrides_fit(options.get("kv_overrides", {}), facts)
     build = engine_build()
@@ -101,11 +110,11 @@ def load_model(
             )
             n_gpu_layers = 0
         threads = n_threads or physical_cores_available()
-        settings = choose_settings(facts, build, n_ctx, threads, n_gpu_layers, options, borrowed)
-        refuse_unfit(facts, settings)
-        for sentence in settings.warnings:
+        chosen = choose_settings(facts, build, n_ctx, threads, n_gpu_layers, options, borrowed)
+        refuse_unfit(facts, chosen)
+        for sentence in chosen.warnings:
             _warn_once(f"{path}: {sentence}", sentence)
-        return _load(path, settings, options, progress, borrowed)
+        return _load(path, chosen, options, progress, borrowed)
     except BaseException:
         if borrowed is not None and not borrowed.in_use:  # or else the model gives them back
             borrowed.release()

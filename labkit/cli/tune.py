@@ -1,0 +1,68 @@
+"""Find the settings that are fastest for a model on this machine, by measuring few of the possible ones.
+
+What is found is remembered: labkit.load_model(MODEL, settings="latency") takes it from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from labkit.cli.output import Output
+from labkit.units import format_bytes, format_duration
+
+HELP = "find the fastest settings for a model here"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a GGUF file or a name of `labkit models`; the bundled one"
+    )
+    parser.add_argument(
+        "--goal",
+        default="latency",
+        metavar="GOAL",
+        help="latency (one text soon), throughput (many texts) or memory (the least at a tenth more time); latency",
+    )
+    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens of your prompts (512)")
+    parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens of your texts (128)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    from labkit.tuning import tune
+
+    found = tune(args.model, goal=args.goal, n_prompt=args.n_prompt, n_gen=args.n_gen, progress=not args.json)
+    rows = [
+        (
+            f"{item.n_threads} / {item.n_threads_batch}",
+            f"{'on' if item.flash_attn else 'off'}, {item.type_k}",
+            f"{item.n_ubatch}",
+            f"{item.n_parallel}",
+            f"{found.n_prompt / item.prompt_s:,.1f}" if item.prompt_s else "",
+            f"{item.n_parallel / item.step_s:,.1f}" if item.step_s else "",
+        )
+        for item in found.tried
+    ]
+    headings = (
+        "threads / for prompts",
+        "flash attention, cache",
+        "n_ubatch",
+        "texts together",
+        "prompt tokens/s",
+        "tokens/s",
+    )
+    out.table(headings, rows, title=f"{found.model}: {found.n_runs} of {found.n_possible} settings tried")
+    settings = ", ".join(f"{name}={value!r}" for name, value in found.for_loading.items())
+    chosen = [
+        ("settings", settings),
+        *found.reasons.items(),
+        ("memory", f"{format_bytes(found.memory_bytes)} with these lengths"),
+        ("gain", f"{found.speedup:.2f} times as fast as load_model's own choice, measured side by side"),
+        ("took", format_duration(found.elapsed_s)),
+    ]
+    out.table(("", ""), chosen, title=f"best for {found.goal}")
+    out.say(f"labkit.load_model(…, settings={found.goal!r}) uses them from now on.")
+    out.result(found)
+    return 0

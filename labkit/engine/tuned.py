@@ -1,0 +1,73 @@
+"""Settings that were found by `labkit.tune`, and how load_model takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from labkit.engine.arguments import shown
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.notes import file_identity, recall, remember
+from labkit.system import physical_cores_available
+
+__all__ = ["GOALS", "remember_settings", "tuned_settings"]
+
+GOALS = ("latency", "throughput", "memory")
+_NAMES = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "type_k", "type_v")
+
+
+def remember_settings(path: Path, goal: str, settings: Mapping[str, Any]) -> None:
+    """Keep settings for a file, this engine and as many cores as there are now."""
+    remember("tuned", dict(settings), *_words(path, goal))
+
+
+def tuned_settings(given: Any, path: Path) -> dict[str, Any]:
+    """Return arguments of load_model from what its ``settings`` was given.
+
+    Parameters
+    ----------
+    given : mapping or str or Path
+        What `labkit.tune` returned; a goal, for what it has remembered of this model; or a JSON file of it.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        Where there is nothing of the kind.
+    """
+    if isinstance(given, str) and given in GOALS:
+        found = recall("tuned", *_words(path, given))
+        if not isinstance(found, dict):
+            raise ArgumentError(
+                f"settings={given!r}: nothing was found yet for {path.name} on this machine: "
+                f"run labkit.tune({str(path)!r}, goal={given!r}) once"
+            )
+    elif isinstance(given, (str, Path)):
+        found = _read(Path(given))
+    else:
+        found = given
+    if not isinstance(found, Mapping) or not any(name in found for name in _NAMES):
+        raise ArgumentTypeError(
+            f"settings={shown(given)} is nothing that labkit.tune found: give its result, its JSON file, or one of "
+            f"{', '.join(GOALS)}"
+        )
+    return {name: found[name] for name in _NAMES if found.get(name) is not None}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArgumentError(
+            f"settings={str(path)!r} cannot be read ({reason}): name a file of labkit.tune, or one of {', '.join(GOALS)}"
+        ) from error
+    except ValueError as error:
+        raise ArgumentError(f"settings={str(path)!r} is no JSON: write it with labkit.tune(…).to_json(path)") from error
+
+
+def _words(path: Path, goal: str) -> tuple[str, ...]:
+    return (*file_identity(path), goal, str(llama_cpp.__version__), str(physical_cores_available()))

@@ -1,0 +1,304 @@
+"""tune: find the fastest settings for a model on this machine, and keep them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from labkit.engine import Model, load_model
+from labkit.engine.arguments import check_int
+from labkit.engine.options import CACHE_TYPES
+from labkit.engine.trial import Trial, TrialContext, open_trial
+from labkit.engine.tuned import GOALS, remember_settings
+from labkit.engine.worker import Job
+from labkit.errors import ArgumentError, ModelLoadError
+from labkit.memory import estimate_memory_usage
+from labkit.models import resolve_model
+from labkit.progress import Progress, reporting
+from labkit.system import logical_cores_available, performance_cores_available, physical_cores_available
+from labkit.tuning.reasons import explain
+from labkit.tuning.records import Tried, TunedSettings
+from labkit.tuning.search import CLEARLY, Grid, Point, Search
+
+__all__ = ["GOALS", "tune"]
+
+_UBATCHES = (64, 128, 256, 512, 1024, 2048)
+_PARALLEL = (1, 2, 4, 8, 16, 32, 64)
+_SLOWER = 1.1  # for the goal "memory" this much more time is a fair price
+_SECONDS = 0.5  # of generating, for each measurement
+_EXPECTED = 9  # measurements, where there are few cores
+_ROUNDS = 3  # of the comparison with the starting point in the end
+_LONG_S = 10.0  # a round that takes longer is made twice
+_F16 = (False, "f16", "f16")
+
+
+def tune(
+    model_path: str | Path | None = None,
+    *,
+    goal: str = "latency",
+    n_prompt: int = 512,
+    n_gen: int = 128,
+    progress: Progress | bool | None = None,
+) -> TunedSettings:
+    """Find the settings that are best for a model on this machine, by measuring.
+
+    The model is loaded once; every setting is tried in a context of its own, with a prompt of ``n_prompt`` random tokens and
+    some generated ones behind it, so at the depth that will be used. What is found is remembered for this file:
+    ``load_model(path, settings="latency")`` takes it from there.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        As for `load_model`.
+    goal : str
+        ``"latency"`` (one text as early as possible), ``"throughput"`` (many texts, as `generate_batch` makes them, in the
+        least time) or ``"memory"`` (the least memory at no more than a tenth more time).
+    n_prompt, n_gen : int
+        Tokens of the prompts and texts that the settings are to be best for.
+    progress : callable, bool or None
+        Gets settings measured, and how many there may still be; True shows a bar.
+
+    Returns
+    -------
+    TunedSettings
+
+    Raises
+    ------
+    ModelNotFoundError, GGUFError, ModelLoadError
+        As `load_model` raises them.
+    ArgumentError, ArgumentTypeError
+        For a wrong argument.
+    GenerationError
+        When the engine fails.
+
+    Notes
+    -----
+    Where two settings lie within 2 % of each other, `load_model`'s own choice stays.
+    """
+    if goal not in GOALS:
+        raise ArgumentError(f"goal={goal!r} is unknown: choose {', '.join(GOALS)}")
+    check_int("n_prompt", n_prompt, 1, 2**20)
+    check_int("n_gen", n_gen, 1, 2**20)
+    path = resolve_model(model_path)
+    begun_s = time.perf_counter()
+    with (
+        load_model(path, n_ctx=256) as model,
+        reporting(progress, f"tuning for {goal}", "setting") as report,
+        contextlib.closing(_Session(model, n_prompt, n_gen, report)) as session,
+    ):
+        grid, start = session.grid(goal), session.start(goal)
+        search = Search(grid, start, session.prompt_s, session.step_s, session.cost)
+        session.warm_up(start)
+        best = search.run()
+        if goal == "memory":
+            best = session.leanest(grid, best)
+        speedup = session.compare(start, best)
+        if goal != "memory" and speedup < 1 / CLEARLY:
+            best, speedup = start, 1.0
+        found = session.result(goal, grid, start, best, speedup, begun_s)
+    remember_settings(path, goal, {**found.for_loading, "n_parallel": found.n_parallel})
+    return found
+
+
+class _Session:
+    """The measurements on a loaded model, each made once."""
+
+    def __init__(self, model: Model, n_prompt: int, n_gen: int, report: Progress) -> None:
+        self.model, self.n_prompt, self.n_gen = model, n_prompt, n_gen
+        self._report = report
+        self._prompts: dict[tuple[Any, ...], float] = {}
+        self._steps: dict[tuple[Any, ...], float] = {}
+        self._stack = contextlib.ExitStack()
+        self._open: tuple[Trial, TrialContext] | None = None
+        self.tried: list[Tried] = []
+
+    def grid(self, goal: str) -> Grid:
+        """Return what the settings may be here."""
+        cores = physical_cores_available()
+        threads = {1, cores, performance_cores_available(), logical_cores_available()}
+        threads |= {2**power for power in range(12) if 2**power < cores}
+        most = max(64, 2 ** (self.n_prompt - 1).bit_length())
+        attention = (_F16, (True, "f16", "f16"), (True, "q8_0", "q8_0"))
+        return Grid(
+            n_threads=tuple(sorted(count for count in threads if count > 0)),
+            n_ubatch=tuple(size for size in _UBATCHES if size <= most),
+            attention=attention,
+            n_parallel=_PARALLEL if goal == "throughput" else (1,),
+        )
+
+    def start(self, goal: str) -> Point:
+        """Return what `load_model` chooses."""
+        chosen = self.model.settings
+        size = min(512, max(64, 2 ** (self.n_prompt - 1).bit_length()))
+        n_parallel = 16 if goal == "throughput" else 1
+        attention = (chosen.flash_attn, "f16", "f16")
+        return Point(chosen.n_threads, chosen.n_threads_batch, size, attention, n_parallel)
+
+    def cost(self, prompt_s: float, step_s: float, n_parallel: int) -> float:
+        """Return the seconds a text takes, of so many that are generated together."""
+        return (n_parallel * prompt_s + self.n_gen * step_s) / n_parallel
+
+    def warm_up(self, point: Point) -> None:
+        """Compute a prompt that is not counted: the first one brings the weights into memory."""
+        self.model.compute(lambda job: self._context(point)[1].prompt_s(job, point.n_threads_batch))
+        self.model.compute(lambda _: self._free())
+
+    def prompt_s(self, point: Point) -> float:
+        """Return the seconds of a prompt, measured unless they are known."""
+        key = _prompt_key(point)
+        if key not in self._prompts:
+            self._measure(point, steps=False)
+        return self._prompts[key]
+
+    def step_s(self, point: Point) -> float:
+        """Return the seconds of a token of each sequence, measured unless they are known."""
+        key = _step_key(point)
+        if key not in self._steps:
+            self._measure(point, steps=True)
+        return self._steps[key]
+
+    def _measure(self, point: Point, *, steps: bool) -> None:
+        prompt_s, step_s = self._time(point, steps=steps, again=not steps)
+        if prompt_s is not None:
+            self._prompts.setdefault(_prompt_key(point), prompt_s)
+        if step_s is not None:
+            self._steps[_step_key(point)] = step_s
+        flash, type_k, type_v = point.attention
+        self.tried.append(
+            Tried(
+                n_threads=point.n_threads,
+                n_threads_batch=point.n_threads_batch,
+                n_ubatch=point.n_ubatch,
+                flash_attn=flash,
+                type_k=type_k,
+                type_v=type_v,
+                n_parallel=point.n_parallel,
+                prompt_s=prompt_s,
+                step_s=step_s,
+            )
+        )
+        self._report(len(self.tried), max(_EXPECTED, len(self.tried) + 1))
+
+    def _time(self, point: Point, *, steps: bool, again: bool = True) -> tuple[float | None, float | None]:
+        """Time a point, its prompt only where it is wanted or not there; what does not fit into memory takes for ever."""
+
+        def measure(job: Job[Any]) -> tuple[float | None, float | None]:
+            opened, context = self._context(point)
+            prompt_s = context.prompt_s(job, point.n_threads_batch) if opened or again else None
+            return prompt_s, context.step_s(job, point.n_threads, _SECONDS) if steps else None
+
+        try:
+            times: tuple[float | None, float | None] = self.model.compute(measure)
+        except ModelLoadError:  # its cache does not fit
+            return math.inf, math.inf
+        return times
+
+    def _context(self, point: Point) -> tuple[bool, TrialContext]:
+        """Return whether a context had to be made, and the context; the last one is kept."""
+        flash, type_k, type_v = point.attention
+        trial = Trial(flash, CACHE_TYPES[type_k], CACHE_TYPES[type_v], point.n_ubatch, point.n_parallel)
+        if self._open is not None and self._open[0] == trial:
+            return False, self._open[1]
+        self._free()
+        context = self._stack.enter_context(open_trial(self.model, trial, self.n_prompt, self.n_gen))
+        self._open = (trial, context)
+        return True, context
+
+    def _free(self) -> None:
+        self._open = None
+        self._stack.close()
+
+    def close(self) -> None:
+        """Free the last context."""
+        if not self.model.is_closed:
+            self.model.compute(lambda _: self._free())
+
+    def compare(self, start: Point, best: Point) -> float:
+        """Measure two points side by side some times; return how much faster the second is."""
+        if start == best:
+            return 1.0
+        whole = {point: [self._whole_s(point)] for point in (start, best)}
+        rounds = 1 if max(whole[start]) > _LONG_S else _ROUNDS - 1
+        for _ in range(rounds):
+            for point, seconds in whole.items():
+                seconds.append(self._whole_s(point))
+        return statistics.median(whole[start]) / statistics.median(whole[best])
+
+    def _whole_s(self, point: Point) -> float:
+        prompt_s, step_s = self._time(point, steps=True)
+        return math.inf if prompt_s is None or step_s is None else self.cost(prompt_s, step_s, point.n_parallel)
+
+    def leanest(self, grid: Grid, fastest: Point) -> Point:
+        """Return the point with the least memory among those that take no more than a tenth longer than the fastest."""
+        limit = _SLOWER * self._known_cost(fastest)
+        sizes = [size for size in grid.n_ubatch if size <= fastest.n_ubatch]
+        choices = [
+            dataclasses.replace(fastest, attention=attention, n_ubatch=size)
+            for attention in grid.attention
+            for size in sizes
+        ]
+        for point in sorted(choices, key=self.memory_bytes):
+            if self.memory_bytes(point) >= self.memory_bytes(fastest):
+                break
+            if self._known_cost(point) <= limit:
+                return point
+        return fastest
+
+    def _known_cost(self, point: Point) -> float:
+        step_s = self.step_s(point)  # first: it computes a prompt on its way
+        return self.cost(self.prompt_s(point), step_s, point.n_parallel)
+
+    def memory_bytes(self, point: Point) -> int:
+        """Return what a point takes with a context for its prompt and text."""
+        flash, type_k, type_v = point.attention
+        return estimate_memory_usage(
+            self.model.model_path,
+            (self.n_prompt + self.n_gen) * point.n_parallel,
+            type_k=type_k,
+            type_v=type_v,
+            flash_attn=flash,
+            n_batch=max(point.n_ubatch, 512),
+            n_ubatch=point.n_ubatch,
+            n_seq=point.n_parallel,
+            method="formula",
+        ).total_bytes
+
+    def result(self, goal: str, grid: Grid, start: Point, best: Point, speedup: float, begun_s: float) -> TunedSettings:
+        """Return what was found, with reasons."""
+        flash, type_k, type_v = best.attention
+        return TunedSettings(
+            model=Path(self.model.model_path).name,
+            goal=goal,
+            n_prompt=self.n_prompt,
+            n_gen=self.n_gen,
+            n_threads=best.n_threads,
+            n_threads_batch=best.n_threads_batch,
+            n_batch=max(best.n_ubatch, 512),
+            n_ubatch=best.n_ubatch,
+            flash_attn=flash,
+            type_k=type_k,
+            type_v=type_v,
+            n_parallel=best.n_parallel,
+            prompt_tokens_per_second=self.n_prompt / self.prompt_s(best),
+            decode_tokens_per_second=best.n_parallel / self.step_s(best),
+            memory_bytes=self.memory_bytes(best),
+            speedup=speedup,
+            n_runs=len(self.tried),
+            n_possible=grid.n_points,
+            elapsed_s=time.perf_counter() - begun_s,
+            reasons=explain(self.tried, best, start, self.n_prompt),
+            tried=tuple(self.tried),
+        )
+
+
+def _prompt_key(point: Point) -> tuple[Any, ...]:
+    return point.n_threads_batch, point.n_ubatch, point.attention
+
+
+def _step_key(point: Point) -> tuple[Any, ...]:
+    return point.n_threads, point.attention, point.n_parallel
