@@ -132,26 +132,28 @@ class Generation:
     def _loop(self, job: Job[Any], sampler: Sampler, emit: Callable[[TextChunk], None]) -> None:
         slot = (C.llama_token * 1)()
         batch = C.llama_batch_get_one(slot, 1)
-        for index in range(self.max_tokens):
-            token = sampler.sample(self.ctx)
-            if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
-                raise CancelledError
-            self.now_s = time.perf_counter()
-            if index == 0:
-                self.first_s = self.now_s
-            if self.tokenizer.is_end(token):
-                self.finish_reason = "end"
-                return
-            self.tokens.append(token)
-            text = self.text.add(self.tokenizer.piece(token))
-            if text:
-                emit(self._chunk(text))
-            if self.text.stopped:
-                self.finish_reason = "stop"
-                return
-            if index + 1 < self.max_tokens:
-                slot[0] = token
-                decode(self.ctx, batch, job)
+        while self._take(sampler.sample(self.ctx), job, emit):
+            slot[0] = self.tokens[-1]
+            decode(self.ctx, batch, job)
+
+    def _take(self, token: int, job: Job[Any], emit: Callable[[TextChunk], None]) -> bool:
+        """Add a token that was chosen to the text; returns whether another one is wanted."""
+        if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
+            raise CancelledError
+        self.now_s = time.perf_counter()
+        if not self.tokens:
+            self.first_s = self.now_s
+        if self.tokenizer.is_end(token):
+            self.finish_reason = "end"
+            return False
+        self.tokens.append(token)
+        text = self.text.add(self.tokenizer.piece(token))
+        if text:
+            emit(self._chunk(text))
+        if self.text.stopped:
+            self.finish_reason = "stop"
+            return False
+        return len(self.tokens) < self.max_tokens
 
     def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> TextChunk:
         decoding = self.now_s - self.first_s
@@ -229,7 +231,10 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
         0 always takes the likeliest token; higher is more varied.
     **kwargs
         ``stop`` (str or list of str), ``seed`` (int), ``top_k`` (40), ``top_p`` (0.95), ``min_p`` (0.05), ``repeat_penalty``
-        (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False).
+        (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False), ``speculative`` (None):
+        ``"prompt-lookup"`` drafts what followed the same tokens before and verifies several tokens a decode, for texts that
+        repeat much of their prompt. The text is the same, token for token, with a ``seed`` at any temperature: where the
+        engine does not compute the same numbers so, it goes on without, and ``last_generation.speculation_off`` says why.
 
     Returns
     -------
@@ -353,14 +358,14 @@ Request = tuple[list[int], int, SamplingSettings]
 
 def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
     parse_special = check_flag("parse_special", options.pop("parse_special", False))
-    settings = check_sampling(temperature, options)
+    settings = check_sampling(temperature, options, may_speculate=True)
     limit = check_max_tokens(max_tokens)
     with check_model(model).vocabulary() as tokenizer:
         return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings)
 
 
 def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
-    settings = check_sampling(temperature, options)
+    settings = check_sampling(temperature, options, may_speculate=True)
     limit = check_max_tokens(max_tokens)
     checked = check_messages(messages)
     with check_model(model).vocabulary() as tokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import dataclasses
 import os
 import threading
 import weakref
@@ -25,6 +26,7 @@ from labkit.engine.prompts import Tokenizer
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
+from labkit.engine.speculative import SpeculativeDecoder, same_beginning
 from labkit.engine.worker import Job, Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 
@@ -82,6 +84,7 @@ class Model(Llama):
         self._vocabulary_holder: int | None = None
         self.settings, self.last_generation = settings, None
         self._cached_prompt: list[int] = []
+        self._speculative: SpeculativeDecoder | None = None
         self._devices = devices
         self._log = EngineLog(echo=bool(options.get("verbose", False)), renames={} if devices is None else devices.renames)
         self._worker = Worker(self._log, devices)
@@ -221,6 +224,9 @@ class Model(Llama):
             self._tokenizer = None
             self._sampler = None
             try:
+                if self._speculative is not None:
+                    self._speculative.close()
+                    self._speculative = None
                 if hasattr(self, "_stack"):
                     super().close()
                     give_back_memory()
@@ -352,6 +358,22 @@ class Model(Llama):
         emit: Callable[[TextChunk], None],
     ) -> None:
         self._refuse_unless_it_generates()
+        if settings.speculative is None:
+            report = self._run_plain(job, prompt, max_tokens, settings, emit)
+        else:
+            report = self._run_speculative(job, prompt, max_tokens, settings, emit)
+        if report.finish_reason == "cancelled" and self._closed:
+            raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
+        self.last_generation = report
+
+    def _run_plain(
+        self,
+        job: Job[Any],
+        prompt: list[int],
+        max_tokens: int,
+        settings: SamplingSettings,
+        emit: Callable[[TextChunk], None],
+    ) -> GenerationReport:
         generation = Generation(self._ctx.ctx, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings)
         n_reused = self._prepare_memory(prompt)
         try:
@@ -361,9 +383,22 @@ class Model(Llama):
             raise
         if report.finish_reason == "cancelled":
             self._forget()
-            if self._closed:
-                raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
-        self.last_generation = report
+        return report
+
+    def _run_speculative(
+        self,
+        job: Job[Any],
+        prompt: list[int],
+        max_tokens: int,
+        settings: SamplingSettings,
+        emit: Callable[[TextChunk], None],
+    ) -> GenerationReport:
+        self._speculative = self._speculative or SpeculativeDecoder(self)
+        reason = self._speculative.refusal(len(prompt))
+        if reason is None:
+            return self._speculative.run(job, prompt, max_tokens, settings, emit)
+        report = self._run_plain(job, prompt, max_tokens, settings, emit)
+        return dataclasses.replace(report, n_drafted=0, n_accepted=0, speculation_off=reason)
 
     def _prepare_memory(self, prompt: list[int]) -> int:
         """Clear the cache but for what can be used again bit for bit; returns how many tokens that is.
@@ -374,8 +409,7 @@ class Model(Llama):
         step = self.settings.n_ubatch
         same = 0
         if self._may_reuse() and self.n_tokens == 0:
-            most = min(len(self._cached_prompt), len(prompt) - 1)
-            same = next((i for i in range(most) if prompt[i] != self._cached_prompt[i]), most) // step * step
+            same = same_beginning(self._cached_prompt, prompt, step)
         memory = C.llama_get_memory(self._ctx.ctx)
         if not same or not C.llama_memory_seq_rm(memory, 0, same, -1):
             self._forget()
