@@ -38,6 +38,9 @@ from .errors import QuantizationError as QuantizationError
 from .ghost import GhostShape as GhostShape
 from .ghost import build_ghost_model as build_ghost_model
 from .ghost import ghost_shapes as ghost_shapes
+from .lint import LintFinding as LintFinding
+from .lint import LintReport as LintReport
+from .lint import lint_settings as lint_settings
 from .memory import MeasuredMemory as MeasuredMemory
 from .memory import MemoryEstimate as MemoryEstimate
 from .memory import MemoryPart as MemoryPart
@@ -70,5 +73,8 @@ from .system import EngineBuild as EngineBuild
 from .system import SystemProfile as SystemProfile
 from .system import engine_build as engine_build
 from .system import measure_system as measure_system
+from .tuning import Tried as Tried
+from .tuning import TunedSettings as TunedSettings
+from .tuning import tune as tune
 
 __version__: str

@@ -16,8 +16,8 @@ LEVELS = (
     {"gguf_file"},
     {"layers", "metadata", "quantize"},
     {"engine", "ghost", "memory", "simulate"},
-    {"batch", "quality", "roofline"},
-    {"benchmark"},
+    {"batch", "lint", "quality", "roofline"},
+    {"benchmark", "tuning"},
     {"plots"},
     {"cli", "__main__"},
 )

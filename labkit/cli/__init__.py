@@ -20,7 +20,7 @@ from labkit.errors import LabkitError, LabkitWarning
 
 __all__ = ["main"]
 
-COMMANDS = ("tour", "lab", "models", "info", "memory", "bench", "quantize", "perplexity", "device", "doctor")
+COMMANDS = ("tour", "lab", "models", "info", "memory", "lint", "bench", "tune", "quantize", "perplexity", "device", "doctor")
 
 _EPILOG = """\
 first steps:

@@ -6,6 +6,7 @@ Exits with 1 when something that the course needs is missing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -87,16 +88,9 @@ def check_engine() -> Iterator[Finding]:
 
 def check_instructions() -> Iterator[Finding]:
     """Compare the CPU's instructions with those that llama.cpp was built for (Linux says what a CPU has)."""
-    from labkit.system import engine_build
+    from labkit.system import engine_build, unused_instructions
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    features = engine_build().features
-    instructions = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
-    unused = [name for flag, name in instructions if flag in flags and name not in features]
+    unused = unused_instructions(engine_build().features)
     if unused:
         advice = "slower than it could be: build it here with pip install --no-binary llama-cpp-python llama-cpp-python"
         yield Finding("CPU instructions", "note", f"the CPU has {', '.join(unused)}, the build does not", advice)
@@ -131,6 +125,21 @@ def check_machine() -> Iterator[Finding]:
     yield Finding("free RAM", "note" if tight else "ok", format_bytes(ram), tight)
 
 
+def check_settings() -> Iterator[Finding]:
+    """Look for traps in how load_model would load the models of the course here; what is missing is told above."""
+    from labkit.lint import lint_settings
+
+    for model in (None, os.environ.get("LABKIT_MODEL")) if os.environ.get("LABKIT_MODEL") else (None,):
+        with contextlib.suppress(LabkitError):
+            for trap in lint_settings(model).findings:
+                if trap.code != "unused-instructions":
+                    yield Finding(f"{trap.code}, {_name(model)}", "note", f"{trap.trap}: {trap.cost}", trap.mend)
+
+
+def _name(model: str | None) -> str:
+    return "bundled model" if model is None else Path(model).name
+
+
 def check_instructor_tools() -> Iterator[Finding]:
     """Look for what only instructors and developers need."""
     for program, purpose in (("bwrap", "grading in a sandbox (Linux): package bubblewrap"), ("chromium", "browser tests")):
@@ -145,5 +154,6 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_instructions,
     check_model,
     check_machine,
+    check_settings,
     check_instructor_tools,
 )

@@ -9,6 +9,7 @@ all count here. One thread a physical core is what llama.cpp wants: two hyper-th
     cores      physical, performance and logical cores
     ram        RAM free, RAM held, the peak
     build      what llama.cpp was built with, its devices, what it repacks
+    instructions  what this CPU has and the build does not use
     bandwidth  bytes per second read from RAM
     profile    all of it in one record
 """
@@ -19,6 +20,7 @@ from labkit.system.bandwidth import measure_read_bandwidth
 from labkit.system.build import Device, EngineBuild, engine_build, is_repacked, repacked_types
 from labkit.system.cgroups import cpu_quota
 from labkit.system.cores import logical_cores_available, performance_cores_available, physical_cores_available
+from labkit.system.instructions import unused_instructions
 from labkit.system.profile import SystemProfile, measure_system
 from labkit.system.ram import (
     available_ram_bytes,
@@ -46,4 +48,5 @@ __all__ = [
     "reset_peak_resident",
     "resident_bytes",
     "total_ram_bytes",
+    "unused_instructions",
 ]

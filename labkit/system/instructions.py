@@ -1,0 +1,29 @@
+"""Which of this CPU's instructions the installed llama.cpp leaves unused: prebuilt packages are made for older CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from labkit.system.cgroups import read_text
+
+__all__ = ["unused_instructions"]
+
+# The kernel's flag -> llama.cpp's name in its system info; those that its matrix products gain most from.
+_INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
+
+
+def unused_instructions(features: Iterable[str], root: Path = Path("/")) -> tuple[str, ...]:
+    """Name the instructions that the CPU has and llama.cpp was not built for; only Linux on x86 tells what a CPU has.
+
+    Parameters
+    ----------
+    features : iterable of str
+        `EngineBuild.features`.
+    root : Path
+        Where ``proc`` lies (tests pass a made-up tree).
+    """
+    lines = read_text(root / "proc/cpuinfo").splitlines()
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags") and ":" in line), [])
+    have = frozenset(features)
+    return tuple(name for flag, name in _INSTRUCTIONS if flag in flags and name not in have)
