@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from labkit.lint.weights import uniform_bytes
 from labkit.metadata import read_model_header
 from labkit.system import physical_cores_available, unused_instructions
 from tests.gguf_models import llama
+from tests.gguf_mutants import mutate
 from tests.test_system import linux_only, plant, siblings, version_2
 from tests.tiny_models import write_tiny_model
 
@@ -179,6 +185,8 @@ def test_few_threads_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"few-threads", "threads-over-cores"} & set(labkit.lint_settings(n_threads=4).codes)
     assert _found(labkit.lint_settings(n_threads=8), "threads-over-cores").change == {"n_threads": 4}
     assert _found(labkit.lint_settings(n_threads=9), "threads-over-limit").change == {"n_threads": 4}
+    _machine(monkeypatch, physical=12, performance=4, logical=16, quota=None, unused=())
+    assert labkit.lint_settings().findings == labkit.lint_settings(n_threads=4).findings == ()
 
 
 @linux_only
@@ -210,6 +218,11 @@ def test_layers_without_a_gpu_are_found(monkeypatch: pytest.MonkeyPatch) -> None
     _machine(monkeypatch, build=facts.build.replace(has_gpu=False))
     assert _found(labkit.lint_settings(n_gpu_layers=-1), "no-gpu").change == {"n_gpu_layers": 0}
     assert "no-gpu" not in labkit.lint_settings(n_gpu_layers=-1, devices=["127.0.0.1:50052"]).codes
+    _machine(monkeypatch, build=facts.build.replace(has_gpu=True))
+    report = labkit.lint_settings(n_gpu_layers=-1)
+    assert "no-gpu" not in report.codes
+    assert (report.settings.n_gpu_layers, report.settings.flash_attn) == (-1, True)
+    assert _found(labkit.lint_settings(n_gpu_layers=-1, as_llama=True), "logits-reserved").severity == "warning"
 
 
 def test_a_busy_machine_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +250,17 @@ def test_k_quants_that_fell_back_are_found(files: dict[str, Path]) -> None:
     assert "rows of 64" in finding.trap
     assert uniform_bytes(read_model_header(files["fallback"]), "Q4_0") == plain.weights_bytes < info.weights_bytes
     assert "fallback-types" not in labkit.lint_settings(files["plain"], n_ctx=256).codes
+
+
+def test_few_odd_rows_are_a_note(files: dict[str, Path], tmp_path: Path) -> None:
+    """A few small matrices in other types are no reason for another file."""
+    path = labkit.build_ghost_model(tmp_path / "ghost.gguf", architecture="deepseek2", shape={})
+    finding = _found(labkit.lint_settings(path, n_ctx=256), "fallback-types")
+    assert finding.severity == "note"
+    tensors = [tensor for tensor in read_model_header(path).tensors if tensor.type.name in ("Q5_0", "Q8_0")]
+    meant = {"Q5_0": tensor_type("Q4_K"), "Q8_0": tensor_type("Q6_K")}
+    bits = sum(tensor.n_elements * meant[tensor.type.name].bits_per_weight for tensor in tensors)
+    assert finding.cost_bytes == sum(tensor.n_bytes for tensor in tensors) - bits / 8
 
 
 @pytest.mark.parametrize("name", ["plain", "q8_0"])
@@ -268,10 +292,41 @@ def test_llamas_own_defaults_are_looked_at(files: dict[str, Path]) -> None:
     assert settings.flash_attn == (native.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED)
     assert settings.use_mmap == (real.model_params.load_mode == llama_cpp.LLAMA_LOAD_MODE_MMAP)
     real.close()
-    assert set(report.codes) >= {"logits-reserved", "flash-attention"}
+    assert "flash-attention" in report.codes
+    rows = _found(labkit.lint_settings(as_llama=True), "logits-reserved")
+    all_rows, one = (
+        labkit.estimate_memory_usage(n_ctx=512, n_outputs_max=n, flash_attn=False, method="formula").compute_buffer_bytes
+        for n in (0, 1)
+    )
+    assert rows.cost_bytes == all_rows - one > 64 * 2**20
     assert "full-window-cache" in labkit.lint_settings(files["window"], n_ctx=8192, as_llama=True).codes
     few = multiprocessing.cpu_count() // 2 < physical_cores_available()
     assert ("few-threads" in report.codes) == few
+
+
+def test_what_tune_found_is_looked_at(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of tune count as load_model counts them: what is given beside them wins, and what was measured is no trap."""
+    _machine(monkeypatch, physical=2, performance=2, logical=2, quota=None, unused=())
+    tuned = {"n_threads": 2, "flash_attn": True, "type_k": "q8_0", "type_v": "q8_0", "n_ubatch": 128}
+    report = labkit.lint_settings(settings=tuned)
+    assert (report.findings, report.settings.n_ubatch, report.settings.type_k) == ((), 128, 8)
+    assert labkit.lint_settings(settings=tuned, n_threads=1).codes == ("few-threads",)
+    with pytest.raises(LabkitError, match="tune"):
+        labkit.lint_settings(files["plain"], settings="latency")
+
+
+def test_mutated_headers_end_in_a_report_or_one_line(tmp_path: Path) -> None:
+    """A broken header never ends in anything but a report or a labkit error."""
+    models, rng, path = (
+        [llama(), llama(architecture="gemma2"), llama(matrix=Q4_0)],
+        random.Random(0),
+        tmp_path / "mutant.gguf",
+    )
+    for index in range(150):
+        path.write_bytes(mutate(rng.choice(models), rng)[1])
+        with contextlib.suppress(LabkitError):
+            report = labkit.lint_settings(path, n_ctx=8192, as_llama=index % 2 == 0, use_mmap=True, logits_all=True)
+            assert "logits-all" in report.codes
 
 
 def test_findings_come_the_worst_first(files: dict[str, Path]) -> None:
@@ -339,3 +394,21 @@ def test_doctor_notes_the_traps(files: dict[str, Path], monkeypatch: pytest.Monk
     assert [(finding.state, finding.what) for finding in found] == [("note", "fallback-types, fallback.gguf")]
     monkeypatch.setenv("LABKIT_MODEL", "missing.gguf")
     assert list(check_settings()) == []
+
+
+def test_doctor_lives_without_an_engine(tmp_path: Path) -> None:
+    """Where llama_cpp cannot be imported the doctor says so, and looks at the rest."""
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp" / "__init__.py").write_text("raise OSError('libllama.so: no such file')", encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "labkit", "doctor", "--json"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    found = {finding["what"]: finding["state"] for finding in json.loads(result.stdout)["findings"]}
+    assert found["llama.cpp"] == "missing"
+    assert found["free RAM"] in ("ok", "note")

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what in (("mmap", "map the file"), ("flash", "use flash attention"), ("swa-full", "window layers cache all")):
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=what)
     parser.add_argument("--logits-all", action="store_true", default=None, help="keep the logits of every token")
+    parser.add_argument("--settings", metavar="WHAT", help="what `labkit tune` found: its goal, or its JSON file")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         n_ctx=args.n_ctx,
         n_threads=args.threads,
         n_gpu_layers=args.gpu_layers,
+        settings=args.settings,
         as_llama=args.as_llama,
         **_options(args),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from labkit.engine.known_files import facts_of
 from labkit.engine.llama_defaults import llama_settings
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
 from labkit.engine.settings import choose_settings
+from labkit.engine.tuned import tuned_settings
+from labkit.errors import ArgumentError
 from labkit.gguf_file import Header, preflight
 from labkit.lint import space, threads, weights
 from labkit.lint.case import Case
@@ -46,6 +48,7 @@ def lint_settings(
     n_threads: int | None = None,
     n_gpu_layers: int = 0,
     devices: Sequence[Any] | None = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
     as_llama: bool = False,
     **kwargs: Any,
 ) -> LintReport:
@@ -57,7 +60,7 @@ def lint_settings(
         As for `get_model_info`: a file, a name, or an address (of which only the header is read). None is the bundled model.
     n_ctx : int, optional
         Tokens that the context holds; None is 2,048 as for `load_model` (512 with ``as_llama``), 0 what it was trained on.
-    n_threads, n_gpu_layers, devices
+    n_threads, n_gpu_layers, devices, settings
         As for `load_model`. Devices are not connected to.
     as_llama : bool
         Look at what ``llama_cpp.Llama(model_path, …)`` would do: its defaults for all that is not given.
@@ -89,13 +92,37 @@ def lint_settings(
     n_ctx = None if n_ctx is None else check_int("n_ctx", n_ctx, 0, 2**31 - 1)
     if n_threads is not None:
         n_threads = check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores")
-    as_llama, options = check_flag("as_llama", as_llama), check_options(kwargs)
+    as_llama = check_flag("as_llama", as_llama)
     header = read_model_header(model_path)
     preflight(header, vocabulary=False)
-    case = _case(header, look_around(), n_ctx, n_threads, n_gpu_layers, devices, options, as_llama=as_llama)
+    tuned = _tuned(settings, header)
+    n_threads = n_threads or tuned.pop("n_threads", None)
+    case = _case(
+        header,
+        look_around(),
+        n_ctx,
+        n_threads,
+        n_gpu_layers,
+        devices,
+        check_options({**tuned, **kwargs}),
+        as_llama=as_llama,
+        was_tuned=bool(tuned),
+    )
     found = [finding for rule in RULES for finding in rule(case)]
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return LintReport(header.source, "llama_cpp.Llama" if as_llama else "load_model", case.settings, tuple(found))
+
+
+def _tuned(settings: Mapping[str, Any] | str | Path | None, header: Header) -> dict[str, Any]:
+    """Return the arguments of load_model that tune found, checked as load_model checks them."""
+    if settings is None:
+        return {}
+    if not header.paths:
+        raise ArgumentError(f"{header.source} lies on a server, and what tune found belongs to a file: leave settings out")
+    tuned = tuned_settings(settings, header.paths[0])
+    if "n_threads" in tuned:
+        check_int("settings['n_threads']", tuned["n_threads"], 0, MAX_THREADS)
+    return tuned
 
 
 def _case(
@@ -108,6 +135,7 @@ def _case(
     options: dict[str, Any],
     *,
     as_llama: bool,
+    was_tuned: bool,
 ) -> Case:
     facts = facts_of(header)
     check_overrides_fit(options.get("kv_overrides", {}), facts)
@@ -119,6 +147,7 @@ def _case(
     )
     if as_llama:
         settings = llama_settings(facts, n_ctx, n_threads, effective, options)
-    sizes: dict[str, Any] = {name: options[name] for name in ("n_batch", "n_ubatch", "type_k", "type_v") if name in options}
+    names = ("n_batch", "n_ubatch", "type_k", "type_v", *(("flash_attn",) if was_tuned else ()))  # tune measured it here
+    sizes: dict[str, Any] = {name: options[name] for name in names if name in options}
     preferred = choose_settings(facts, machine.build, settings.n_ctx, settings.n_threads, layers_here, sizes)
     return Case(header, settings, preferred, options, n_gpu_layers, devices, as_llama, machine)

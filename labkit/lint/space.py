@@ -25,6 +25,7 @@ __all__ = [
     "find_wide_cache",
 ]
 
+_WORTH_TELLING = 1024**2  # bytes that are reserved and hardly touched
 _STRETCHED = ("rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_orig_ctx")
 
 
@@ -95,7 +96,7 @@ def find_logits(case: Case) -> Iterator[LintFinding]:
             total,
             {"logits_all": False},
         )
-    elif reserved > 0 and case.as_llama and not {"embedding", "draft_model"} & set(case.options):
+    elif reserved >= _WORTH_TELLING and case.as_llama and not {"embedding", "draft_model"} & set(case.options):
         yield LintFinding(
             "logits-reserved",
             case.weigh(reserved) if settings.n_gpu_layers else "note",

@@ -19,6 +19,7 @@ def find_few_threads(case: Case) -> Iterator[LintFinding]:
     if threads >= cores:
         return
     said = "1 thread computes" if threads == 1 else f"{threads:,} threads compute"
+    chosen = ", which load_model takes by itself" if cores == case.machine.physical else ""
     weights = format_bytes(case.estimate.weights_bytes)
     yield LintFinding(
         "few-threads",
@@ -26,7 +27,7 @@ def find_few_threads(case: Case) -> Iterator[LintFinding]:
         f"{said}, and this process may use {cores:,} physical cores",
         f"prompts take up to {cores / threads:.1f} times as long, and fewer cores read the {weights} of weights behind "
         f"each token; {_UNMEASURED}",
-        f"n_threads={cores} (load_model's default)",
+        f"n_threads={cores}{chosen}",
         change={"n_threads": cores},
     )
 

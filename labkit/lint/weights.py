@@ -38,15 +38,19 @@ def find_fallbacks(case: Case) -> Iterator[LintFinding]:
     plain = next((name for name in _PLAIN_TYPES if tensor_type(name).bits_per_weight >= bits), "Q8_0")
     size, now = uniform_bytes(header, plain), header.weights_bytes
     kinds = ", ".join(f"{count} {name}" for name, count in Counter(tensor.type.name for tensor in odd).most_common())
-    gains = now - size >= _SHARE * now
+    smaller = (
+        f"another file: as {plain} it has {format_bytes(size)} of weights instead of {format_bytes(now)}; compare what both "
+    )
+    smaller += "lose (labkit.compare_quantizations)"
     yield LintFinding(
         "fallback-types",
-        "warning" if gains else "note",
+        "warning" if min(excess, now - size) >= _SHARE * now else "note",
         f"{named} in name, but rows of {odd[0].shape[0]:,} are no multiple of 256: {len(odd)} of {len(matrices)} matrices "
         f"are in other types ({kinds})",
         f"{format_bytes(excess)} more than the types it is named for, in the file, in memory and read for every token",
-        f"another file: as {plain} it has {format_bytes(size)} of weights instead of {format_bytes(now)}; compare what both "
-        "lose (labkit.compare_quantizations)",
+        smaller
+        if size < now
+        else f"none, {plain} is no smaller: judge the file by its size and its tensors, not by its name",
         excess,
     )
 
