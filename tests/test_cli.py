@@ -118,7 +118,7 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "labkit tour" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["tour", "lab", "models", "info", "quantize", "doctor"])
+@pytest.mark.parametrize("command", ["tour", "lab", "models", "info", "lint", "quantize", "doctor"])
 def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command explains itself."""
     with pytest.raises(SystemExit, match="0"):

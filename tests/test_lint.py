@@ -174,6 +174,9 @@ def test_too_long_a_context_gets_one_that_fits(monkeypatch: pytest.MonkeyPatch) 
     assert finding.cost_bytes == estimate.ram_bytes - ram
     assert labkit.lint_settings(**finding.change).settings.n_ctx == finding.change["n_ctx"]
     assert "does-not-fit" not in labkit.lint_settings(**finding.change).codes
+    monkeypatch.setattr("labkit.memory.estimate.available_ram_bytes", lambda: ram * 3 // 4)
+    finding = _found(labkit.lint_settings(n_ctx=65_536, flash_attn=False), "does-not-fit")
+    assert (finding.change["type_v"], finding.change["flash_attn"]) == ("q8_0", True)
 
 
 def test_few_threads_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

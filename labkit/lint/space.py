@@ -197,6 +197,8 @@ def find_misfit(case: Case) -> Iterator[LintFinding]:
     hardly = needed - estimate.file_backed_bytes <= estimate.available_bytes
     advice = recommend_settings(case.header.source, ram=estimate.available_bytes)
     change = advice.as_arguments() if advice.fits else {}
+    if change.get("type_v", "f16") != "f16" and not case.settings.flash_attn:
+        change["flash_attn"] = True  # a quantized V cache needs it
     mend = ", ".join(f"{name}={value!r}" for name, value in change.items()) or advice.reasons[-1]
     yield LintFinding(
         "does-not-fit",
