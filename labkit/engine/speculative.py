@@ -87,7 +87,7 @@ class Trust:
         """Say why nothing can be verified from a block on, if so."""
         if self.usable(block):
             return None
-        since = "" if block == 0 or self._bad_block == 0 else f" from {block * _CELLS:,} tokens of context on"
+        since = f" from {self._bad_block * _CELLS:,.0f} tokens of context on" if self._bad_block else ""
         return (
             f"this engine rounds otherwise for several tokens together than for one{since}, which could change the text: "
             f"{_ADVICE}"
