@@ -350,7 +350,7 @@ def test_pace_grows_with_success_and_rests_after_failures() -> None:
     pace = Pace(costs)
     for _ in range(4):
         pace.verified(3, 2)
-    assert pace.size(SIZES, 3) == SIZES[-1]
+    assert (pace.size(SIZES, 3), pace.size(SIZES, 9)) == (SIZES[0], SIZES[-1])
     tried = []
     for step in range(2_000):
         if size := pace.size(SIZES, 3):

@@ -114,8 +114,8 @@ class Pace:
     (0, 3)
     >>> for _ in range(3):
     ...     pace.verified(3, n_accepted=2)
-    >>> pace.size(SIZES, match=3)
-    16
+    >>> pace.size(SIZES, match=3), pace.size(SIZES, match=11)
+    (3, 16)
     >>> for _ in range(8):
     ...     pace.verified(16, n_accepted=0)
     >>> pace.size(SIZES, match=3)
@@ -125,7 +125,7 @@ class Pace:
     PAYS = 1.05
     UNTRIED = 1.25  # what a size must promise over the others before it is worth its check
     FIRST_PAUSE, LAST_PAUSE = 16, 256
-    LONG = 5  # tokens of a match that are worth a try at any time
+    LONG = 5  # tokens of a match that are worth a try at any time, or a longer draft
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
@@ -147,16 +147,16 @@ class Pace:
             self._rest -= 1
             if match < self._long:
                 return 0
-        if not sizes:
-            return 0
+        if not sizes or match < self.LONG:  # what has just gone another way may do so again
+            return sizes[0] if sizes else 0
         gains = {size: self._gain(size) / (1 if size in checked else self.UNTRIED) for size in sizes}
         best = max(sizes, key=lambda size: gains[size])
         return best if gains[best] >= self.PAYS else sizes[0]
 
     def verified(self, size: int, n_accepted: int) -> None:
         """Take note of what came of a draft."""
-        self._accepted = 0.8 * self._accepted + n_accepted
-        self._tried = 0.8 * self._tried + n_accepted + (n_accepted < size - 1)
+        self._accepted = 0.6 * self._accepted + n_accepted
+        self._tried = 0.6 * self._tried + n_accepted + (n_accepted < size - 1)
         if max(map(self._gain, SIZES)) >= self.PAYS:
             self._rest, self._pause, self._long = 0, self.FIRST_PAUSE, self.LONG
             return
