@@ -17,9 +17,11 @@ import labkit
 from labkit import generate_batch, generate_chat, generate_text, stream_chat, stream_text
 from labkit.engine.drafts import SIZES, Costs, Pace, PromptLookup
 from labkit.engine.speculative import Trust
-from labkit.system import resident_bytes
+from labkit.system import engine_build, resident_bytes
 from tests.gguf_kinds import KINDS
 from tests.tiny_models import write_tiny_model
+
+needs_drafts = pytest.mark.skipif("AVX512" not in engine_build().features, reason="drafts were measured on AVX-512 alone")
 
 ON: dict[str, Any] = {"speculative": "prompt-lookup"}
 ALIKE: dict[str, Any] = {"flash_attn": True, "type_k": "q8_0", "type_v": "q8_0"}  # several tokens as one, on a CPU
@@ -50,8 +52,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[labkit.Model]:
     """Load a tiny model that never ends a text by itself."""
     folder = tmp_path_factory.mktemp("speculative")
     path = folder / "q8_0.gguf"  # F16 weights are multiplied otherwise for several tokens
-    labkit.quantize_model(write_tiny_model(folder / "tiny.gguf", endless=True), path, "Q8_0", progress=False)
-    with labkit.load_model(path, n_ctx=1024, n_threads=1, flash_attn=True) as loaded:
+    labkit.quantize_model(write_tiny_model(folder / "tiny.gguf", endless=True, width=128), path, "Q8_0", progress=False)
+    with labkit.load_model(path, n_ctx=1024, n_threads=1, **ALIKE) as loaded:
         yield loaded
 
 
@@ -89,6 +91,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the same text -----------------------------------------------------------------------------------------------------
 
 
+@needs_drafts
 def test_greedy_text_never_changes(model: labkit.Model) -> None:
     """Fifty prompts, copies and others, get the tokens that they get without; drafts of copies are accepted."""
     reports = [assert_same(model, prompt, 12) for prompt in PROMPTS]
@@ -97,6 +100,7 @@ def test_greedy_text_never_changes(model: labkit.Model) -> None:
     assert all(report.n_accepted <= report.n_drafted for report in reports)
 
 
+@needs_drafts
 @pytest.mark.usefixtures("eager")
 def test_wrong_drafts_change_nothing(model: labkit.Model) -> None:
     """The text stays the same where most drafts are wrong."""
@@ -107,13 +111,16 @@ def test_wrong_drafts_change_nothing(model: labkit.Model) -> None:
 @pytest.mark.parametrize(("options", "threads"), [({}, 1), ({"flash_attn": True}, 2)])
 @pytest.mark.usefixtures("eager")
 def test_text_is_the_same_where_roundings_differ(options: dict[str, Any], threads: int) -> None:
-    """With an F16 cache, where one token may be rounded otherwise than several, the check finds that; no text changes."""
+    """With an F16 cache, where one token may be rounded otherwise than several, nothing is drafted; no text changes."""
     long = (" ".join(SENTENCES) * 2)[:820]
     with labkit.load_model(n_ctx=512, n_threads=threads, **options) as loaded:
         for prompt in (COPIES[0], long):  # from 256 tokens on flash attention goes another way
-            assert_same(loaded, prompt, 16)
+            found = assert_same(loaded, prompt, 16)
+            assert found.n_drafted == 0
+            assert "round otherwise" in found.speculation_off
 
 
+@needs_drafts
 @pytest.mark.parametrize("temperature", [0.3, 1.2])
 @pytest.mark.usefixtures("eager")
 def test_draws_are_the_same_with_a_seed(model: labkit.Model, temperature: float) -> None:
@@ -139,6 +146,7 @@ def test_penalties_and_grammars_see_kept_tokens_only(model: labkit.Model, option
         assert_same(model, prompt, 32, 0.8, seed=3, **options)
 
 
+@needs_drafts
 @pytest.mark.usefixtures("eager")
 def test_long_texts_stay_the_same_up_to_a_full_context(tiny: labkit.Model) -> None:
     """A text that fills the context, over the borders of its blocks, is the same; nothing goes beyond."""
@@ -196,6 +204,7 @@ def test_end_tokens_inside_a_draft_end_the_text(model: labkit.Model) -> None:
     assert "".join(chunk.text for chunk in stream_chat(model, messages, 60, 0, **ON)) == text
 
 
+@needs_drafts
 def test_a_stream_can_be_closed_and_the_model_used(tiny: labkit.Model) -> None:
     """Leaving a stream early, or cancelling, ends the generation; the next text is right."""
     with stream_text(tiny, "the end of the end of", None, 0, **ON) as stream:
@@ -213,10 +222,12 @@ def test_cancel_returns_what_there_is(model: labkit.Model) -> None:
     assert_same(model, COPIES[1], 12)
 
 
+@needs_drafts
 def test_close_ends_a_text_and_frees_its_context(tmp_path: Path) -> None:
     """Closing from another thread ends the text with an error."""
-    path = write_tiny_model(tmp_path / "tiny.gguf", endless=True)
-    loaded = labkit.load_model(path, n_ctx=4096, n_threads=1, flash_attn=True)
+    path = tmp_path / "q8_0.gguf"
+    labkit.quantize_model(write_tiny_model(tmp_path / "tiny.gguf", endless=True, width=128), path, "Q8_0", progress=False)
+    loaded = labkit.load_model(path, n_ctx=4096, n_threads=1, **ALIKE)
     stream = stream_text(loaded, "the end of the end of", None, 0, **ON)
     next(stream)
     loaded.close()
@@ -229,14 +240,15 @@ def test_close_ends_a_text_and_frees_its_context(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_difference_ends_drafting_and_says_how_to_avoid_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where rows differ the text is that of single tokens, the context goes, and the report says what to load."""
+def test_a_difference_ends_drafting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows differ the text is that of single tokens, the context goes, and the report says why."""
     path = write_tiny_model(tmp_path / "tiny.gguf", endless=True)
+    monkeypatch.setattr("labkit.engine.speculative._rounds_otherwise", lambda _: None)
     monkeypatch.setattr("labkit.engine.speculative.np.array_equal", lambda *_: False)
     with labkit.load_model(path, n_ctx=512, n_threads=1) as loaded:
         for _ in range(2):
             found = assert_same(loaded, "the end of the end of", 40)
-            assert "flash_attn=True" in found.speculation_off
+            assert "rounds otherwise" in found.speculation_off
         assert loaded._speculative is not None
         assert loaded._speculative._ctx is None
         assert (found.n_drafted, found.acceptance_rate) == (0, 0.0)
@@ -268,9 +280,10 @@ def test_a_batch_refuses_it(tiny: labkit.Model) -> None:
 
 def test_both_contexts_reuse_their_prompts(tmp_path: Path) -> None:
     """A text with drafts leaves what the model's own context holds alone, and reuses its own."""
-    path = write_tiny_model(tmp_path / "tiny.gguf", endless=True)
+    path = tmp_path / "q8_0.gguf"
+    labkit.quantize_model(write_tiny_model(tmp_path / "tiny.gguf", endless=True, width=128), path, "Q8_0", progress=False)
     prompt = "the end of a story that was told in town " * 8
-    with labkit.load_model(path, n_ctx=1024, n_threads=1, n_batch=64, n_ubatch=32, flash_attn=True) as loaded:
+    with labkit.load_model(path, n_ctx=1024, n_threads=1, n_batch=64, n_ubatch=32, **ALIKE) as loaded:
         reused = []
         for options in ({}, ON, {}, ON):
             generate_text(loaded, prompt, 20, 0, **options)
@@ -288,6 +301,20 @@ def test_memory_is_taken_at_the_first_draft_and_given_back(tmp_path: Path) -> No
         for _ in range(3):
             generate_text(loaded, COPIES[0], 40, 0, **ON)
         assert resident_bytes() - before < 64 * 1024**2
+
+
+@needs_drafts
+def test_what_is_not_known_to_be_alike_is_not_drafted(tmp_path: Path) -> None:
+    """F16 weights, an F16 cache of values and no flash attention each keep drafts away, and are named."""
+    f16 = write_tiny_model(tmp_path / "f16.gguf", endless=True, width=128)
+    path = tmp_path / "q8_0.gguf"
+    labkit.quantize_model(f16, path, "Q8_0", progress=False)
+    cases: tuple[tuple[Path, dict[str, Any], str], ...] = (
+        (f16, ALIKE, "weights in"), (path, {"flash_attn": True}, "attention"), (path, {}, "attention"),
+    )  # fmt: skip
+    for file, options, reason in cases:
+        with labkit.load_model(file, n_ctx=256, n_threads=1, **options) as loaded:
+            assert reason in assert_same(loaded, "the end of the end of", 40).speculation_off
 
 
 # -- the parts ---------------------------------------------------------------------------------------------------------

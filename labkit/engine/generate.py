@@ -234,7 +234,7 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
         (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False), ``speculative`` (None):
         ``"prompt-lookup"`` drafts what followed the same tokens before and verifies several tokens a decode, for texts that
         repeat much of their prompt. The text is the same, token for token, with a ``seed`` at any temperature: where the
-        engine does not compute the same numbers so, it goes on without, and ``last_generation.speculation_off`` says why.
+        engine is not known to compute the same numbers so, none is drafted: ``last_generation.speculation_off`` says why.
 
     Returns
     -------

@@ -7,8 +7,11 @@ under any grammar.
 
 Are they the same numbers? The engine often adds up in another order for several tokens, activations are then rounded the
 other way, and after 30 layers the logits differ by about 1 (bundled model, attention without flash): no margin between the
-two likeliest tokens is safe from that. So nothing is assumed: the first draft of each size, and the first in each 256 tokens
-of context, is computed both ways, and only what agrees bit for bit is trusted. Where it does not, drafting ends.
+two likeliest tokens is safe from that. Nor does a look at some rows tell: activations are quantized, which hides a
+difference of the last bit until one falls on the other side, so that some rows agree by luck. So drafting is for what was
+read in the engine's source to be alike, and measured to be, bit for bit, over hundreds of rows (`_rounds_otherwise`). Beyond
+that the first draft of each size, and the first in each 256 tokens of context, is computed both ways; a difference ends
+drafting.
 
 References
 ----------
@@ -23,6 +26,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +35,7 @@ from labkit.engine.bindings import C
 from labkit.engine.contexts import second_context, token_batch
 from labkit.engine.drafts import SIZES, Costs, Pace, PromptLookup
 from labkit.engine.generate import Generation, decode
+from labkit.engine.known_files import sound_file
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.errors import GenerationError, ModelLoadError
 
@@ -43,7 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["SpeculativeDecoder", "same_beginning"]
 
 _CELLS = 256  # llama.cpp lets attention look at so many cells more at a time
-_ADVICE = "load_model(…, flash_attn=True, type_k='q8_0', type_v='q8_0') makes them alike for most files"
+_ADVICE = "load_model(…, flash_attn=True, type_k='q8_0', type_v='q8_0')"
+# What was measured: see the module's docstring. ggml's ids of the cache's types: F16 and Q8_0.
+_KEY_TYPES, _VALUE_TYPES, _WEIGHT_TYPES = (1, 8), (8,), {"Q4_0", "Q4_1", "Q8_0"}
 
 
 class Trust:
@@ -90,7 +97,7 @@ class Trust:
         since = f" from {self._bad_block * _CELLS:,.0f} tokens of context on" if self._bad_block else ""
         return (
             f"this engine rounds otherwise for several tokens together than for one{since}, which could change the text: "
-            f"{_ADVICE}"
+            "nothing can be drafted there"
         )
 
 
@@ -129,8 +136,8 @@ class SpeculativeDecoder:
             return "this model has layers with a state, which cannot go back to before a draft"
         if C.llama_model_n_swa(model._model.model) and not model.settings.swa_full:
             return "the cache of a sliding window cannot go back to before a draft: load_model(…, swa_full=True) can"
-        if model.settings.devices:
-            return "this model has layers on other devices, which would need a second cache too"
+        if (difference := _rounds_otherwise(model)) is not None:
+            return f"{difference} may round otherwise for several tokens than for one, which could change the text"
         if model.settings.n_ubatch < SIZES[-1]:
             return f"n_ubatch={model.settings.n_ubatch} is too small for a draft: load with {SIZES[-1]} or more"
         return None
@@ -304,6 +311,26 @@ class _Speculation(Generation):
         if reason is None and self._pace.rests:
             return f"it did not pay: {self.n_accepted:,} of {self.n_drafted:,} drafted tokens were accepted"
         return reason
+
+
+def _rounds_otherwise(model: Model) -> str | None:
+    """Say which part of the computation is not known to give the same numbers for several tokens as for one, if any is."""
+    from labkit.system import engine_build
+
+    settings = model.settings
+    if settings.devices or settings.n_gpu_layers:
+        return "other devices than this CPU"
+    if "AVX512" not in engine_build().features:
+        return "the kernels for this CPU (only those for AVX-512 were measured)"
+    if not settings.flash_attn or settings.type_k not in _KEY_TYPES or settings.type_v not in _VALUE_TYPES:
+        return f"attention with these settings ({_ADVICE} does not)"
+    if model._lora_adapter is not None:
+        return "a LoRA adapter"
+    matrices = sound_file(Path(model.model_path)).matrices
+    if any("_exps" in name for name, *_ in matrices):
+        return "a mixture of experts"
+    others = sorted({kind for _, kind, *_ in matrices} - _WEIGHT_TYPES)
+    return f"weights in {', '.join(others)} ({', '.join(sorted(_WEIGHT_TYPES))} do not)" if others else None
 
 
 def same_beginning(cached: list[int], prompt: list[int], step: int) -> int:
