@@ -50,6 +50,10 @@ from .memory import measure_memory as measure_memory
 from .memory import recommend_settings as recommend_settings
 from .metadata import ModelInfo as ModelInfo
 from .metadata import get_model_info as get_model_info
+from .milestone import LAB_PROMPTS as LAB_PROMPTS
+from .milestone import MilestoneFigure as MilestoneFigure
+from .milestone import MilestoneResult as MilestoneResult
+from .milestone import run_milestone as run_milestone
 from .models import ModelEntry as ModelEntry
 from .models import bundled_model_path as bundled_model_path
 from .models import course_model as course_model

@@ -12,7 +12,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-__all__ = ["file_identity", "recall", "remember"]
+__all__ = ["cache_folder", "file_identity", "recall", "remember"]
 
 _MAX_REMEMBERED = 200
 
@@ -44,9 +44,13 @@ def remember(kind: str, value: Any, *words: str) -> None:
         Path(part.name).replace(note)
 
 
-def _note(kind: str, words: tuple[str, ...]) -> Path:
-    """Return the file of a note; the environment variable LABKIT_CACHE moves them all."""
+def cache_folder() -> Path:
+    """Return labkit's folder among the user's caches; the environment variable LABKIT_CACHE moves it."""
     given = os.environ.get("LABKIT_CACHE")
-    folder = Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)
+    return Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)
+
+
+def _note(kind: str, words: tuple[str, ...]) -> Path:
+    """Return the file of a note."""
     name = hashlib.sha256(chr(0).join(words).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return folder / kind / f"{name}.json"
+    return cache_folder() / kind / f"{name}.json"

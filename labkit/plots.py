@@ -24,9 +24,10 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn, the engine 
 
     from labkit.benchmark import BenchmarkResult
     from labkit.memory import MemoryEstimate
+    from labkit.milestone import MilestoneResult
     from labkit.quality import QuantizationComparison, QuantizationQuality
 
-__all__ = ["Picture", "plot_benchmark", "plot_bytes", "plot_memory", "plot_tradeoff"]
+__all__ = ["Picture", "plot_benchmark", "plot_bytes", "plot_memory", "plot_milestone", "plot_tradeoff"]
 
 _MAIN = "#0072B2"  # blue and orange of Okabe and Ito: apart for every kind of colour vision, and in grey
 _OTHER = "#E69F00"
@@ -369,3 +370,52 @@ def _pauses(result: BenchmarkResult) -> list[tuple[float, ...]]:
     if not places:
         raise ArgumentError("max_tokens=1 leaves no pause between two tokens to draw: run the benchmark with more")
     return places
+
+
+def plot_milestone(result: MilestoneResult, *, axes: Axes | None = None) -> Axes:
+    """Draw the milestone's card: measured speeds, what was foretold, what bandwidth allows, and the target.
+
+    Parameters
+    ----------
+    result : MilestoneResult
+        As `run_milestone` returns it.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Tokens per second, a row for one stream and one for the prompts together.
+    """
+    import textwrap
+
+    axes = _new_axes(4) if axes is None else axes
+    rows = result.figures()
+    for place, (_, figure) in enumerate(rows):
+        axes.barh(
+            place, figure.tokens_per_second, height=0.5, color=_MAIN, label="measured, prompts included" if not place else ""
+        )
+        axes.text(figure.tokens_per_second, place, f" {figure.tokens_per_second:.1f}", va="center", ha="left")
+        marks = {"foretold decode": (figure.predicted_tokens_per_second, "D", _OTHER)}
+        if figure.roofline_tokens_per_second < 4 * result.target_tokens_per_second:
+            marks["bandwidth's roofline"] = (figure.roofline_tokens_per_second, "|", "0.3")
+        for name, (speed, marker, colour) in marks.items():
+            axes.plot(speed, place + 0.32, marker, color=colour, markersize=9, label=name if not place else "")
+    target = result.target_tokens_per_second
+    axes.axvline(target, linestyle="--", color="0.3", linewidth=2, label=f"target: {target:g} tokens/s")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("generated tokens of all prompts (tokens per second)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    kind = "synthetic" if result.is_synthetic else f"{result.parameter_count / 1e9:.2f} billion weights"
+    head = f"{'Passed' if result.passes else 'Not yet'}: {result.model_name} ({result.quantization})"
+    machine = f"{result.system.cpu}, {result.n_threads} threads; {kind}"
+    axes.set_title(f"{head}\n{machine}\n" + "\n".join(textwrap.wrap(result.verdict, 80)), fontsize=10, loc="left")
+    speeds = "; ".join(
+        f"{name}: {figure.tokens_per_second:.1f} tokens/s measured, {figure.predicted_tokens_per_second:.1f} foretold"
+        for name, figure in rows
+    )
+    axes.set_label(f"Bar chart. {head}, {machine}. {speeds}. Target {target:g} tokens/s. {result.verdict}.")
+    return axes

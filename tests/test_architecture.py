@@ -18,12 +18,13 @@ LEVELS = (
     {"engine", "ghost", "memory", "simulate"},
     {"batch", "lint", "quality", "roofline"},
     {"benchmark", "tuning"},
+    {"milestone"},
     {"plots"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A record may draw itself: its plot() opens the room of pictures when it is called, and never before.
-DRAWS = {"benchmark": {"plots"}}
+DRAWS = {"benchmark": {"plots"}, "milestone": {"plots"}}
 HOMES = {
     "llama_cpp": {"batch", "engine", "roofline", "simulate", "system", "quantize"},
     "matplotlib": {"plots", "predict"},

@@ -20,7 +20,10 @@ from labkit.errors import LabkitError, LabkitWarning
 
 __all__ = ["main"]
 
-COMMANDS = ("tour", "lab", "models", "info", "memory", "lint", "bench", "tune", "quantize", "perplexity", "device", "doctor")
+COMMANDS = (
+    "tour", "lab", "models", "info", "memory", "lint", "bench", "tune", "quantize", "perplexity", "milestone", "device",
+    "doctor",
+)  # fmt: skip
 
 _EPILOG = """\
 first steps:

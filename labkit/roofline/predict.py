@@ -23,7 +23,7 @@ from labkit.system import SystemProfile, engine_build, measure_read_bandwidth, p
 __all__ = ["predict_speed"]
 
 _BEYOND_CACHES = 128 * 2**20  # bytes read before one is read again: more than the caches of a laptop hold
-_IN_CACHE = 384 * 2**10  # bytes a thread: they stay in its own cache
+_IN_CACHE = 2**22  # bytes: they stay in a cache
 _MOST_COLUMNS = 128  # kernels are timed with no more tokens at once: beyond that time grows with them
 _UBATCH = 512
 
@@ -204,7 +204,7 @@ def _matrix_part(matrix: Matrix, job: MatrixJob, times: Mapping[Job, float], ban
         n_bytes=matrix.n_bytes * matrix.count,
         operations=matrix.operations,
         bandwidth=bandwidth,
-        compute_s=times[cached] * groups * matrix.count * matrix.n_out / cached.n_out,
+        compute_s=min(times[cached] * matrix.n_out / cached.n_out, times[job]) * groups * matrix.count,
         predicted_s=times[job] * groups * matrix.count,
     )
 

@@ -25,7 +25,7 @@ from labkit.tuning.reasons import explain
 from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.search import CLEARLY, Grid, Point, Search
 
-__all__ = ["GOALS", "tune"]
+__all__ = ["GOALS", "Session", "tune"]
 
 _UBATCHES = (64, 128, 256, 512, 1024, 2048)
 _PARALLEL = (1, 2, 4, 8, 16, 32, 64)
@@ -89,7 +89,7 @@ def tune(
     with (
         load_model(path, n_ctx=256) as model,
         reporting(progress, f"tuning for {goal}", "setting") as report,
-        contextlib.closing(_Session(model, n_prompt, n_gen, report)) as session,
+        contextlib.closing(Session(model, n_prompt, n_gen, report)) as session,
     ):
         grid, start = session.grid(goal), session.start(goal)
         search = Search(grid, start, session.prompt_s, session.step_s, session.cost)
@@ -105,7 +105,7 @@ def tune(
     return found
 
 
-class _Session:
+class Session:
     """The measurements on a loaded model, each made once."""
 
     def __init__(self, model: Model, n_prompt: int, n_gen: int, report: Progress) -> None:
@@ -222,14 +222,15 @@ class _Session:
         """Measure two points side by side some times; return how much faster the second is."""
         if start == best:
             return 1.0
-        whole = {point: [self._whole_s(point)] for point in (start, best)}
+        whole = {point: [self.whole_s(point)] for point in (start, best)}
         rounds = 1 if max(whole[start]) > _LONG_S else _ROUNDS - 1
         for _ in range(rounds):
             for point, seconds in whole.items():
-                seconds.append(self._whole_s(point))
+                seconds.append(self.whole_s(point))
         return statistics.median(whole[start]) / statistics.median(whole[best])
 
-    def _whole_s(self, point: Point) -> float:
+    def whole_s(self, point: Point) -> float:
+        """Measure a point anew; return the seconds of a text with its prompt."""
         prompt_s, step_s = self._time(point, steps=True)
         return math.inf if prompt_s is None or step_s is None else self.cost(prompt_s, step_s, point.n_parallel)
 

@@ -1,0 +1,40 @@
+"""Measure a 7B model on this CPU against 10 tokens a second: one stream, and the lab's ten prompts together.
+
+Without --model a ghost of Llama-2-7B's shape is built once (4.1 GB in labkit's cache folder): real size and speed, random
+weights, and named as synthetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from labkit.cli.output import Output
+
+HELP = "a 7B model at over 10 tokens a second, or what limits it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("--model", metavar="FILE", help="your own quantized 7B model; by default a synthetic one is built")
+    parser.add_argument("--target", type=float, default=10.0, metavar="N", help="tokens per second to pass (10)")
+    parser.add_argument("-n", "--n-gen", type=int, default=32, metavar="N", help="tokens a prompt (32)")
+    parser.add_argument("-t", "--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
+    parser.add_argument("--png", metavar="FILE", help="write the card as a picture too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    from labkit.milestone import run_milestone
+
+    out.say("A few minutes: the model is loaded, timed with one prompt, then with ten together.")
+    result = run_milestone(
+        args.model, target=args.target, max_tokens=args.n_gen, n_threads=args.threads, progress=not args.json
+    )
+    out.say()
+    out.say(result.to_text())
+    if args.png:
+        out.say(f"card: {result.to_png(Path(args.png))}")
+    out.result(result)
+    return 0

@@ -1,0 +1,132 @@
+"""What the milestone found, and the card to show."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from labkit.records import Record
+from labkit.system import SystemProfile
+
+__all__ = ["MilestoneFigure", "MilestoneResult"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class MilestoneFigure(Record):
+    """One way of running the model.
+
+    Attributes
+    ----------
+    n_parallel : int
+        Prompts together.
+    tokens_per_second : float
+        Generated tokens of all prompts over the wall time, the reading of the prompts included: what counts.
+    decode_tokens_per_second : float
+        Generation alone.
+    predicted_tokens_per_second : float
+        Generation alone, as `predict_speed` foretells it from llama.cpp's kernels.
+    roofline_tokens_per_second : float
+        The most that this machine's bandwidth allows.
+    limit : str
+        ``"bandwidth"``, ``"compute"`` or ``"overhead"``: what takes the time.
+    passes : bool
+        Whether it is over the target.
+    """
+
+    n_parallel: int
+    tokens_per_second: float
+    decode_tokens_per_second: float
+    predicted_tokens_per_second: float
+    roofline_tokens_per_second: float
+    limit: str
+    passes: bool
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class MilestoneResult(Record):
+    """A model on this machine against the target.
+
+    Attributes
+    ----------
+    model : str
+        The file's name.
+    model_name, architecture, quantization : str
+    parameter_count, file_size_bytes : int
+    is_synthetic : bool
+        Whether it is a ghost: real shape, random weights. Its speed is a real one's; its text is noise.
+    counts : bool
+        Whether it is a quantized model of 6.5 billion weights or more, as the milestone asks.
+    target_tokens_per_second : float
+    one_stream, together : MilestoneFigure
+    passes : bool
+        Whether it counts and one of the two is over the target.
+    verdict : str
+    advice : tuple of str
+        What would make it pass, in figures; or how much is left.
+    max_tokens, n_threads : int
+    memory_bytes : int
+        The most RAM that was held.
+    system : SystemProfile
+    """
+
+    model: str
+    model_name: str
+    architecture: str
+    quantization: str
+    parameter_count: int
+    file_size_bytes: int
+    is_synthetic: bool
+    counts: bool
+    target_tokens_per_second: float
+    one_stream: MilestoneFigure
+    together: MilestoneFigure
+    passes: bool
+    verdict: str
+    advice: tuple[str, ...]
+    max_tokens: int
+    n_threads: int
+    memory_bytes: int
+    system: SystemProfile
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return everything as JSON, and write it to a file if one is named."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        if path is not None:
+            Path(path).expanduser().write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_text(self) -> str:
+        """Return the card as text."""
+        kind = "synthetic, random weights" if self.is_synthetic else f"{self.parameter_count / 1e9:.2f} billion weights"
+        lines = [
+            f"{'PASSED' if self.passes else 'NOT YET'}: {self.verdict}",
+            "",
+            f"model    {self.model_name} ({self.quantization}, {kind})",
+            f"machine  {self.system.cpu}, {self.n_threads} threads",
+            "",
+            f"{'tokens per second':<24}{'measured':>10}{'decode':>10}{'predicted':>11}{'roofline':>10}  limit",
+        ]
+        for name, figure in self.figures():
+            lines.append(
+                f"{name:<24}{figure.tokens_per_second:>10.1f}{figure.decode_tokens_per_second:>10.1f}"
+                f"{figure.predicted_tokens_per_second:>11.1f}{figure.roofline_tokens_per_second:>10.1f}  {figure.limit}"
+            )
+        return "\n".join([*lines, "", *(f"- {sentence}" for sentence in self.advice)])
+
+    def figures(self) -> tuple[tuple[str, MilestoneFigure], ...]:
+        """Return both figures with what to call them."""
+        return ("one stream", self.one_stream), (f"{self.together.n_parallel} prompts together", self.together)
+
+    def plot(self, *, axes: Any = None) -> Any:
+        """Draw the card into matplotlib Axes and return them: `labkit.plots.plot_milestone`."""
+        from labkit.plots import plot_milestone
+
+        return plot_milestone(self, axes=axes)
+
+    def to_png(self, path: str | Path) -> Path:
+        """Write the card as a picture; returns its path."""
+        target = Path(path).expanduser()
+        self.plot().figure.savefig(target, dpi=144)
+        return target

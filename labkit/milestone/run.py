@@ -1,0 +1,146 @@
+"""run_milestone: a 7B model, one stream and ten prompts together, each beside what the machine allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labkit.batch import generate_batch_results
+from labkit.benchmark import benchmark_inference
+from labkit.engine import Model, load_model
+from labkit.engine.arguments import check_int, check_number
+from labkit.errors import ModelLoadError
+from labkit.ghost import build_ghost_model
+from labkit.memory import estimate_memory_usage
+from labkit.metadata import ModelInfo, get_model_info
+from labkit.milestone.advice import advise, verdict_of
+from labkit.milestone.prompts import LAB_PROMPTS
+from labkit.milestone.records import MilestoneFigure, MilestoneResult
+from labkit.models import resolve_model
+from labkit.notes import cache_folder
+from labkit.progress import Progress
+from labkit.roofline import SpeedPrediction, predict_speed
+from labkit.system import measure_system
+from labkit.units import format_bytes
+
+__all__ = ["ghost_path", "run_milestone"]
+
+_COUNTS_FROM = 6.5e9  # weights: what people call a 7B
+_QUANTIZED = 9.0  # bits a weight, at most
+_MORE = (16, 32)  # prompts together that are foretold besides
+_DEPTH = 32
+
+
+def run_milestone(
+    model_path: str | Path | None = None,
+    *,
+    target: float = 10.0,
+    max_tokens: int = 32,
+    n_threads: int | None = None,
+    progress: Progress | bool | None = None,
+) -> MilestoneResult:
+    """Measure a model with one prompt, then with the lab's ten together, and compare both with what this machine allows.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        A quantized 7B model. None is a ghost of Llama-2-7B's shape in Q4_K_M, which is built once (4.1 GB) in labkit's cache
+        folder and named as synthetic: as fast as the real one, but its text is noise.
+    target : float
+        Tokens per second to pass.
+    max_tokens : int
+        Tokens a prompt.
+    n_threads : int or None
+        As for `load_model`.
+    progress : callable, bool or None
+        As for `build_ghost_model`.
+
+    Returns
+    -------
+    MilestoneResult
+        ``to_text()``, ``to_json()`` and ``to_png()`` are the card.
+
+    Raises
+    ------
+    ModelNotFoundError, GGUFError, ModelLoadError
+        As `load_model` raises them; also before loading, where the model does not fit into the free RAM.
+    ArgumentError
+        For a wrong argument, or where the disk has no room for the ghost.
+    """
+    check_number("target", target, 0.001, 1e6)
+    check_int("max_tokens", max_tokens, 2, 1024)
+    path = ghost_path(progress) if model_path is None else resolve_model(model_path)
+    info = get_model_info(path)
+    cells = 256 * -(-(64 + max_tokens) // 256)
+    _refuse_unfit(path, cells)
+    foretold = {
+        n: predict_speed(path, n_threads=n_threads, depth=_DEPTH, n_parallel=n) for n in (1, len(LAB_PROMPTS), *_MORE)
+    }
+    with load_model(path, n_ctx=cells, n_threads=n_threads) as model:
+        threads = model.settings.n_threads
+        one, _ = _measure(model, 1, max_tokens, foretold[1], target)
+        together, memory = _measure(model, len(LAB_PROMPTS), max_tokens, foretold[len(LAB_PROMPTS)], target)
+    counts = info.parameter_count >= _COUNTS_FROM and info.bits_per_weight <= _QUANTIZED
+    return MilestoneResult(
+        model=path.name,
+        model_name=info.name,
+        architecture=info.architecture,
+        quantization=info.quantization,
+        parameter_count=info.parameter_count,
+        file_size_bytes=info.file_size_bytes,
+        is_synthetic=_is_synthetic(info),
+        counts=counts,
+        target_tokens_per_second=float(target),
+        one_stream=one,
+        together=together,
+        passes=counts and (one.passes or together.passes),
+        verdict=verdict_of(one, together, target, counts=counts),
+        advice=advise(target, (one, together), foretold[1], foretold),
+        max_tokens=max_tokens,
+        n_threads=threads,
+        memory_bytes=memory,
+        system=measure_system(bandwidth=False),
+    )
+
+
+def ghost_path(progress: Progress | bool | None = None) -> Path:
+    """Return the ghost of Llama-2-7B's shape, built if it is not there yet."""
+    path = cache_folder() / "ghosts" / "llama-7B.Q4_K_M.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build_ghost_model(path, architecture="llama", shape="7B", quantization="Q4_K_M", progress=progress)
+    return path
+
+
+def _refuse_unfit(path: Path, cells: int) -> None:
+    needed = estimate_memory_usage(path, cells * (1 + len(LAB_PROMPTS)), n_seq=1, method="formula")
+    if not needed.fits:
+        raise ModelLoadError(
+            f"{path.name} with {len(LAB_PROMPTS)} prompts together takes {format_bytes(needed.total_bytes)} of RAM, more "
+            "than is free: close other programs, or name a smaller model"
+        )
+
+
+def _measure(
+    model: Model, n_parallel: int, max_tokens: int, foretold: SpeedPrediction, target: float
+) -> tuple[MilestoneFigure, int]:
+    """Generate once unmeasured and once measured; returns the figure, and the most RAM that was held."""
+    prompts = LAB_PROMPTS[:n_parallel]
+    generate_batch_results(model, prompts, 2, 0)
+    result = benchmark_inference(
+        model, list(prompts), max_tokens=max_tokens, warmup=0, repeats=3, n_parallel=n_parallel, engine=False
+    )
+    figure = MilestoneFigure(
+        n_parallel=n_parallel,
+        tokens_per_second=result.tokens_per_second,
+        decode_tokens_per_second=result.decode_tokens_per_second or 0.0,
+        predicted_tokens_per_second=foretold.decode_tokens_per_second,
+        roofline_tokens_per_second=foretold.roofline_tokens_per_second,
+        limit=foretold.limit,
+        passes=result.tokens_per_second > target,
+    )
+    return figure, result.memory_bytes
+
+
+def _is_synthetic(info: ModelInfo) -> bool:
+    tags = info.metadata.get("general.tags", ())
+    return "synthetic" in [str(tag) for tag in tags]

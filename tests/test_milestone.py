@@ -1,0 +1,115 @@
+"""The milestone: real measurements, honest words, a card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit.errors import ArgumentError, ModelLoadError, ModelNotFoundError
+from labkit.milestone import MilestoneFigure, run
+from labkit.milestone.advice import advise, verdict_of
+
+
+@pytest.fixture(scope="module")
+def result() -> labkit.MilestoneResult:
+    return labkit.run_milestone(labkit.bundled_model_path(), max_tokens=4, target=0.001)
+
+
+def test_a_small_model_does_not_count(result: labkit.MilestoneResult) -> None:
+    """However fast it is: the milestone is about 7 billion quantized weights."""
+    assert result.one_stream.passes
+    assert result.together.passes
+    assert not result.counts
+    assert not result.passes
+    assert "7 billion" in result.verdict
+    assert not result.is_synthetic
+
+
+def test_both_ways_are_measured_and_foretold(result: labkit.MilestoneResult) -> None:
+    """One stream and the lab's ten prompts, each with its prediction and its roofline."""
+    assert len(labkit.LAB_PROMPTS) == result.together.n_parallel == 10
+    assert result.one_stream.n_parallel == 1
+    for _, figure in result.figures():
+        assert figure.tokens_per_second > 0 < figure.predicted_tokens_per_second
+        assert figure.roofline_tokens_per_second > 0
+        assert figure.tokens_per_second <= figure.decode_tokens_per_second * 1.5
+
+
+def test_the_card_can_be_shown(result: labkit.MilestoneResult, tmp_path: Path) -> None:
+    """As text, as JSON, as a picture with a text for those who do not see it."""
+    card = result.to_text()
+    assert "one stream" in card
+    assert "10 prompts together" in card
+    assert f"{result.one_stream.tokens_per_second:.1f}" in card
+    result.to_json(tmp_path / "card.json")
+    assert json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["quantization"] == "Q4_1"
+    assert result.to_png(tmp_path / "card.png").stat().st_size > 10_000
+    assert "tokens/s measured" in str(result.plot().get_label())
+
+
+def test_a_ghost_is_called_synthetic(tmp_path: Path) -> None:
+    """On the card too."""
+    path = labkit.build_ghost_model(tmp_path / "ghost.gguf", shape="tiny")
+    result = labkit.run_milestone(path, max_tokens=2)
+    assert result.is_synthetic
+    assert "synthetic" in result.to_text()
+
+
+def _figure(n_parallel: int, speed: float, *, passes: bool) -> MilestoneFigure:
+    return MilestoneFigure(n_parallel, speed, speed, speed, 2 * speed, "bandwidth", passes)
+
+
+def test_the_verdict_says_what_was_reached() -> None:
+    """One stream, ten together, or neither, with the figures."""
+    assert "one stream alone makes 12.0" in verdict_of(
+        _figure(1, 12, passes=True), _figure(10, 30, passes=True), 10, counts=True
+    )
+    both = verdict_of(_figure(1, 4, passes=False), _figure(10, 14, passes=True), 10, counts=True)
+    assert "10 prompts together make 14.0" in both
+    assert "one stream makes 4.0, limited by bandwidth" in both
+    neither = verdict_of(_figure(1, 2, passes=False), _figure(10, 6, passes=False), 10, counts=True)
+    assert "10 are wanted" in neither
+
+
+def test_advice_follows_from_the_figures() -> None:
+    """Below the roofline no setting helps, and it says how small a file would; more prompts are foretold by the kernels."""
+    one = labkit.predict_speed(n_prompt=8)
+    slow = one.replace(bytes_per_pass=4e9, read_bytes_per_second=20e9, roofline_tokens_per_second=5.0)
+    more = {10: one.replace(decode_tokens_per_second=9.0), 16: one.replace(decode_tokens_per_second=15.0)}
+    found = advise(10, (_figure(1, 3, passes=False), _figure(10, 8, passes=False)), slow, more)
+    assert "no setting can do it here; a file of 2.0 GB or less could" in found[0]
+    assert "16 prompts together should make 15.0 tokens/s" in found[1]  # what is foretold, as ten ran as foretold
+    none = advise(100, (_figure(1, 3, passes=False), _figure(10, 8, passes=False)), slow, more)
+    assert "more cores, or fewer weights" in none[1]
+
+
+def test_what_cannot_fit_is_refused_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says how much it takes."""
+    big = labkit.estimate_memory_usage(method="formula").replace(fits=False)
+    monkeypatch.setattr(run, "estimate_memory_usage", lambda *_args, **_kwargs: big)
+    with pytest.raises(ModelLoadError, match="of RAM, more than is free"):
+        labkit.run_milestone(labkit.bundled_model_path())
+
+
+def test_wrong_arguments_end_in_one_line() -> None:
+    """A target of nothing, one token, a file that is not there."""
+    for kwargs in ({"target": 0}, {"max_tokens": 1}):
+        with pytest.raises(ArgumentError):
+            labkit.run_milestone(labkit.bundled_model_path(), **kwargs)
+    with pytest.raises(ModelNotFoundError):
+        labkit.run_milestone("no-such-model.gguf")
+
+
+def test_command_shows_the_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`labkit milestone --model FILE`, as text and as JSON."""
+    from labkit.cli import main
+
+    path = labkit.build_ghost_model(tmp_path / "ghost.gguf", shape="tiny")
+    assert main(["milestone", "--model", str(path), "-n", "2", "--png", str(tmp_path / "card.png")]) == 0
+    assert "prompts together" in capsys.readouterr().out
+    assert (tmp_path / "card.png").is_file()
+    assert main(["milestone", "--model", str(path), "-n", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_synthetic"] is True

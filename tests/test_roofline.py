@@ -1,0 +1,125 @@
+"""Foretelling speed: what a token costs is counted right, and the kernels that are timed are llama.cpp's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, ModelNotFoundError
+from labkit.gguf_file import read_header
+from labkit.layers import model_layers
+from labkit.roofline.kernels import MatrixJob, SmallJob, time_kernels
+from labkit.roofline.work import attentions, matrices
+
+
+@pytest.fixture(scope="module")
+def foretold() -> labkit.SpeedPrediction:
+    return labkit.predict_speed(n_prompt=64)
+
+
+def test_a_token_reads_every_weight_once() -> None:
+    """The matrices of the bundled model are all of its tensors but the norms; the tied embedding is the output."""
+    header = read_header(labkit.bundled_model_path())
+    found = matrices(header, 1, 1)
+    norms = sum(tensor.n_bytes for tensor in header.tensors if len(tensor.shape) == 1)
+    assert sum(matrix.n_bytes * matrix.count for matrix in found) == sum(t.n_bytes for t in header.tensors) - norms
+    weights = sum(matrix.n_in * matrix.n_out * matrix.count for matrix in found)
+    assert sum(matrix.operations for matrix in found) == 2 * weights
+
+
+def test_a_cell_costs_what_the_cache_holds() -> None:
+    """Attention over a full context of the bundled model reads its whole cache."""
+    header = read_header(labkit.bundled_model_path())
+    (found,) = attentions(model_layers(header), 2047, 1, 1)
+    f16 = labkit.formats.TENSOR_TYPES[1]
+    cache = labkit.estimate_memory_usage(n_ctx=2048, method="formula").kv_cache_bytes
+    assert found.n_bytes(f16, f16) * found.count == cache
+
+
+def test_a_mixture_reads_the_experts_that_are_chosen(tmp_path: Path) -> None:
+    """One token reads the used experts alone; many tokens read nearly all of them."""
+    path = labkit.build_ghost_model(tmp_path / "moe.gguf", architecture="qwen3moe", shape="tiny")
+    header = read_header(path)
+    n_experts, used = header.hparam("expert_count"), header.hparam("expert_used_count")
+    layers = header.hparam("block_count")
+    stacked = [tensor for tensor in header.tensors if "_exps." in tensor.name]
+    shapes = {(tensor.type.id, *tensor.shape[:2]) for tensor in stacked}
+
+    def read(n_tokens: int) -> float:
+        return sum(m.count for m in matrices(header, n_tokens, 1) if (m.type.id, m.n_in, m.n_out) in shapes)
+
+    assert len(stacked) == 3 * layers
+    assert read(1) == pytest.approx(3 * layers * used)
+    assert 0.99 < read(64 * n_experts) / (3 * layers * n_experts) <= 1
+
+
+def test_windows_and_states_cost_what_they_look_at(tmp_path: Path) -> None:
+    """A window ends what attention reads; a recurrent model has none at all."""
+    window = labkit.build_ghost_model(tmp_path / "window.gguf", architecture="gemma3", shape="tiny")
+    layers = model_layers(read_header(window))
+    deep = {item.n_cells for item in attentions(layers, 16_000, 1, 1)}
+    assert max(deep) > 16_000
+    assert min(deep) < layers.window + 512
+    state = labkit.build_ghost_model(tmp_path / "state.gguf", architecture="mamba", shape="tiny")
+    assert attentions(model_layers(read_header(state)), 1000, 1, 1) == ()
+    assert any("recurrent state" in sentence for sentence in labkit.predict_speed(state, n_prompt=8).assumptions)
+
+
+def test_prediction_adds_up(foretold: labkit.SpeedPrediction) -> None:
+    """The speed is one over the sum of the parts, the roofline the bandwidth over the bytes; each part names its limit."""
+    seconds = sum(part.predicted_s for part in foretold.parts)
+    assert foretold.decode_tokens_per_second == pytest.approx(1 / seconds)
+    n_bytes = sum(part.n_bytes for part in foretold.parts)
+    assert foretold.roofline_tokens_per_second == pytest.approx(foretold.read_bytes_per_second / n_bytes)
+    assert {part.limit for part in foretold.parts} <= {"bandwidth", "compute", "overhead"}
+    assert all(part.compute_s <= part.predicted_s for part in foretold.parts)
+    weights = labkit.get_model_info(labkit.bundled_model_path()).parameter_count
+    assert 1.9 * weights < foretold.operations_per_token < 2.5 * weights
+
+
+def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
+    """Flash attention on and off, repacked and plain weights, several sequences: each gives a positive speed."""
+    for architecture in ("llama", "deepseek2", "jamba", "qwen2moe"):
+        path = labkit.build_ghost_model(tmp_path / f"{architecture}.gguf", architecture=architecture, shape="tiny")
+        for flash in (False, True):
+            found = labkit.predict_speed(path, flash_attn=flash, n_parallel=3, n_prompt=40, depth=300)
+            assert found.decode_tokens_per_second > 0 < found.prompt_tokens_per_second
+            assert (found.flash_attn, found.n_parallel, found.depth) == (flash, 3, 300)
+
+
+def test_a_given_system_saves_measuring() -> None:
+    """Its bandwidth is taken as it is, for as many threads as it was measured with."""
+    system = labkit.measure_system(seconds=0.05)
+    known = system.replace(read_bytes_per_second=1e9)
+    found = labkit.predict_speed(n_prompt=8, system=known)
+    assert found.read_bytes_per_second == 1e9
+    assert found.limit == "bandwidth"
+
+
+def test_times_grow_with_the_work() -> None:
+    """A matrix of four times the rows takes longer than one, and a small operation is shorter than both."""
+    small, large = MatrixJob(8, 1024, 1024, 1), MatrixJob(8, 1024, 8192, 1)
+    row = SmallJob(64, 1)
+    times = time_kernels([small, large, row], 1)
+    assert times[row] < times[small] < times[large]
+
+
+def test_wrong_arguments_end_in_one_line() -> None:
+    """No kernel is asked for what cannot be."""
+    for kwargs, error in (
+        ({"n_threads": 0}, ArgumentError),
+        ({"n_threads": "2"}, ArgumentTypeError),
+        ({"depth": -1}, ArgumentError),
+        ({"n_prompt": 0}, ArgumentError),
+        ({"n_parallel": 999}, ArgumentError),
+        ({"system": 3}, ArgumentTypeError),
+    ):
+        with pytest.raises(error) as caught:
+            labkit.predict_speed(**kwargs)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelNotFoundError):
+        labkit.predict_speed("no-such-model.gguf")
+    with pytest.raises(LabkitError, match="ended its process"):
+        time_kernels([MatrixJob(9999, 32, 32, 1)], 1)
