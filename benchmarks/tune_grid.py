@@ -27,9 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     found = labkit.tune(given.model, n_prompt=given.prompt, n_gen=given.tokens)
-    chosen = Point(
-        found.n_threads, found.n_threads_batch, found.n_ubatch, (found.flash_attn, found.type_k, found.type_v), 1
-    )
+    chosen = Point(found.n_threads, found.n_threads_batch, found.n_ubatch, (found.flash_attn, found.type_k, found.type_v), 1)
     with (
         labkit.load_model(given.model, n_ctx=256) as model,
         contextlib.closing(Session(model, given.prompt, given.tokens, lambda _done, _total: None)) as session,
