@@ -409,7 +409,7 @@ def plot_milestone(result: MilestoneResult, *, axes: Axes | None = None) -> Axes
     axes.set_xlabel("generated tokens of all prompts (tokens per second)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-    kind = "synthetic" if result.is_synthetic else f"{result.parameter_count / 1e9:.2f} billion weights"
+    kind = f"{result.parameter_count / 1e9:.2f} billion {'random weights: synthetic' if result.is_synthetic else 'weights'}"
     head = f"{'Passed' if result.passes else 'Not yet'}: {result.model_name} ({result.quantization})"
     machine = f"{result.system.cpu}, {result.n_threads} threads; {kind}"
     axes.set_title(f"{head}\n{machine}\n" + "\n".join(textwrap.wrap(result.verdict, 80)), fontsize=10, loc="left")

@@ -99,7 +99,7 @@ class MilestoneResult(Record):
 
     def to_text(self) -> str:
         """Return the card as text."""
-        kind = "synthetic, random weights" if self.is_synthetic else f"{self.parameter_count / 1e9:.2f} billion weights"
+        kind = f"{self.parameter_count / 1e9:.2f} billion {'random weights: synthetic' if self.is_synthetic else 'weights'}"
         lines = [
             f"{'PASSED' if self.passes else 'NOT YET'}: {self.verdict}",
             "",
