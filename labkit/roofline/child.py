@@ -105,7 +105,9 @@ class _Kernels:
             if not buffer:
                 continue
             column = self.c["ggml_new_tensor_2d"](values, _F32, job["n_in"], job["n_columns"])
-            results = [self.c["ggml_mul_mat"](values, matrix, column) for matrix in matrices]
+            # A small operation between each two, as in a model: the next matrix begins with its threads not yet at work.
+            inputs = [self.c["ggml_rms_norm"](values, column, 1e-5) for _ in matrices]
+            results = [self.c["ggml_mul_mat"](values, *pair) for pair in zip(matrices, inputs, strict=True)]
             if buffer_type == self.plain or self.c["ggml_backend_dev_supports_op"](self.device, results[0]):
                 break
             self.c["ggml_backend_buffer_free"](buffer)
