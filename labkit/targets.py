@@ -11,7 +11,7 @@ from pathlib import Path
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.units import format_bytes
 
-__all__ = ["check_room", "new_file", "refuse_existing", "temporary_beside"]
+__all__ = ["check_room", "new_file", "refuse_existing", "temporary_beside", "written"]
 
 
 def new_file(target: str | Path, *, overwrite: bool) -> Path:
@@ -63,3 +63,13 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def written(document: str, path: str | Path | None) -> str:
+    """Write a document to a file, if one is named, and return it."""
+    if path is not None:
+        try:
+            Path(path).expanduser().write_text(document, encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error
+    return document

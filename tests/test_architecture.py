@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 # A room may import from the rooms before it, and from those on its own line.
 LEVELS = (
     {"errors", "records", "units"},
-    {"formats", "notes", "progress", "system", "models", "sampling", "predict", "targets"},
+    {"children", "formats", "notes", "progress", "system", "models", "sampling", "predict", "targets"},
     {"gguf_file"},
     {"layers", "metadata", "quantize"},
     {"engine", "ghost", "memory", "simulate"},

@@ -6,11 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.benchmark.stats import mean_and_deviation
-from labkit.errors import ArgumentError
 from labkit.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ __all__ = [
     "runs_csv",
     "summary_rows",
     "text",
-    "written",
 ]
 
 HEADINGS = ("model", "size", "params", "backend", "threads", "test", "t/s")
@@ -165,13 +162,3 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
-
-
-def written(document: str, path: str | Path | None) -> str:
-    """Write a document to a file, if one is named, and return it."""
-    if path is not None:
-        try:
-            Path(path).expanduser().write_text(document, encoding="utf-8")
-        except OSError as error:
-            raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error
-    return document

@@ -13,6 +13,7 @@ from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
 from labkit.benchmark.stats import ConfidenceInterval
 from labkit.records import Record
 from labkit.system import SystemProfile
+from labkit.targets import written
 
 __all__ = ["BenchmarkResult", "BenchmarkRun", "BenchmarkSettings", "SpeedGap"]
 
@@ -249,15 +250,15 @@ class BenchmarkResult(Record):
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return everything as JSON, and write it to a file if one is named; ``json.loads`` gives what `compare` takes."""
-        return export.written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), path)
+        return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), path)
 
     def to_csv(self, path: str | Path | None = None) -> str:
         """Return a row a run, unrounded, as CSV, and write it to a file if one is named."""
-        return export.written(export.runs_csv(self), path)
+        return written(export.runs_csv(self), path)
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """Return llama-bench's table and the user's figures as Markdown, and write it to a file if one is named."""
-        return export.written(export.markdown(self), path)
+        return written(export.markdown(self), path)
 
     def plot(self, *, axes: Any = None) -> Any:
         """Draw the pauses between tokens into matplotlib Axes and return them: `labkit.plots.plot_benchmark`."""

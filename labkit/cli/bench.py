@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.errors import ArgumentError
 
@@ -21,9 +22,7 @@ HELP = "measure how fast a model answers"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a GGUF file or a name of `labkit models`; the bundled one"
-    )
+    add_model(parser)
     parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens of the prompt (512)")
     parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens to generate (128)")
     parser.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="rounds that are counted (5)")

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from labkit.cli.arguments import CACHE_TYPES, add_model
 from labkit.cli.output import Output
 from labkit.units import format_bytes
 
@@ -16,17 +17,11 @@ if TYPE_CHECKING:
     from labkit.lint import LintFinding
 
 HELP = "traps in how a model is loaded, and what mends them"
-_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="a GGUF file, a name of `labkit models`, or an http(s) address (only the header is read); the bundled one",
-    )
+    add_model(parser, by_header=True)
     parser.add_argument("--as-llama", action="store_true", help="look at what llama_cpp.Llama(MODEL) itself would do")
     parser.add_argument(
         "--n-ctx", type=int, metavar="N", help="tokens of context (2,048; 512 with --as-llama); 0: as trained"
@@ -35,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-layers", type=int, default=0, metavar="N", help="layers on a device (0); -1: all")
     parser.add_argument("--batch", type=int, metavar="N", help="tokens that one call takes (512)")
     parser.add_argument("--ubatch", type=int, metavar="N", help="tokens computed at once (512)")
-    parser.add_argument("--cache", choices=_TYPES, metavar="TYPE", help=f"the cache: {', '.join(_TYPES)} (f16)")
-    parser.add_argument("--cache-k", choices=_TYPES, metavar="TYPE", help="the cache's keys alone")
-    parser.add_argument("--cache-v", choices=_TYPES, metavar="TYPE", help="the cache's values alone")
+    parser.add_argument("--cache", choices=CACHE_TYPES, metavar="TYPE", help=f"the cache: {', '.join(CACHE_TYPES)} (f16)")
+    parser.add_argument("--cache-k", choices=CACHE_TYPES, metavar="TYPE", help="the cache's keys alone")
+    parser.add_argument("--cache-v", choices=CACHE_TYPES, metavar="TYPE", help="the cache's values alone")
     for name, what in (("mmap", "map the file"), ("flash", "use flash attention"), ("swa-full", "window layers cache all")):
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=what)
     parser.add_argument("--logits-all", action="store_true", default=None, help="keep the logits of every token")

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import argparse
 
+from labkit.cli.arguments import CACHE_TYPES, add_model
 from labkit.cli.output import Output
 from labkit.units import format_bytes
 
 HELP = "what a model takes in memory, and whether it fits"
-_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="a GGUF file, a name of `labkit models`, or an http(s) address (only the header is read); the bundled one",
-    )
+    add_model(parser, by_header=True)
     parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="tokens of context (2,048); 0: as trained")
     parser.add_argument("--n-seq", type=int, default=1, metavar="N", help="sequences decoded together (1)")
     parser.add_argument("--gpu-layers", type=int, default=0, metavar="N", help="layers on a device (0); -1: all")
     parser.add_argument(
-        "--cache", default="f16", choices=_TYPES, metavar="TYPE", help=f"the cache: {', '.join(_TYPES)} (f16)"
+        "--cache", default="f16", choices=CACHE_TYPES, metavar="TYPE", help=f"the cache: {', '.join(CACHE_TYPES)} (f16)"
     )
     parser.add_argument("--ubatch", type=int, default=512, metavar="N", help="tokens computed at once (512)")
     mapped = parser.add_mutually_exclusive_group()

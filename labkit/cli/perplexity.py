@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.errors import ArgumentError
 from labkit.units import format_duration, format_rate
@@ -17,9 +18,7 @@ HELP = "measure how well a model foretells a text"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a GGUF file or a name of `labkit models`; the bundled one"
-    )
+    add_model(parser)
     parser.add_argument(
         "--text", metavar="FILE", help="a text file in UTF-8; without it the lab's own 4,000 tokens of prose"
     )

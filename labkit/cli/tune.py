@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.units import format_bytes, format_duration
 
@@ -15,9 +16,7 @@ HELP = "find the fastest settings for a model here"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a GGUF file or a name of `labkit models`; the bundled one"
-    )
+    add_model(parser)
     parser.add_argument(
         "--goal",
         default="latency",

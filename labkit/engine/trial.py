@@ -15,6 +15,7 @@ from labkit.engine.bindings import C
 from labkit.engine.contexts import second_context, token_batch, view
 from labkit.engine.generate import decode
 from labkit.engine.worker import Job
+from labkit.memory.caches import CELLS
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Trial", "TrialContext", "open_trial"]
 
 _LEAST = 4  # tokens of which the median is taken; the first one counts for warming up
-_CELLS = 256  # a sequence's context is rounded up to a multiple of this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def open_trial(model: Model, trial: Trial, n_prompt: int, n_gen: int) -> Iterato
     ModelLoadError, GenerationError
         When it does not fit, or the engine makes no such context.
     """
-    cells = -(-(n_prompt + n_gen) // _CELLS) * _CELLS
+    cells = -(-(n_prompt + n_gen) // CELLS) * CELLS
     changes = {
         "flash_attn_type": int(trial.flash_attn),
         "type_k": trial.type_k,

@@ -14,10 +14,10 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.notes import file_identity, recall, remember
 from labkit.system import physical_cores_available
 
-__all__ = ["GOALS", "remember_settings", "tuned_settings"]
+__all__ = ["GOALS", "TUNED", "remember_settings", "tuned_settings"]
 
 GOALS = ("latency", "throughput", "memory")
-_NAMES = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "type_k", "type_v")
+TUNED = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "type_k", "type_v")
 
 
 def remember_settings(path: Path, goal: str, settings: Mapping[str, Any]) -> None:
@@ -49,12 +49,12 @@ def tuned_settings(given: Any, path: Path) -> dict[str, Any]:
         found = _read(Path(given))
     else:
         found = given
-    if not isinstance(found, Mapping) or not any(name in found for name in _NAMES):
+    if not isinstance(found, Mapping) or not any(name in found for name in TUNED):
         raise ArgumentTypeError(
             f"settings={shown(given)} is nothing that labkit.tune found: give its result, its JSON file, or one of "
             f"{', '.join(GOALS)}"
         )
-    return {name: found[name] for name in _NAMES if found.get(name) is not None}
+    return {name: found[name] for name in TUNED if found.get(name) is not None}
 
 
 def _read(path: Path) -> Any:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from labkit.children import ChildEndedError, ask_child
 from labkit.errors import LabkitError, ModelLoadError
 from labkit.models import resolve_model
 from labkit.records import Record
@@ -79,21 +77,15 @@ def measure_memory(
     >>> measured.base_bytes < measured.loaded_bytes <= measured.peak_bytes, measured.n_tokens
     (True, 256)
     """
-    path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
-    request = {"model": str(resolve_model(model_path)), "n_ctx": n_ctx, "seed": seed, "options": options, "path": path}
-    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
-    text = json.dumps(request).encode("ascii") + b"\n"
+    request = {"model": str(resolve_model(model_path)), "n_ctx": n_ctx, "seed": seed, "options": options}
     try:
-        child = subprocess.run(command, input=text, capture_output=True, timeout=limit_s, check=False)
-        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+        answer = ask_child(_CHILD, request, limit_s)
     except subprocess.TimeoutExpired:
         raise LabkitError(f"measuring took over {limit_s:g} s and was ended: choose a smaller n_ctx") from None
     except OSError as error:
         raise LabkitError(f"the process that measures could not be started ({error})") from error
-    except (ValueError, IndexError):
-        code = child.returncode
-        ending = f"signal {-code}" if code < 0 else f"exit status {code}"
-        raise LabkitError(f"the process that measures ended by itself ({ending}): does the model fit in RAM?") from None
+    except ChildEndedError as error:
+        raise LabkitError(f"the process that measures ended by itself ({error}): does the model fit in RAM?") from None
     if "error" in answer:
         raise ModelLoadError(answer["error"])
     return MeasuredMemory(**answer)

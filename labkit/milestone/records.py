@@ -9,6 +9,7 @@ from typing import Any
 
 from labkit.records import Record
 from labkit.system import SystemProfile
+from labkit.targets import written
 
 __all__ = ["MilestoneFigure", "MilestoneResult"]
 
@@ -92,10 +93,7 @@ class MilestoneResult(Record):
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return everything as JSON, and write it to a file if one is named."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        if path is not None:
-            Path(path).expanduser().write_text(text + "\n", encoding="utf-8")
-        return text
+        return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", path).rstrip()
 
     def to_text(self) -> str:
         """Return the card as text."""

@@ -72,8 +72,10 @@ def run_milestone(
     info = get_model_info(path)
     cells = 256 * -(-(64 + max_tokens) // 256)
     _refuse_unfit(path, cells)
+    system = measure_system(seconds=0.5)
     foretold = {
-        n: predict_speed(path, n_threads=n_threads, depth=_DEPTH, n_parallel=n) for n in (1, len(LAB_PROMPTS), *_MORE)
+        n: predict_speed(path, n_threads=n_threads, system=system, depth=_DEPTH, n_parallel=n)
+        for n in (1, len(LAB_PROMPTS), *_MORE)
     }
     with load_model(path, n_ctx=cells, n_threads=n_threads) as model:
         threads = model.settings.n_threads
@@ -98,7 +100,7 @@ def run_milestone(
         max_tokens=max_tokens,
         n_threads=threads,
         memory_bytes=memory,
-        system=measure_system(bandwidth=False),
+        system=system,
     )
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from labkit.children import ChildEndedError, ask_child
 from labkit.errors import LabkitError
 
 __all__ = ["AttentionJob", "MatrixJob", "SmallJob", "time_kernels"]
@@ -85,32 +82,15 @@ def time_kernels(jobs: Sequence[Job], n_threads: int) -> dict[Job, float]:
         When the process ended early or took too long.
     """
     wanted = list(dict.fromkeys(jobs))
-    answer = _ask(
-        {
-            "jobs": [dataclasses.asdict(job) for job in wanted],
-            "n_threads": n_threads,
-            "seconds": _SECONDS,
-            "path": [os.path.abspath(folder) for folder in sys.path],  # noqa: PTH100 - "" is this folder
-        }
-    )
-    return dict(zip(wanted, answer["times"], strict=True))
-
-
-def _ask(request: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
+    request = {"jobs": [dataclasses.asdict(job) for job in wanted], "n_threads": n_threads, "seconds": _SECONDS}
     try:
-        child = subprocess.run(
-            command, input=json.dumps(request).encode("ascii") + b"\n", capture_output=True, timeout=_LIMIT_S, check=False
-        )
+        answer = ask_child(_CHILD, request, _LIMIT_S)
     except subprocess.TimeoutExpired:
         raise LabkitError(
             f"timing llama.cpp's kernels took over {_LIMIT_S:g} s and was ended: is this machine busy?"
         ) from None
     except OSError as error:
         raise LabkitError(f"the process that times llama.cpp's kernels could not be started ({error})") from error
-    try:
-        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        ending = f"signal {-child.returncode}" if child.returncode < 0 else f"exit status {child.returncode}"
-        raise LabkitError(f"timing llama.cpp's kernels ended its process ({ending}): please report this") from None
-    return answer
+    except ChildEndedError as error:
+        raise LabkitError(f"timing llama.cpp's kernels ended its process ({error}): please report this") from None
+    return dict(zip(wanted, answer["times"], strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import __version__
+from labkit.children import ChildEndedError, ask_child
 from labkit.errors import ModelLoadError
 from labkit.notes import file_identity, recall, remember
 from labkit.records import Record
@@ -124,33 +124,22 @@ def _engine_version() -> str:
 
 def _ask(model: Path, settings: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
     """Run the child; return its answer."""
-    path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
-    request = json.dumps({**settings, "model": str(model.resolve()), "path": path})
-    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
     try:
-        child = subprocess.run(
-            command, input=request.encode("ascii") + b"\n", capture_output=True, timeout=limit_s, check=False
-        )
+        answer = ask_child(_CHILD, {**settings, "model": str(model.resolve())}, limit_s)
     except subprocess.TimeoutExpired:
         raise ModelLoadError(
             f"llama.cpp's dry run of {model.name} took over {limit_s:g} s and was ended: method='formula' needs none"
         ) from None
     except OSError as error:
         raise ModelLoadError(f"the dry run's process could not be started ({error}): method='formula' needs none") from error
-    try:
-        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
+    except ChildEndedError as error:
         raise ModelLoadError(
-            f"llama.cpp's dry run of {model.name} ended its process ({_ending(child.returncode)}): use method='formula'"
+            f"llama.cpp's dry run of {model.name} ended its process ({error}): use method='formula'"
         ) from None
     if answer["error"]:
         reason = " ".join(str(answer["error"]).split()).partition(": ")
         raise ModelLoadError(f"llama.cpp cannot lay {model.name} out: {reason[2] or reason[0]}")
     return answer
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
 def _is_answer(answer: Any) -> bool:

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from labkit.engine.tuned import TUNED
 from labkit.records import Record
+from labkit.targets import written
 
 __all__ = ["Tried", "TunedSettings"]
 
@@ -99,13 +101,9 @@ class TunedSettings(Record):
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return everything as JSON, and write it to a file if one is named; ``load_model(settings=path)`` reads it."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        if path is not None:
-            Path(path).expanduser().write_text(text + "\n", encoding="utf-8")
-        return text
+        return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", path).rstrip()
 
     @property
     def for_loading(self) -> dict[str, Any]:
         """The arguments for `load_model`."""
-        names = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "type_k", "type_v")
-        return {name: self[name] for name in names}
+        return {name: self[name] for name in TUNED}
