@@ -11,7 +11,7 @@ from pathlib import Path
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.units import format_bytes
 
-__all__ = ["check_room", "new_file", "refuse_existing", "temporary_beside", "written"]
+__all__ = ["check_room", "new_file", "refuse_existing", "temporary_beside", "write_whole", "written"]
 
 
 def new_file(target: str | Path, *, overwrite: bool) -> Path:
@@ -61,6 +61,17 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".labkit-{uuid.uuid4().hex}.gguf"
     try:
         yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text beside its place and move it there, whole or not at all, as the same bytes on every system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -426,9 +426,14 @@ def test_bench_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> Non
         ("engine", "pp24"), ("engine", "tg4"), ("user", "pp24"), ("user", "tg4"),
     ]  # fmt: skip
     assert document["settings"]["n_prompt"] == [24]
+    assert (document["foretold"]["n_prompt"], document["foretold"]["n_threads"], document["foretold"]["depth"]) == (24, 1, 2)
     assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1"]) == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("t/s", "pp24", "tg4", "throughput", "time to first token"))
+    assert all(
+        word in printed for word in ("t/s", "pp24", "tg4", "foretold", "limited by", "throughput", "time to first token")
+    )
+    assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1", "--no-predict"]) == 0
+    assert "foretold" not in capsys.readouterr().out
 
 
 def test_bench_prints_csv_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,6 +195,13 @@ def four_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_ghost_model(tmp_path_factory.mktemp("quantize") / "ghost.gguf", shape=widths, quantization="F16")
 
 
+# One of each family; all of them with --thorough, as CI does.
+FAMILIES = {"F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q4_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "MXFP4_MOE"}
+THOROUGH = [
+    f"test_every_type_is_read_as_what_it_is[{kind.name}]" for kind in FILE_TYPES.values() if kind.name not in FAMILIES
+]
+
+
 @pytest.mark.parametrize("name", [kind.name for kind in FILE_TYPES.values()])
 def test_every_type_is_read_as_what_it_is(f16: Path, four_layers: Path, tmp_path: Path, name: str) -> None:
     """Each file that the quantizer makes has every key, tensor and figure that the package and the engine tell of it."""

@@ -91,6 +91,7 @@ def test_prediction_adds_up(foretold: labkit.SpeedPrediction) -> None:
     assert 1.9 * weights < foretold.operations_per_token < 2.5 * weights
 
 
+@pytest.mark.thorough
 def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
     """Flash attention on and off, repacked and plain weights, several sequences: each gives a positive speed."""
     for architecture, flash in (("llama", True), ("deepseek2", False), ("jamba", False), ("qwen2moe", True)):

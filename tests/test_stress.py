@@ -52,6 +52,7 @@ def test_threads_share_the_bundled_model() -> None:
     assert results == [expected[index % 3] for index in range(24)]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process alone on Windows")
 def test_interrupts_stop_within_a_second_and_leave_the_model_whole() -> None:
     """200 real Ctrl-C at random moments of decoding and of a long prefill: 99 % end within 1 s, all answers right."""

@@ -16,6 +16,7 @@
     text       tokens' bytes -> text; whole characters, stop sequences
     sampler    the native sampler chain
     generate   the loop, generate_*, stream_*, count_*
+    logits     the logits of the next token
     contexts   a second context on a model's weights
     scoring    a row of logits a token, in a context beside the model's
     timing     a generation with its clocks read; llama-bench's protocol
@@ -39,6 +40,7 @@ from labkit.engine.generate import (
     stream_text,
 )
 from labkit.engine.loading import load_model
+from labkit.engine.logits import next_token_logits, token_text
 from labkit.engine.model import Model
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.served import ServedDevice, serve_device, start_device
@@ -56,8 +58,10 @@ __all__ = [
     "generate_chat",
     "generate_text",
     "load_model",
+    "next_token_logits",
     "serve_device",
     "start_device",
     "stream_chat",
     "stream_text",
+    "token_text",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "decode",
     "generate_chat",
     "generate_text",
+    "prefill",
     "stream_chat",
     "stream_text",
 ]
@@ -74,6 +75,15 @@ def decode(ctx: Any, batch: Any, job: Job[Any]) -> None:
     if status != 0:
         reason = _DECODE_ERRORS.get(status, f"answered {status}")
         raise GenerationError(f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs")
+
+
+def prefill(ctx: Any, prompt: list[int], n_batch: int, job: Job[Any], n_reused: int = 0) -> None:
+    """Compute a prompt's tokens from number ``n_reused`` on, ``n_batch`` at a time; raises as `decode`."""
+    tokens = (C.llama_token * len(prompt))(*prompt)
+    for start in range(n_reused, len(prompt), n_batch):
+        count = min(n_batch, len(prompt) - start)
+        address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
+        decode(ctx, C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), job)
 
 
 class Generation:
@@ -115,19 +125,12 @@ class Generation:
             silent = self.tokenizer.silent_tokens() if self.settings.grammar is not None else ()
             with Sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
                 self.seed = sampler.seed
-                self._prefill(job)
+                prefill(self.ctx, self.prompt, self.n_batch, job, self.n_reused)
                 self._loop(job, sampler, emit)
         except CancelledError:
             self.finish_reason = "cancelled"
         emit(self._chunk(self.text.finish(), self.finish_reason))
         return self.report()
-
-    def _prefill(self, job: Job[Any]) -> None:
-        tokens = (C.llama_token * len(self.prompt))(*self.prompt)
-        for start in range(self.n_reused, len(self.prompt), self.n_batch):
-            count = min(self.n_batch, len(self.prompt) - start)
-            address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
-            decode(self.ctx, C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), job)
 
     def _loop(self, job: Job[Any], sampler: Sampler, emit: Callable[[TextChunk], None]) -> None:
         slot = (C.llama_token * 1)()

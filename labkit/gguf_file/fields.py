@@ -1,0 +1,160 @@
+"""The first bytes of a GGUF file, field by field, for looking at: nothing is an error, what is odd ends the walk.
+
+`read_header` is what reads a model; this names each byte on its way there, as far as the bytes go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import struct
+from typing import Any
+
+from labkit.formats import TENSOR_TYPES
+from labkit.gguf_file.cursor import U32, U64
+from labkit.gguf_file.values import ARRAY, SCALARS, STRING, type_name
+
+__all__ = ["Field", "fields"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Some bytes that belong together.
+
+    Parameters
+    ----------
+    offset, size : int
+        Its first byte, and how many it has: at least one.
+    name : str
+        What it is: ``"magic"``, ``"key length"``, ``"value"``.
+    value : str, int, float, bool or None
+        What it says; None where the bytes end before its number does, and a text then holds what is there.
+    note : str
+        What a code means, or what is odd.
+    """
+
+    offset: int
+    size: int
+    name: str
+    value: Any
+    note: str = ""
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.offset + self.size
+
+
+def fields(data: bytes) -> tuple[Field, ...]:
+    """Return the fields of a GGUF header that begins with these bytes, one behind the other from byte 0 on.
+
+    The last one is cut where the bytes end. What cannot be followed (no GGUF, an unknown type) ends the walk with a note.
+
+    Parameters
+    ----------
+    data : bytes
+        The beginning of a file; any bytes will do.
+
+    Examples
+    --------
+    >>> [(field.name, field.value) for field in fields(b"GGUF" + bytes([3, 0, 0, 0, 2]))]
+    [('magic', 'GGUF'), ('version', 3), ('tensor count', None)]
+    """
+    walk = _Walk(data)
+    with contextlib.suppress(_EndError):
+        walk.header()
+    return tuple(walk.found)
+
+
+class _EndError(Exception):
+    """The walk ends here."""
+
+
+class _Walk:
+    """Goes from field to field; each step is at least a byte, so that it ends with the bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+        self.found: list[Field] = []
+
+    def header(self) -> None:
+        """Walk over the counts, the keys, and the tensor table."""
+        if self.text("magic", 4) != "GGUF":
+            self.end("no GGUF begins so")
+        if (version := self.number("version", U32)) not in (2, 3):
+            self.end(f"version {version:,} is none that is read")
+        n_tensors, n_keys = self.number("tensor count", U64), self.number("key count", U64)
+        for _ in range(min(n_keys, len(self.data))):
+            self.text("key name", self.number("key length", U64))
+            self.value()
+        for _ in range(min(n_tensors, len(self.data))):
+            self.tensor()
+
+    def value(self) -> None:
+        """Walk over a value with its type; an array's elements one by one."""
+        if (kind := self.kind("value type")) != ARRAY:
+            self.one(kind, "value", "value length")
+            return
+        element = self.kind("element type")
+        if element == ARRAY:
+            self.end("GGUF has no arrays of arrays")
+        count = self.number("element count", U64)
+        for _ in range(min(count, len(self.data))):
+            self.one(element, "element", "element length")
+
+    def tensor(self) -> None:
+        """Walk over an entry of the tensor table."""
+        self.text("tensor name", self.number("tensor name length", U64))
+        n_dims = self.number("dimension count", U32)
+        for index in range(min(n_dims, len(self.data))):
+            self.number("row length" if index == 0 else f"dimension {index + 1}", U64)
+        code = self.number("tensor type", U32)
+        self.note(TENSOR_TYPES[code].name if code in TENSOR_TYPES else "unknown")
+        self.number("tensor offset", U64)
+
+    def kind(self, name: str) -> int:
+        """Walk over the code of a value's type."""
+        code: int = self.number(name, U32)
+        if code not in SCALARS and code not in (STRING, ARRAY):
+            self.end("unknown: 0 to 12 are known")
+        self.note(type_name(code))
+        return code
+
+    def one(self, kind: int, name: str, length_name: str) -> None:
+        """Walk over one value that is no array."""
+        if kind == STRING:
+            self.text(name, self.number(length_name, U64))
+        else:
+            self.number(name, SCALARS[kind][1])
+
+    def number(self, name: str, form: struct.Struct) -> Any:
+        """Walk over a number; the walk ends where it is cut."""
+        raw = self.data[self.at : self.at + form.size]
+        whole = len(raw) == form.size
+        self.add(len(raw), name, form.unpack(raw)[0] if whole else None, whole=whole)
+        return self.found[-1].value
+
+    def text(self, name: str, size: int) -> str:
+        """Walk over a text; an empty one is no field, since it has no byte."""
+        raw = self.data[self.at : self.at + size]
+        if size:
+            self.add(len(raw), name, raw.decode("utf-8", "replace"), whole=len(raw) == size)
+        return raw.decode("utf-8", "replace")
+
+    def add(self, size: int, name: str, value: Any, *, whole: bool) -> None:
+        """Note a field; the walk ends where it is cut."""
+        if size:
+            self.found.append(Field(self.at, size, name, value))
+        self.at += size
+        if not whole:
+            self.end("cut, since the bytes end here" if size else "")
+
+    def note(self, note: str) -> None:
+        """Say more of the last field."""
+        self.found[-1] = dataclasses.replace(self.found[-1], note=note)
+
+    def end(self, why: str) -> None:
+        """End the walk, and say why at the last field."""
+        if why and self.found:
+            self.note(why)
+        raise _EndError

@@ -1,0 +1,168 @@
+"""What a model takes of the memory, device by device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from labkit.plots.picture import MIB, inches_of, new_axes
+from labkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from labkit.memory import MemoryEstimate
+
+__all__ = ["plot_fit", "plot_memory"]
+
+# What takes memory, from the bottom up: a colour and a hatch each (Okabe and Ito's colours).
+_PARTS = {
+    "weights": ("#0072B2", ""),
+    "repacked weights": ("#56B4E9", "//"),
+    "cache": ("#E69F00", ""),
+    "state": ("#F0E442", "\\\\"),
+    "compute": ("#009E73", ".."),
+    "output": ("#CC79A7", "xx"),
+    "runtime": ("#999999", "--"),
+}
+
+
+def plot_memory(
+    estimates: MemoryEstimate | Mapping[str, MemoryEstimate], *, ram_bytes: int | None = None, axes: Axes | None = None
+) -> Axes:
+    """Draw what models take, a bar for each device: its parts one behind the other, and the RAM that there is.
+
+    Parameters
+    ----------
+    estimates : MemoryEstimate or mapping
+        As `estimate_memory_usage` returns it; or several, by what to call them.
+    ram_bytes : int, optional
+        Where to draw the line; the estimate's own ``available_bytes`` where that is at most three times the longest bar.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Bars in MiB, resident at the peak.
+
+    Examples
+    --------
+    >>> from labkit import estimate_memory_usage
+    >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:57]
+    'Bar chart of memory at its peak. CPU: 270.2 MiB (weights '
+    """
+    from labkit.memory import MemoryEstimate as Estimate  # a mapping too, so the type has to be asked
+
+    named = {"": estimates} if isinstance(estimates, Estimate) else dict(estimates)
+    bars = [
+        (f"{name} on {device}" if name and len(estimate.by_device()) > 1 else name or device, device, estimate)
+        for name, estimate in named.items()
+        for device in estimate.by_device()
+    ]
+    axes = new_axes(1.5 + 0.55 * len(bars)) if axes is None else axes
+    spoken = []
+    for row, (label, device, estimate) in enumerate(bars):
+        left, said = 0.0, []
+        for part in (part for part in estimate.parts if part.device == device):
+            colour, hatch = _PARTS[part.name]
+            axes.barh(row, part.resident_bytes / MIB, left=left, color=colour, hatch=hatch, edgecolor="white")
+            left += part.resident_bytes / MIB
+            said.append(f"{part.name} {part.resident_bytes / MIB:.1f}")
+        axes.text(left, row, f" {left:,.0f} MiB", va="center")
+        spoken.append(f"{label}: {left:.1f} MiB ({', '.join(said)})")
+    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    limit = _draw_ram(axes, bars, ram_bytes)
+    _add_legend(axes, {part.name for _, _, estimate in bars for part in estimate.parts})
+    axes.set_xlabel("memory when the context is full (MiB)")
+    axes.set_ylabel("device" if len(named) == 1 else "model")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(spoken)}.{limit}")
+    return axes
+
+
+def plot_fit(
+    foretold: Mapping[str, Mapping[str, int]],
+    capacities: Mapping[str, int],
+    *,
+    reported: Mapping[str, Mapping[str, int]] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw what a model takes of each place, against what the place holds, and beneath it what the engine reported.
+
+    Parameters
+    ----------
+    foretold, reported : mapping
+        Place (``"RAM"``) -> part (``"weights"``, ``"cache"``, …) -> bytes.
+    capacities : mapping
+        Place -> bytes; every place has a bar.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Bars in MiB, reported ones outlined; a capacity is a line where it is at most three times the longest bar.
+    """
+    named = [("", foretold)] if reported is None else [("foretold", foretold), ("reported", reported)]
+    bars = [(place, kind, sizes.get(place, {})) for place in capacities for kind, sizes in named]
+    axes = new_axes(1.5 + 0.55 * len(bars)) if axes is None else axes
+    longest = max(sum(parts.values()) for _, _, parts in bars) or MIB
+    limits = {place: size if size <= 3 * longest else 0 for place, size in capacities.items()}
+    spoken = []
+    for row, (place, kind, parts) in enumerate(bars):
+        total = _stack(axes, row, parts, is_outlined=kind == "reported")
+        if limits[place]:
+            axes.plot([limits[place] / MIB] * 2, [row - 0.46, row + 0.46], color="black", linewidth=2.5)
+        of = f" of {format_bytes(capacities[place])}" if kind != "reported" else ""
+        axes.text(max(total, limits[place]) / MIB, row, f"  {total / MIB:,.0f} MiB{of}", va="center")
+        said = ", ".join(f"{name} {size / MIB:.1f}" for name, size in parts.items())
+        spoken.append(f"{place} {kind}".rstrip() + f": {total / MIB:.1f} MiB{of}" + (f" ({said})" if said else ""))
+    axes.set_yticks(range(len(bars)), [f"{place},\n{kind}".rstrip(",\n") for place, kind, _ in bars])
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.set_xlim(0, 1.5 * max(longest, *limits.values(), 0) / MIB)
+    _add_legend(axes, {name for _, _, parts in bars for name in parts}, below_inches=0.42)
+    line = "; black line: what there is" if any(limits.values()) else ""
+    axes.set_xlabel(f"memory when the context is full (MiB){line}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(spoken)}.")
+    return axes
+
+
+def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool) -> int:
+    """Draw parts one behind the other; return their sum."""
+    left = 0
+    for name, size in parts.items():
+        colour, hatch = _PARTS[name]
+        edge, width = ("black", 0.5) if is_outlined else ("white", 0.7)
+        axes.barh(row, size / MIB, width, left=left / MIB, color=colour, hatch=hatch, edgecolor=edge)
+        left += size
+    return left
+
+
+def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, MemoryEstimate]], ram_bytes: int | None) -> str:
+    """Draw the RAM as a line, where it is given or near the bars; return what it says."""
+    longest = max(estimate.by_device()[device] for _, device, estimate in bars)
+    ram = bars[0][2].available_bytes if ram_bytes is None else ram_bytes
+    if ram_bytes is None and ram > 3 * longest:
+        return ""
+    axes.axvline(ram / MIB, color="black", linestyle="--")
+    axes.annotate(
+        f"RAM: {ram / MIB:,.0f} MiB ", (ram / MIB, 1.0), xycoords=("data", "axes fraction"), ha="right", va="bottom"
+    )
+    return f" RAM: {ram / MIB:.0f} MiB."
+
+
+def _add_legend(axes: Axes, names: set[str], *, below_inches: float | None = None) -> None:
+    """Say below the axes which colour is what: so far below where the axes' own figure leaves the room for it."""
+    from matplotlib.patches import Patch
+
+    patches = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
+        for name, (colour, hatch) in _PARTS.items()
+        if name in names
+    ]
+    below = 0.28 if below_inches is None else below_inches / inches_of(axes)[1]
+    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.45, -below), ncols=4, frameon=False)

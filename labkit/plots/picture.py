@@ -1,0 +1,75 @@
+"""The picture that a notebook shows, with its text; and what all drawings share: colours, a figure of their own."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # matplotlib is imported when something is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Drawn = Axes | Figure
+
+__all__ = ["MAIN", "MIB", "OTHER", "Picture", "canvas", "inches_of", "new_axes"]
+
+MAIN = "#0072B2"  # blue and orange of Okabe and Ito: apart for every kind of colour vision, and in grey
+OTHER = "#E69F00"
+MIB = 2**20
+
+
+class Picture:
+    """A figure as HTML with an alternative text: the last line of a cell shows it.
+
+    Parameters
+    ----------
+    drawn : Axes or Figure
+        As a ``plot_…`` function returns it; its label becomes the text.
+    dpi : int
+        Dots per inch: 144 is sharp on paper too.
+    """
+
+    def __init__(self, drawn: Drawn, *, dpi: int = 144) -> None:
+        self.drawn, self._dpi = drawn, dpi
+
+    @property
+    def text(self) -> str:
+        """What the picture says, in words."""
+        return str(self.drawn.get_label())
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        self.drawn.figure.canvas.print_figure(buffer, format="png", dpi=self._dpi)
+        picture = base64.b64encode(buffer.getvalue()).decode("ascii")
+        alt = html.escape(self.text, quote=True)
+        return f'<img alt="{alt}" src="data:image/png;base64,{picture}" style="width:40em;max-width:100%">'
+
+
+def new_axes(height_inches: float) -> Axes:
+    """Return the Axes of a new figure that belongs to nobody: pyplot would keep it, and show it a second time."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(8, height_inches), layout="constrained").add_subplot()
+
+
+def inches_of(axes: Axes) -> tuple[float, float]:
+    """Return the width and height of Axes, without drawing them."""
+    return axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
+
+
+def canvas(height_inches: float, *, left: float = 0.12, right: float = 0.97, bottom_inches: float = 0.55) -> Axes:
+    """Return Axes for a live picture: its margins are given, as finding them takes matplotlib as long as all the drawing.
+
+    It is narrow, so that its text can still be read when a phone shrinks it; ``left`` and ``right`` are where the Axes begin
+    and end, in parts of its width.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, height_inches))
+    figure.subplots_adjust(left=left, right=right, bottom=bottom_inches / height_inches, top=1 - 0.15 / height_inches)
+    return figure.add_subplot()

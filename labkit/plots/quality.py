@@ -1,0 +1,122 @@
+"""Bits a weight against what they cost: quality and speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.plots.picture import MAIN, OTHER
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from labkit.quality import QuantizationComparison, QuantizationQuality
+
+__all__ = ["plot_tradeoff"]
+
+
+def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
+    """Draw what each type costs and gives: divergence against file size, and decode speed.
+
+    Parameters
+    ----------
+    comparison : QuantizationComparison
+        As `compare_quantizations` returns it.
+
+    Returns
+    -------
+    Figure
+        Left a point a type, the reference a square at 0; right a bar a type, the largest file first, the reference hatched.
+
+    Notes
+    -----
+    The axis of the divergence is logarithmic down to the power of ten below its smallest value, and linear from there to 0.
+    """
+    from matplotlib.figure import Figure
+
+    rows = sorted(comparison.rows, key=lambda row: -row.file_size_bytes)
+    figure = Figure(figsize=(8, max(3.6, 1.2 + 0.36 * len(rows))), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    _draw_speeds(right, rows)
+    points = _draw_losses(left, rows)
+    figure.draw_without_rendering()  # so that the layout is known
+    _name_points(left, [row.quantization for row in rows], points)
+    figure.set_label(_tradeoff_text(comparison, rows))
+    return figure
+
+
+def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality]) -> list[tuple[float, float]]:
+    """Draw the divergence of each type against its size; returns the points."""
+    lowest = min((row.kl_divergence for row in rows if row.kl_divergence > 0), default=0.1)
+    linear = 10.0 ** math.floor(math.log10(lowest))
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+    sizes, losses = [row.file_size_bytes / 1e6 for row in rows], [max(0.0, row.kl_divergence) for row in rows]
+    for size, loss, row in zip(sizes, losses, rows, strict=True):
+        marker, color = ("s", OTHER) if row.is_reference else ("o", MAIN)
+        axes.plot(size, loss, marker, color=color, markersize=7, clip_on=False)
+    axes.set_ylim(-0.25 * linear, 3 * max(linear, *losses))
+    axes.margins(x=0.16)
+    axes.grid(visible=True, axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_title("what is lost")
+    axes.set_xlabel("file size (MB)")
+    axes.set_ylabel("KL divergence from the reference\n(nats a token; 0 is the same forecast)")
+    axes.spines[["top", "right"]].set_visible(False)
+    return list(zip(sizes, losses, strict=True))
+
+
+def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality]) -> None:
+    """Draw a bar for each type's speed, as a multiple of the reference's."""
+    bars = axes.barh(
+        [row.quantization for row in rows],
+        [row.decode_ratio for row in rows],
+        color=[OTHER if row.is_reference else MAIN for row in rows],
+        hatch=["//" if row.is_reference else "" for row in rows],
+        edgecolor="white",
+    )
+    axes.bar_label(bars, labels=[f"{row.decode_ratio:.2f}" for row in rows], padding=4)
+    axes.axvline(1, color="0.3", linestyle="--", linewidth=1)
+    axes.margins(x=0.18)
+    axes.invert_yaxis()
+    axes.set_title("what is gained")
+    axes.set_xlabel("decode speed\n(multiple of the reference's)")
+    axes.set_ylabel("type, the largest file first")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+_PLACES = [(8, 0), (-8, 0), (0, 9), (0, -9), (8, 10), (-8, 10), (8, -10), (-8, -10)]  # points to a name from its marker
+
+
+def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write each name beside its point, where it covers neither another name nor a point."""
+    from matplotlib.transforms import Bbox
+
+    pixels = axes.transData.transform(points)
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
+    for name, point in zip(names, points, strict=True):
+        labels = [axes.annotate(name, point, place, textcoords="offset points", **_align(place)) for place in _PLACES]
+        boxes = [label.get_window_extent() for label in labels]
+        best = min(range(len(labels)), key=lambda index: boxes[index].count_overlaps(taken))
+        taken.append(boxes[best])
+        for index, label in enumerate(labels):
+            label.set_in_layout(False)
+            if index != best:
+                label.remove()
+
+
+def _align(place: tuple[int, int]) -> dict[str, Any]:
+    return {"va": "center", "ha": "left" if place[0] > 0 else "right" if place[0] < 0 else "center"}
+
+
+def _tradeoff_text(comparison: QuantizationComparison, rows: Sequence[QuantizationQuality]) -> str:
+    points = "; ".join(
+        f"{row.quantization}: {row.file_size_bytes / 1e6:.1f} MB, KL divergence {row.kl_divergence:.4f}, "
+        f"{row.decode_ratio:.2f} times the speed"
+        for row in rows
+    )
+    return (
+        "Two panels for the types of one model: KL divergence in nats a token against file size, and decode speed as a "
+        f"multiple of the reference's. The reference is {comparison.reference}. {points}."
+    )

@@ -1,0 +1,161 @@
+"""What quantizing does to weights: a strip of them before and after, the errors, and what other types would cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.plots.picture import MAIN, OTHER, inches_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_quantization", "plot_weights"]
+
+Floats = npt.NDArray[np.float32]
+
+_HEIGHT = 7.0  # inches; the panels stand one above the other, so that a phone can show them
+_PANELS = ((0.775, 0.185), (0.48, 0.185), (0.075, 0.305))  # bottom and height of each, in parts of the figure
+_BINS = 41
+
+
+def plot_quantization(
+    before: Floats, after: Floats, errors: Floats, types: Mapping[str, tuple[float, float]], *, chosen: str, first: int = 0
+) -> Figure:
+    """Draw three panels: weights before and after, how often which error occurs, and error against bits a weight.
+
+    Parameters
+    ----------
+    before, after : array of shape (n,)
+        Neighbouring weights.
+    errors : array
+        Of as many weights as were computed: after minus before.
+    types : mapping
+        Type -> its bits a weight, and its error as a part of the weights' own root mean square.
+    chosen : str
+        The type that made ``after``; it is marked.
+    first : int
+        The number of the first of the weights in its tensor.
+
+    Returns
+    -------
+    Figure
+        Its label says in words what it shows.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, _HEIGHT))
+    strip, histogram, costs = (figure.add_axes((0.15, bottom, 0.82, height)) for bottom, height in _PANELS)
+    plot_weights(before, after, first=first, name=chosen, axes=strip)
+    _draw_errors(histogram, errors)
+    _draw_costs(costs, types, chosen)
+    rows = "; ".join(f"{name}: {bits:.4g} bits, error {100 * error:.2g} %" for name, (bits, error) in types.items())
+    figure.set_label(
+        f"{strip.get_label()} Histogram of {len(errors):,} errors from {errors.min():.3g} to {errors.max():.3g}. "
+        f"Error against bits a weight: {rows}."
+    )
+    return figure
+
+
+def plot_weights(before: Floats, after: Floats | None = None, *, first: int = 0, name: str = "", axes: Axes) -> Axes:
+    """Draw neighbouring weights as steps, and what became of them as dots.
+
+    Parameters
+    ----------
+    before, after : array of shape (n,)
+    first : int
+        The number of the first of them.
+    name : str
+        What made ``after``.
+    axes : Axes
+        Where to draw.
+    """
+    places = np.arange(first, first + len(before) + 1) - 0.5
+    axes.stairs(before, places, baseline=None, color=OTHER, linewidth=2, label="before")
+    if after is not None:
+        axes.plot(places[:-1] + 0.5, after, "o", color=MAIN, markersize=3, label=f"after, as {name}")
+        axes.legend(frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0)
+    axes.set_xlim(places[0], places[-1])
+    axes.locator_params(nbins=5)
+    axes.set_xlabel("number of the weight in its tensor")
+    axes.set_ylabel("weight")
+    axes.spines[["top", "right"]].set_visible(False)
+    last = first + len(before) - 1
+    became = "" if after is None else f" and what {name} makes of them"
+    axes.set_label(f"Weights {first:,} to {last:,}{became}, from {before.min():.3g} to {before.max():.3g}.")
+    return axes
+
+
+def _draw_errors(axes: Axes, errors: Floats) -> None:
+    """Draw how many weights are off by how much, as one outline."""
+    reach = float(np.abs(errors).max()) or 1.0
+    counts, edges = np.histogram(errors, bins=_BINS, range=(-reach, reach))
+    axes.stairs(100 * counts / len(errors), edges, fill=True, color=MAIN)
+    axes.set_xlim(-1.02 * reach, 1.02 * reach)
+    axes.locator_params(nbins=4)
+    axes.set_xlabel("error (after minus before)")
+    axes.set_ylabel("weights (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_costs(axes: Axes, types: Mapping[str, tuple[float, float]], chosen: str) -> None:
+    """Draw a point a type; the chosen one is a square."""
+    bits, percents = [bits for bits, _ in types.values()], [100 * loss for _, loss in types.values()]
+    lowest = min((one for one in percents if one > 1e-3), default=1.0)
+    linear = 10.0 ** math.floor(math.log10(lowest))
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+    ticks = [0.0, *(power for power in (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0) if linear <= power <= 2 * max(linear, *percents))]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    place = list(types).index(chosen)
+    axes.plot(bits, percents, "o", color=OTHER, markersize=6, clip_on=False)
+    axes.plot(bits[place], percents[place], "s", color=MAIN, markersize=9, clip_on=False)
+    axes.set_xlim(min(bits) - 0.5, max(bits) + 0.7)
+    axes.set_ylim(-0.3 * linear, 3 * max(linear, *percents))
+    axes.set_xticks(range(math.ceil(min(bits) - 0.5), math.floor(max(bits) + 0.7) + 1))
+    axes.grid(visible=True, axis="y", color="0.9")
+    axes.set_xlabel("bits a weight")
+    axes.set_ylabel("error\n(% of the weights' RMS)")
+    axes.spines[["top", "right"]].set_visible(False)
+    _name_points(
+        axes, [f"{name} (chosen)" if name == chosen else name for name in types], list(zip(bits, percents, strict=True))
+    )
+
+
+_FONT = 9.0  # points
+_PLACES = ((7, 0), (-7, 0), (0, 11), (0, -11), (6, 9), (-6, 9), (6, -9), (-6, -9))  # points from a marker to its name
+
+
+def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write each name where it covers neither marker nor name; boxes are estimated, since measuring them is slow."""
+    room = [72 * inches for inches in inches_of(axes)]
+    where = axes.transAxes.inverted().transform(axes.transData.transform(points)) * room
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in where]
+    for name, (x, y) in sorted(zip(names, where, strict=True), key=lambda row: -len(row[0])):  # the longest has least choice
+        boxes = [_box(x + right, y + up, right, len(name)) for right, up in _PLACES]
+        best = min(range(len(boxes)), key=lambda index: sum(_overlap(boxes[index], other) for other in taken))
+        taken.append(boxes[best])
+        right, up = _PLACES[best]
+        at = (x + right) / room[0], (y + up) / room[1]
+        align: Any = "center" if right == 0 else "left" if right > 0 else "right"
+        weight: Any = "bold" if " " in name else "normal"
+        axes.text(*at, name, transform=axes.transAxes, ha=align, va="center", fontsize=_FONT, weight=weight)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _box(x: float, y: float, right: float, n_letters: int) -> Box:
+    """Estimate the room of a text that stands at x, y: its left, lower, right and upper end."""
+    width = 0.72 * _FONT * n_letters
+    left = x - width / 2 if right == 0 else x if right > 0 else x - width
+    return left, y - _FONT / 2, left + width, y + _FONT / 2
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

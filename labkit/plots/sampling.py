@@ -1,0 +1,72 @@
+"""The distribution of the next token, before and after the samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from labkit.plots.picture import MAIN, OTHER, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_next_token"]
+
+
+def plot_next_token(
+    tokens: Sequence[str],
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    chosen: int | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw the likeliest tokens, two bars each: the model's probability, and what the samplers made of it.
+
+    Parameters
+    ----------
+    tokens : sequence of str
+        As they are to be written beside their bars.
+    before, after : sequence of float
+        Probabilities, as long as ``tokens``.
+    chosen : int, optional
+        Which of them was drawn; it is marked.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Bars in per cent, in the order given.
+
+    Examples
+    --------
+    >>> plot_next_token([" Paris", " the"], [0.5, 0.25], [0.75, 0.25], chosen=0).get_label()
+    'Bar chart of the next token. “ Paris” (drawn): 50.0 %, now 75.0 %; “ the”: 25.0 %, now 25.0 %.'
+    """
+    axes = new_axes(0.8 + 0.42 * len(tokens)) if axes is None else axes
+    names = [f"{_shown(token)}{' ◀ drawn' if place == chosen else ''}" for place, token in enumerate(tokens)]
+    for shift, values, colour, hatch, label in (
+        (-0.2, before, OTHER, "//", "the model's"),
+        (0.2, after, MAIN, "", "after the samplers"),
+    ):
+        places = [place + shift for place in range(len(tokens))]
+        axes.barh(places, [100 * value for value in values], 0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
+    axes.set_yticks(range(len(tokens)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(1e-9, *(100 * value for value in (*before, *after))) * 1.05)
+    axes.set_xlabel("probability of the next token (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    rows = "; ".join(
+        f"“{token}”{' (drawn)' if place == chosen else ''}: {before[place]:.1%}, now {after[place]:.1%}"
+        for place, token in enumerate(tokens)
+    ).replace("%", " %")
+    axes.set_label(f"Bar chart of the next token. {rows}.")
+    return axes
+
+
+def _shown(token: str) -> str:
+    """Return a token as a label: spaces and line ends seen, no dollar that would begin a formula, and not too long."""
+    seen = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
+    return seen if len(seen) <= 16 else seen[:15] + "…"

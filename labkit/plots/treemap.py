@@ -1,0 +1,178 @@
+"""A treemap: tiles whose areas are what they stand for, in groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from labkit.plots.picture import MIB, inches_of, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Tile", "plot_treemap", "squarify"]
+
+_COLOURS = (
+    "#56B4E9",
+    "#E69F00",
+    "#009E73",
+    "#F0E442",
+    "#CC79A7",
+    "#999999",
+    "#D55E00",
+)  # Okabe and Ito: black can be read on
+_MAX_TILES = 1000  # more would be finer than a pixel
+_LETTER = 0.085  # inches, of 9 points
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A rectangle: its lower left corner and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def area(self) -> float:
+        """Width times height."""
+        return self.width * self.height
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """The four corners, one after the other."""
+        right, top = self.x + self.width, self.y + self.height
+        return [(self.x, self.y), (right, self.y), (right, top), (self.x, top)]
+
+
+def squarify(sizes: Sequence[float], room: Tile) -> list[Tile]:
+    """Cut a rectangle into tiles with areas in proportion to the sizes, as near to squares as goes.
+
+    Parameters
+    ----------
+    sizes : sequence of float
+        Not negative; the largest first gives the best tiles.
+    room : Tile
+        What is cut; the tiles fill it, unless all sizes are 0.
+
+    Returns
+    -------
+    list of Tile
+        In the order of the sizes; those of size 0 have no area.
+
+    References
+    ----------
+    M. Bruls, K. Huizing, J. van Wijk, "Squarified Treemaps", 2000.
+
+    Examples
+    --------
+    >>> [tile.area for tile in squarify([6, 3, 3], Tile(0, 0, 4, 3))]
+    [6.0, 3.0, 3.0]
+    """
+    total = float(sum(sizes))
+    areas = [size / total * room.area if total else 0.0 for size in sizes]
+    tiles: list[Tile] = []
+    while len(tiles) < len(areas):
+        count = _strip_length(areas[len(tiles) :], min(room.width, room.height))
+        strip = areas[len(tiles) : len(tiles) + count]
+        placed, room = _place(strip, room)
+        tiles += placed
+    return tiles
+
+
+def _strip_length(areas: Sequence[float], side: float) -> int:
+    """Return how many tiles to lay along a side: as long as another one makes the worst tile no longer."""
+    best, total = float("inf"), 0.0
+    for count, area in enumerate(areas, start=1):
+        total += area
+        least, most = min(areas[0], area), max(areas[0], area)
+        if least <= 0 or side <= 0:
+            return max(1, count - 1) if total > 0 else count
+        worst = max(side**2 * most / total**2, total**2 / (side**2 * least))
+        if worst > best:
+            return count - 1
+        best = worst
+    return len(areas)
+
+
+def _place(strip: Sequence[float], room: Tile) -> tuple[list[Tile], Tile]:
+    """Lay a strip of tiles along the shorter side; returns them and the room that is left."""
+    wide, total = room.width >= room.height, sum(strip)
+    side = room.height if wide else room.width
+    depth = min(total / side if side else 0.0, room.width if wide else room.height)
+    tiles, at = [], 0.0
+    for area in strip:
+        length = side * area / total if total else 0.0
+        if wide:
+            tiles.append(Tile(room.x, room.y + at, depth, length))
+        else:
+            tiles.append(Tile(room.x + at, room.y, length, depth))
+        at += length
+    if wide:
+        return tiles, Tile(room.x + depth, room.y, room.width - depth, room.height)
+    return tiles, Tile(room.x, room.y + depth, room.width, room.height - depth)
+
+
+def plot_treemap(groups: Mapping[str, Sequence[int]], *, axes: Axes | None = None) -> Axes:
+    """Draw bytes as areas: a part for each group, and in it a tile for each member.
+
+    Parameters
+    ----------
+    groups : mapping
+        Name -> bytes of each member.
+    axes : Axes, optional
+        Where to draw; a figure of its own by default.
+
+    Returns
+    -------
+    Axes
+        Without ticks; the largest group is left. Groups too small for their names are named under it.
+
+    Examples
+    --------
+    >>> plot_treemap({"norms": [2304], "attention": [2**21, 2**20]}).get_label()
+    'Treemap of 3.00 MiB: attention 3.00 MiB, 99.9 %; norms 0.00 MiB, 0.1 %.'
+    """
+    axes = new_axes(3.4) if axes is None else axes
+    totals = dict(sorted(((name, sum(sizes)) for name, sizes in groups.items()), key=lambda row: -row[1]))
+    whole = sum(totals.values())
+    texts = {name: f"{size / MIB:.2f} MiB, {100 * size / max(1, whole):.1f} %" for name, size in totals.items()}
+    width, height = inches_of(axes)
+    tiles = squarify(list(totals.values()), Tile(0, 0, width, height))
+    unnamed = []
+    for place, (name, tile) in enumerate(zip(totals, tiles, strict=True)):
+        _draw_group(axes, tile, groups[name], place)
+        if not _name_group(axes, tile, f"{name}, {texts[name]}"):
+            unnamed.append(f"{name} {texts[name]}")
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
+    note = f"An area is bytes. Too small to name: {'; '.join(unnamed)}" if unnamed else "An area is bytes."
+    axes.text(0, -0.08, textwrap.fill(note, 78), ha="left", va="top", fontsize=9, parse_math=False)
+    rows = "; ".join(f"{name} {text}" for name, text in texts.items())
+    axes.set_label(f"Treemap of {whole / MIB:.2f} MiB: {rows or 'nothing'}.")
+    return axes
+
+
+def _draw_group(axes: Axes, tile: Tile, sizes: Sequence[int], place: int) -> None:
+    """Draw a group's members in one go, and its edge over them."""
+    from matplotlib.collections import PolyCollection
+
+    members = squarify(sorted(sizes, reverse=True), tile) if len(sizes) <= _MAX_TILES else [tile]
+    colour = _COLOURS[place % len(_COLOURS)]
+    corners = [member.corners for member in members if member.area > 0]
+    axes.add_collection(PolyCollection(corners, facecolor=colour, edgecolor="white", linewidth=0.5))
+    axes.add_collection(PolyCollection([tile.corners], facecolor="none", edgecolor="black", linewidth=1.5))
+
+
+def _name_group(axes: Axes, tile: Tile, text: str) -> bool:
+    """Write a group's name and share in it, in a line each; returns whether there is room."""
+    lines = text.split(", ")
+    if tile.width < _LETTER * max(map(len, lines)) or tile.height < 0.17 * len(lines):
+        return False
+    middle = tile.x + tile.width / 2, tile.y + tile.height / 2
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
+    axes.text(*middle, "\n".join(lines), ha="center", va="center", fontsize=9, bbox=box, parse_math=False)
+    return True

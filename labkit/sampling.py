@@ -1,0 +1,229 @@
+"""Temperature, top-k, top-p and min-p as arithmetic on logits, and the draw: what llama.cpp's samplers do, in NumPy.
+
+Each step takes the logits of the next token, shape ``(n_vocab,)``, and returns new ones: −inf where a token was dropped.
+`choose_token` applies them in llama.cpp's order (top-k, top-p, min-p, temperature, draw) and makes its choice.
+
+References
+----------
+llama.cpp ``src/llama-sampler.cpp`` (each ``llama_sampler_…_apply``), ``common/sampling.cpp`` (the order).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labkit.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Logits = NDArray[np.float32]
+
+__all__ = [
+    "apply_temperature",
+    "choose_token",
+    "draw_token",
+    "entropy_bits",
+    "keep_min_p",
+    "keep_top_k",
+    "keep_top_p",
+    "shape_logits",
+    "softmax",
+]
+
+
+def softmax(logits: ArrayLike) -> NDArray[np.float32]:
+    """Return the probabilities of logits: ``exp(logit)``, divided by their sum.
+
+    Parameters
+    ----------
+    logits : array of shape (n_vocab,)
+        −inf is a token that was dropped.
+
+    Returns
+    -------
+    array of float32, shape (n_vocab,)
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        When they are no row of numbers, hold a NaN or +inf, or nothing but −inf.
+
+    Examples
+    --------
+    >>> softmax([2.0, 1.0, 0.0]).round(3).tolist()
+    [0.6650000214576721, 0.24500000476837158, 0.09000000357627869]
+    """
+    checked = _check(logits)
+    weights = np.exp(checked - checked.max())
+    return np.asarray(weights / weights.sum(dtype=np.float32), dtype=np.float32)
+
+
+def apply_temperature(logits: ArrayLike, temperature: float) -> Logits:
+    """Divide by the temperature; 0 leaves the likeliest token alone.
+
+    Examples
+    --------
+    >>> apply_temperature([2.0, 1.0, 0.0], 0.5).tolist()
+    [4.0, 2.0, 0.0]
+    >>> apply_temperature([2.0, 1.0, 0.0], 0).tolist()
+    [2.0, -inf, -inf]
+    """
+    checked = _check(logits)
+    if _number("temperature", temperature, 0.0, np.inf) == 0.0:
+        return keep_top_k(checked, 1)
+    with np.errstate(over="ignore"):  # a very cold one overflows to −inf
+        shifted = (checked - checked.max()) / np.float32(temperature) if temperature < 1e-3 else None
+    return np.asarray(checked / np.float32(temperature) if shifted is None else shifted, dtype=np.float32)
+
+
+def keep_top_k(logits: ArrayLike, k: int) -> Logits:
+    """Keep the ``k`` likeliest tokens; 0 keeps all.
+
+    Examples
+    --------
+    >>> keep_top_k([2.0, 1.0, 0.0], 2).tolist()
+    [2.0, 1.0, -inf]
+    """
+    checked = _check(logits)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise ArgumentTypeError(f"top_k must be an integer, not {k!r}")
+    if k < 0:
+        raise ArgumentError(f"top_k={k} is out of range: it must be 0 (keep all) or more")
+    return checked if k == 0 else _keep(checked, _ranked(checked)[:k])
+
+
+def keep_top_p(logits: ArrayLike, p: float) -> Logits:
+    """Keep the fewest of the likeliest tokens that together have at least probability ``p``; 1 keeps all.
+
+    Examples
+    --------
+    >>> keep_top_p([2.0, 1.0, 0.0], 0.7).tolist()
+    [2.0, 1.0, -inf]
+    """
+    checked = _check(logits)
+    if _number("top_p", p, 0.0, 1.0) == 1.0:
+        return checked
+    ranked = _ranked(checked)
+    reached = np.cumsum(softmax(checked)[ranked], dtype=np.float32) >= np.float32(p)
+    return _keep(checked, ranked[: int(reached.argmax()) + 1 if reached.any() else len(ranked)])
+
+
+def keep_min_p(logits: ArrayLike, p: float) -> Logits:
+    """Keep the tokens that are at least ``p`` times as likely as the likeliest; 0 keeps all.
+
+    Examples
+    --------
+    >>> keep_min_p([2.0, 1.0, 0.0], 0.2).tolist()
+    [2.0, 1.0, -inf]
+    """
+    checked = _check(logits)
+    if _number("min_p", p, 0.0, 1.0) == 0.0:
+        return checked
+    threshold = checked.max() + np.log(np.float32(p))
+    return np.where(checked >= threshold, checked, np.float32(-np.inf))
+
+
+def shape_logits(
+    logits: ArrayLike, *, temperature: float = 0.7, top_k: int = 40, top_p: float = 0.95, min_p: float = 0.05
+) -> Logits:
+    """Apply all four in llama.cpp's order: top-k, top-p, min-p, temperature; the defaults are those of `generate_text`."""
+    kept = keep_min_p(keep_top_p(keep_top_k(logits, top_k), top_p), min_p)
+    return apply_temperature(kept, temperature)
+
+
+def entropy_bits(logits: ArrayLike) -> float:
+    """Return the entropy of the distribution, in bits: 0 is certainty, log2(n) a fair choice among n tokens.
+
+    Examples
+    --------
+    >>> entropy_bits([1.0, 1.0, 1.0, 1.0])
+    2.0
+    """
+    kept = softmax(logits).astype(np.float64)
+    kept = kept[kept > 0]
+    return float(max(0.0, -(kept * np.log2(kept)).sum()))
+
+
+def draw_token(logits: ArrayLike, seed: int, *, ranked: bool = True) -> int:
+    """Draw a token by its probability, with llama.cpp's random numbers.
+
+    The draw is a number between 0 and 1; the tokens stand in a row, each as wide as it is likely, and the one that the
+    number falls on is chosen.
+
+    Parameters
+    ----------
+    seed : int
+        0 to 4,294,967,294, as in `generate_text`.
+    ranked : bool
+        Whether the tokens stand in the order of their logits, as top-k and top-p leave them, or in that of their numbers.
+
+    Notes
+    -----
+    llama.cpp takes the number from C++'s ``std::mt19937`` by ``std::uniform_real_distribution<double>``. The generator is
+    the same everywhere (and in NumPy's ``RandomState``); how 2 × 32 bits become a double is written here as GCC's library
+    does it, so on another system the number may differ.
+    """
+    checked = _check(logits)
+    probabilities = softmax(checked)
+    order = _ranked(checked) if ranked else np.flatnonzero(np.isfinite(checked))
+    generator = np.random.RandomState(int(_number("seed", seed, 0, 2**32 - 1)))
+    low, high = (int(word) for word in generator.randint(0, 2**32, size=2, dtype=np.uint32))
+    number = (low + high * 2.0**32) / 2.0**64
+    weights = np.exp(checked[order] - checked.max()).astype(np.float64)
+    place = int(np.searchsorted(np.cumsum(weights), number * weights.sum(), side="left"))
+    chosen = int(order[min(place, len(order) - 1)])
+    return chosen if probabilities[chosen] > 0 else int(order[0])
+
+
+def choose_token(
+    logits: ArrayLike,
+    seed: int,
+    *,
+    temperature: float = 0.7,
+    top_k: int = 40,
+    top_p: float = 0.95,
+    min_p: float = 0.05,
+) -> int:
+    """Choose the next token as `generate_text` does with the same arguments."""
+    checked = _check(logits)
+    if _number("temperature", temperature, 0.0, np.inf) == 0.0:
+        return int(checked.argmax())
+    shaped = shape_logits(checked, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    return draw_token(shaped, seed, ranked=0 < top_k < len(checked) or top_p < 1.0)
+
+
+def _check(logits: ArrayLike) -> Logits:
+    try:
+        checked: Logits = np.asarray(logits, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError("logits must be a row of numbers") from error
+    if checked.ndim != 1 or not checked.size:
+        raise ArgumentError(f"logits must be one row of numbers, not an array of shape {checked.shape}")
+    if np.isnan(checked).any() or checked.max() == np.inf:
+        raise ArgumentError("logits must be numbers or -inf: there is a NaN or inf among them")
+    if checked.max() == -np.inf:
+        raise ArgumentError("every token was dropped: at least one logit must be a number")
+    return checked
+
+
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ArgumentTypeError(f"{name} must be a number, not {value!r}")
+    if not low <= value <= high or value == np.inf:
+        raise ArgumentError(f"{name}={value} is out of range: it must be {low:g} to {high:g}")
+    return float(value)
+
+
+def _ranked(logits: Logits) -> NDArray[np.intp]:
+    """Return the tokens that were not dropped, the likeliest first; equals in the order of their numbers."""
+    kept = np.flatnonzero(np.isfinite(logits))
+    return kept[np.argsort(-logits[kept], kind="stable")]
+
+
+def _keep(logits: Logits, tokens: NDArray[np.intp]) -> Logits:
+    kept = np.full_like(logits, -np.inf)
+    kept[tokens] = logits[tokens]
+    return kept
