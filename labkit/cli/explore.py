@@ -1,0 +1,67 @@
+"""``labkit explore``: the explorers as a page in the browser, without a notebook."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from labkit.cli.output import Output
+from labkit.errors import LabkitError
+from labkit.models import course_model, resolve_model
+from labkit.widgets import EXPLORERS
+
+HELP = "open the explorers as a page in the browser"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "name", nargs="?", choices=tuple(EXPLORERS), metavar="NAME", help=f"one of {', '.join(EXPLORERS)}; all by default"
+    )
+    parser.add_argument("--model", help="a GGUF file or a name of `labkit models`; the course's model")
+    parser.add_argument("--port", type=int, default=8866, help="on this machine's own address, 127.0.0.1 (8866)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address rather than open a browser")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    if not _is_installed("voila"):
+        raise LabkitError(
+            "voila, which shows a page without a notebook, is not installed: pip install voila, then labkit explore; "
+            "in a notebook labkit.explore(…) needs nothing more"
+        )
+    model = resolve_model(args.model) if args.model else course_model()
+    out.say(f"opening http://127.0.0.1:{args.port}; end it with Ctrl-C here")
+    with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
+        page = Path(folder) / "explore.ipynb"
+        write_page(page, (args.name,) if args.name else tuple(EXPLORERS), model)
+        command = [sys.executable, "-m", "voila", str(page), "--port", str(args.port), "--Voila.ip=127.0.0.1"]
+        command += ["--no-browser"] if args.no_browser else []
+        return subprocess.call(command, cwd=folder, env={**os.environ, "PYTHONUTF8": "1"})
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # an entry of sys.modules that is no module
+        return False
+
+
+def write_page(path: Path, names: tuple[str, ...], model: Path) -> None:
+    """Write the notebook that the page is made of: one model, and a cell for each explorer."""
+    import nbformat as untyped
+
+    nbformat: Any = untyped
+
+    cells = [f"import labkit\nmodel = labkit.load_model({str(model)!r}, n_ctx=2048)"]
+    cells += [f"labkit.explore({name!r}, model)" for name in names]
+    notebook: Any = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["title"] = "labkit explore"
+    nbformat.write(notebook, path)

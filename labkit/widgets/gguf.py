@@ -1,0 +1,145 @@
+"""GGUF explorer: what stands in a model file, from its first byte to one block of its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from labkit.errors import ArgumentError
+from labkit.gguf_file import TensorInfo
+from labkit.gguf_file.fields import fields
+from labkit.gguf_file.source import LocalSource, escape
+from labkit.models import resolve_model
+from labkit.plots.picture import canvas
+from labkit.plots.quantization import plot_weights
+from labkit.plots.treemap import plot_treemap
+from labkit.widgets import contents
+from labkit.widgets.background import Ticket
+from labkit.widgets.block import parts_of, steps_of
+from labkit.widgets.controls import dropdown, search_box, tensor_menu
+from labkit.widgets.explorer import Values, slider
+from labkit.widgets.fields_html import fields_table, hex_html
+from labkit.widgets.file_explorer import FileExplorer
+from labkit.widgets.shown import Shown
+from labkit.widgets.weights import can_decode, read_bytes
+
+if TYPE_CHECKING:
+    from labkit.engine import Model
+
+__all__ = ["N_FIRST", "VIEWS", "GGUFExplorer"]
+
+KEYS, TENSORS, FIRST, BLOCK = VIEWS = ("keys", "tensors", "first bytes", "one block")
+N_FIRST = 256
+_USED = {KEYS: {"search"}, TENSORS: {"search", "group"}, FIRST: set[str](), BLOCK: {"tensor", "block"}}
+_MOST_PLOTTED = 64  # weights of a block of 256: more would be a grey area
+
+
+class GGUFExplorer(FileExplorer):
+    """A file's keys and tensors as tables to search, its first bytes field by field, and a block decoded step by step.
+
+    Nothing but the header and what is shown is read. A damaged file has one view left: its first bytes.
+
+    Parameters
+    ----------
+    model : Model, Path or str, optional
+        A loaded model, or a file, a name or an address; of an address the header alone is read.
+    show : str
+        One of `VIEWS`: what is shown at first.
+    search : str
+        What is looked for at first.
+    """
+
+    title: ClassVar[str] = "GGUF explorer"
+
+    def __init__(self, model: Model | Path | str | None = None, *, show: str = KEYS, search: str = "") -> None:
+        if show not in VIEWS:
+            raise ArgumentError(f"there is no view {show!r}: choose one of {', '.join(VIEWS)}")
+        self.use_file(model)
+        controls = {
+            "show": dropdown("Show", VIEWS, show),
+            "search": search_box(search),
+            "group": dropdown("Group tensors by", contents.GROUPINGS, contents.GROUPINGS[0]),
+            "tensor": tensor_menu(self.tensors(lambda tensor: tensor.n_elements > 0)),
+            "block": slider("Block", 0, 0, 1, 1),
+        }
+        self._fit(controls)
+        for name in ("show", "tensor"):  # before the base observes them, so that it sees a block that the tensor has
+            controls[name].observe(lambda _change: self._fit(controls), names="value")
+        super().__init__(controls)
+
+    def compute(self, values: Values, ticket: Ticket) -> Shown:
+        """Show the chosen view."""
+        view = values["show"]
+        if view == FIRST:
+            return self._show_first()
+        if view == BLOCK:
+            return self._show_block(values["tensor"], values["block"])
+        return self._show_keys(values["search"]) if view == KEYS else self._show_tensors(values["search"], values["group"])
+
+    def _show_keys(self, search: str) -> Shown:
+        table = contents.keys_table(self.header(), search)
+        sentence = f"{contents.header_sentence(self.header())} Shown: {table.title}."
+        return Shown(sentence, extra_html=contents.scrolled(table))
+
+    def _show_tensors(self, search: str, grouping: str) -> Shown:
+        table, found = contents.tensors_table(self.header(), search)
+        sentence = f"{contents.header_sentence(self.header())} Shown: {table.title}; areas are their bytes."
+        axes = plot_treemap(contents.groups_of(found, grouping), axes=canvas(3.2, left=0.01, right=0.99))
+        return Shown(sentence, axes, [contents.groups_table(found, grouping)], contents.scrolled(table))
+
+    def _show_first(self) -> Shown:
+        source = LocalSource(self._path())
+        data = source.read(0, min(N_FIRST, source.size))
+        found = fields(data)
+        named = sum(field.size for field in found)
+        sentence = (
+            f"The first {len(data):,} of {source.size:,} bytes, in hexadecimal. {named:,} of them belong to {len(found)} "
+            "fields; a bar ends each field, and its name stands in the line where it begins."
+        )
+        if found and found[-1].note:
+            sentence += f" The last field ({found[-1].name}): {found[-1].note}."
+        return Shown(sentence, extra_html=hex_html(data, found) + contents.scrolled(fields_table(found)))
+
+    def _show_block(self, name: str | None, number: int) -> Shown:
+        tensor = self.tensor(name, "the file has no tensors: choose another view")
+        kind, number = tensor.type, min(number, _blocks(tensor) - 1)
+        raw = read_bytes(self.header(), tensor, number * kind.block_bytes, kind.block_bytes)
+        steps = steps_of(kind, raw) if can_decode(kind.name) else ()
+        tables = contents.block_tables(tensor, number, parts_of(kind, raw), steps)
+        sentence = (
+            f"Block {number:,} of {_blocks(tensor):,} in {escape(tensor.name)}, {kind.name}: {kind.block_bytes} bytes for "
+            f"{kind.block_size} weight{'s' if kind.block_size > 1 else ''}, {kind.bits_per_weight:g} bits a weight. "
+            f"{kind.layout}"
+        )
+        if not steps:
+            sentence += " The lab has no decoder for it."
+        extra = "".join(contents.scrolled(table) for table in tables if table.rows)
+        return Shown(sentence, _block_picture(number, steps), extra_html=extra)
+
+    def _path(self) -> Path:
+        """Return the file: of a damaged one, too."""
+        return self._header.paths[0] if self._header is not None and self._header.paths else resolve_model(self._file)
+
+    def _fit(self, controls: dict[str, Any]) -> None:
+        """Show the controls that the view uses, and let the block be one that the tensor has."""
+        used = _USED[controls["show"].value]
+        for name, control in controls.items():
+            control.layout.display = None if name == "show" or name in used else "none"
+        if (name := controls["tensor"].value) is not None:
+            controls["block"].max = max(1, _blocks(self.tensor(name, "")) - 1)
+
+
+def _blocks(tensor: TensorInfo) -> int:
+    return tensor.n_bytes // tensor.type.block_bytes
+
+
+def _block_picture(number: int, steps: Any) -> Any:
+    """Return the block's weights as steps, where it has several."""
+    if len(steps) < 2:
+        return None
+    import numpy as np
+
+    weights = np.array([step.weight for step in steps[:_MOST_PLOTTED]], np.float32)
+    return (
+        plot_weights(weights, first=number * len(steps), axes=canvas(2.0, left=0.15)) if np.isfinite(weights).all() else None
+    )

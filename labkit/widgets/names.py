@@ -1,0 +1,78 @@
+"""What a browser needs so that an explorer can be used without eyes, without a mouse, and on a narrow screen."""
+
+from __future__ import annotations
+
+import anywidget
+
+__all__ = ["Names"]
+
+# ipywidgets draws a slider's label beside its handle, and does not tie them together: a screen reader says "slider" only.
+_SCRIPT = """
+export default {
+  render({ el }) {
+    el.style.display = "none";
+    let root = null;
+    const name = () => {
+      for (const control of root.querySelectorAll("select, button, input, textarea, summary, [tabindex]")) {
+        control.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes its arrows and Enter for a cell's
+      }
+      for (const slider of root.querySelectorAll(".jupyter-widgets")) {
+        const label = slider.querySelector(":scope > .widget-label");
+        for (const handle of slider.querySelectorAll(":scope > .slider-container .noUi-handle")) {
+          if (label && handle.getAttribute("aria-label") !== label.textContent) {
+            handle.setAttribute("aria-label", label.textContent);
+          }
+        }
+      }
+    };
+    const copy = (event) => {
+      if (event.target.closest(".labkit-copy")) {
+        const text = root.querySelector(".labkit-transcript textarea");
+        const selected = [text.selectionStart, text.selectionEnd];
+        text.select();
+        document.execCommand("copy");
+        text.setSelectionRange(...selected);
+        event.target.closest("button").focus();
+      }
+    };
+    const observer = new MutationObserver(name);
+    const begin = (tries) => {
+      root = el.closest(".labkit-explorer");
+      if (root) {
+        name();
+        root.addEventListener("click", copy);
+        observer.observe(root, { childList: true, subtree: true, characterData: true });
+      } else if (tries > 0) {
+        setTimeout(() => begin(tries - 1), 50);
+      }
+    };
+    begin(200);
+    return () => {
+      observer.disconnect();
+      if (root) root.removeEventListener("click", copy);
+    };
+  },
+};
+"""
+_STYLE = """
+.labkit-explorer { max-width: 60em; padding: 0 6px; box-sizing: border-box; }
+.labkit-explorer .widget-label { width: auto !important; max-width: 100%; white-space: normal; height: auto; }
+.labkit-explorer .jupyter-widgets.widget-inline-hbox { flex-wrap: wrap; height: auto; max-width: 100%; }
+.labkit-explorer .widget-html-content { height: auto; line-height: 1.4; white-space: normal; }
+.labkit-explorer .widget-html, .labkit-explorer .widget-html > .widget-html-content { width: 100%; min-width: 0; }
+.labkit-explorer .widget-box { max-width: 100%; }
+.labkit-explorer .jupyter-button { width: auto; height: auto; min-height: 28px; white-space: normal; }
+.labkit-explorer > .jupyter-widgets { margin-left: 0; margin-right: 0; }
+.labkit-explorer .labkit-wide { overflow-x: auto; max-width: 100%; }
+.labkit-explorer .labkit-wide img { min-width: 30em; height: auto; } /* its text stays readable: it scrolls on a phone */
+.labkit-explorer :focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
+.labkit-explorer caption { text-align: left; font-weight: bold; color: inherit; }
+.labkit-explorer pre { white-space: pre-wrap; }
+"""
+
+
+class Names(anywidget.AnyWidget):
+    """A widget that is not seen: it gives every slider beside it its label as its name, and the explorer its style."""
+
+    _esm = _SCRIPT
+    _css = _STYLE

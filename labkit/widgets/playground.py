@@ -1,0 +1,167 @@
+"""Playground: a prompt or a chat, the samplers' settings, and the text as it comes."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ipywidgets
+
+from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
+from labkit.errors import LabkitError
+from labkit.targets import written
+from labkit.widgets.background import Ticket
+from labkit.widgets.explorer import Explorer, Values, button, slider
+from labkit.widgets.loaded import Loaded
+from labkit.widgets.shown import Shown, Table
+
+__all__ = ["Playground", "figures"]
+
+_WIDE = {"width": "100%", "max_width": "48em"}
+_OWN_WIDTH = {"description_width": "initial"}
+_EVERY_S = 0.06  # the browser is told of new text about so often
+_CONTINUE, _CHAT = "continue a text", "chat"
+_LABELS = {
+    "mode": "Mode", "prompt": "Prompt", "temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p", "min_p": "Min-p",
+    "seed": "Seed", "max_tokens": "Most tokens",
+}  # fmt: skip
+
+
+def figures(chunk: TextChunk, *, stopped: bool = False) -> str:
+    """Say how a text was made, so far or in the end."""
+    end = {"length": "the limit of tokens", "end": "the model's own end", "stop": "a stop sequence"}
+    reason = f"; it ended at {end[chunk.finish_reason]}" if chunk.finish_reason in end else ""
+    return (
+        f"{chunk.n_generated} token{'s' if chunk.n_generated != 1 else ''} after a prompt of {chunk.n_prompt}: "
+        f"first token after {chunk.time_to_first_token_s * 1000:.0f} ms, then {chunk.tokens_per_second:.1f} tokens/s"
+        f"{'; stopped' if stopped else reason}."
+    )
+
+
+class Playground(Explorer):
+    """Generate text and watch it come: Generate, Stop, and what the settings do.
+
+    Parameters
+    ----------
+    model : Model, Path or str, optional
+        A loaded model, or what to load.
+    prompt : str
+        What stands in the box at first.
+    mode : str
+        ``"continue a text"`` or ``"chat"``.
+
+    Attributes
+    ----------
+    transcript : Textarea
+        All that was said; it can be edited, copied and saved.
+    """
+
+    title: ClassVar[str] = "Playground"
+    settle_s: ClassVar[float] = 0.15  # a slider's last value may come after the press of a button that followed it
+
+    def __init__(
+        self, model: Model | Path | str | None = None, *, prompt: str = "The capital of France is", mode: str = _CONTINUE
+    ) -> None:
+        self._loaded = Loaded(model, n_ctx=2048)
+        self._messages: list[dict[str, str]] = []
+        self.transcript = ipywidgets.Textarea(description="Transcript", rows=10, style=_OWN_WIDTH, layout=_WIDE)
+        self.transcript.add_class("labkit-transcript")
+        copy = button("Copy transcript", lambda: None)
+        copy.add_class("labkit-copy")  # the browser does it: see names.py
+        super().__init__(
+            {
+                "mode": ipywidgets.Dropdown(
+                    description="Mode", options=[_CONTINUE, _CHAT], value=mode, style=_OWN_WIDTH, layout=_WIDE
+                ),
+                "prompt": ipywidgets.Textarea(description="Prompt", value=prompt, rows=3, style=_OWN_WIDTH, layout=_WIDE),
+                "temperature": slider("Temperature", 0.7, 0.0, 2.0, 0.05),
+                "top_k": slider("Top-k (0 keeps all)", 40, 0, 100, 1),
+                "top_p": slider("Top-p", 0.95, 0.0, 1.0, 0.01),
+                "min_p": slider("Min-p", 0.05, 0.0, 1.0, 0.01),
+                "seed": slider("Seed", 0, 0, 100, 1),
+                "max_tokens": slider("Most tokens", 64, 1, 512, 1),
+            },
+            actions=[
+                button("Generate", self.generate),
+                button("Stop", self.stop),
+                copy,
+                button("Save transcript", self.save),
+                button("New conversation", self.clear),
+            ],
+            below=[self.transcript],
+        )
+
+    def compute(self, values: Values, ticket: Ticket) -> Shown:
+        """Show the settings: moving one generates nothing."""
+        rows = [(label, str(values[name])) for name, label in _LABELS.items()]
+        return Shown("Nothing generated yet.", None, [Table("The settings", ("setting", "value"), rows)])
+
+    def generate(self) -> None:
+        """Generate with the present settings, instead of what runs."""
+        self.start(lambda ticket: self._generate(self.values, ticket))
+
+    def save(self) -> Path | None:
+        """Write the transcript into a file beside the notebook; returns it."""
+        path = Path(f"transcript-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}.txt")
+        try:
+            written(self.transcript.value, path)
+        except LabkitError as error:
+            self.fail(error)
+            return None
+        self.report(f"saved as {path.name}")
+        return path
+
+    def clear(self) -> None:
+        """End what runs, and forget what was said."""
+        self.start(lambda _ticket: self._clear())
+
+    def close(self) -> None:
+        """End it, and close the model where the playground loaded it."""
+        super().close()
+        self._loaded.close()
+
+    def _moved(self, _change: object) -> None:
+        """Wait for Generate."""
+
+    def _clear(self) -> None:
+        self._messages, self.transcript.value = [], ""
+        self.report("")
+
+    def _generate(self, values: Values, ticket: Ticket) -> None:
+        self.report("loading the model" if not self._loaded.is_ready else "reading the prompt")
+        model = self._loaded.model()
+        if ticket.cancelled:
+            return
+        before = self.transcript.value + ("\n\n" if self.transcript.value else "")
+        stream, head = self._open(model, values)
+        ticket.on_cancel(stream.close)
+        text, chunk, told_s = "", None, 0.0
+        for chunk in stream:
+            text += chunk.text
+            if time.monotonic() - told_s > _EVERY_S:
+                told_s = time.monotonic()
+                self.transcript.value = before + head + text
+                self.report(figures(chunk))
+        self.transcript.value = before + head + text
+        if chunk is not None:
+            self._finish(values, text, chunk, stopped=chunk.finish_reason in (None, "cancelled"))
+
+    def _open(self, model: Model, values: Values) -> tuple[TextStream, str]:
+        """Return the stream, and what stands before its text."""
+        options: dict[str, Any] = {name: values[name] for name in ("top_k", "top_p", "min_p", "seed")}
+        limit, temperature, prompt = values["max_tokens"], values["temperature"], values["prompt"]
+        if values["mode"] == _CONTINUE:
+            return stream_text(model, prompt, limit, temperature, **options), prompt
+        messages = [*self._messages, {"role": "user", "content": prompt}]
+        return stream_chat(model, messages, limit, temperature, **options), f"You: {prompt}\n\nModel: "
+
+    def _finish(self, values: Values, text: str, chunk: TextChunk, *, stopped: bool) -> None:
+        if values["mode"] == _CHAT:
+            said = [{"role": "user", "content": values["prompt"]}, {"role": "assistant", "content": text}]
+            self._messages = [*self._messages, *said]
+        sentence = figures(chunk, stopped=stopped)
+        rows = [(label, str(values[name])) for name, label in _LABELS.items()]
+        self.show(Shown(sentence, None, [Table("Made with", ("setting", "value"), rows)]))
+        self.report("stopped" if stopped else "done")

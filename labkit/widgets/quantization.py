@@ -1,0 +1,186 @@
+"""Quantization explorer: weights of one tensor before and after, the errors, and what each type costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from labkit.errors import ArgumentError
+from labkit.formats import tensor_type
+from labkit.gguf_file import Header, TensorInfo
+from labkit.gguf_file.source import escape
+from labkit.plots.quantization import plot_quantization
+from labkit.widgets.background import Ticket
+from labkit.widgets.controls import dropdown, tensor_menu
+from labkit.widgets.explorer import Values, slider
+from labkit.widgets.file_explorer import FileExplorer
+from labkit.widgets.shown import Shown, Table
+from labkit.widgets.weights import CHUNK, TYPES, Floats, Loss, can_decode, loss, losses, read_weights, requantize, sample
+
+if TYPE_CHECKING:
+    from labkit.engine import Model
+
+__all__ = ["N_SHOWN", "QuantizationExplorer", "Sampled", "sentence", "strip"]
+
+N_SHOWN = 64
+_NONE = f"the file has no tensor of {CHUNK} weights or more that can be decoded: give another file"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """A tensor's weights as the file has them, and what each type makes of them.
+
+    Parameters
+    ----------
+    tensor : TensorInfo
+    weights : array of shape (n,)
+        All of its weights, or a sample of 65,536.
+    losses : dict
+        Type -> how far its weights are from these.
+    """
+
+    tensor: TensorInfo
+    weights: Floats
+    losses: dict[str, Loss]
+
+
+def strip(header: Header, tensor: TensorInfo, name: str, first: int) -> tuple[Floats, Floats]:
+    """Return 64 neighbouring weights, and what a type makes of them among the 256 that they are quantized with.
+
+    Parameters
+    ----------
+    first : int
+        The number of the first, a multiple of 64.
+    """
+    start = first // CHUNK * CHUNK
+    before = read_weights(header, tensor, start, CHUNK)
+    part = slice(first - start, first - start + N_SHOWN)
+    return before[part], requantize(name, before)[part]
+
+
+def sentence(sampled: Sampled, name: str, found: Loss) -> str:
+    """Say in words what a type does to a tensor."""
+    tensor, count = sampled.tensor, len(sampled.weights)
+    kind, source = tensor_type(name), tensor.type
+    computed = "all" if count == tensor.n_elements else f"a sample of {count:,} of"
+    origin = (
+        f"“Before” is what the file's {source.name} blocks decode to, not the weights as they were trained."
+        if source.is_quantized
+        else f"“Before” are the file's {source.name} weights."
+    )
+    if found.worst == 0:
+        origin += f" Nothing is lost: they lie on {name}'s levels already."
+    fits = tensor.shape[0] % kind.block_size == 0
+    misfit = (
+        f" Rows of {tensor.shape[0]:,} weights are no multiple of {name}'s block of {kind.block_size}: llama.cpp would fall "
+        "back to another type; here blocks run on from row to row."
+    )
+    return (
+        f"{escape(tensor.name)} as {name}: {kind.bits_per_weight:g} bits a weight, {source.bits_per_weight:g} in the file. "
+        f"Over {computed} its {tensor.n_elements:,} weights the error's root mean square (RMS) is {found.rms:.3g}, "
+        f"{100 * found.relative:.2g} % of the weights' own; the worst error is {found.worst:.3g}. "
+        f"{origin}{'' if fits else misfit}"
+    )
+
+
+class QuantizationExplorer(FileExplorer):
+    """Quantize a tensor of a file again, into any of ten types, and see what is lost.
+
+    Weights are read when they are shown: 64 for the strip, at most 65,536 for the errors.
+
+    Parameters
+    ----------
+    model : Model, Path or str, optional
+        A loaded model, or a file or a name.
+    tensor : str, optional
+        The tensor at first; by default the first matrix.
+    quantization : str
+        The type at first.
+    """
+
+    title: ClassVar[str] = "Quantization explorer"
+
+    def __init__(
+        self, model: Model | Path | str | None = None, *, tensor: str | None = None, quantization: str = "Q4_0"
+    ) -> None:
+        if quantization not in TYPES:
+            raise ArgumentError(f"{quantization!r} is none of the types here: choose one of {', '.join(TYPES)}")
+        self.use_file(model)
+        self._sampled: Sampled | None = None
+        self._after: tuple[TensorInfo, str, Floats] | None = None
+        tensors = self.tensors(lambda one: one.n_elements >= CHUNK and can_decode(one.type.name))
+        if tensor is not None and tensors and tensor not in [one.name for one in tensors]:
+            raise ArgumentError(f"the file has no tensor {tensor!r} that can be decoded: the GGUF explorer lists them")
+        matrix = next((one.name for one in tensors if len(one.shape) > 1), None)
+        controls = {
+            "tensor": tensor_menu(tensors, tensor or matrix),
+            "type": dropdown("Type", TYPES, quantization),
+            "first": slider("Weights shown, from number", 0, 0, N_SHOWN, N_SHOWN),
+        }
+        self._controls_by_name = controls
+        self._fit()
+        controls["tensor"].observe(lambda _change: self._fit(), names="value")  # before the base does
+        super().__init__(controls)
+
+    def compute(self, values: Values, ticket: Ticket) -> Shown:
+        """Quantize the sample where tensor or type is new, and the strip."""
+        tensor, name = self.tensor(values["tensor"], _NONE), values["type"]
+        sampled = self._sample(tensor)
+        errors = self._requantize(sampled, name) - sampled.weights
+        found = loss(sampled.weights, sampled.weights + errors)
+        first = min(values["first"], _last(tensor))
+        before, after = strip(self.header(), tensor, name, first)
+        types = {one: (tensor_type(one).bits_per_weight, result.relative) for one, result in sampled.losses.items()}
+        figure = plot_quantization(before, after, errors, types, chosen=name, first=first)
+        return Shown(sentence(sampled, name, found), figure, _tables(sampled, name, before, after, first))
+
+    def _sample(self, tensor: TensorInfo) -> Sampled:
+        if self._sampled is None or self._sampled.tensor is not tensor:
+            weights = sample(self.header(), tensor)
+            if not np.isfinite(weights).all():
+                raise ArgumentError(
+                    "some of these weights are NaN or infinite, which no type can hold: choose another tensor"
+                )
+            self._sampled = Sampled(tensor, weights, losses(weights))
+        return self._sampled
+
+    def _requantize(self, sampled: Sampled, name: str) -> Floats:
+        if self._after is None or self._after[0] is not sampled.tensor or self._after[1] != name:
+            self._after = sampled.tensor, name, requantize(name, sampled.weights)
+        return self._after[2]
+
+    def _fit(self) -> None:
+        """Let the strip begin where the tensor has weights."""
+        if (name := self._controls_by_name["tensor"].value) is not None:
+            self._controls_by_name["first"].max = max(N_SHOWN, _last(self.tensor(name, _NONE)))
+
+
+def _last(tensor: TensorInfo) -> int:
+    """Return where the last strip begins."""
+    return tensor.n_elements // CHUNK * CHUNK - N_SHOWN
+
+
+def _tables(sampled: Sampled, name: str, before: Floats, after: Floats, first: int) -> list[Table]:
+    """Return the types and the strip in numbers."""
+    types = [
+        (
+            one,
+            f"{tensor_type(one).bits_per_weight:g}",
+            f"{100 * found.relative:.3g}",
+            f"{found.rms:.3g}",
+            f"{found.worst:.3g}",
+        )
+        for one, found in sampled.losses.items()
+    ]
+    weights = [
+        (f"{first + index:,}", f"{old:.5g}", f"{new:.5g}", f"{new - old:.3g}")
+        for index, (old, new) in enumerate(zip(before.tolist(), after.tolist(), strict=True))
+    ]
+    columns = ("type", "bits a weight", "RMS error (% of the weights' RMS)", "RMS error", "worst error")
+    return [
+        Table(f"What each type makes of {len(sampled.weights):,} weights", columns, types),
+        Table("The weights shown", ("number", "before", f"after, as {name}", "error"), weights),
+    ]

@@ -1,0 +1,443 @@
+"""The explorers' base, and the playground, sampling and threads explorers: by setting values, without a browser."""
+
+import gc
+import html.parser
+import threading
+import time
+import typing
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+
+import labkit
+from labkit import sampling
+from labkit.plots import plot_next_token, plot_threads
+from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, stream_threads
+from labkit.widgets import EXPLORERS, explorer
+from labkit.widgets.background import Background, Ticket
+from labkit.widgets.explorer import Explorer, Values, slider
+from labkit.widgets.playground import Playground
+from labkit.widgets.sampling import SamplingExplorer, next_token
+from labkit.widgets.shown import Shown, Table
+from labkit.widgets.threads import ThreadsExplorer, describe
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[labkit.Model]:
+    with labkit.load_model(n_ctx=1024) as loaded:
+        yield loaded
+
+
+def _explorer_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "labkit-explorer"]
+
+
+# -- one thread, the newest request -----------------------------------------------------------------------------------
+
+
+def test_only_the_newest_request_runs() -> None:
+    """Of many requests that come while one runs, only the last one runs after it; then no thread is left."""
+    ran: list[int] = []
+    first = threading.Event()
+
+    def run(number: int, ticket: Ticket) -> None:
+        ran.append(number)
+        if number == 0:
+            first.set()
+            while not ticket.cancelled:
+                time.sleep(0.001)
+
+    background: Background[int] = Background(run)
+    background.ask(0)
+    assert first.wait(5)
+    for number in range(1, 50):
+        background.ask(number)
+    assert background.wait(5)
+    assert ran[0] == 0
+    assert ran[-1] == 49
+    assert len(ran) < 50
+    assert not background.is_busy
+    assert not _explorer_threads()
+
+
+def test_requests_that_follow_soon_are_not_run() -> None:
+    """A request has to be the newest for a while before it runs."""
+    ran: list[int] = []
+    background: Background[int] = Background(lambda number, _ticket: ran.append(number), settle_s=0.2)
+    for number in range(5):
+        background.ask(number)
+        time.sleep(0.01)
+    assert background.wait(5)
+    assert ran == [4]
+
+
+def test_cancel_calls_what_ends_the_work() -> None:
+    """A ticket's ends are called once, at once where it was cancelled before; close leaves nothing and takes nothing."""
+    ticket, calls = Ticket(), []
+    ticket.on_cancel(lambda: calls.append("first"))
+    ticket.cancel()
+    ticket.cancel()
+    ticket.on_cancel(lambda: calls.append("second"))
+    assert calls == ["first", "second"]
+    background: Background[int] = Background(
+        lambda _number, ticket: [time.sleep(0.001) for _ in iter(lambda: ticket.cancelled, True)]
+    )
+    background.ask(1)
+    background.close()
+    background.ask(2)
+    assert not background.is_busy
+    assert not background.cancel()
+
+
+# -- what every explorer does ------------------------------------------------------------------------------------------
+
+
+class Doubler(Explorer):
+    """Twice a number; 7 is an error, 9 takes for ever."""
+
+    title = "Doubler"
+
+    def __init__(self) -> None:
+        self.computed: list[int] = []
+        super().__init__({"number": slider("Number", 1, 0, 10, 1)})
+
+    def compute(self, values: Values, ticket: Ticket) -> Shown:
+        self.computed.append(values["number"])
+        if values["number"] == 7:
+            raise labkit.ArgumentError("seven\nwill not do <b>")
+        while values["number"] == 9 and not ticket.cancelled:
+            time.sleep(0.001)
+        return Shown(f"twice is {2 * values['number']}", None, [Table("t", ("n",), [(str(values["number"]),)])])
+
+
+def test_moving_a_control_shows_its_picture() -> None:
+    """What is shown belongs to the control's last value."""
+    doubler = Doubler()
+    doubler.controls["number"].value = 4
+    assert doubler.wait()
+    assert doubler.shown.sentence == "twice is 8"
+    doubler.close()
+
+
+def test_an_error_is_one_line_and_the_explorer_goes_on() -> None:
+    """An exception appears as one escaped line, what was shown stays, and the next value is shown."""
+    doubler = Doubler()
+    doubler.controls["number"].value = 7
+    assert doubler.wait()
+    assert doubler.message == "seven will not do <b>"
+    assert "&lt;b&gt;" in doubler._status.value
+    assert "Traceback" not in doubler._status.value
+    assert doubler.shown.sentence == "twice is 2"
+    doubler.controls["number"].value = 3
+    assert doubler.wait()
+    assert (doubler.shown.sentence, doubler.message) == ("twice is 6", "")
+    doubler.close()
+
+
+def test_a_slow_computation_gives_way() -> None:
+    """A computation that takes for ever ends when the control moves on, and on Stop."""
+    doubler = Doubler()
+    doubler.controls["number"].value = 9
+    while 9 not in doubler.computed:
+        time.sleep(0.005)
+    doubler.controls["number"].value = 5
+    assert doubler.wait(5)
+    assert doubler.shown.sentence == "twice is 10"
+    doubler.controls["number"].value = 9
+    assert doubler.stop()
+    assert doubler.wait(5)
+    doubler.close()
+
+
+def test_closing_leaves_nothing() -> None:
+    """After close no thread, no widget and no reference is left, even in the middle of a computation."""
+    before = set(ipywidgets.widgets.widget._instances)
+    doubler = Doubler()
+    doubler.controls["number"].value = 9
+    doubler.close()
+    doubler.close()
+    assert not _explorer_threads()
+    assert set(ipywidgets.widgets.widget._instances) <= before
+    seen = weakref.ref(doubler)
+    del doubler
+    gc.collect()
+    assert seen() is None
+
+
+def test_running_a_cell_again_closes_what_it_showed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explorers of one run of a cell stand together; the next run of the same cell closes them, other cells' stay."""
+    place = ["cell-1", 1]
+    monkeypatch.setattr(explorer, "_cell", lambda: tuple(place))
+    monkeypatch.setattr(explorer, "_in_cells", {})
+    one, two = Doubler(), Doubler()
+    place[:] = ["cell-2", 2]
+    other = Doubler()
+    assert not one.is_closed
+    assert not two.is_closed
+    place[:] = ["cell-1", 3]
+    again = Doubler()
+    assert one.is_closed
+    assert two.is_closed
+    assert not other.is_closed
+    again.close()
+    other.close()
+
+
+def test_a_page_without_a_kernel_shows_the_first_state() -> None:
+    """The bundle holds a text, and HTML with the title and the table of the default state, opened, whatever moved since."""
+    doubler = Doubler()
+    doubler.controls["number"].value = 5
+    assert doubler.wait()
+    bundle = doubler._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/plain"] == "Doubler: twice is 10"
+    assert "twice is 2" in bundle["text/html"]
+    assert "<details open>" in bundle["text/html"]
+    assert "Run this cell in JupyterLab" in bundle["text/html"]
+    doubler.close()
+
+
+def test_what_is_shown_is_escaped() -> None:
+    """Text in a sentence, a table or a title is inert."""
+    shown = Shown("<script>", None, [Table("<i>", ("<u>",), [("<b>",)])])
+
+    class Tags(html.parser.HTMLParser):
+        found: typing.ClassVar[set[str]] = set()
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.found.add(tag)
+
+    parser = Tags()
+    parser.feed(shown.to_static_html("<em2>"))
+    assert not parser.found & {"script", "i", "u", "b", "em2"}
+
+
+def test_every_explorer_opens_by_its_name() -> None:
+    """Explore knows its explorers, and says which there are for another name."""
+    with pytest.raises(labkit.ArgumentError, match="playground"):
+        labkit.explore("nothing")
+    assert {"playground", "sampling", "threads"} <= set(EXPLORERS)
+
+
+# -- sampling ----------------------------------------------------------------------------------------------------------
+
+
+def test_sampling_explorer_shows_what_the_pure_function_foretells(model: labkit.Model) -> None:
+    """The bars are those of next_token, with the logits computed once a prompt."""
+    shown = SamplingExplorer(model, prompt="The sky is")
+    logits = labkit.next_token_logits(model, "The sky is")
+    computed = shown._computed
+    for name, value in (("temperature", 1.5), ("top_k", 5), ("top_p", 0.5), ("min_p", 0.2), ("seed", 3)):
+        shown.controls[name].value = value
+        assert shown.wait()
+        settings = {key: control.value for key, control in shown.controls.items() if key != "prompt"}
+        assert shown.next == next_token(logits, **settings)
+        assert shown.message == ""
+    assert shown._computed is computed
+    assert "1 token" in shown.shown.sentence or "tokens can be drawn" in shown.shown.sentence
+    shown.close()
+    assert not model.is_closed
+
+
+def test_appending_a_token_goes_on(model: labkit.Model) -> None:
+    """The drawn token, or another one, becomes part of the prompt, and the next distribution is shown."""
+    shown = SamplingExplorer(model, prompt="The capital of France is")
+    shown.controls["temperature"].value = 0.0
+    assert shown.wait()
+    shown.append(None)
+    assert shown.wait()
+    assert shown.controls["prompt"].value == "The capital of France is Paris"
+    other = shown.choice.options[1][1]
+    shown.append(other)
+    assert shown.wait()
+    assert shown.controls["prompt"].value == "The capital of France is Paris" + labkit.token_text(model, other)
+    shown.close()
+
+
+def test_a_prompt_that_is_too_long_is_one_line(model: labkit.Model) -> None:
+    """Too long a prompt is said in the explorer, and a shorter one works again."""
+    shown = SamplingExplorer(model)
+    shown.controls["prompt"].value = "word " * 3000
+    assert shown.wait()
+    assert "1,024" in shown.message
+    shown.controls["prompt"].value = "Hello"
+    assert shown.wait()
+    assert shown.message == ""
+    shown.close()
+
+
+def test_next_token_keeps_the_drawn_one_in_sight() -> None:
+    """A token that is drawn from far below the likeliest is shown too, and probabilities add up."""
+    logits = np.linspace(0, 0.01, 5000, dtype=np.float32)
+    found = next_token(logits, seed=1, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    assert found.drawn in found.tokens
+    assert found.n_kept == 5000
+    assert found.entropy_bits == pytest.approx(np.log2(5000), abs=1e-4)
+    greedy = next_token(logits, seed=1, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0)
+    assert (greedy.n_kept, greedy.drawn, sum(greedy.after)) == (1, 4999, 1.0)
+
+
+def test_plot_next_token_survives_any_token() -> None:
+    """Tokens that matplotlib would read as a formula are drawn as they are."""
+    axes = plot_next_token(["$x^", "\n", "a" * 50, "_"], [0.4, 0.3, 0.2, 0.1], [1, 0, 0, 0], chosen=0)
+    axes.figure.canvas.draw()
+    assert "drawn" in axes.get_label()
+
+
+# -- playground --------------------------------------------------------------------------------------------------------
+
+
+def test_playground_streams_what_generate_text_gives(model: labkit.Model) -> None:
+    """The transcript is the prompt and the text of generate_text with the same settings."""
+    play = Playground(model, prompt="My favourite animal is")
+    play.controls["seed"].value = 5
+    play.controls["max_tokens"].value = 12
+    play.generate()
+    assert play.wait()
+    expected = labkit.generate_text(model, "My favourite animal is", 12, 0.7, seed=5)
+    assert play.transcript.value == "My favourite animal is" + expected
+    assert "tokens/s" in play.shown.sentence
+    assert play.message == "done"
+    play.close()
+
+
+def test_playground_chats_with_its_history(model: labkit.Model) -> None:
+    """A second message is answered with the first ones before it."""
+    play = Playground(model, prompt="Say yes.", mode="chat")
+    play.controls["temperature"].value = 0.0
+    play.controls["max_tokens"].value = 8
+    for _ in range(2):
+        play.generate()
+        assert play.wait()
+    said = [message["role"] for message in play._messages]
+    assert said == ["user", "assistant", "user", "assistant"]
+    assert play._messages[3]["content"] == labkit.generate_chat(model, play._messages[:3], 8, 0.0)
+    assert play.transcript.value.count("You: Say yes.") == 2
+    play.clear()
+    assert play.wait()
+    assert (play.transcript.value, play._messages) == ("", [])
+    play.close()
+
+
+def test_stop_keeps_what_came_and_a_new_run_ends_the_old_one(model: labkit.Model) -> None:
+    """Stop ends a text on its way; a second Generate ends the first; another explorer of the model is not disturbed."""
+    play, other = Playground(model, prompt="Once upon a time"), SamplingExplorer(model)
+    play.controls["max_tokens"].value = 512
+    play.controls["temperature"].value = 1.5
+    play.generate()
+    while len(play.transcript.value) < 40:
+        time.sleep(0.01)
+    play.stop()
+    assert play.wait(10)
+    assert "stopped" in play.shown.sentence
+    assert play.transcript.value.startswith("Once upon a time")
+    play.clear()
+    assert play.wait()
+    play.generate()
+    while not play.transcript.value:
+        time.sleep(0.01)
+    other.controls["top_k"].value = 1
+    play.controls["max_tokens"].value = 4
+    play.generate()
+    assert play.wait(30)
+    assert other.wait(30)
+    assert other.message == ""
+    assert play.shown.sentence.startswith("4 tokens")
+    play.close()
+    other.close()
+
+
+def test_transcript_is_saved(model: labkit.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save writes the transcript beside the notebook, and says where, or why not."""
+    monkeypatch.chdir(tmp_path)
+    play = Playground(model)
+    play.transcript.value = "héllo"
+    path = play.save()
+    assert path is not None
+    assert path.read_text(encoding="utf-8") == "héllo"
+    assert path.name in play.message
+    play.close()
+
+
+def test_playground_says_what_is_wrong(model: labkit.Model) -> None:
+    """More tokens than the context holds is one line."""
+    play = Playground(model, prompt="word " * 1000)
+    play.generate()
+    assert play.wait()
+    assert "n_ctx" in play.message or "context" in play.message
+    play.close()
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+def test_thread_counts_grow_to_just_beyond_the_cores() -> None:
+    """The counts hold 1, the physical and the logical cores, and one more; never twice the same."""
+    for physical, logical in ((1, 1), (1, 2), (2, 2), (4, 8), (6, 12), (64, 128)):
+        counts = choose_thread_counts(physical, logical)
+        assert counts == tuple(sorted(set(counts)))
+        assert {1, physical, logical} <= set(counts)
+        assert sum(count > logical for count in counts) == 1
+
+
+def test_threads_are_measured_one_after_the_other(model: labkit.Model) -> None:
+    """measure_threads gives a speed for each number of threads, the roofline and a picture."""
+    found = labkit.measure_threads(model, [2, 1], n_prompt=16, n_gen=4)
+    assert [speed.n_threads for speed in found.speeds] == [1, 2]
+    assert all(speed.decode_tokens_per_second > 0 < speed.prompt_tokens_per_second for speed in found.speeds)
+    assert found.roofline_tokens_per_second > 0
+    assert "2 threads" in plot_threads(found).get_label()
+    with pytest.raises(labkit.ArgumentError, match="numbers to try"):
+        labkit.measure_threads(model, 4)  # type: ignore[arg-type]
+
+
+def test_measuring_threads_can_be_ended(model: labkit.Model) -> None:
+    """Closing the stream ends the measurement, and the model goes on as before."""
+    stream = stream_threads(model, [1] * 1 + [2], n_prompt=512, n_gen=64)
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+    assert labkit.generate_text(model, "The capital of France is", 1, 0) == " Paris"
+
+
+def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
+    """Measured counts appear in table and picture; other lengths begin anew; the sentence follows the slider."""
+    shown = ThreadsExplorer(model)
+    assert "Nothing measured" in shown.shown.sentence
+    shown.controls["n_prompt"].value = 16
+    shown.controls["n_gen"].value = 4
+    assert shown.wait()
+    shown.measure([1, 2])
+    assert shown.wait(120)
+    assert shown.message == "done"
+    assert [row[0] for row in shown.shown.tables[0].rows] == ["1", "2"]
+    assert "ceiling" in str(shown.shown.picture.get_label())
+    shown.controls["threads"].value = 1
+    assert shown.wait()
+    assert shown.shown.sentence.startswith("1 thread: decode")
+    shown.controls["n_prompt"].value = 32
+    assert shown.wait()
+    assert "Nothing measured" in shown.shown.sentence
+    shown.close()
+
+
+def test_describe_names_the_fastest() -> None:
+    """The sentence names the fastest count, and the chosen one's share of the ceiling."""
+    speeds = (ThreadSpeed(1, 10.0, 20.0), ThreadSpeed(2, 30.0, 40.0))
+    found = ThreadScaling(16, 4, 2, 2, 80.0, speeds)
+    assert describe(found, 2) == (
+        "2 threads: decode 40.0, prefill 30.0 tokens/s; decode is at 50% of its ceiling. Fastest decode: 2 threads."
+    )
+    assert describe(found, 3).startswith("3 threads: not measured yet.")
+
+
+def test_softmax_is_what_the_bars_start_from(model: labkit.Model) -> None:
+    """The bars before the samplers are the softmax of the logits."""
+    logits = labkit.next_token_logits(model, "One, two,")
+    found = next_token(logits, seed=0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    assert found.before == pytest.approx([float(sampling.softmax(logits)[token]) for token in found.tokens])
+    assert found.before == pytest.approx(found.after)
