@@ -1,0 +1,30 @@
+"""The suite as a pytest plug-in.
+
+``pytest -p labkit.conformance.plugin --implementation FILE_OR_MODULE --pyargs labkit.conformance``
+"""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["implementation", "pytest_addoption"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--implementation``."""
+    parser.addoption("--implementation", default="labkit", help="the file or module whose seven functions are checked")
+
+
+@pytest.fixture(scope="session")
+def implementation(request: pytest.FixtureRequest) -> Any:
+    """Return the module under check."""
+    name = str(request.config.getoption("--implementation"))
+    if name.endswith(".py"):
+        return types.SimpleNamespace(**runpy.run_path(str(Path(name)), run_name="implementation"))
+    return importlib.import_module(name)

@@ -1,0 +1,145 @@
+"""check_file: a student's file, each function in a process of its own, so that none takes the others along."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import html
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from labkit import ArgumentError, Record
+from labkit.children import ChildEndedError, ask_child
+from labkit.conformance.suite import FUNCTIONS, FunctionReport
+
+__all__ = ["ConformanceReport", "check_file", "write_skeleton"]
+
+_CHILD = Path(__file__).with_name("child.py")
+_SKELETON = Path(__file__).with_name("skeleton.txt")
+_LIMIT_S = 60.0
+_MARKS = {"fine": "✔", "wrong": "✘", "missing": "…"}
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ConformanceReport(Record):
+    """What `check_file` says.
+
+    Attributes
+    ----------
+    file : str
+        The file's name.
+    functions : tuple of FunctionReport
+        In the order of the lab.
+    """
+
+    file: str
+    functions: tuple[FunctionReport, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of them are fine."""
+        return all(row.status == "fine" for row in self.functions)
+
+    def to_text(self) -> str:
+        """Return one line a function."""
+        rows = [f"{_MARKS[row.status]} {row.name:22} {row.status:8} {row.hint}".rstrip() for row in self.functions]
+        n_fine = sum(row.status == "fine" for row in self.functions)
+        return "\n".join([f"{self.file}: {n_fine} of {len(self.functions)} functions are fine", *rows])
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th scope="row" style="text-align:left">{row.name}</th><td>{_MARKS[row.status]} {row.status}</td>'
+            f'<td style="text-align:left">{html.escape(row.hint)}</td></tr>'
+            for row in self.functions
+        )
+        return f"<table><caption>{html.escape(self.to_text().splitlines()[0])}</caption><tbody>{rows}</tbody></table>"
+
+
+def check_file(
+    path: Path | str,
+    only: Sequence[str] | None = None,
+    *,
+    limit_s: float = _LIMIT_S,
+    progress: Callable[[int, int], object] | None = None,
+) -> ConformanceReport:
+    """Check the seven functions of a file on the bundled model.
+
+    Parameters
+    ----------
+    path : Path or str
+        A Python file, such as ``llamacpp_inference.py``.
+    only : sequence of str, optional
+        Some of the seven.
+    limit_s : float
+        A function that takes longer is wrong.
+    progress : callable, optional
+        Gets functions checked, and how many there are.
+
+    Returns
+    -------
+    ConformanceReport
+
+    Raises
+    ------
+    ArgumentError
+        When there is no such file, it is no Python, or a name is none of the seven.
+    """
+    file = Path(path).expanduser()
+    names = FUNCTIONS if only is None else tuple(only)
+    for name in names:
+        if name not in FUNCTIONS:
+            raise ArgumentError(f"there is no function {name!r} in the lab: it is one of {', '.join(FUNCTIONS)}")
+    _refuse_unless_python(file)
+    found = []
+    for name in names:
+        found.append(_ask(file, name, limit_s))
+        if progress is not None:
+            progress(len(found), len(names))
+    return ConformanceReport(file.name, tuple(found))
+
+
+def _refuse_unless_python(file: Path) -> None:
+    try:
+        ast.parse(file.read_text(encoding="utf-8"), file.name)
+    except OSError as error:
+        raise ArgumentError(f"{file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{file.name} is no Python file: it is not UTF-8 text") from error
+    except SyntaxError as error:
+        raise ArgumentError(f"{file.name}, line {error.lineno}: {error.msg}") from error
+    except ValueError as error:  # a null byte
+        raise ArgumentError(f"{file.name} is no Python file: {error}") from error
+
+
+def _ask(file: Path, name: str, limit_s: float) -> FunctionReport:
+    try:
+        answer = ask_child(_CHILD, {"file": str(file.resolve()), "name": name}, limit_s)
+        return FunctionReport(name, answer["status"], answer["hint"])
+    except subprocess.TimeoutExpired:
+        return FunctionReport(name, "wrong", f"it took longer than {limit_s:.0f} s: does it end?")
+    except (ChildEndedError, KeyError, TypeError) as error:
+        how = f" ({error})" if isinstance(error, ChildEndedError) else ""
+        return FunctionReport(name, "wrong", f"it ended the Python process{how}")
+
+
+def write_skeleton(path: Path | str) -> Path:
+    """Write the file that a student begins with: the seven functions, each to be written.
+
+    Raises
+    ------
+    ArgumentError
+        When the file exists already, or cannot be written.
+    """
+    file = Path(path).expanduser()
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(_SKELETON.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise ArgumentError(f"{file} exists already, and may hold your work: name another file") from None
+    except OSError as error:
+        raise ArgumentError(f"{file} cannot be written: {error.strerror or error}") from error
+    return file

@@ -1,0 +1,133 @@
+"""The suite of the seven functions: labkit and the solution pass, each mutant fails what it breaks, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import labkit
+from labkit.cli import main
+from labkit.conformance import FUNCTIONS, check_file, check_module, write_skeleton
+from tests.conformance_files.mutants import MUTANTS
+
+SOLUTION = Path(__file__).parent / "conformance_files" / "solution.py"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[labkit.Model]:
+    with labkit.load_model(n_ctx=1024) as loaded:
+        yield loaded
+
+
+def _module(source: str, path: Path) -> Any:
+    path.write_text(source, encoding="utf-8")
+    return types.SimpleNamespace(**runpy.run_path(str(path)))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_labkit_and_the_solution_are_fine(name: str, model: labkit.Model, tmp_path: Path) -> None:
+    """The lab's own function and the solution's pass."""
+    solution = _module(SOLUTION.read_text(encoding="utf-8"), tmp_path / "solution.py")
+    for module in (labkit, solution):
+        (report,) = check_module(module, [name], model=model)
+        assert (report.status, report.hint) == ("fine", "")
+
+
+def test_there_are_enough_mutants() -> None:
+    """At least 25, of all seven functions, each a real change of the solution."""
+    assert len(MUTANTS) >= 25
+    assert {broken for broken, _, _ in MUTANTS.values()} == set(FUNCTIONS)
+    source = SOLUTION.read_text(encoding="utf-8")
+    for name, (_, old, new) in MUTANTS.items():
+        assert source.count(old) >= 1, name
+        assert old != new
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_fails_what_it_breaks(name: str, model: labkit.Model, tmp_path: Path) -> None:
+    """A wrong function is wrong, with a line that says what to look at."""
+    broken, old, new = MUTANTS[name]
+    module = _module(SOLUTION.read_text(encoding="utf-8").replace(old, new, 1), tmp_path / "mutant.py")
+    (report,) = check_module(module, [broken], model=model)
+    assert report.status == "wrong"
+    assert report.hint
+    assert "\n" not in report.hint
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_fails_nothing_else(name: str, model: labkit.Model, tmp_path: Path) -> None:
+    """What a mutant does not break stays fine; benchmark_inference shares no line with the others, and is left out."""
+    broken, old, new = MUTANTS[name]
+    module = _module(SOLUTION.read_text(encoding="utf-8").replace(old, new, 1), tmp_path / "mutant.py")
+    others = [other for other in FUNCTIONS if other not in (broken, "benchmark_inference")]
+    assert {report.name: report.status for report in check_module(module, others, model=model)} == dict.fromkeys(
+        others, "fine"
+    )
+
+
+def test_skeleton_has_nothing_and_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`labkit check --skeleton` writes the file once; each of its functions is missing."""
+    file = tmp_path / "llamacpp_inference.py"
+    assert main(["check", str(file), "--skeleton"]) == 0
+    assert main(["check", str(file), "--skeleton"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    module = _module(file.read_text(encoding="utf-8"), file)
+    assert [report.status for report in check_module(module)] == ["missing"] * 7
+    assert main(["check", str(file), "--only", "count_tokens", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["functions"] == [{"name": "count_tokens", "status": "missing", "hint": "nothing is written there yet"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("import os; os._exit(3)", "exit status 3"),
+        ("import ctypes; ctypes.string_at(0)", "ended the Python process"),
+        ("while True: pass", "longer than"),
+        ('print(\'{"status": "fine", "hint": ""}\'); return 1', "off"),
+        ("import sys; sys.exit(0)", "ended the Python process"),
+        ("raise ValueError('a\\nb')", "ValueError: a b"),
+    ],
+)
+def test_a_function_cannot_take_the_check_along(body: str, words: str, tmp_path: Path) -> None:
+    """What ends, hangs or shouts is told in one line."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"def count_tokens(model, text):\n    {body}\n", encoding="utf-8")
+    (row,) = check_file(file, ["count_tokens"], limit_s=12).functions
+    assert row.status == "wrong"
+    assert words in row.hint
+
+
+def test_a_file_that_is_no_python_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A syntax error has its line, a missing file its name, an unknown function the seven."""
+    file = tmp_path / "mine.py"
+    file.write_text("x = 1\ndef (", encoding="utf-8")
+    with pytest.raises(labkit.ArgumentError, match="line 2"):
+        check_file(file)
+    assert main(["check", str(tmp_path / "nothing.py")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    with pytest.raises(labkit.ArgumentError, match="count_tokens"):
+        check_file(SOLUTION, ["count"])
+    file.write_text("raise RuntimeError('at import')", encoding="utf-8")
+    assert "RuntimeError" in check_file(file, ["count_tokens"]).functions[0].hint
+
+
+def test_the_plug_in_tests_any_module(tmp_path: Path) -> None:
+    """Pytest with the plug-in passes labkit's function, and fails the skeleton's with the hint."""
+    skeleton = write_skeleton(tmp_path / "mine.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "labkit.conformance.plugin", "-p", "no:cacheprovider", "--pyargs"]
+    command += ["labkit.conformance", "-k", "count_tokens", "-o", "addopts=", "-W", "default", "--implementation"]
+    passed = subprocess.run([*command, "labkit"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "1 passed" in passed.stdout, passed.stdout + passed.stderr
+    failed = subprocess.run([*command, str(skeleton)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "nothing is written there yet" in failed.stdout
