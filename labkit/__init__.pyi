@@ -18,10 +18,12 @@ from .engine import count_tokens as count_tokens
 from .engine import generate_chat as generate_chat
 from .engine import generate_text as generate_text
 from .engine import load_model as load_model
+from .engine import next_token_logits as next_token_logits
 from .engine import serve_device as serve_device
 from .engine import start_device as start_device
 from .engine import stream_chat as stream_chat
 from .engine import stream_text as stream_text
+from .engine import token_text as token_text
 from .errors import ArgumentError as ArgumentError
 from .errors import ArgumentTypeError as ArgumentTypeError
 from .errors import ContextOverflowError as ContextOverflowError
@@ -77,8 +79,12 @@ from .system import EngineBuild as EngineBuild
 from .system import SystemProfile as SystemProfile
 from .system import engine_build as engine_build
 from .system import measure_system as measure_system
+from .tuning import ThreadScaling as ThreadScaling
+from .tuning import ThreadSpeed as ThreadSpeed
 from .tuning import Tried as Tried
 from .tuning import TunedSettings as TunedSettings
+from .tuning import measure_threads as measure_threads
 from .tuning import tune as tune
+from .widgets import explore as explore
 
 __version__: str

@@ -21,8 +21,8 @@ from labkit.errors import LabkitError, LabkitWarning
 __all__ = ["main"]
 
 COMMANDS = (
-    "tour", "lab", "models", "info", "memory", "lint", "bench", "tune", "quantize", "perplexity", "milestone", "device",
-    "doctor",
+    "tour", "lab", "explore", "models", "info", "memory", "lint", "bench", "tune", "quantize", "perplexity", "milestone",
+    "device", "check", "release", "grade", "selftest-course", "doctor",
 )  # fmt: skip
 
 _EPILOG = """\
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"labkit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
     for name in COMMANDS:
-        module = importlib.import_module(f"labkit.cli.{name}")
+        module = importlib.import_module(f"labkit.cli.{name.replace('-', '_')}")
         command = commands.add_parser(
             name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )

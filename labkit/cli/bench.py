@@ -1,7 +1,8 @@
 """Measure how fast a model answers: llama-bench's tests (pp, tg), and beside them what a user of the same model sees.
 
 The engine's rows are llama.cpp alone by llama-bench's protocol: random tokens, nothing sampled. The user's rows are
-labkit's generate_text on a prompt of the same length: tokenizing, sampling and text included.
+labkit's generate_text on a prompt of the same length: tokenizing, sampling and text included. What the header and this
+machine's bandwidth and kernels let expect of the engine is foretold before, and stands beside.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from labkit.errors import ArgumentError
 if TYPE_CHECKING:
     from labkit.benchmark import BenchmarkResult
     from labkit.engine import Model
+    from labkit.roofline import SpeedPrediction
 
 HELP = "measure how fast a model answers"
 
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="rounds that are counted (5)")
     parser.add_argument("-t", "--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
     parser.add_argument("--n-parallel", type=int, default=1, metavar="N", help="prompts that are decoded together (1)")
+    parser.add_argument("--no-predict", action="store_true", help="leave out what is foretold (it takes two seconds)")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print every figure as JSON")
     shape.add_argument("--csv", action="store_true", help="print a row a test as CSV, with llama-bench's names of columns")
@@ -36,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
+    _check(args)
+    foretold = None if args.no_predict or args.csv or args.markdown else _foretell(args)
     result = _measure(args, quiet=args.json or args.csv or args.markdown)
     if args.csv or args.markdown:
         from labkit.benchmark.export import bench_csv
@@ -48,22 +53,45 @@ def run(args: argparse.Namespace, out: Output) -> int:
     engine = [row[1:] for row in rows if not row[-2].endswith(USER)]  # with the model's name a line would be too long
     user = [("prompt" if row[-2].startswith("pp") else "generating", row) for row in rows if row[-2].endswith(USER)]
     out.table(HEADINGS[1:], engine, title=f"{result.settings.model} ({rows[0][0]}): llama.cpp alone")
+    if foretold is not None:
+        out.table(("", "tokens/s", "measured / foretold"), _beside(foretold, result), title="foretold for llama.cpp alone")
+        out.say(f"Generating is limited by {foretold.limit}.")
     seen = [(name, f"{row[-1]} tokens/s ({row[-2].removesuffix(USER)})") for name, row in user]
     out.table(("", ""), [*seen, *summary_rows(result)], title="what a user of it sees")
     for note in result.notes:
         out.say(note)
-    out.result({"tests": bench_records(result), **result})
+    out.result({"tests": bench_records(result), "foretold": foretold, **result})
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for option in ("n_prompt", "n_gen", "repetitions", "n_parallel"):
+        if getattr(args, option) < 1:
+            raise ArgumentError(
+                f"--{option.replace('_', '-')} {getattr(args, option)} is out of range: it must be 1 or more"
+            )
+
+
+def _foretell(args: argparse.Namespace) -> SpeedPrediction:
+    from labkit.roofline import predict_speed
+
+    depth = args.n_gen // 2  # llama-bench generates from an empty context on, one sequence
+    return predict_speed(args.model, depth=depth, n_threads=args.threads, n_prompt=args.n_prompt)
+
+
+def _beside(foretold: SpeedPrediction, result: BenchmarkResult) -> list[tuple[str, str, str]]:
+    """Return each speed that was foretold with the share of it that was measured."""
+    speeds = (
+        ("prompt", foretold.prompt_tokens_per_second, result.engine_prompt_tokens_per_second),
+        ("generating", foretold.decode_tokens_per_second, result.engine_decode_tokens_per_second),
+    )
+    return [(name, f"{said:.1f}", f"{(measured or 0.0) / said:.2f}") for name, said, measured in speeds]
 
 
 def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
     from labkit.benchmark import benchmark_inference
     from labkit.engine import load_model
 
-    for option, least in (("n_prompt", 1), ("n_gen", 1), ("repetitions", 1), ("n_parallel", 1)):
-        if getattr(args, option) < least:
-            name = option.replace("_", "-")
-            raise ArgumentError(f"--{name} {getattr(args, option)} is out of range: it must be {least} or more")
     with load_model(args.model, n_ctx=args.n_prompt + args.n_gen, n_threads=args.threads) as model:
         return benchmark_inference(
             model,

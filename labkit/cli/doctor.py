@@ -146,9 +146,16 @@ def _name(model: str | None) -> str:
 
 def check_instructor_tools() -> Iterator[Finding]:
     """Look for what only instructors and developers need."""
-    for program, purpose in (("bwrap", "grading in a sandbox (Linux): package bubblewrap"), ("chromium", "browser tests")):
-        found = shutil.which(program)
-        yield Finding(program, "ok" if found else "note", "yes" if found else "no", "" if found else f"only for {purpose}")
+    from labkit.course.sandbox import refuse_without_isolation
+
+    problem = ""
+    try:
+        refuse_without_isolation()
+    except LabkitError as error:
+        problem = str(error)
+    yield Finding("grading sandbox", "note" if problem else "ok", "no" if problem else "bubblewrap works", problem)
+    found = shutil.which("chromium")
+    yield Finding("chromium", "ok" if found else "note", "yes" if found else "no", "" if found else "only for browser tests")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with load_model(path, n_threads=args.threads, progress=not args.json) as model:
         results = {"card": card, **_show(model, args.question, out)}
     out.say()
-    out.say("Next: labkit lab opens the course; labkit doctor looks over the installation.")
+    out.say("Next: labkit lab --work mine opens your copy of the course; labkit doctor looks over the installation.")
     out.result(results)
     return 0
 

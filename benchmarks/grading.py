@@ -1,0 +1,133 @@
+"""Grading a class beside plain pytest --nbval: submissions a minute, what the sandbox costs, whether the cost stays flat.
+
+The notebook is that of the tests: two exercises, no model, honest answers that were run. nbval runs them one after another
+in one process, as an instructor would without labkit; labkit runs two at a time, each rebuilt and in a sandbox of its own.
+
+    uv run benchmarks/grading.py [--submissions 24] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from common import median, report
+from nbclient import NotebookClient
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from labkit.course.execute import Job, run_notebook
+from labkit.course.grade import grade_course
+from labkit.course.limits import Limits
+from labkit.course.preparing import Preparing
+from labkit.course.rebuild import rebuild
+from labkit.course.source import SourceNotebook, read_source
+from tests.grading import NAME, handed_in, write, write_source
+
+GOAL_SPEED, GOAL_OVERHEAD, GOAL_FLAT = 1.7, 0.15, 1.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submissions", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = read_source(write_source(folder / "source"))
+        notebook = _run(handed_in())
+        for number in range(args.submissions):
+            write(folder / "submissions", f"s{number:03}", notebook)
+            if number < args.submissions // 4:
+                write(folder / "quarter", f"s{number:03}", notebook)
+        times = _times(folder, source, nbformat.writes(notebook).encode(), args.repeats)
+    count = args.submissions
+    speed = times["nbval"] / times["labkit -j 2"]
+    overhead = (times["one, sandbox and rebuild"] - times["one, bare kernel"]) / times["one, bare kernel"]
+    flat = (times["labkit -j 2"] / count) / (times["labkit -j 2, a quarter"] / (count // 4))
+    rows = [
+        ("pytest --nbval, one after another", f"{60 * count / times['nbval']:.0f} a minute", "1"),
+        ("labkit grade -j 2", f"{60 * count / times['labkit -j 2']:.0f} a minute", f"{speed:.2f}"),
+        (
+            "labkit grade -j 1",
+            f"{60 * count / times['labkit -j 1']:.0f} a minute",
+            f"{times['nbval'] / times['labkit -j 1']:.2f}",
+        ),
+        ("a notebook: bare kernel", f"{1000 * times['one, bare kernel']:.0f} ms", "1"),
+        ("a notebook: sandbox and rebuild", f"{1000 * times['one, sandbox and rebuild']:.0f} ms", f"{1 + overhead:.2f}"),
+        ("cost a notebook, whole class over a quarter", "", f"{flat:.2f}"),
+    ]
+    goals = {"speed": speed >= GOAL_SPEED, "overhead": overhead < GOAL_OVERHEAD, "flat": flat < GOAL_FLAT}
+    results: dict[str, Any] = {"submissions": count, "speed": speed, "overhead": overhead, "flat": flat, "goals": goals}
+    report(f"Grading {count} honest submissions", ("what", "speed or time", "ratio"), rows, {**results, "seconds": times})
+
+
+def _run(notebook: dict[str, Any]) -> Any:
+    """Return the notebook with its outputs, as a student hands it in."""
+    node = nbformat.from_dict(notebook)
+    NotebookClient(node).execute()
+    return node
+
+
+def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -> dict[str, float]:
+    """Return the median seconds of each way; the ways take turns, so that a busy minute meets all."""
+
+    def grade(submissions: str, jobs: int) -> None:
+        with tempfile.TemporaryDirectory() as out:
+            result = grade_course(folder / "source", folder / submissions, Path(out, "grades"), jobs=jobs, seed=1)
+            assert all(grade.points == 4 for grade in result.grades)
+
+    def nbval() -> None:
+        paths = sorted(map(str, (folder / "submissions").glob(f"*/{NAME}.ipynb")))
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--nbval",
+            "--rootdir",
+            str(folder),
+            *paths,
+        ]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+    preparing = Preparing(folder, {NAME: source}, 1, Limits(), (), False, True)
+    cells = rebuild(source, content).cells
+    bare = Job(cells, preparing.job(source, cells).inputs, Limits(), unsafe=True)
+    ways: dict[str, Callable[[], object]] = {
+        "nbval": nbval,
+        "labkit -j 2": lambda: grade("submissions", 2),
+        "labkit -j 1": lambda: grade("submissions", 1),
+        "labkit -j 2, a quarter": lambda: grade("quarter", 2),
+    }
+    one: dict[str, Callable[[], object]] = {
+        "one, bare kernel": lambda: run_notebook(bare),
+        "one, sandbox and rebuild": lambda: run_notebook(preparing.job(source, rebuild(source, content).cells)),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in (*ways, *one)}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            taken[name].append(_seconds(way))
+        for _ in range(5):
+            for name, way in one.items():
+                taken[name].append(_seconds(way))
+    return {name: median(seconds) for name, seconds in taken.items()}
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    way()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

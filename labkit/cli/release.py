@@ -1,0 +1,31 @@
+"""``labkit release``: the students' version of the notebooks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from labkit.cli.lab import find_notebooks
+from labkit.cli.output import Output
+
+HELP = "the notebooks without solutions, for students"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("source", nargs="?", type=Path, help="the folder with solutions (found by itself as a rule)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the students' version goes")
+    parser.add_argument("--force", action="store_true", help="replace notebooks that are there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+    from labkit.course.release import release_course
+
+    result = release_course(find_notebooks(args.source), args.out, overwrite=args.force)
+    rows = [(one.name, ", ".join(one.exercises) or "none", f"{one.points:g}") for one in result.notebooks]
+    out.table(("notebook", "exercises", "points"), rows)
+    out.say(f"{len(rows)} notebooks, {result.points:g} points, in {result.folder}")
+    out.result(result)
+    return 0

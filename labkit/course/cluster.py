@@ -1,0 +1,73 @@
+"""Grade on many machines: a dask cluster as what runs the notebooks; grades, pages and verdicts stay here."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+from collections.abc import Iterator
+
+from labkit import __version__
+from labkit.course.sandbox import refuse_without_isolation
+from labkit.errors import GradingError
+
+__all__ = ["cluster"]
+
+_CONNECT_S = 15
+
+
+@contextlib.contextmanager
+def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[concurrent.futures.Executor, int]]:
+    """Give an executor of a running dask cluster, and how many notebooks it can run at a time.
+
+    A worker that is lost has its notebooks run by another.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, such as ``tcp://10.0.0.1:8786``.
+    unsafe_no_sandbox : bool
+        Take workers that have no sandbox, too.
+
+    Raises
+    ------
+    GradingError
+        When the package distributed is not there, nobody answers at the address, or a worker has another labkit than
+        this one, or no sandbox.
+
+    References
+    ----------
+    https://distributed.dask.org/en/stable/api.html (``Client.get_executor``)
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise GradingError("--scheduler needs the package distributed: pip install 'labkit[cluster]'") from None
+    try:
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise GradingError(f"no dask scheduler answers at {address}: {' '.join(str(error).split())[:200]}") from None
+    with client, client.get_executor(pure=False) as executor:  # type: ignore[no-untyped-call]
+        try:
+            client.wait_for_workers(1, timeout=_CONNECT_S)
+            told = client.run(_about_worker, sandbox=not unsafe_no_sandbox)
+        except TimeoutError:
+            advice = f"start some with 'dask worker {address}'"
+            raise GradingError(f"the scheduler at {address} has no workers: {advice}") from None
+        except Exception as error:  # what a worker raises that does not know labkit
+            raise GradingError(f"a worker of {address} cannot grade: {type(error).__name__}: {error}") from None
+        for worker, (version, problem) in told.items():
+            if version != __version__:
+                raise GradingError(f"the worker {worker} has labkit {version}, this machine {__version__}: install the same")
+            if problem:
+                raise GradingError(f"the worker {worker}: {problem}")
+        yield executor, sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+
+
+def _about_worker(sandbox: bool) -> tuple[str, str]:
+    """Return a worker's version of labkit, and why it cannot grade."""
+    try:
+        if sandbox:
+            refuse_without_isolation()
+    except GradingError as error:
+        return __version__, str(error)
+    return __version__, ""

@@ -1,0 +1,151 @@
+"""Exercise: a function or a value that a student writes, with examples, known mistakes, and inputs for grading."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from labkit.errors import ArgumentError
+
+__all__ = ["Exercise", "Inputs", "Mistake", "equal", "plain"]
+
+Inputs = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A wrong answer that is often given.
+
+    Parameters
+    ----------
+    hint : str
+        What to think about; never the answer.
+    answer : callable or value
+        The wrong function, or the wrong value: an answer that gives the same as this is told the hint.
+    """
+
+    hint: str
+    answer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Exercise:
+    """What an exercise asks for; the solution stands in the notebook alone.
+
+    Parameters
+    ----------
+    name : str
+        Of the function or variable that the student writes, and of the exercise.
+    points : int
+        One for each thing that it asks, as a rule.
+    question : str
+        In one sentence.
+    examples : sequence of (inputs, output)
+        For a function: arguments as a tuple, and what it returns. For a value: ``((), value)``, or none where ``accepts``
+        says what can be right.
+    inputs : callable of Random, optional
+        Makes arguments for grading; a function that is right for examples alone is found so. None for a value.
+    accepts : callable of value, optional
+        For a value that depends on the machine: whether it can be right.
+    mistakes : sequence of Mistake
+        At least three.
+    hints : sequence of str
+        From a vague one to the nearest, never the answer: one more is told with every further attempt that is wrong.
+    relative, absolute : float
+        How far numbers may be off.
+
+    Raises
+    ------
+    ArgumentError
+        When they do not fit together.
+    """
+
+    name: str
+    points: int
+    question: str
+    examples: Sequence[tuple[Inputs, Any]] = ()
+    inputs: Callable[[random.Random], Inputs] | None = None
+    accepts: Callable[[Any], bool] | None = None
+    mistakes: Sequence[Mistake] = ()
+    hints: Sequence[str] = ()
+    relative: float = 1e-6
+    absolute: float = 1e-9
+
+    def __post_init__(self) -> None:
+        fault = ""
+        if not self.name.isidentifier():
+            fault = "its name is one that Python takes for a function or variable"
+        elif not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], tuple) for pair in self.examples):
+            fault = "examples are pairs of (inputs as a tuple, output), with a comma after a single one: (((2,), 4),)"
+        elif not self.examples and self.accepts is None:
+            fault = "it needs examples, or accepts= for a value"
+        elif isinstance(self.hints, str):
+            fault = "hints are a tuple of texts, with a comma after a single one"
+        if fault:
+            raise ArgumentError(f"the exercise {self.name!r}: {fault}")
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the answer is a function; else it is a value."""
+        return self.inputs is not None
+
+    def same(self, answer: Any, expected: Any) -> bool:
+        """Whether an answer counts as the expected one: numbers within the tolerance, everything else alike."""
+        return equal(answer, expected, relative=self.relative, absolute=self.absolute)
+
+    def draw_inputs(self, seed: int, count: int = 8) -> list[Inputs]:
+        """Return arguments for grading; the same seed gives the same."""
+        if self.inputs is None:
+            return []
+        generator = random.Random(f"{self.name}-{seed}")  # noqa: S311  # inputs of an exercise, no secret
+        return [self.inputs(generator) for _ in range(count)]
+
+
+def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bool:
+    """Whether two plain values are alike: built-in types only, as an object's own ``==`` can say anything.
+
+    Examples
+    --------
+    >>> equal([1, 0.1 + 0.2], [1, 0.3], relative=1e-6, absolute=0.0)
+    True
+    >>> equal("1", 1, relative=1e-6, absolute=0.0)
+    False
+    """
+    answer, expected = plain(answer), plain(expected)
+    if isinstance(answer, bool) or isinstance(expected, bool):
+        return answer is expected
+    if isinstance(answer, (int, float)) and isinstance(expected, (int, float)):
+        return answer == expected or math.isclose(answer, expected, rel_tol=relative, abs_tol=absolute)
+    if type(answer) is not type(expected):
+        return False
+    if isinstance(answer, list):
+        pairs = zip(answer, expected, strict=False)
+        return len(answer) == len(expected) and all(equal(*pair, relative=relative, absolute=absolute) for pair in pairs)
+    if isinstance(answer, dict):
+        values = (
+            equal(answer[key], expected[key], relative=relative, absolute=absolute) for key in answer if key in expected
+        )
+        return answer.keys() == expected.keys() and all(values)
+    return type(answer) in (str, bytes, type(None)) and bool(answer == expected)
+
+
+def plain(value: Any) -> Any:
+    """Return numbers, text, lists and dicts of any kind as Python's own; what is none of them as it is.
+
+    NumPy's arrays and scalars become lists and numbers, tuples become lists; a subclass of ``int`` becomes an ``int``.
+    """
+    if isinstance(value, bool) or value is None:
+        return value
+    if type(value).__module__.split(".")[0] == "numpy" and hasattr(value, "tolist"):
+        return plain(value.tolist())
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return value

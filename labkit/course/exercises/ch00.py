@@ -1,0 +1,87 @@
+"""Exercises of 00_start_here."""
+
+from __future__ import annotations
+
+import random
+
+from labkit.course.exercise import Exercise, Inputs, Mistake
+
+__all__ = ["EXERCISES"]
+
+_MODELS = [["tiny", 0.5], ["small", 2.0], ["large", 4.5]]
+_NAMES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen")
+
+
+def _run(generator: random.Random) -> Inputs:
+    return generator.randint(1, 600), round(generator.uniform(0.2, 60), 2)
+
+
+def _models(generator: random.Random) -> Inputs:
+    # Quarters, which a computer adds without an error: with a size just at the limit every way of writing it says the same.
+    free = generator.randint(5, 64) / 4
+    names = generator.sample(_NAMES, generator.randint(3, len(_NAMES)))
+    sizes = [
+        generator.choice((free - 1, free - 0.5, generator.randint(1, int(4 * free)) / 4, generator.randint(1, 64) / 4))
+        for _ in names
+    ]
+    return [[name, max(0.25, size)] for name, size in zip(names, sizes, strict=True)], free
+
+
+EXERCISES = (
+    Exercise(
+        name="writing_speed",
+        points=1,
+        question="the tokens a second, when so many tokens took so many seconds.",
+        examples=(((96, 2.5), 38.4), ((128, 0.8), 160.0), ((30, 4.0), 7.5)),
+        inputs=_run,
+        mistakes=(
+            Mistake("A longer text in the same time: should that give a smaller number?", lambda n, seconds: seconds / n),
+            Mistake("The same text in more seconds: should that give a larger number?", lambda n, seconds: n * seconds),
+            Mistake("Nobody asked for whole tokens: what became of the rest?", lambda n, seconds: n // seconds),
+            Mistake("Leave the number as exact as it is.", lambda n, seconds: round(n / seconds)),
+        ),
+        hints=(
+            "Step 3 counts speed in tokens a second: how many tokens come while one second passes?",
+            "Work a small case out by hand: 10 tokens in 2 seconds, how many of them fall to each second?",
+            "By hand you did one operation with two numbers: write the same one with the two names, behind the word return.",
+        ),
+    ),
+    Exercise(
+        name="names_that_fit",
+        points=2,
+        question="the names of the models that fit into the free RAM with 1 GB to spare, in the order given.",
+        examples=(
+            ((_MODELS, 5.0), ["tiny", "small"]),
+            ((_MODELS, 3.0), ["tiny", "small"]),
+            ((_MODELS, 1.0), []),
+            (([["large", 4.5], ["tiny", 0.5]], 8.0), ["large", "tiny"]),
+        ),
+        inputs=_models,
+        mistakes=(
+            Mistake("What is left for everything but the model?", lambda models, free: _fitting(models, free)),
+            Mistake(
+                "A model that leaves just what is asked for fits, too.",
+                lambda models, free: [name for name, size in models if size + 1 < free],
+            ),
+            Mistake("That is how many they are: which ones?", lambda models, free: len(_fitting(models, free - 1))),
+            Mistake(
+                "Those are sizes: what was asked for?",
+                lambda models, free: [size for _, size in models if size + 1 <= free],
+            ),
+            Mistake(
+                "Is that what fits, or what does not?",
+                lambda models, free: [name for name, size in models if size + 1 > free],
+            ),
+            Mistake("The names should keep the order that they came in.", lambda m, free: _fitting(m, free - 1)[::-1]),
+        ),
+        hints=(
+            "The first guess of step 6 counts two things that want RAM: the file is one, what is the other?",
+            "Decide for a single model first: what is compared with the free RAM, and may the two be equal?",
+            "A loop over the pairs keeps their order: a name goes into a new list if your comparison holds for its size.",
+        ),
+    ),
+)
+
+
+def _fitting(models: list[list[object]], room: float) -> list[str]:
+    return [str(name) for name, size in models if isinstance(size, float) and size <= room]

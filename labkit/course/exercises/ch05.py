@@ -1,0 +1,106 @@
+"""Exercises of 05_sampling."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from labkit.course.exercise import Exercise, Inputs, Mistake
+
+__all__ = ["EXERCISES"]
+
+_LOGITS = [2.0, 1.0, 0.0]
+_SHARES = [0.5, 0.25, 0.15, 0.07, 0.03]
+
+
+def _softmax_wrong(logits: list[float], temperature: float, *, power: float = 1.0, shift: bool = True) -> list[float]:
+    weights = [math.exp(x * temperature**power - (max(logits) * temperature**power if shift else 0)) for x in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def _logits(generator: random.Random) -> Inputs:
+    logits = [round(generator.uniform(-5, 5), 2) for _ in range(generator.randint(2, 12))]
+    return logits, round(generator.uniform(0.2, 3), 2)
+
+
+def _shares(generator: random.Random) -> Inputs:
+    weights = sorted((generator.random() for _ in range(generator.randint(3, 20))), reverse=True)
+    shares = [weight / sum(weights) for weight in weights]
+    return shares, round(generator.uniform(0.1, 0.95), 2)
+
+
+def _count_below(shares: list[float], limit: float) -> int:
+    total = 0.0
+    for count, share in enumerate(shares):
+        total += share
+        if total >= limit:
+            return count
+    return len(shares)
+
+
+EXERCISES = (
+    Exercise(
+        name="softmax_at",
+        points=2,
+        question="the probabilities of logits at a temperature, as a list.",
+        examples=(
+            ((_LOGITS, 1.0), [0.6652409557748219, 0.24472847105479767, 0.09003057317038046]),
+            ((_LOGITS, 0.5), [0.8668133321973349, 0.11731042782619837, 0.015876239976466765]),
+            (([0.0, 0.0], 0.7), [0.5, 0.5]),
+        ),
+        inputs=_logits,
+        mistakes=(
+            Mistake("Is it sharper or flatter at 0.5? You multiply by the temperature.", _softmax_wrong),
+            Mistake("The temperature has no effect yet.", lambda logits, _: _softmax_wrong(logits, 1.0)),
+            Mistake(
+                "These do not add up to 1: divide by their sum.",
+                lambda logits, temperature: [math.exp(x / temperature) for x in logits],
+            ),
+            Mistake(
+                "Divide the logits by the temperature, not the probabilities.",
+                lambda logits, temperature: [share / temperature for share in _softmax_wrong(logits, 1.0)],
+            ),
+        ),
+        hints=(
+            "Step 1 makes shares of logits in two lines, and step 2 says before which of them the temperature comes in.",
+            "Take the logits 2 and 0 at temperature 2: which two numbers go into exp?",
+            "Keep the results of exp as a list: each share needs one of them, and one number that is made of all of them.",
+        ),
+    ),
+    Exercise(
+        name="count_top_p",
+        points=2,
+        question="how many of the likeliest tokens top-p keeps; the shares come sorted, the largest first.",
+        examples=(((_SHARES, 0.8), 3), ((_SHARES, 0.4), 1), ((_SHARES, 0.6), 2), (([0.4, 0.3, 0.2, 0.1], 0.95), 4)),
+        inputs=_shares,
+        mistakes=(
+            Mistake("The token that reaches the limit is kept too.", _count_below),
+            Mistake("You compare each share by itself: add them up.", lambda s, p: sum(share >= p for share in s)),
+            Mistake("Adding up begins at the likeliest token.", lambda s, p: _count_below(s[::-1], p) + 1),
+        ),
+        hints=(
+            "In step 3 top-p keeps the fewest tokens, the likeliest first, that together have at least p.",
+            "Write the running sums of 0.6, 0.3 and 0.1 below each other: which is the first that is not below p = 0.7?",
+            "Add a share to a running total, then ask whether that is enough: how many tokens have you taken by then?",
+        ),
+    ),
+    Exercise(
+        name="count_min_p",
+        points=2,
+        question="how many tokens min-p keeps: those at least min_p times as likely as the likeliest.",
+        examples=(((_SHARES, 0.2), 3), ((_SHARES, 0.4), 2), ((_SHARES, 1.0), 1), (([0.25] * 4, 0.9), 4)),
+        inputs=_shares,
+        mistakes=(
+            Mistake(
+                "The limit is no share by itself: it is a part of the largest one.", lambda s, p: sum(x >= p for x in s)
+            ),
+            Mistake("A token exactly at the limit is kept.", lambda s, p: sum(x > p * max(s) for x in s)),
+            Mistake("That is the number of tokens that are dropped.", lambda s, p: sum(x < p * max(s) for x in s)),
+        ),
+        hints=(
+            "In step 3 min-p looks at the likeliest token, and judges every other one by it.",
+            "Step 3 found the limit for 0.2 and a likeliest share of 50 %: which one belongs to 0.3 and 80 %?",
+            "Work out the limit once, before you look at single shares: how many of them pass your comparison with it?",
+        ),
+    ),
+)

@@ -1,0 +1,139 @@
+"""Exercises of 07_benchmarking."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+from labkit.course.exercise import Exercise, Inputs, Mistake
+
+__all__ = ["EXERCISES"]
+
+_RUNS = [0.78, 0.80, 2.10, 0.79, 0.82]
+_TWENTY = [20.0, *(float(n) for n in range(1, 20))]
+_STAMPS = [10.0, 10.5, 10.75, 11.0, 11.25]
+
+
+def _runs(generator: random.Random) -> Inputs:
+    usual = generator.uniform(0.2, 5)
+    seconds = [round(usual * generator.choice((1, 1, 1, 3)) * generator.uniform(0.95, 1.1), 3) for _ in range(11)]
+    return seconds[: generator.choice((1, 3, 5, 7, 9, 11))], generator.randint(8, 256)
+
+
+def _pauses(generator: random.Random) -> Inputs:
+    count = generator.choice((1, 19, 20, *(generator.randint(21, 120) for _ in range(5))))
+    return ([round(generator.uniform(4, 9) * generator.choice((1, 1, 1, 1, 2.5)), 2) for _ in range(count)],)
+
+
+def _stamps(generator: random.Random) -> Inputs:
+    moments = [round(generator.uniform(0, 1000), 3)]
+    moments.append(moments[0] + generator.uniform(0.01, 4))
+    for _ in range(generator.randint(1, 30)):
+        moments.append(moments[-1] + generator.uniform(0.004, 0.2))
+    return (moments,)
+
+
+def _p95(pauses: list[float], shift: int = 0) -> float:
+    return sorted(pauses)[min(len(pauses), math.ceil(95 * len(pauses) / 100) + shift) - 1]
+
+
+def _between(pauses: list[float]) -> float:
+    """Return the 95th percentile as NumPy's default makes it, on a line between two values."""
+    ranked, place = sorted(pauses), 0.95 * (len(pauses) - 1)
+    above = min(len(ranked) - 1, int(place) + 1)
+    return ranked[int(place)] + (place - int(place)) * (ranked[above] - ranked[int(place)])
+
+
+def _paced(count: Callable[[list[float]], float], begin: int = 1) -> Callable[[list[float]], list[float]]:
+    return lambda stamps: [stamps[1] - stamps[0], count(stamps) / (stamps[-1] - stamps[begin])]
+
+
+EXERCISES = (
+    Exercise(
+        name="wait_and_pace",
+        points=3,
+        question="a list of the seconds until the first token, and the tokens a second from the first one on.",
+        examples=(
+            ((_STAMPS,), [0.5, 4.0]),
+            (([0.0, 2.0, 2.5],), [2.0, 2.0]),
+            (([100.0, 100.25, 100.5, 100.75, 101.0, 101.25],), [0.25, 4.0]),
+        ),
+        inputs=_stamps,
+        mistakes=(
+            Mistake(
+                "Count the pauses between the tokens: are they as many as the tokens?",
+                _paced(lambda stamps: len(stamps) - 1),
+            ),
+            Mistake("You count a moment at which there was no token.", _paced(lambda stamps: len(stamps))),
+            Mistake("Is the prompt read at the pace of writing?", _paced(lambda stamps: len(stamps) - 1, begin=0)),
+            Mistake(
+                "Does the clock begin at 0?",
+                lambda stamps: [stamps[1], (len(stamps) - 2) / (stamps[-1] - stamps[1])],
+            ),
+            Mistake(
+                "One of the two stands upside down.",
+                lambda stamps: [stamps[1] - stamps[0], (stamps[-1] - stamps[1]) / (len(stamps) - 2)],
+            ),
+            Mistake(
+                "In which unit was the wait asked for?",
+                lambda stamps: [1000 * (stamps[1] - stamps[0]), (len(stamps) - 2) / (stamps[-1] - stamps[1])],
+            ),
+        ),
+        hints=(
+            "Steps 3 and 4 tell two things apart: the wait for the first token, and the speed of those that follow.",
+            "Draw the stamps on a line: which stretch is the wait, and which belongs to the tokens behind the first?",
+            "The pace is a number of tokens over a stretch of time: which tokens were made within that stretch?",
+        ),
+    ),
+    Exercise(
+        name="median_speed",
+        points=2,
+        question="the tokens a second of the run in the middle, of an odd number of runs.",
+        examples=(((_RUNS, 48), 60.0), (([0.5], 20), 40.0), (([4.0, 1.0, 2.0], 10), 5.0)),
+        inputs=_runs,
+        mistakes=(
+            Mistake("One disturbed run pulls that down: it is a mean.", lambda runs, n: n * len(runs) / sum(runs)),
+            Mistake(
+                "A mean of the speeds is still a mean.", lambda runs, n: sum(n / seconds for seconds in runs) / len(runs)
+            ),
+            Mistake("The middle of which order?", lambda runs, n: n / runs[len(runs) // 2]),
+            Mistake("That is the luckiest run.", lambda runs, n: n / min(runs)),
+            Mistake("That is the run that was disturbed most.", lambda runs, n: n / max(runs)),
+            Mistake("That is a time: what was asked for?", lambda runs, n: sorted(runs)[len(runs) // 2]),
+        ),
+        hints=(
+            "Step 5 says that one bad run hardly moves the median: it looks at an order, not at a sum.",
+            "Put 3, 9 and 4 into their order by hand: which place has the one in the middle, if the first place is 0?",
+            "Look for the time of the run in the middle first: what makes a speed of that one time?",
+        ),
+    ),
+    Exercise(
+        name="p95",
+        points=2,
+        question="the shortest of these pauses that at least 95 of 100 pauses do not exceed.",
+        examples=(
+            (([5.0],), 5.0),
+            ((_TWENTY,), 19.0),
+            (([7.0, 30.0, 7.5],), 30.0),
+            (([float(n) for n in range(40, 0, -1)],), 38.0),
+        ),
+        inputs=_pauses,
+        mistakes=(
+            Mistake("With many pauses: is that not the very longest?", max),
+            Mistake("Python counts places from 0.", lambda pauses: _p95(pauses, 1)),
+            Mistake("In which order do the pauses come?", lambda pauses: pauses[math.ceil(0.95 * len(pauses)) - 1]),
+            Mistake("95 of 100 pauses, not 95 % of the longest.", lambda pauses: 0.95 * max(pauses)),
+            Mistake("Nobody waited so long: the answer is one of the pauses.", _between),
+            Mistake(
+                "What if 95 of 100 is no whole number of pauses: are the fewer enough?",
+                lambda pauses: sorted(pauses)[max(1, int(0.95 * len(pauses))) - 1],
+            ),
+        ),
+        hints=(
+            "Step 5 says of 20 tokens that one takes longer: a percentile is about places in an order.",
+            "Think of 10 pauses: how many of them, in whole pauses, must not exceed the answer?",
+            "At least 95 of 100 says how many pauses you need, and to which side to round: that is a place in which order?",
+        ),
+    ),
+)

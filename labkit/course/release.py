@@ -1,0 +1,218 @@
+"""release_course: the students' version of the notebooks, without solutions and outputs, and a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from labkit.course.source import SourceNotebook, exercises_file, read_source
+from labkit.errors import ArgumentError, GradingError
+from labkit.records import Record
+from labkit.targets import write_whole
+
+__all__ = ["HIDDEN_TESTS", "MANIFEST", "ReleaseResult", "ReleasedNotebook", "release_course", "stub_of"]
+
+MANIFEST = "manifest.json"
+_SCHEMA = 1
+_BEGIN, _END = "### BEGIN SOLUTION", "### END SOLUTION"
+_SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){_BEGIN}[ \t]*\n.*?^[ \t]*{_END}[ \t]*$", re.DOTALL | re.MULTILINE)
+HIDDEN_TESTS = re.compile(
+    r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.DOTALL | re.MULTILINE
+)
+_LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # to what stands outside the notebooks' folder
+_PAGE = re.compile(r"\]\((?:docs/)?([\w-]+\.md)(?:#[^)]*)?\)")
+_DETAILS = re.compile(r"<details>\s*<summary>A solution</summary>.*?</details>\s*", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ReleasedNotebook(Record):
+    """One notebook as students get it.
+
+    Attributes
+    ----------
+    name : str
+        Of the file.
+    exercises : tuple of str
+    points : float
+        Of all its exercises.
+    sha256 : str
+        Of the released file.
+    """
+
+    name: str
+    exercises: tuple[str, ...]
+    points: float
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ReleaseResult(Record):
+    """What `release_course` wrote.
+
+    Attributes
+    ----------
+    folder : str
+    notebooks : tuple of ReleasedNotebook
+    points : float
+        Of the whole course.
+    """
+
+    folder: str
+    notebooks: tuple[ReleasedNotebook, ...]
+    points: float
+
+
+def release_course(source: str | Path, target: str | Path, *, overwrite: bool = False) -> ReleaseResult:
+    """Write the students' version of every notebook of a folder, what goes with them, and ``manifest.json``.
+
+    With them go ``exercises.py`` beside them, and the pages of ``../docs`` that they link to. Solutions become stubs, hidden
+    tests and outputs go, check cells say their points. The same source gives the same bytes.
+
+    Parameters
+    ----------
+    source : path
+        The instructor's notebooks, with solutions.
+    target : path
+        A folder; it is made.
+    overwrite : bool
+        Replace notebooks that are there.
+
+    Raises
+    ------
+    ArgumentError
+        When there is no notebook, or a file is there already.
+    GradingError
+        When a notebook is damaged, or its cells do not fit together; nothing is written then.
+    """
+    folder, place = Path(source).expanduser(), Path(target).expanduser()
+    paths = sorted(folder.glob("*.ipynb"))
+    if not paths:
+        raise ArgumentError(f"{folder} has no notebooks: name the folder of the notebooks with their solutions")
+    if place.resolve() == folder.resolve():
+        raise ArgumentError("the released notebooks cannot stand in the folder of the solutions: name another one")
+    documents = {path.name: _release(path) for path in paths}
+    files = {**exercises_file(folder), **_pages(folder, [text for text, _ in documents.values()])}
+    existing = [name for name in (*documents, *files, MANIFEST) if (place / name).exists()]
+    if existing and not overwrite:
+        raise ArgumentError(f"{place} has {existing[0]} already: name another folder, or pass overwrite=True (--force)")
+    place.mkdir(parents=True, exist_ok=True)
+    entries = [_manifest_entry(name, text, read) for name, (text, read) in documents.items()]
+    beside = [{"file": name, "sha256": _sha256(text)} for name, text in files.items()]
+    manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": beside}, indent=1, sort_keys=True) + "\n"
+    for name, text in [*((name, text) for name, (text, _) in documents.items()), *files.items()]:
+        _write(place / name, text)
+    _write(place / MANIFEST, manifest)
+    notebooks = tuple(
+        ReleasedNotebook(entry["file"], tuple(documents[entry["file"]][1].points), entry["points"], entry["sha256"])
+        for entry in entries
+    )
+    return ReleaseResult(str(place), notebooks, sum(notebook.points for notebook in notebooks))
+
+
+def stub_of(source: str, name: str) -> str:
+    r"""Return a solution cell as students get it: in a function an error to replace, for a value a None.
+
+    Raises
+    ------
+    GradingError
+        When the cell has no region between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, or one has no end.
+
+    Examples
+    --------
+    >>> print(stub_of("def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION", "double"))
+    def double(x):
+        # YOUR CODE HERE
+        raise NotImplementedError("write your code here")
+    """
+    if len(_SOLUTION.findall(source)) != 1 or source.count(_BEGIN) != 1 or source.count(_END) != 1:
+        raise GradingError(f"the answer cell of {name} needs one region between {_BEGIN!r} and {_END!r}")
+
+    def stub(found: re.Match[str]) -> str:
+        indent = found["indent"]
+        if indent:
+            return f'{indent}# YOUR CODE HERE\n{indent}raise NotImplementedError("write your code here")'
+        return f"{name} = None  # YOUR CODE HERE"
+
+    return _SOLUTION.sub(stub, source)
+
+
+def _release(path: Path) -> tuple[str, SourceNotebook]:
+    """Return the released notebook as text, and what the source says."""
+    read = read_source(path)
+    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        for cell in notebook.cells:
+            _strip(cell)
+    except GradingError as error:
+        raise GradingError(f"{path.name}: {error}") from None
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n", read
+
+
+def _strip(cell: Any) -> None:
+    """Take out what students do not get."""
+    marks = cell.metadata.get("nbgrader", {})
+    if cell.cell_type == "code":
+        cell.outputs, cell.execution_count = [], None
+        if marks.get("solution"):
+            cell.source = stub_of(cell.source, str(marks.get("grade_id")))
+        elif _BEGIN in cell.source:
+            raise GradingError(f"the cell {cell.get('id')} has a solution, and is not marked as an answer")
+        cell.source = HIDDEN_TESTS.sub("", cell.source).rstrip("\n")
+        if "### BEGIN HIDDEN TESTS" in cell.source:
+            raise GradingError(f"the hidden tests of the cell {cell.get('id')} have no end")
+        if marks.get("grade"):
+            points = float(marks.get("points", 0))
+            cell.source = f"# {points:g} point{'' if points == 1 else 's'}\n{cell.source}"
+    else:
+        cell.source = _LINK.sub(_inward, _DETAILS.sub("", cell.source).rstrip("\n"))
+
+
+def _inward(link: re.Match[str]) -> str:
+    """Return a link as it holds in the students' folder: pages of docs/ go there, of anything else the words are left."""
+    text, target, place = link.groups(default="")
+    return f"[{text}]({target}{place})" if re.fullmatch(r"docs/[\w-]+\.md", target) else text
+
+
+def _pages(folder: Path, documents: Sequence[str]) -> dict[str, str]:
+    """Return the pages that released notebooks link to, and those that these link to, by name."""
+    pages: dict[str, str] = {}
+    names = [name for text in documents for name in _PAGE.findall(text)]
+    while names:
+        path = folder.parent / "docs" / (name := names.pop())
+        if f"docs/{name}" not in pages and path.is_file():
+            text = pages[f"docs/{name}"] = path.read_text(encoding="utf-8")
+            names += _PAGE.findall(text)
+    return dict(sorted(pages.items()))
+
+
+def _manifest_entry(name: str, text: str, read: SourceNotebook) -> dict[str, Any]:
+    cells = []
+    for cell in json.loads(text)["cells"]:
+        marks = cell["metadata"].get("nbgrader", {})
+        role = "answer" if marks.get("solution") else "check" if marks.get("grade") else "other"
+        entry = {"id": cell.get("id"), "type": cell["cell_type"], "role": role, "sha256": _sha256(cell["source"])}
+        if role != "other":
+            entry["exercise"] = str(marks["grade_id"]).removeprefix("check-")
+        if role == "check":
+            entry["points"] = float(marks.get("points", 0))
+        cells.append(entry)
+    return {"file": name, "sha256": _sha256(text), "points": sum(read.points.values()), "cells": cells}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error

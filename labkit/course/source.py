@@ -1,0 +1,169 @@
+"""The instructor's notebook as grading needs it: the cells to run, and where a student's answers go."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+
+from labkit.course.checks import OWN_EXERCISES, known_exercises
+from labkit.course.exercise import Exercise
+from labkit.errors import ArgumentError, GradingError
+
+__all__ = ["SourceCell", "SourceNotebook", "exercises_file", "read_source", "read_sources"]
+
+_MOST_FILE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceCell:
+    """A code cell of the instructor's notebook.
+
+    Parameters
+    ----------
+    cell_id : str
+    source : str
+    answers : str or None
+        The exercise that it answers.
+    checks : str or None
+        The exercise that it checks.
+    """
+
+    cell_id: str
+    source: str
+    answers: str | None = None
+    checks: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceNotebook:
+    """The instructor's notebook.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, without .ipynb.
+    cells : tuple of SourceCell
+        To run, in order, up to the last check.
+    points : mapping of str to float
+        Of each exercise, as the check cells say.
+    exercises : mapping of str to Exercise
+    checksum : str
+        SHA-256 of the file, and of ``exercises.py`` beside it.
+    kernel : str
+        The name of the kernel that it asks for.
+    cell_ids : frozenset of str
+        Of all its code cells, those after the last check too.
+    files : mapping of str to str
+        The text of ``exercises.py`` beside it, by name.
+    """
+
+    name: str
+    cells: tuple[SourceCell, ...]
+    points: Mapping[str, float]
+    exercises: Mapping[str, Exercise]
+    checksum: str
+    kernel: str
+    cell_ids: frozenset[str] = frozenset()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def read_sources(path: str | Path) -> dict[str, SourceNotebook]:
+    """Read a notebook, or all of a folder that have exercises, by name.
+
+    Raises
+    ------
+    ArgumentError
+        When there is none.
+    GradingError
+        When one is damaged or names an exercise that is not known.
+    """
+    place = Path(path).expanduser()
+    paths = sorted(place.glob("*.ipynb")) if place.is_dir() else [place]
+    found = {item.stem: read_source(item) for item in paths if item.is_file()}
+    sources = {name: source for name, source in found.items() if source.points}
+    if not sources:
+        raise ArgumentError(f"{place} has no notebook with exercises: name the folder of the notebooks with their solutions")
+    return sources
+
+
+def read_source(path: Path) -> SourceNotebook:
+    """Read one notebook with its solutions.
+
+    Raises
+    ------
+    GradingError
+        When it is damaged, or its cells do not fit together.
+    """
+    try:
+        content = path.read_bytes()
+        notebook = nbformat.reads(content.decode(), as_version=4)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        raise GradingError(f"{path} is no notebook: {error}") from None
+    cells = [_cell(cell) for cell in notebook.cells if cell.cell_type == "code" and not _is_skipped(cell)]
+    last = max((index for index, cell in enumerate(cells) if cell.checks or cell.answers), default=-1)
+    points = {
+        cell.metadata["nbgrader"]["grade_id"].removeprefix("check-"): float(cell.metadata["nbgrader"].get("points", 0))
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade")
+    }
+    exercises = _exercises(path, cells, points)
+    kernel = str(notebook.metadata.get("kernelspec", {}).get("name", "python3"))
+    ids = frozenset(str(cell.get("id", "")) for cell in notebook.cells if cell.cell_type == "code")
+    files = exercises_file(path.parent)
+    checksum = hashlib.sha256(b"\0".join([content, *(text.encode() for text in files.values())])).hexdigest()
+    return SourceNotebook(path.stem, tuple(cells[: last + 1]), points, exercises, checksum, kernel, ids, files)
+
+
+def exercises_file(folder: Path) -> dict[str, str]:
+    """Return the text of the file of exercises in a folder, by its name; nothing where there is none.
+
+    Raises
+    ------
+    GradingError
+        When it is no text, or too large to send with each notebook.
+    """
+    path = folder / OWN_EXERCISES
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise GradingError(f"{path} cannot be read: {error}") from None
+    if len(text) > _MOST_FILE:
+        raise GradingError(f"{path} is larger than {_MOST_FILE >> 20} MB")
+    return {path.name: text}
+
+
+def _cell(cell: nbformat.NotebookNode) -> SourceCell:
+    marks = cell.metadata.get("nbgrader", {})
+    name = str(marks.get("grade_id", ""))
+    answers = name if marks.get("solution") else None
+    checks = name.removeprefix("check-") if marks.get("grade") else None
+    return SourceCell(str(cell.get("id", "")), str(cell.source), answers, checks)
+
+
+def _is_skipped(cell: nbformat.NotebookNode) -> bool:
+    return "nbval-skip" in cell.metadata.get("tags", [])
+
+
+def _exercises(path: Path, cells: list[SourceCell], points: dict[str, float]) -> dict[str, Exercise]:
+    """Return the exercises by name; each needs an answer cell and a check cell."""
+    answered = [cell.answers for cell in cells if cell.answers]
+    if len(set(answered)) != len(answered) or len({cell.cell_id for cell in cells}) != len(cells):
+        raise GradingError(f"{path.name}: two of its cells have the same name or id")
+    if missing := set(points) ^ set(answered):
+        raise GradingError(f"{path.name}: {', '.join(sorted(missing))} needs both an answer cell and a check cell")
+    if not points:
+        return {}
+    try:
+        known = known_exercises(path.parent.resolve())
+    except ArgumentError as error:
+        raise GradingError(str(error)) from None
+    if unknown := points.keys() - known.keys():
+        where = f"it is none of the course's, and {OWN_EXERCISES} beside the notebook has none of that name"
+        raise GradingError(f"{path.name}: there is no exercise {min(unknown)!r}: {where}")
+    return {name: known[name] for name in points}

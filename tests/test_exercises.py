@@ -1,0 +1,228 @@
+"""check() says at once what is right, and what may be wrong; it never tells the answer."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+
+import labkit
+from labkit.course import Exercise, Mistake, check, checks
+from labkit.course.checks import judge, known_exercises
+from labkit.course.exercise import equal, plain
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+REGION = re.compile(r"^(?P<indent> *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.DOTALL | re.MULTILINE)
+
+
+def _solution_cells() -> dict[str, str]:
+    """Return the solution cell of each exercise, by its name."""
+    cells = [cell for path in sorted(FOLDER.glob("*.ipynb")) for cell in nbformat.read(path, as_version=4).cells]
+    solutions = [cell for cell in cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    return {cell.metadata["nbgrader"]["grade_id"]: cell.source for cell in solutions}
+
+
+SOLUTIONS = _solution_cells()
+
+
+def _answer(name: str, source: str) -> Any:
+    """Run a solution cell by itself and return what it defines."""
+    names: dict[str, Any] = {}
+    exec(compile(source, name, "exec"), names)  # noqa: S102  # the course's own cells
+    return names.get(name)
+
+
+def test_every_exercise_stands_in_a_notebook() -> None:
+    """Exercises and solution cells are the same ones."""
+    assert set(SOLUTIONS) == set(known_exercises())
+
+
+@pytest.mark.parametrize("name", sorted(known_exercises()))
+def test_solution_is_right_and_stub_is_not(name: str) -> None:
+    """The notebook's solution passes, also on the inputs that grading draws; a placeholder is told that nothing is there."""
+    exercise = known_exercises()[name]
+    source = SOLUTIONS[name]
+    assert REGION.search(source), source
+    if exercise.accepts is not None:  # it is measured: the notebook's own check cell shows that it is right
+        return
+    answer = _answer(name, source)
+    passed, message = judge(exercise, answer)
+    assert passed, message
+    for inputs in exercise.draw_inputs(1):
+        assert exercise.same(answer(*inputs), answer(*inputs))
+    stub = None if not exercise.is_function else _stub
+    assert judge(exercise, stub) == (False, "Nothing is written there yet: replace the placeholder by your answer.")
+
+
+def _stub(*_: Any) -> Any:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", sorted(known_exercises()))
+def test_catalogued_mistakes_get_their_hint(name: str) -> None:
+    """Each of at least three wrong answers is wrong and told its own hint, which does not hold the answer."""
+    exercise = known_exercises()[name]
+    assert len(exercise.mistakes) >= 3
+    assert 1 <= exercise.points <= 5
+    for mistake in exercise.mistakes:
+        assert judge(exercise, mistake.answer) == (False, mistake.hint)
+        assert len(mistake.hint) < 200
+    assert len({mistake.hint for mistake in exercise.mistakes}) == len(exercise.mistakes)
+    for _, expected in exercise.examples:
+        if not exercise.is_function and not isinstance(expected, bool):
+            assert str(expected) not in " ".join(mistake.hint for mistake in exercise.mistakes)
+
+
+@pytest.mark.parametrize("name", sorted(known_exercises()))
+def test_hints_lead_to_the_answer_without_telling_it(name: str) -> None:
+    """Two or three short sentences, other than the mistakes' hints, without an expected value or a line of the solution."""
+    exercise = known_exercises()[name]
+    region = REGION.search(SOLUTIONS[name])
+    assert region
+    lines = {line.strip() for line in region.group().splitlines()[1:-1]} - {""}
+    expected = list(_leaves([output for _, output in exercise.examples]))
+    numbers = {abs(value) for value in expected if isinstance(value, (int, float)) and _has_two_digits(value)}
+    texts = {value.strip() for value in expected if isinstance(value, str) and len(value.strip()) >= 4}
+    assert 2 <= len(exercise.hints) <= 3
+    assert len(set(exercise.hints) | {mistake.hint for mistake in exercise.mistakes}) == len(exercise.hints) + len(
+        exercise.mistakes
+    )
+    for hint in exercise.hints:
+        assert len(hint) <= 160
+        assert hint.endswith((".", "?"))
+        assert not numbers & {float(text.replace(",", "")) for text in re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", hint)}, hint
+        assert not [part for part in lines | texts if part in hint], hint
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _has_two_digits(number: float) -> bool:
+    return len(re.sub(r"\D", "", f"{number:g}")) >= 2
+
+
+def test_each_further_wrong_attempt_gets_one_more_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first gets none, and the last hint stays; a right answer begins anew; a placeholder is no attempt."""
+    monkeypatch.setattr(checks, "_WRONG", Counter())
+    hints = known_exercises()["count_min_p"].hints
+
+    def wrong() -> str:
+        return check("count_min_p", lambda shares, p: -1).message
+
+    def right() -> str:
+        return check("count_min_p", lambda shares, p: sum(share >= p * max(shares) for share in shares)).message
+
+    assert "Hint" not in wrong()
+    assert wrong().endswith(f" Hint 1 of {len(hints)}: {hints[0]}")
+    assert "Hint" not in check("count_min_p", _stub).message
+    assert "Hint" not in check("count_top_p", lambda shares, p: -1).message  # each exercise counts for itself
+    assert wrong().endswith(f" Hint 2 of {len(hints)}: {hints[1]}")
+    for _ in hints:
+        last = wrong()
+    assert last.endswith(f" Hint {len(hints)} of {len(hints)}: {hints[-1]}")
+    assert "Hint" not in right()
+    assert "Hint" not in wrong()
+    assert wrong().endswith(f" Hint 1 of {len(hints)}: {hints[0]}")
+
+
+def test_inputs_for_grading_are_the_same_with_the_same_seed() -> None:
+    """A seed gives the same inputs again, another one others."""
+    for exercise in known_exercises().values():
+        if exercise.is_function:
+            assert exercise.draw_inputs(3) == exercise.draw_inputs(3)
+            assert exercise.draw_inputs(3) != exercise.draw_inputs(4)
+
+
+DOUBLE = Exercise(
+    name="double",
+    points=1,
+    question="twice a number.",
+    examples=(((2,), 4), ((3,), 6)),
+    inputs=lambda generator: (generator.randint(0, 9),),
+    mistakes=(Mistake("That is its square.", lambda x: x * x),),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (5, "should be a function"),
+        (lambda x: None, "returns nothing"),
+        (lambda x: x**2, "That is its square."),
+        (lambda x: x + 1, "double(2) gave 3."),
+        (lambda x: str(2 * x), "of type str"),
+        (lambda x: 1 / 0, "ZeroDivisionError"),
+        (lambda: 1, "TypeError"),
+        (None, "Nothing is written"),
+        (..., "Nothing is written"),
+    ],
+)
+def test_messages_say_what_to_look_at(answer: object, words: str) -> None:
+    """Whatever is given, the message is one line that names what is wrong."""
+    passed, message = judge(DOUBLE, answer)
+    assert not passed
+    assert words in message
+    assert "\n" not in message
+
+
+def test_check_looks_in_the_callers_names() -> None:
+    """Without an answer check takes what has the exercise's name; an unknown exercise is an error that names the others."""
+    assert "There is no" in check("softmax_at").message
+    assert check("count_min_p", lambda shares, p: sum(share >= p * max(shares) for share in shares)).passed
+    with pytest.raises(labkit.ArgumentError, match="softmax_at"):
+        check("nothing")
+
+
+def test_an_object_cannot_say_that_it_is_equal() -> None:
+    """An object whose == is always true is not the answer, alone or in a list, nor is a subclass that lies."""
+
+    class Liar:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    class Four(int):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = int.__hash__
+
+    assert not equal(Liar(), 4, relative=0, absolute=0)
+    assert not equal([Liar()], [4], relative=0, absolute=0)
+    assert not equal(Four(5), 4, relative=0, absolute=0)
+    assert judge(DOUBLE, lambda x: Liar())[0] is False
+    assert equal(np.float32(2.0), 2, relative=1e-6, absolute=0)
+    assert equal(np.arange(3), [0, 1, 2], relative=0, absolute=0)
+    assert not equal(float("nan"), 1.0, relative=1e-6, absolute=0)
+    assert plain({"a": (1, np.int64(2))}) == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_hints_name_steps_that_are_there(path: Path) -> None:
+    """A step that a hint sends the student to is a heading of the chapter."""
+    cells = nbformat.read(path, as_version=4).cells
+    steps = set(
+        re.findall(r"^## (\d+)", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), re.MULTILINE)
+    )
+    names = {cell.metadata["nbgrader"]["grade_id"] for cell in cells if cell.metadata.get("nbgrader", {}).get("solution")}
+    hints = [hint for name in names for hint in known_exercises()[name].hints]
+    named = {
+        step
+        for hint in hints
+        for words in re.findall(r"[Ss]teps? (\d+(?: and \d+)?)", hint)
+        for step in words.split(" and ")
+    }
+    assert named
+    assert named <= steps

@@ -1,0 +1,566 @@
+"""labkit grade: honest work gets points, what cannot be graded says why, a killed run is completed to the same grades."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import labkit
+import labkit.course
+from labkit.cli import main
+from labkit.course.grade import ClassGrades, grade_course
+from labkit.course.gradebook import Grade
+from labkit.course.handed_in import Entry
+from labkit.course.rebuild import Rebuilt, rebuild
+from labkit.course.score import ExerciseGrade
+from labkit.course.source import SourceNotebook, read_source
+from labkit.course.submissions import find_submissions
+from labkit.course.usage import processes_below
+from tests.grading import LIMITS, NAME, STUB, cell, handed_in, source_notebook, why_no_sandbox, write, write_source
+
+needs_sandbox = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox")
+HALF = "def softmax_at(logits, temperature):\n    if len(logits) % 2:\n        return 0\n" + "\n".join(
+    [
+        "    weights = [math.exp((x - max(logits)) / temperature) for x in logits]",
+        "    return [w / sum(weights) for w in weights]",
+    ]
+)
+EDGE = "def count_min_p(shares, min_p):\n    return sum(share > min_p * max(shares) for share in shares)"
+MISTAKEN = "def count_min_p(shares, min_p):\n    return sum(share >= min_p for share in shares)"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SourceNotebook:
+    return read_source(write_source(tmp_path / "source"))
+
+
+def _grade(folder: Path, **options: Any) -> ClassGrades:
+    write_source(folder / "source")
+    options = {"seed": 3, "limits": LIMITS, **options}
+    return grade_course(folder / "source", folder / "submissions", folder / "grades", **options)
+
+
+def _of(result: ClassGrades, student: str) -> Grade:
+    return next(grade for grade in result.grades if grade.student == student)
+
+
+def _exercise(grade: Grade, name: str) -> ExerciseGrade:
+    return next(item for item in grade.exercises if item.name == name)
+
+
+@pytest.fixture(scope="module")
+def class_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grade a class with two jobs."""
+    folder = tmp_path_factory.mktemp("class")
+    write(folder / "submissions", "alice", handed_in())
+    write(folder / "submissions", "bob", handed_in({name: STUB.format(name=name) for name in ("softmax_at", "count_min_p")}))
+    write(folder / "submissions", "carol", handed_in(softmax_at=HALF, count_min_p=MISTAKEN))
+    write(folder / "submissions", "dave", handed_in(softmax_at="def softmax_at(:"))
+    write(
+        folder / "submissions",
+        "=1+1<script>alert(1)<",
+        handed_in(softmax_at="x = '</pre><script>alert(2)</script>\x1b[31m'"),
+    )
+    (folder / "submissions" / "notes.ipynb").write_text("{}")
+    if why_no_sandbox():
+        pytest.skip(why_no_sandbox())
+    result = _grade(folder, jobs=2)
+    assert result.graded == 5
+    assert result.problems == ("notes.ipynb: cannot be placed: neither its folder nor its name tells whose it is",)
+    return folder
+
+
+def _read(folder: Path, student: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "grades" / "grades" / student / f"{NAME}.json").read_text())
+    return found
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    """Return the grades: what must be the same whenever and however often they are made."""
+    grades = {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "grades" / "grades").rglob("*.json"))
+    }
+    pages = sorted((folder / "grades" / "feedback").glob("*.html"))
+    return {
+        **grades,
+        **{path.name: path.read_bytes() for path in pages},
+        "csv": (folder / "grades" / "grades.csv").read_bytes(),
+    }
+
+
+def test_points_are_the_share_that_came_out_right(class_folder: Path) -> None:
+    """A solution gets all points, a stub none, one that is right for some inputs half points, rounded down."""
+    points = {name: _read(class_folder, name)["points"] for name in ("alice", "bob", "carol", "dave")}
+    assert points["alice"] == 4
+    assert points["bob"] == 0
+    assert points["dave"] == 2
+    half, edge = _read(class_folder, "carol")["exercises"]
+    assert 0 < half["right"] < half["inputs"] == 3 + 8
+    assert 0 < half["points"] < 2
+    assert edge["points"] == 0
+
+
+@needs_sandbox
+def test_edges_count_though_no_drawn_input_is_one(tmp_path: Path) -> None:
+    """An answer that is right for all drawn inputs and wrong for an example, which is an edge, does not get all points."""
+    write(tmp_path / "submissions", "alice", handed_in(count_min_p=EDGE))
+    item = _exercise(_of(_grade(tmp_path), "alice"), "count_min_p")
+    assert item.right == item.inputs - 1
+    assert item.points == 1.5
+
+
+def test_books_agree(class_folder: Path) -> None:
+    """JSON, SQLite and CSV give each student the same points."""
+    with (class_folder / "grades" / "grades.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    book = sqlite3.connect(class_folder / "grades" / "gradebook.sqlite")
+    in_book = dict(book.execute("SELECT student, points FROM grades"))
+    by_exercise = dict(book.execute("SELECT student, SUM(points) FROM exercises GROUP BY student"))
+    book.close()
+    assert len(rows) == len(in_book) == 5
+    for row in rows:
+        student = row["ID"].removeprefix("'")
+        assert float(row[f"{NAME} (4)"]) == float(row["Total"]) == in_book[student] == by_exercise[student]
+        assert _read(class_folder, student)["points"] == in_book[student]
+        assert _read(class_folder, student)["schema_version"] == 1
+
+
+def test_grades_follow_their_schema(class_folder: Path) -> None:
+    """Each JSON is as docs/grade.schema.json says, and the schema names nothing that is not there."""
+    schema = json.loads((Path(__file__).parent.parent / "docs" / "grade.schema.json").read_text(encoding="utf-8"))
+    paths = sorted((class_folder / "grades" / "grades").glob("*/*.json"))
+    assert len(paths) == 5
+    for path in paths:
+        grade = json.loads(path.read_text())
+        jsonschema.validate(grade, schema)
+        assert grade.keys() == schema["properties"].keys()
+        assert grade["exercises"][0].keys() == schema["properties"]["exercises"]["items"]["properties"].keys()
+
+
+def test_log_tells_what_was_done(class_folder: Path) -> None:
+    """Every notebook has a line with its points and what was odd; what strangers named cannot forge another."""
+    lines = (class_folder / "grades" / "grading.log").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d [\d:,]+ (INFO|WARNING) ", line) for line in lines)
+    text = "\n".join(lines)
+    for words in ("5 notebooks to grade, 0 graded before", "alice, hw: 4 of 4 points", "notes.ipynb: cannot be placed"):
+        assert words in text
+
+
+def test_pages_show_strangers_text_inert(class_folder: Path) -> None:
+    """Names and answers with markup, formulas or escape sequences are text in pages and table."""
+    pages = [path.read_text() for path in (class_folder / "grades").rglob("*.html")]
+    assert len(pages) == 6
+    for page in pages:
+        assert "<script" not in page
+        assert "\x1b" not in page
+        assert "default-src 'none'" in page
+    assert any("&lt;script&gt;" in page for page in pages)
+    assert "\n'=1+1<script>" in (class_folder / "grades" / "grades.csv").read_text()
+
+
+def test_feedback_hides_the_inputs(class_folder: Path) -> None:
+    """A page holds what the student wrote and what the check said, and none of the inputs or values of the grading."""
+    page = (class_folder / "grades" / "feedback" / "carol.html").read_text()
+    assert "The limit is no share by itself" in page
+    assert "sum(share &gt;= min_p for share in shares)" in page
+    exercises = read_source(class_folder / "source" / f"{NAME}.ipynb").exercises
+    for exercise in exercises.values():
+        for inputs in exercise.draw_inputs(3):
+            assert str(inputs[0]) not in page
+            assert str(inputs[0][0]) not in page
+
+
+def test_report_tells_the_commonest_wrong_answers(class_folder: Path) -> None:
+    """The class page has the spread of points, how hard each exercise was and how long a notebook took."""
+    page = (class_folder / "grades" / "report.html").read_text()
+    assert "5 students, 5 notebooks" in page
+    assert "nothing is written there yet" in page
+    assert "60 %" in page
+    assert "to grade (median)" in page
+
+
+def test_second_run_grades_nothing_again(class_folder: Path) -> None:
+    """What is graded is kept while file, notebook and seed are the same; another seed has to be asked for."""
+    before = _tree(class_folder)
+    assert (_grade(class_folder).graded, _grade(class_folder, seed=None).seed) == (0, 3)
+    assert _tree(class_folder) == before
+    with pytest.raises(labkit.ArgumentError, match="--regrade"):
+        _grade(class_folder, seed=4)
+
+
+def test_regrading_gives_the_same_and_honours_adjustments(class_folder: Path) -> None:
+    """Graded again the grades are the same to the byte; adjustments.csv changes the points in the books alone."""
+    before = _tree(class_folder)
+    table = class_folder / "grades" / "adjustments.csv"
+    empty = table.read_text()
+    assert empty == "student,notebook,factor,points,reason\n"
+    table.write_text(f"{empty}alice,{NAME},0.5,1,two <days> late\n")
+    assert _grade(class_folder, regrade=True, only=["alice"]).graded == 1
+    assert _read(class_folder, "alice")["points"] == 4
+    assert "alice,alice,3,3" in (class_folder / "grades" / "grades.csv").read_text()
+    assert "two &lt;days&gt; late" in (class_folder / "grades" / "feedback" / "alice.html").read_text()
+    table.write_text(f"{empty}alice,{NAME},half,,\n")
+    with pytest.raises(labkit.GradingError, match="line 2"):
+        _grade(class_folder)
+    table.write_text(empty)
+    _grade(class_folder)
+    assert _tree(class_folder) == before
+
+
+def _assert_gone(numbers: list[int]) -> None:
+    """Wait up to two seconds for processes to be gone; who is dead and not yet buried counts as gone."""
+    until = time.monotonic() + 2
+    while running := [number for number in numbers if _is_running(number)]:
+        assert time.monotonic() < until, running
+        time.sleep(0.05)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return False
+
+
+@needs_sandbox
+@pytest.mark.thorough
+def test_grader_killed_at_any_point_leaves_no_process(tmp_path: Path) -> None:
+    """From the first millisecond of a sandbox on, it ends when its grader is killed."""
+    code = "from labkit.course.kernel import Kernel\nfrom labkit.course.limits import Limits\nimport time\n"
+    code += "print(flush=True)\nwith Kernel(Limits()):\n    time.sleep(60)"
+    for wait_s in (0.005 * step for step in range(40)):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        with child.stdout:
+            child.stdout.readline()
+        time.sleep(wait_s)
+        inside = list(processes_below(child.pid))[1:]
+        child.kill()
+        child.wait()
+        _assert_gone(inside)
+
+
+@needs_sandbox
+def test_killed_run_is_completed_to_the_same_grades(class_folder: Path, tmp_path: Path) -> None:
+    """A grader killed in the middle leaves no process and no half file; the next call ends with identical grades."""
+    (tmp_path / "submissions").symlink_to(class_folder / "submissions")
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\nfrom tests.test_grade import _grade\nfrom pathlib import Path\n"
+        "_grade(Path(sys.argv[2]), jobs=1)"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent.parent), str(tmp_path)]
+    child = subprocess.Popen(command)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and len(list((tmp_path / "grades").rglob("grades/*/*.json"))) < 2:
+        time.sleep(0.02)
+    inside = list(processes_below(child.pid))
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    _assert_gone(inside)
+    assert 1 < len(list((tmp_path / "grades").rglob("grades/*/*.json"))) < 5
+    assert _grade(tmp_path).kept >= 2
+    assert _tree(tmp_path) == _tree(class_folder)
+
+
+@needs_sandbox
+def test_command_prints_grades(class_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command tells who got what, as a table or as JSON; escape sequences in names are shown, not obeyed."""
+    arguments = ["grade", str(class_folder / "submissions"), "--source", str(class_folder / "source")]
+    assert main([*arguments, "--out", str(class_folder / "grades"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["graded"], told["kept"], told["seed"]) == (0, 5, 3)
+    assert {"student": "alice", "notebook": NAME, "points": "4", "of_points": "4"} in told["grades"]
+    assert main([*arguments, "--out", str(class_folder / "grades"), "--only", "nobody"]) == 1
+
+
+def test_no_sandbox_no_grading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing isolates, grading refuses in one line that names what to install and the way out."""
+    from labkit.course import sandbox
+
+    sandbox.refuse_without_isolation.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(labkit.GradingError, match=r"apt install bubblewrap.*--unsafe-no-sandbox"):
+        _grade(tmp_path)
+    assert not (tmp_path / "grades").exists()
+    sandbox.refuse_without_isolation.cache_clear()
+
+
+def test_grading_says_what_it_needs_where_linux_is_missing(tmp_path: Path) -> None:
+    """On Windows the command ends in one line too: what it imports is there, and without a sandbox it names WSL."""
+    write_source(tmp_path / "source")
+    write(tmp_path / "submissions", "alice", handed_in())
+    code = (
+        "import os, sys\nsys.modules['resource'] = None\nfrom labkit.cli import main\nimport labkit.course.grade\n"
+        "sys.platform = 'win32'\nos.environ['PATH'] = ''\nsys.exit(main(sys.argv[1:]))"
+    )
+    for further, words in ((), "bubblewrap"), (("--unsafe-no-sandbox",), "WSL"):
+        arguments = ["grade", "submissions", "--source", "source", "--out", "grades", *further]
+        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.thorough
+def test_without_a_sandbox_where_that_is_asked_for(tmp_path: Path) -> None:
+    """With unsafe_no_sandbox the same grades come, and nothing is left behind."""
+    write(tmp_path / "submissions", "alice", handed_in(softmax_at=HALF))
+    result = _grade(tmp_path, unsafe_no_sandbox=True)
+    assert 2 < _of(result, "alice").points < 4
+
+
+@needs_sandbox
+@pytest.mark.thorough
+def test_any_executor_gives_the_same_grades(class_folder: Path, tmp_path: Path) -> None:
+    """Processes in the place of threads, as a cluster has them, come to the same grades."""
+    (tmp_path / "submissions").symlink_to(class_folder / "submissions")
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        _grade(tmp_path, jobs=2, executor=executor)
+    assert _tree(tmp_path) == _tree(class_folder)
+
+
+@needs_sandbox
+@pytest.mark.thorough
+def test_interrupt_ends_grading_within_seconds(tmp_path: Path) -> None:
+    """Ctrl-C ends the kernels that run too, and the command with 130."""
+    write_source(tmp_path / "source")
+    write(tmp_path / "submissions", "eve", handed_in(softmax_at="import time\ntime.sleep(100)"))
+    command = [sys.executable, "-m", "labkit", "grade", "submissions", "--source", "source", "--out", "grades", "-j", "2"]
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    time.sleep(6)
+    inside = list(processes_below(child.pid))
+    child.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    assert child.wait(30) == 130
+    assert time.monotonic() < begun + 5
+    assert len(inside) > 2
+    _assert_gone(inside)
+
+
+@needs_sandbox
+@pytest.mark.thorough
+def test_grader_stays_small(tmp_path: Path) -> None:
+    """Whatever notebooks print, send and hold, the grader itself takes less than 300 MB."""
+    write_source(tmp_path / "source")
+    floods = (
+        "while True: print('a' * 1000)",
+        "from IPython.display import HTML, display\nfor _ in range(100): display(HTML('a' * 1_900_000))",
+        "raise ValueError('x' * 1_900_000)",
+    )
+    for number, flood in enumerate(floods):
+        write(tmp_path / "submissions", f"eve{number}", handed_in(softmax_at=flood))
+    write(tmp_path / "submissions", "parts", "[" + "[]," * 190_000 + "1]")
+    write(tmp_path / "submissions", "large", " " * (20 << 20))
+    # not getrusage's ru_maxrss: a child begins with that of the process that started it, here all of pytest
+    code = "import sys, labkit.system.ram as ram\nfrom labkit.cli import main\nmain(sys.argv[1:])\n"
+    code += "print(ram.peak_resident_bytes())"
+    command = [sys.executable, "-c", code, "grade", "submissions", "--source", "source", "--out", "grades", "-j", "2"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(result.stdout.splitlines()[-1]) < 300 << 20
+    assert len(list((tmp_path / "grades" / "feedback").glob("*.html"))) == 5
+
+
+VALUES = {
+    "softmax_at": labkit.course.Exercise("softmax_at", 2, "a number of this machine.", accepts=lambda value: 1 < value < 3),
+    "count_min_p": labkit.course.Exercise("count_min_p", 2, "half of one.", examples=(((), 0.5),)),
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("answers", "points"),
+    [
+        ({"softmax_at": "softmax_at = 2", "count_min_p": "import numpy as np\ncount_min_p = np.float64(0.5)"}, 4),
+        ({"softmax_at": "softmax_at = 4", "count_min_p": "count_min_p = '0.5'"}, 0),
+        ({"softmax_at": "softmax_at = ...", "count_min_p": "count_min_p = lambda: 0.5"}, 0),
+    ],
+)
+def test_values_are_graded_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], points: float
+) -> None:
+    """A value is asked for and judged by its exercise, or beside the solution's, in the grader's process."""
+    monkeypatch.setattr("labkit.course.source.known_exercises", lambda _: VALUES)
+    write(tmp_path, "source", handed_in(softmax_at="softmax_at = 1.5", count_min_p="count_min_p = 1 / 2"))
+    write(tmp_path / "submissions", "alice", handed_in(answers))
+    result = grade_course(tmp_path / "source", tmp_path / "submissions", tmp_path / "grades", limits=LIMITS)
+    assert result.grades[0].points == points
+
+
+@needs_sandbox
+def test_wrong_solution_grades_nobody(tmp_path: Path) -> None:
+    """Where the instructor's own solution fails, grading ends with one line and gives no points."""
+    write(tmp_path / "submissions", "alice", handed_in())
+    notebook = handed_in(softmax_at="def softmax_at(*_):\n    return 1 / 0")
+    write(tmp_path, "source", notebook)
+    with pytest.raises(labkit.GradingError, match="softmax_at fails: ZeroDivisionError"):
+        grade_course(tmp_path / "source", tmp_path / "submissions", tmp_path / "grades", limits=LIMITS)
+
+
+def _rebuilt(source: SourceNotebook, notebook: dict[str, Any]) -> Rebuilt:
+    return rebuild(source, json.dumps(notebook).encode())
+
+
+def test_rebuilding_takes_answers_alone(source: SourceNotebook) -> None:
+    """The cells that run are the instructor's, but for what stands in the answer cells."""
+    notebook = handed_in(softmax_at="answer = 1")
+    cell(notebook, "setup")["source"] = "evil = 1"
+    cell(notebook, "check-softmax_at")["source"] = "print('softmax_at: right')"
+    notebook["cells"].append({**cell(notebook, "setup"), "id": "more"})
+    rebuilt = _rebuilt(source, notebook)
+    own = [item["source"] for item in source_notebook()["cells"]]
+    assert [item.source for item in rebuilt.cells] == [own[0], "answer = 1", *own[2:]]
+    assert "The check cell of softmax_at was changed or copied: the instructor's was run." in rebuilt.problems
+    assert "Code cells that are not in the instructor's notebook: 1; not run." in rebuilt.problems
+
+
+def test_rebuilding_tells_what_is_odd(source: SourceNotebook) -> None:
+    """Missing, doubled, renamed and turned cells, other kernels and nbval's marks are told in words, the rest is graded."""
+    notebook = handed_in(count_min_p="# NBVAL_SKIP\ncount_min_p = 1  # nbval-raises-exception")
+    cell(notebook, "solve-softmax_at")["id"] = "renamed"
+    notebook["cells"].insert(3, {**cell(notebook, "solve-count_min_p"), "source": "first = 1  # nbval_skip"})
+    notebook["metadata"]["kernelspec"]["name"] = "ir"
+    rebuilt = _rebuilt(source, notebook)
+    assert rebuilt.answers["count_min_p"] == "first = 1  "
+    assert "math.exp" in rebuilt.answers["softmax_at"]
+    words = " ".join(rebuilt.problems)
+    for part in ("another id", "There are 2 answer cells", "marks for the tool nbval", "the kernel 'ir'"):
+        assert part in words
+    notebook["cells"] = [{**item, "cell_type": "markdown"} for item in notebook["cells"] if item["id"] != "renamed"]
+    words = " ".join(_rebuilt(source, notebook).problems)
+    assert "softmax_at is missing" in words
+    assert "count_min_p is no code cell" in words
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no notebook"),
+        (b"[]", "list of cells"),
+        (b'{"cells": 1}', "list of cells"),
+        (b'{"cells": [', "sound JSON"),
+        (b"\xff\xfe\x00", "sound JSON"),
+        (b"[" * 100_000, "sound JSON"),
+        (b'{"cells": [' + b'{"cell_type": "code"},' * 100_000 + b"{}]}", "more than 2,000 cells"),
+        (b"[" + b"1," * 500_000 + b"1]", "too many parts"),
+        (b" " * (21 << 20), "20 MB"),
+    ],
+)
+def test_what_is_no_notebook_says_why(source: SourceNotebook, content: bytes, words: str) -> None:
+    """Broken, deep and huge files end in a line that a student understands."""
+    with pytest.raises(labkit.GradingError, match=words):
+        rebuild(source, content)
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [{"cells": [None, 1, {"id": [1], "source": {"a": 1}, "metadata": 3}]}, {"cells": [], "metadata": {"kernelspec": 1}}],
+)
+def test_odd_shapes_are_no_answers(source: SourceNotebook, notebook: dict[str, Any]) -> None:
+    """Cells of any shape are read without an error, and count as not answered."""
+    assert _rebuilt(source, notebook).answers == {"softmax_at": "", "count_min_p": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "student"),
+    [
+        ("alice/hw.ipynb", "alice"),
+        ("alice/hw/hw.ipynb", "alice"),
+        ("submitted/alice/hw/anything.ipynb", "alice"),
+        ("alice/HW (2).ipynb", "alice"),
+        ("doejane_12345_67890_hw.ipynb", "doejane 12345"),
+        ("doejane_LATE_12345_67890_hw-2.ipynb", "doejane 12345"),
+        ("Jane Doe_123456_assignsubmission_file_/hw.ipynb", "Jane Doe 123456"),
+        ("Jane Doe_123456_assignsubmission_file_hw.ipynb", "Jane Doe 123456"),
+        ("Jane Doe_123456_assignsubmission_file/hw-1.ipynb", "Jane Doe 123456"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_submissions_are_placed_by_their_names(tmp_path: Path, path: str, student: str, zipped: bool) -> None:
+    """Folders a student, nbgrader's, Moodle's and Canvas's names are understood, in folders and in zips."""
+    place = tmp_path / "class"
+    if zipped:
+        place = place.with_suffix(".zip")
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr(path, "{}")
+    else:
+        (place / path).parent.mkdir(parents=True)
+        (place / path).write_text("{}")
+    found = find_submissions(place, {NAME})
+    assert [(item.display_name, item.notebook, item.entry.read()) for item in found.submissions] == [(student, NAME, b"{}")]
+    assert found.problems == ()
+
+
+def test_newest_is_kept_and_the_rest_told(tmp_path: Path) -> None:
+    """Of several the newest counts; what belongs to no student or notebook is told, links are not followed."""
+    for name, stamp in (("hw.ipynb", 100), ("hw-1.ipynb", 300), ("hw (2).ipynb", 200), ("other.ipynb", 100)):
+        path = tmp_path / "alice" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        os.utime(path, (stamp, stamp))
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "hw.ipynb").symlink_to("/etc/passwd")
+    (tmp_path / "carol").symlink_to("/etc")
+    with zipfile.ZipFile(tmp_path / "dave.zip", "w") as archive:
+        archive.writestr("../alice/hw.ipynb", "slipped")
+        archive.writestr("hw.ipynb", "dave's")
+    (tmp_path / "eve.zip").write_bytes(b"PK\x03\x04 no zip")
+    found = find_submissions(tmp_path, {NAME})
+    read = {item.student: item.entry.read() for item in found.submissions}
+    assert read == {"alice": b"hw-1.ipynb", "dave": b"dave's"}
+    words = "\n".join(found.problems)
+    for part in (
+        "other.ipynb: cannot be placed",
+        "an older one",
+        "bob/hw.ipynb: a link",
+        "carol: a link",
+        "leads elsewhere",
+    ):
+        assert part in words
+    assert "eve: no sound zip" in words
+
+
+def test_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A member that grows beyond the limit is not read, whatever size it claims."""
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("hw.ipynb", b" " * (50 << 20))
+    (found,) = find_submissions(tmp_path, {NAME}).submissions
+    with pytest.raises(labkit.GradingError, match="larger than 20 MB"):
+        found.entry.read()
+
+
+def test_names_are_safe_for_files(tmp_path: Path) -> None:
+    """Whatever a student is called, the name of the grade's file is plain, and no two are the same."""
+    names = ("..", "a/b", "Jäne", "J ne", "x" * 300, "-rf", "\x1b[31m")
+    with zipfile.ZipFile(tmp_path / "class.zip", "w") as archive:
+        for name in names:
+            archive.writestr(f"{name}_12_assignsubmission_file_/hw.ipynb", "{}")
+    found = find_submissions(tmp_path / "class.zip", {NAME}).submissions
+    assert len({item.student for item in found}) >= 5
+    assert all(item.student.isascii() and item.student.replace("_", "").replace("-", "").isalnum() for item in found)
+
+
+def test_missing_folders_are_told(tmp_path: Path) -> None:
+    """A folder that is not there, or notebooks without exercises, are arguments to mend."""
+    write_source(tmp_path / "source")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(labkit.ArgumentError, match="there is no folder"):
+        find_submissions(tmp_path / "nothing", {NAME})
+    with pytest.raises(labkit.ArgumentError, match="no notebook with exercises"):
+        grade_course(tmp_path / "empty", tmp_path, tmp_path / "out", unsafe_no_sandbox=True)
+    with pytest.raises(labkit.ArgumentError, match="at least 1"):
+        grade_course(tmp_path / "source", tmp_path, tmp_path / "out", jobs=0)
+    assert Entry(("a",), 0.0, tmp_path / "a").label == "a"

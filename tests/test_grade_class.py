@@ -1,0 +1,194 @@
+"""A class of a hundred, ten of them hostile: killed twenty times or graded by a cluster that loses a worker, same grades."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit.cli import main
+from labkit.course.cluster import cluster
+from labkit.course.grade import grade_course
+from labkit.course.usage import processes_below
+from tests.grading import LIMITS, NAME, STUB, handed_in, why_no_sandbox, write, write_source
+from tests.test_grade import EDGE, HALF, MISTAKEN, _assert_gone, _tree
+
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox"),
+    pytest.mark.timeout(900),
+]
+
+N_STUDENTS = 100
+N_KILLS = 20
+SEED = 5
+HONEST = (({}, 4), ({"count_min_p": EDGE}, 3.5), ({"count_min_p": MISTAKEN}, 2), ({"softmax_at": HALF}, None))
+HOSTILE = (
+    "while True: pass",
+    "import os\nos._exit(0)",
+    "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(1, signal.SIGKILL)",
+    "while True: print('a' * 1000)",
+    "held = []\nwhile True: held.append(bytearray(50 << 20))",
+    "import os\nwhile True: os.fork()",
+    "import time\ntry:\n    time.sleep(100)\nexcept BaseException:\n    time.sleep(100)",
+    "class Same:\n    __eq__ = lambda *_: True\n    __hash__ = None\nsoftmax_at = lambda *_: Same()",
+    "import labkit.course.checks as checks\n"
+    "checks.judge = lambda one, _: (True, f'That is it, for {len(one.examples)} examples; grading tries others.')\n"
+    "softmax_at = lambda *_: [1.0]",
+    "raise SystemExit('<script>alert(1)</script>\x1b[2J')",
+)
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the class's notebooks, and its grades from one call."""
+    folder = tmp_path_factory.mktemp("school")
+    write_source(folder / "source")
+    for number in range(N_STUDENTS - len(HOSTILE)):
+        write(folder / "submissions", f"s{number:02}", handed_in(HONEST[number % len(HONEST)][0]))
+    for number, answer in enumerate(HOSTILE):
+        write(folder / "submissions", f"eve{number}", handed_in(softmax_at=answer))
+    begun = time.monotonic()
+    _grade(folder, folder)
+    (folder / "seconds").write_text(str(time.monotonic() - begun))
+    return folder
+
+
+def _grade(school: Path, folder: Path) -> None:
+    grade_course(school / "source", school / "submissions", folder / "grades", seed=SEED, limits=LIMITS, jobs=2)
+
+
+def test_a_class_gets_the_grades_it_deserves(school: Path) -> None:
+    """Ten hostile notebooks change nothing for ninety honest ones, and get nothing for the answer that is hostile."""
+    points = {path.parent.name: json.loads(path.read_text()) for path in (school / "grades" / "grades").glob("*/*.json")}
+    assert len(points) == N_STUDENTS
+    for number in range(N_STUDENTS - len(HOSTILE)):
+        expected, got = HONEST[number % len(HONEST)][1], points[f"s{number:02}"]["points"]
+        assert got == expected or (expected is None and 2 <= got < 4), number
+    for number in range(len(HOSTILE)):
+        assert points[f"eve{number}"]["exercises"][0]["points"] == 0, HOSTILE[number]
+        assert points[f"eve{number}"]["exercises"][1]["points"] == 2, HOSTILE[number]
+
+
+def test_forged_check_is_told(school: Path) -> None:
+    """A check cell that says right, where the values for the same inputs are wrong, is told to the instructor."""
+    forger = next(number for number, answer in enumerate(HOSTILE) if "checks.judge" in answer)
+    grade = json.loads((school / "grades" / "grades" / f"eve{forger}" / f"{NAME}.json").read_text())
+    assert "The check of softmax_at says that it is right" in " ".join(grade["problems"])
+    assert "The check of softmax_at says that it is right" in (school / "grades" / "grading.log").read_text()
+
+
+def test_killed_twenty_times_the_grades_are_the_same(school: Path, tmp_path: Path) -> None:
+    """A grader that is killed at random points leaves no process, and the calls after it end with identical grades."""
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\nfrom tests.test_grade_class import _grade\nfrom pathlib import Path\n"
+    )
+    code += "_grade(Path(sys.argv[2]), Path(sys.argv[3]))"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent.parent), str(school), str(tmp_path)]
+    draw = random.Random(7)
+    longest = float((school / "seconds").read_text()) / 11  # twenty of these, half of it on average, do not grade the class
+    killed = 0
+    for _ in range(N_KILLS):
+        child = subprocess.Popen(command)
+        time.sleep(draw.uniform(0.1, longest))
+        inside = list(processes_below(child.pid))
+        child.send_signal(signal.SIGKILL)
+        killed += child.wait() == -signal.SIGKILL
+        _assert_gone(inside)
+    assert killed == N_KILLS, "the class was graded before the last kill: the kills came too late"
+    _grade(school, tmp_path)
+    assert _tree(tmp_path) == _tree(school)
+
+
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Start a dask scheduler and two workers, on loopback."""
+    programs = [
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    ]
+    file = tmp_path / "scheduler.json"
+    programs[0] += ["--scheduler-file", str(file)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1"]
+    worker += ["--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
+    running = [subprocess.Popen(program, stderr=subprocess.DEVNULL) for program in (*programs, worker, worker)]
+    until = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    yield json.loads(file.read_text())["address"], running[1:]
+    for program in reversed(running):
+        program.kill()
+        program.wait()
+
+
+def test_cluster_that_loses_a_worker_gives_the_same_grades(
+    school: Path, tmp_path: Path, two_workers: tuple[str, list[subprocess.Popen[bytes]]]
+) -> None:
+    """Two workers on loopback, one killed midway: the other takes over, and the grades are those of one machine."""
+    address, workers = two_workers
+    until = time.monotonic() + 60
+    with cluster(address) as (executor, most):
+        while most < 2 and time.monotonic() < until:
+            most = sum(executor._client.nthreads().values())
+            time.sleep(0.1)
+        assert most == 2
+
+        def kill_one() -> None:
+            while len(list((tmp_path / "grades").glob("grades/*/*.json"))) < N_STUDENTS // 2:
+                time.sleep(0.05)
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        result = grade_course(
+            school / "source",
+            school / "submissions",
+            tmp_path / "grades",
+            seed=SEED,
+            limits=LIMITS,
+            jobs=most,
+            executor=executor,
+        )
+        killer.join()
+    assert workers[0].wait() == -signal.SIGKILL
+    assert result.problems == ()
+    assert result.graded == N_STUDENTS
+    assert _tree(tmp_path) == _tree(school)
+
+
+def test_command_grades_on_a_cluster(
+    tmp_path: Path,
+    two_workers: tuple[str, list[subprocess.Popen[bytes]]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """--scheduler names the cluster; one line says when nobody answers there."""
+    write_source(tmp_path / "source")
+    write(tmp_path / "submissions", "alice", handed_in())
+    write(tmp_path / "submissions", "bob", handed_in(softmax_at=STUB.format(name="softmax_at")))
+    arguments = [
+        "grade",
+        str(tmp_path / "submissions"),
+        "--source",
+        str(tmp_path / "source"),
+        "--out",
+        str(tmp_path / "grades"),
+    ]
+    assert main([*arguments, "--scheduler", two_workers[0], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["points"] for row in told["grades"]] == ["4", "2"]
+    monkeypatch.setattr("labkit.course.cluster._CONNECT_S", 2)
+    with (
+        pytest.raises(labkit.GradingError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"),
+        cluster("tcp://127.0.0.1:9"),
+    ):
+        pass

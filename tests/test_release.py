@@ -1,0 +1,192 @@
+"""The students' version has no solution, is always the same, and runs; the exercises tell right from wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import labkit
+from labkit.cli import main
+from labkit.course.checks import judge, known_exercises
+from labkit.course.rebuild import rebuild
+from labkit.course.release import release_course, stub_of
+from labkit.course.selftest import selftest_course
+from labkit.course.source import read_source
+
+COURSE = Path(__file__).resolve().parent.parent / "notebooks"
+FUNCTION = """def count_min_p(shares, min_p):
+    ### BEGIN SOLUTION
+    return sum(x >= min_p * max(shares) for x in shares)
+    ### END SOLUTION"""
+
+
+def _marks(name: str, **marks: Any) -> dict[str, Any]:
+    base = {"schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False, "cell_type": "code"}
+    return {"nbgrader": {**base, "grade_id": name, **marks}}
+
+
+def _notebook(answer: str = FUNCTION, *, points: float = 2, check: str = 'check("count_min_p")') -> Any:
+    cells = [
+        new_markdown_cell("# Aim\n<details><summary>A solution</summary>secret words</details>\nmore", id="aim"),
+        new_code_cell("value = 40 + 2\nvalue", id="value"),
+        new_code_cell(answer, id="answer", metadata=_marks("count_min_p", solution=True)),
+        new_code_cell(
+            f"from labkit.course import check\n\n{check}",
+            id="check",
+            metadata=_marks("check-count_min_p", grade=True, locked=True, points=points),
+        ),
+    ]
+    cells[1].outputs, cells[1].execution_count = [nbformat.v4.new_output("stream", text="42\n")], 1
+    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+def _write(folder: Path, notebook: Any, name: str = "05_made_up.ipynb") -> Path:
+    folder.mkdir(exist_ok=True)
+    nbformat.write(notebook, folder / name)
+    return folder
+
+
+def test_students_get_stubs_and_points_and_nothing_else(tmp_path: Path) -> None:
+    """No solution, hidden test or output survives; ids and all other cells do; a second release has the same bytes."""
+    hidden = 'check("count_min_p")\n### BEGIN HIDDEN TESTS\nassert secret\n### END HIDDEN TESTS'
+    source = _write(tmp_path / "source", _notebook(check=hidden))
+    for name in ("one", "two"):
+        release_course(source, tmp_path / name)
+    files = [sorted((tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    text = (tmp_path / "one" / "05_made_up.ipynb").read_text(encoding="utf-8")
+    assert "secret" not in text
+    assert "SOLUTION" not in text
+    assert "HIDDEN" not in text
+    released = nbformat.reads(text, as_version=4)
+    nbformat.validate(released)
+    assert [cell.id for cell in released.cells] == ["aim", "value", "answer", "check"]
+    assert released.cells[1].source == "value = 40 + 2\nvalue"
+    assert released.cells[1].outputs == []
+    assert released.cells[3].source.startswith("# 2 points\n")
+
+
+def test_a_released_notebook_runs_to_its_end(tmp_path: Path) -> None:
+    """Run All does not stop at a stub: its check says that nothing is written yet."""
+    release_course(_write(tmp_path / "source", _notebook()), tmp_path / "out")
+    notebook = nbformat.read(tmp_path / "out" / "05_made_up.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert "Nothing is written there yet" in notebook.cells[3].outputs[0]["data"]["text/plain"]
+
+
+def test_manifest_says_what_is_in_the_files(tmp_path: Path) -> None:
+    """Its checksums are the files', its points those of the check cells, its cells those of the notebook."""
+    result = release_course(_write(tmp_path / "source", _notebook()), tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    (entry,) = manifest["notebooks"]
+    assert entry["sha256"] == hashlib.sha256((tmp_path / "out" / entry["file"]).read_bytes()).hexdigest()
+    assert [cell["role"] for cell in entry["cells"]] == ["other", "other", "answer", "check"]
+    assert entry["cells"][3]["points"] == entry["points"] == result.points == 2
+
+
+def test_grading_takes_a_released_notebook_as_it_was_handed_out(tmp_path: Path) -> None:
+    """Points above a check, hidden tests that went, and cells after the last check are no tampering."""
+    hidden = 'check("count_min_p")\n### BEGIN HIDDEN TESTS\nassert secret\n### END HIDDEN TESTS'
+    notebook = _notebook(check=hidden)
+    notebook.cells.append(new_code_cell("after = 1", id="after"))
+    source = _write(tmp_path / "source", notebook)
+    release_course(source, tmp_path / "out")
+    name = "05_made_up.ipynb"
+    rebuilt = rebuild(read_source(source / name), (tmp_path / "out" / name).read_bytes())
+    assert rebuilt.problems == ()
+
+
+def test_stub_earns_nothing_and_compiles() -> None:
+    """A function's stub raises where the solution stood, a value's is None."""
+    names: dict[str, Any] = {}
+    exec(stub_of(FUNCTION, "count_min_p"), names)  # noqa: S102  # the stub
+    assert judge(known_exercises()["count_min_p"], names["count_min_p"])[0] is False
+    value = stub_of("import math\n### BEGIN SOLUTION\nx = math.pi\n### END SOLUTION", "x")
+    assert value == "import math\nx = None  # YOUR CODE HERE"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda nb: nb.cells[2].update(source="def count_min_p(): pass"), "needs one region"),
+        (lambda nb: nb.cells[2].update(source=FUNCTION.replace("### END SOLUTION", "")), "needs one region"),
+        (lambda nb: nb.cells[1].update(source=FUNCTION), "not marked as an answer"),
+        (lambda nb: nb.cells.pop(2), "both an answer cell and a check cell"),
+        (lambda nb: nb.cells[3].update(source="### BEGIN HIDDEN TESTS\nx"), "have no end"),
+    ],
+)
+def test_a_notebook_that_does_not_fit_is_one_line_and_nothing_is_written(change: Any, words: str, tmp_path: Path) -> None:
+    """What is wrong is named, and no file is left."""
+    notebook = _notebook()
+    change(notebook)
+    source = _write(tmp_path / "source", notebook)
+    with pytest.raises(labkit.GradingError, match=words) as error:
+        release_course(source, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_replaced_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second release into the same folder needs --force; the folder of the solutions is never the target."""
+    source = _write(tmp_path / "source", _notebook())
+    out = tmp_path / "out"
+    assert main(["release", str(source), "--out", str(out)]) == 0
+    assert main(["release", str(source), "--out", str(out)]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert main(["release", str(source), "--out", str(out), "--force", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["points"] == 2
+    with pytest.raises(labkit.ArgumentError, match="solutions"):
+        release_course(source, source)
+    with pytest.raises(labkit.ArgumentError, match="no notebooks"):
+        release_course(out.parent, tmp_path / "other")
+
+
+def test_the_course_is_released_without_a_solution(tmp_path: Path) -> None:
+    """Every notebook of the course has a students' version, and no solution's region survives in one."""
+    result = release_course(COURSE, tmp_path / "out")
+    assert [one.name for one in result.notebooks] == [path.name for path in sorted(COURSE.glob("*.ipynb"))]
+    assert {name for one in result.notebooks for name in one.exercises} == set(known_exercises())
+    for path in (tmp_path / "out").glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        nbformat.validate(nbformat.reads(text, as_version=4))
+        assert "SOLUTION" not in text
+        assert "A solution</summary>" not in text
+
+
+def test_released_links_hold(tmp_path: Path) -> None:
+    """Wherever the released folder is taken, its links lead to a file in it or to the web."""
+    release_course(COURSE, tmp_path / "course")
+    pages = sorted((tmp_path / "course" / "docs").glob("*.md"))
+    assert "glossary.md" in [page.name for page in pages]
+    notebooks = sorted((tmp_path / "course").glob("*.ipynb"))
+    texts = {path: path.read_text(encoding="utf-8") for path in [*pages, *notebooks]}
+    links = [(path, link) for path, text in texts.items() for link in re.findall(r"\]\(([^)#\s]+)", text)]
+    assert len(links) > 20
+    for path, link in links:
+        assert link.startswith("https://") or (path.parent / link).is_file(), (path.name, link)
+    manifest = json.loads((tmp_path / "course" / "manifest.json").read_text())
+    assert {"docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
+
+
+def test_the_courses_exercises_tell_right_from_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """Solutions earn all, stubs nothing, known mistakes their hint; grading would notice each of them."""
+    assert {one.name: one.fault for one in selftest_course(COURSE)} == dict.fromkeys(known_exercises(), "")
+    assert main(["selftest-course", str(COURSE)]) == 0
+    assert "0 with a fault" in capsys.readouterr().out
+
+
+def test_selftest_finds_a_wrong_solution_and_wrong_points(tmp_path: Path) -> None:
+    """A solution that is wrong, or points that differ from the exercise's, are faults."""
+    wrong = FUNCTION.replace(">=", ">")
+    (one,) = selftest_course(_write(tmp_path / "wrong", _notebook(wrong)))
+    assert "solution is not right" in one.fault
+    (one,) = selftest_course(_write(tmp_path / "points", _notebook(points=5)))
+    assert "5 points, the exercise 2" in one.fault
