@@ -10,17 +10,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbclient
 import nbformat
 import pytest
+
+import labkit
+from tools import section_times
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+# The longest ones: run with --thorough, as CI does (conftest.py leaves them out).
+LONG = ("01_load_and_generate", "04_quantization", "07_benchmarking", "09_milestone")
+THOROUGH = [f"test_notebook_gives_what_is_stored_in_it[{name}]" for name in LONG]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # What a text of this course never holds: folders of somebody's machine, addresses of package registries.
 FOREIGN = re.compile(r"/home/|/ro[o]t/|/Users/|/tmp/|\b[A-Za-z]:\\\\|site-packages|pypi\.org|python[h]osted|ipykernel_\d+")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a small model with random weights: Qwen2's layout, six layers, Q4_K_M without fallbacks."""
+    shape = {"n_layer": 6, "n_embd": 512, "n_head": 8, "n_head_kv": 2}
+    path: Path = labkit.build_ghost_model(tmp_path_factory.mktemp("own") / "own.gguf", architecture="qwen2", shape=shape)
+    return path
 
 
 def read(path: Path) -> Any:
@@ -68,6 +83,19 @@ def test_notebook_gives_what_is_stored_in_it(path: Path) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
+def test_notebook_runs_with_a_model_of_ones_own(path: Path, own_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LABKIT_MODEL names a model of another architecture, shape and type: every cell runs to its end."""
+    monkeypatch.setenv("LABKIT_MODEL", str(own_model))
+    notebook = read(path)
+    resources = {"metadata": {"path": str(path.parent)}}
+    nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources=resources).execute()
+    source = "\n".join(cell.source for cell in codes(path))
+    assert "course_model()" in source
+    assert "bundled_model_path" not in source
+
+
 def test_notebook_is_small_sound_and_for_any_python3(path: Path) -> None:
     """Under 500 KB, valid, kernel "python3", and nothing of one machine in its metadata."""
     assert path.stat().st_size < 500_000
@@ -99,7 +127,8 @@ def test_stored_outputs_are_of_one_run(path: Path) -> None:
 def test_nothing_of_one_machine_is_stored(path: Path) -> None:
     """No folder, machine name, user name or registry stands in a cell or an output."""
     found = [as_text(output) for output in outputs(path)] + [cell.source for cell in read(path).cells]
-    here = [str(Path.home()), str(ROOT), *(name for name in (platform.node(), getpass.getuser()) if len(name) > 3)]
+    names = {platform.node(), getpass.getuser()} - {"root"}
+    here = [str(Path.home()), str(ROOT), *(name for name in names if len(name) > 3)]
     for text in found:
         assert not FOREIGN.search(text), text
         assert not any(name in text for name in here), text
@@ -112,6 +141,16 @@ def test_notebook_opens_with_aim_time_and_needs(path: Path) -> None:
     assert re.match(rf"# {path.name[:2]} · \w+", opening)
     for part in ("At the end you can", "**Time:**", "minutes", "**Needs:**", "RAM"):
         assert part in opening, part
+
+
+def test_times_are_those_of_the_cells(path: Path) -> None:
+    """Each step's heading, the opening and the map say the minutes that tools/section_times.py counts."""
+    notebook = read(path)
+    before = [cell.source for cell in notebook.cells]
+    total = section_times.write_times(notebook)
+    assert [cell.source for cell in notebook.cells] == before, "run tools/section_times.py"
+    course_map = "\n".join(cell.source for cell in texts(FOLDER / "00_start_here.ipynb"))
+    assert re.search(rf"^\| {path.name[:2]} \| [^|]*\| {total} \|", course_map, re.MULTILINE), "run tools/section_times.py"
 
 
 def test_notebook_closes_with_recap_and_three_questions(path: Path) -> None:

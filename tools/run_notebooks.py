@@ -89,8 +89,8 @@ def clean(output: Any) -> Any:
 def find_leaks(notebook: Any) -> list[str]:
     """Return what should not stand in the outputs: this machine's folders, name and user, and anything on stderr."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    text = json.dumps(outputs)
-    names = {str(Path.home()), str(NOTEBOOKS.parent), sys.prefix, platform.node(), getpass.getuser()}
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", json.dumps(outputs))  # a picture can spell any name
+    names = {str(Path.home()), str(NOTEBOOKS.parent), sys.prefix, platform.node(), getpass.getuser()} - {"root"}
     found = [name for name in names if name and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
     return sorted(found) + [f"stderr: {output.text.strip()}" for output in outputs if is_stderr(output)]
 
