@@ -19,6 +19,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--thorough``: the tests that take minutes too, as CI runs them."""
+    parser.addoption("--thorough", action="store_true", help="run the tests that take minutes too, as CI does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a thorough run does."""
+    if not config.getoption("--thorough"):
+        left_out = [item for item in items if _is_thorough(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_thorough(item: pytest.Item) -> bool:
+    """Whether a test is marked so, or its module's THOROUGH names it."""
+    named = getattr(getattr(item, "module", None), "THOROUGH", ())
+    return item.get_closest_marker("thorough") is not None or item.name in named
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache_folder() -> Iterator[None]:
     """Keep what labkit remembers of the tests' files out of the user's cache; processes that tests start inherit this."""

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 # A room may import from the rooms before it, and from those on its own line.
 LEVELS = (
     {"errors", "records", "units"},
-    {"children", "formats", "notes", "progress", "system", "models", "sampling", "predict", "targets"},
+    {"children", "course", "formats", "notes", "progress", "system", "models", "sampling", "predict", "targets"},
     {"gguf_file"},
     {"layers", "metadata", "quantize"},
     {"engine", "ghost", "memory", "simulate"},
@@ -20,6 +20,8 @@ LEVELS = (
     {"benchmark", "tuning"},
     {"milestone"},
     {"plots"},
+    {"widgets"},
+    {"conformance"},
     {"cli", "__main__"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

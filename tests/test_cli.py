@@ -87,6 +87,15 @@ def test_doctor_finds_a_sound_installation() -> None:
     assert found["RPC backend"]["state"] == "ok", "llama-cpp-python is built with GGML_RPC=ON"
 
 
+def test_doctor_says_whether_grading_can_be_isolated(tmp_path: Path) -> None:
+    """A missing bubblewrap is a note with what to install, and nothing that the course needs."""
+    result = _labkit("doctor", "--json", PATH=str(tmp_path))
+    found = {finding["what"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert found["grading sandbox"]["state"] == "note"
+    assert "apt install bubblewrap" in found["grading sandbox"]["advice"]
+    assert result.returncode == 0
+
+
 def test_doctor_names_what_is_missing() -> None:
     """A model of the student's own that is not there is reported, with exit code 1."""
     result = _labkit("doctor", LABKIT_MODEL="missing.gguf")
@@ -124,6 +133,25 @@ def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_lab_makes_a_copy_to_work_in_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--work opens a folder of one's own without solutions, and never writes over what was written there."""
+    opened: list[list[str]] = []
+    monkeypatch.setattr("subprocess.call", lambda command: opened.append(command) or 0)
+    mine = tmp_path / "mine"
+    assert main(["lab", "--work", str(mine)]) == 0
+    assert "10 notebooks without solutions are in" in capsys.readouterr().out
+    assert opened[0][-1] == str(mine)
+    chapter = mine / "06_memory.ipynb"
+    assert "YOUR CODE HERE" in chapter.read_text(encoding="utf-8")
+    assert "BEGIN SOLUTION" not in chapter.read_text(encoding="utf-8")
+    chapter.write_text("my work")
+    assert main(["lab", "--work", str(mine)]) == 0
+    assert chapter.read_text() == "my work"
+    assert "without solutions" not in capsys.readouterr().out
 
 
 def test_lab_finds_the_notebooks_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

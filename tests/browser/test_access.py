@@ -1,0 +1,70 @@
+"""The explorers without eyes, on a narrow screen, and as a page without a notebook."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from labkit.widgets import EXPLORERS
+from tests.browser.jupyter import START_S, ExplorerPage, free_port, server, violations
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.browser.jupyter import Lab
+
+LOAD = "import labkit\nmodel = labkit.load_model(n_ctx=512)"
+
+
+def test_no_explorer_has_a_serious_violation(lab: Lab) -> None:
+    """axe-core finds nothing serious in any explorer; every control has a name that a screen reader says."""
+    cells = [f"labkit.explore({name!r}, model)" for name in EXPLORERS]
+    with lab.notebook(LOAD, *cells) as notebook:
+        page = notebook.page
+        page.wait_for_function(
+            "(count) => document.querySelectorAll('.labkit-explorer').length === count", arg=len(EXPLORERS)
+        )
+        page.wait_for_function("() => [...document.querySelectorAll('.noUi-handle')].every((one) => one.ariaLabel)")
+        page.evaluate("() => document.querySelectorAll('.labkit-explorer details').forEach((one) => { one.open = true; })")
+        assert violations(page, ".labkit-explorer") == []
+        assert notebook.errors == []
+
+
+def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_path: Path) -> None:
+    """`labkit explore` serves all explorers without a notebook; at 320 pixels none is wider than its room; sliders work."""
+    pytest.importorskip("voila")
+    port = free_port()
+    command = [sys.executable, "-m", "labkit", "explore", "--no-browser", "--port", str(port)]
+    with server(command, f"http://127.0.0.1:{port}/voila/static/voila.js", tmp_path, stop=signal.SIGINT):
+        page = browser.new_page(viewport={"width": 320, "height": 800})
+        page.goto(f"http://127.0.0.1:{port}/", timeout=START_S * 1000)
+        page.wait_for_function(
+            "(count) => document.querySelectorAll('.labkit-explorer').length === count", arg=len(EXPLORERS), timeout=60_000
+        )
+        explorer = ExplorerPage(
+            page, page.locator(".labkit-explorer", has=page.get_by_text("Sampling explorer", exact=True))
+        )
+        before = explorer.sentence
+        explorer.press(explorer.slider("Temperature"), "End")
+        explorer.wait_for_change(before)
+        widths = page.evaluate(
+            "() => [...document.querySelectorAll('.labkit-explorer')].map("
+            "(box) => [box.querySelector('strong').innerText, box.scrollWidth - box.clientWidth, box.clientWidth])"
+        )
+
+        assert [row for row in widths if row[1] > 1 or row[2] > 320] == []
+        page.close()
+
+
+def test_explore_without_voila_says_what_to_do() -> None:
+    """Where Voilà is missing one line says what to install."""
+    code = "import sys; sys.modules['voila'] = None; from labkit.cli import main; sys.exit(main(['explore', 'sampling']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "pip install voila" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,33 @@
+"""Every notebook of the course in JupyterLab: run from top to bottom, no error, its explorers there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.browser.jupyter import Lab
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_in_jupyterlab(lab: Lab, path: Path) -> None:
+    """Run All comes to its end without an error output, and each explorer and prediction box is a live widget."""
+    source = path.read_text(encoding="utf-8")
+    n_explorers = len(re.findall(r"labkit\.explore\(", "".join(re.findall(r'"source": \[.*?\]', source, re.DOTALL))))
+    with lab.notebook(source=path) as notebook:
+        page = notebook.page
+        assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+        assert page.locator("text=Error displaying widget").count() == 0
+        if n_explorers:
+            page.wait_for_function(
+                "(count) => document.querySelectorAll('.labkit-explorer').length === count", arg=n_explorers
+            )
+        assert page.locator(".jp-OutputArea input[type=text]").count() >= source.count('predict(\\"')
+        assert notebook.errors == []

@@ -1,0 +1,140 @@
+"""Each explorer in JupyterLab, in Chromium, by keyboard: what is seen is what the pure functions foretell."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+import labkit
+from labkit.widgets.sampling import next_token
+
+if TYPE_CHECKING:
+    from tests.browser.jupyter import Lab
+
+LOAD = "import labkit\nmodel = labkit.load_model(n_ctx=1024)"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[labkit.Model]:
+    with labkit.load_model(n_ctx=1024) as loaded:
+        yield loaded
+
+
+def test_sampling_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
+    """Every slider moved by an arrow key changes the sentence as next_token foretells; a token is appended."""
+    settings = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 0}
+    prompt = "The sky is"
+    logits = labkit.next_token_logits(model, prompt)
+    with lab.notebook(LOAD, f"labkit.explore('sampling', model, prompt={prompt!r})") as notebook:
+        explorer = notebook.explorer("Sampling explorer")
+        for label, name, step in (
+            ("Temperature", "temperature", 0.05),
+            ("Top-k (0 keeps all)", "top_k", 1),
+            ("Top-p", "top_p", -0.01),
+            ("Min-p", "min_p", -0.01),
+            ("Seed", "seed", 1),
+        ):
+            explorer.press(explorer.slider(label), "ArrowRight" if step > 0 else "ArrowLeft", 3)
+            settings[name] = round(settings[name] + 3 * step, 10)
+            found = next_token(logits, **settings)
+            explorer.wait_for_text(f"Entropy: {found.entropy_bits:.2f} bits before, {found.entropy_after_bits:.2f} after")
+            explorer.wait_for_text(f"Seed {settings['seed']} draws {labkit.token_text(model, found.drawn)!r}")
+        picture = explorer.box.locator("img").first
+        assert "Bar chart of the next token" in str(picture.get_attribute("alt"))
+        explorer.push("Append the drawn token")
+        drawn = labkit.token_text(model, found.drawn)
+        notebook.page.wait_for_function(
+            "(text) => [...document.querySelectorAll('.labkit-explorer textarea')].some((one) => one.value === text)",
+            arg=prompt + drawn,
+        )
+        assert notebook.errors == []
+
+
+def test_playground_by_keyboard(lab: Lab, model: labkit.Model) -> None:
+    """Generate shows the text of generate_text; the sliders' values count; Stop ends a long text within a second."""
+    prompt = "My favourite animal is"
+    with lab.notebook(LOAD, f"labkit.explore('playground', model, prompt={prompt!r})") as notebook:
+        explorer = notebook.explorer("Playground")
+        explorer.press(explorer.slider("Seed"), "ArrowRight", 2)
+        explorer.press(explorer.slider("Temperature"), "ArrowRight", 4)
+        explorer.press(explorer.slider("Top-k (0 keeps all)"), "ArrowLeft", 5)
+        explorer.press(explorer.slider("Top-p"), "ArrowLeft", 5)
+        explorer.press(explorer.slider("Min-p"), "ArrowRight", 1)
+        explorer.press(explorer.slider("Most tokens"), "ArrowLeft", 50)
+        explorer.push("Generate")
+        expected = labkit.generate_text(model, prompt, 14, 0.9, seed=2, top_k=35, top_p=0.9, min_p=0.06)
+        explorer.wait_for_value("Transcript", prompt + expected)
+        explorer.wait_for_text("tokens/s")
+        explorer.wait_for_text("done")
+        explorer.press(explorer.slider("Most tokens"), "End")
+        explorer.push("New conversation")
+        explorer.wait_for_value("Transcript", "")
+        explorer.push("Generate")
+        notebook.page.wait_for_function("() => document.querySelector('.labkit-transcript textarea').value.length > 60")
+        pressed_s = time.monotonic()
+        explorer.push("Stop")
+        explorer.wait_for_text("stopped")
+        assert time.monotonic() - pressed_s < 1.0  # what the lab promises, and ten times what it takes
+        assert notebook.errors == []
+
+
+def test_playground_copies_by_keyboard(lab: Lab) -> None:
+    """Copy puts the transcript into the clipboard, and the focus stays where it was."""
+    with lab.notebook(
+        LOAD, "play = labkit.explore('playground', model)\nplay.transcript.value = 'to be copied'\nplay"
+    ) as notebook:
+        explorer = notebook.explorer("Playground")
+        explorer.push("Copy transcript")
+        box = explorer.box.get_by_label("Prompt", exact=True)
+        box.focus()
+        notebook.page.keyboard.press("Control+a")
+        notebook.page.keyboard.press("Control+v")
+        explorer.wait_for_value("Prompt", "to be copied")
+
+
+@pytest.mark.thorough
+def test_threads_explorer_by_keyboard(lab: Lab) -> None:
+    """A number of threads is measured and shown, and Stop ends the measuring of all."""
+    with lab.notebook(LOAD, "labkit.explore('threads', model)") as notebook:
+        explorer = notebook.explorer("Threads explorer")
+        explorer.wait_for_text("Nothing measured yet")
+        explorer.press(explorer.slider("Prompt (tokens)"), "Home")
+        explorer.press(explorer.slider("Generated (tokens, at most)"), "Home")
+        explorer.press(explorer.slider("Threads"), "Home")
+        explorer.push("Measure this many threads")
+        explorer.wait_for_text(re.compile(r"^1 thread: decode [0-9.]+, prefill [0-9.]+ tokens/s"), timeout_s=60)
+        assert "Line chart of speed over threads" in str(explorer.box.locator("img").first.get_attribute("alt"))
+        explorer.wait_for_text("done")
+        explorer.press(explorer.slider("Prompt (tokens)"), "End")
+        explorer.wait_for_text("Nothing measured yet")
+        explorer.push("Measure all")
+        explorer.wait_for_text(re.compile("measuring|measured"))
+        explorer.push("Stop")
+        explorer.wait_for_text("stopped")
+        assert notebook.errors == []
+
+
+@pytest.mark.thorough
+def test_two_explorers_of_one_model_and_a_cell_that_runs_again(lab: Lab) -> None:
+    """While one generates the other shows its bars; run again, a cell's first explorer is closed, and no thread is left."""
+    again = "import threading\nprint([t.name for t in threading.enumerate() if 'explorer' in t.name], first.is_closed)"
+    cells = (
+        LOAD,
+        "first = globals().get('play')\nplay = labkit.explore('playground', model)\nplay",
+        "labkit.explore('sampling', model)",
+        again,
+    )
+    with lab.notebook(*cells) as notebook:
+        play, sampling = notebook.explorer("Playground"), notebook.explorer("Sampling explorer")
+        play.press(play.slider("Most tokens"), "End")
+        play.push("Generate")
+        before = sampling.sentence
+        sampling.press(sampling.slider("Temperature"), "End")
+        sampling.wait_for_change(before)
+        notebook.run()
+        notebook.page.get_by_text("[] True").wait_for()
+        assert notebook.errors == []
