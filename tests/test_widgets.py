@@ -90,7 +90,7 @@ def test_cancel_calls_what_ends_the_work() -> None:
     background.close()
     background.ask(2)
     assert not background.is_busy
-    assert not background.cancel()
+    assert background.cancel() == (False, False)
 
 
 # -- what every explorer does ------------------------------------------------------------------------------------------
@@ -150,6 +150,20 @@ def test_a_slow_computation_gives_way() -> None:
     doubler.controls["number"].value = 9
     assert doubler.stop()
     assert doubler.wait(5)
+    doubler.close()
+
+
+@pytest.mark.parametrize("moment", ["waiting", "running", "over"])
+def test_stop_says_so_whenever_it_comes(moment: str) -> None:
+    """Stop is answered by a word before the work begins and while it runs; later there is nothing to stop."""
+    doubler = Doubler()
+    doubler._background._settle_s = 60.0 if moment == "waiting" else 0.0
+    doubler.controls["number"].value = 4 if moment == "over" else 9
+    while (moment == "running" and 9 not in doubler.computed) or (moment == "over" and not doubler.wait(0.01)):
+        time.sleep(0.005)
+    assert doubler.stop() == (moment != "over")
+    assert doubler.wait(5)
+    assert doubler.message == ("" if moment == "over" else "stopped")
     doubler.close()
 
 
@@ -422,6 +436,27 @@ def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
     shown.controls["n_prompt"].value = 32
     assert shown.wait()
     assert "Nothing measured" in shown.shown.sentence
+    shown.close()
+
+
+@pytest.mark.parametrize("after", ["", "loading", "measuring 1", "measured 1"])
+def test_threads_explorer_stops_at_any_moment(model: labkit.Model, after: str) -> None:
+    """Stop ends the measuring of all before it begins, while it loads, and in the middle; then it measures again."""
+    shown = ThreadsExplorer(model)
+    shown.controls["n_prompt"].value = 512
+    shown.controls["n_gen"].value = 128
+    assert shown.wait()
+    shown.measure([1] if after != "measured 1" else [1, 2, 3])
+    while not shown.message.startswith(after):
+        time.sleep(0.001)
+    assert shown.stop()
+    assert shown.wait(10)
+    assert shown.message == "stopped"
+    shown.controls["n_prompt"].value = 16
+    assert shown.wait()
+    shown.measure([1])
+    assert shown.wait(60)
+    assert shown.message == "done"
     shown.close()
 
 

@@ -17,13 +17,18 @@ class Ticket:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cancelled = False
+        self._cancelled = self._stopped = False
         self._ends: list[Callable[[], object]] = []
 
     @property
     def cancelled(self) -> bool:
         """Whether to stop."""
         return self._cancelled
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ends by somebody's wish, and not because a newer request came."""
+        return self._stopped
 
     def on_cancel(self, end: Callable[[], object]) -> None:
         """Call this when the request is cancelled; at once when it was."""
@@ -33,10 +38,11 @@ class Ticket:
                 return
         end()
 
-    def cancel(self) -> None:
+    def cancel(self, *, stopped: bool = False) -> None:
         """End the request; safe to call again."""
         with self._lock:
             ends, self._ends, self._cancelled = self._ends, [], True
+            self._stopped = self._stopped or stopped
         for end in ends:
             end()
 
@@ -81,15 +87,15 @@ class Background(Generic[T]):
         if running is not None:
             running.cancel()
 
-    def cancel(self) -> bool:
-        """End what runs and forget what waits; returns whether there was anything."""
+    def cancel(self) -> tuple[bool, bool]:
+        """End what runs and forget what waits; returns whether something ran, and whether something waited."""
         with self._condition:
             running, waited = self._ticket, bool(self._pending)
             self._pending = []
             self._condition.notify_all()
         if running is not None:
-            running.cancel()
-        return waited or running is not None
+            running.cancel(stopped=True)
+        return running is not None, waited
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing runs or waits; returns whether that came in time."""

@@ -103,8 +103,11 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self._background.ask(work)
 
     def stop(self) -> bool:
-        """End what runs; returns whether there was anything."""
-        return self._background.cancel()
+        """End what runs or waits, and say so; returns whether there was anything."""
+        ran, waited = self._background.cancel()
+        if waited and not ran:  # what ran says it at its end
+            self.report("stopped")
+        return ran or waited
 
     def wait(self, timeout_s: float | None = 60.0) -> bool:
         """Wait until what is shown belongs to the controls; returns whether that came in time."""
@@ -156,6 +159,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         except Exception as error:  # shown, and the explorer goes on
             if not ticket.cancelled:
                 self.fail(error)
+        if ticket.stopped and not self.is_closed:
+            self.report("stopped")
 
     def __repr__(self) -> str:
         return f"{self.title}: {self.shown.sentence}".removesuffix(": ")

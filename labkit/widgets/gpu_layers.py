@@ -173,7 +173,8 @@ class GPULayersExplorer(FileExplorer):
             self._is_loading = False
             if not self.is_closed:
                 self.show(self.compute(self.values, ticket))
-        self.report("stopped" if found is None else "loaded, and closed again")
+        if found is not None:
+            self.report("loaded, and closed again")
 
     def _devices(self, layers: int) -> list[str | ServedDevice] | None:
         """Return what `load_model` takes as devices."""

@@ -164,4 +164,4 @@ class Playground(Explorer):
         sentence = figures(chunk, stopped=stopped)
         rows = [(label, str(values[name])) for name, label in _LABELS.items()]
         self.show(Shown(sentence, None, [Table("Made with", ("setting", "value"), rows)]))
-        self.report("stopped" if stopped else "done")
+        self.report("done")

@@ -111,13 +111,12 @@ class ThreadsExplorer(Explorer):
             self._measured_with = lengths
         stream = stream_threads(model, counts, n_prompt=lengths[0], n_gen=lengths[1])
         ticket.on_cancel(stream.close)
-        done = 0
         self.report(f"measuring {counts[0]} of {', '.join(map(str, counts))} threads", 0, len(counts))
         for done, speed in enumerate(stream, start=1):
             self._found[speed.n_threads] = speed
             self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
             self.report(f"measured {done} of {len(counts)}", done, len(counts))
-        self.report("stopped" if ticket.cancelled and done < len(counts) else "done")
+        self.report("done")
 
     def _ceiling(self, values: Values) -> float:
         """Return decode's roofline at the measured depth; timing the memory takes a second, once a depth."""
