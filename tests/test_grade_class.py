@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import labkit
 from labkit.cli import main
-from labkit.course.cluster import cluster
-from labkit.course.grade import grade_course
+from labkit.course.cluster import WhileThere, cluster
+from labkit.course.grade import ClassGrades, grade_course
 from labkit.course.usage import processes_below
 from tests.grading import LIMITS, NAME, STUB, handed_in, why_no_sandbox, write, write_source
 from tests.test_grade import EDGE, HALF, MISTAKEN, _assert_gone, _tree
@@ -58,10 +59,12 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder / "submissions", f"s{number:02}", handed_in(HONEST[number % len(HONEST)][0]))
     for number, answer in enumerate(HOSTILE):
         write(folder / "submissions", f"eve{number}", handed_in(softmax_at=answer))
-    begun = time.monotonic()
     _grade(folder, folder)
-    (folder / "seconds").write_text(str(time.monotonic() - begun))
     return folder
+
+
+def _n_graded(folder: Path) -> int:
+    return len(list((folder / "grades").glob("grades/*/*.json")))
 
 
 def _grade(school: Path, folder: Path) -> None:
@@ -96,11 +99,13 @@ def test_killed_twenty_times_the_grades_are_the_same(school: Path, tmp_path: Pat
     code += "_grade(Path(sys.argv[2]), Path(sys.argv[3]))"
     command = [sys.executable, "-c", code, str(Path(__file__).parent.parent), str(school), str(tmp_path)]
     draw = random.Random(7)
-    longest = float((school / "seconds").read_text()) / 11  # twenty of these, half of it on average, do not grade the class
     killed = 0
     for _ in range(N_KILLS):
+        until = _n_graded(tmp_path) + draw.randint(0, 4)  # at most four each, and what comes in the rest of a second
         child = subprocess.Popen(command)
-        time.sleep(draw.uniform(0.1, longest))
+        while _n_graded(tmp_path) < until and child.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.5))
         inside = list(processes_below(child.pid))
         child.send_signal(signal.SIGKILL)
         killed += child.wait() == -signal.SIGKILL
@@ -110,9 +115,17 @@ def test_killed_twenty_times_the_grades_are_the_same(school: Path, tmp_path: Pat
     assert _tree(tmp_path) == _tree(school)
 
 
+class Dask(NamedTuple):
+    """A scheduler and its workers."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: list[subprocess.Popen[bytes]]
+
+
 @pytest.fixture
-def two_workers(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """Start a dask scheduler and two workers, on loopback."""
+def two_workers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Dask]:
+    """Start a dask scheduler and two workers, on loopback; a parameter says how often a notebook may lose its worker."""
     programs = [
         [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     ]
@@ -120,54 +133,93 @@ def two_workers(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[byt
     programs[0] += ["--scheduler-file", str(file)]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1"]
     worker += ["--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
-    running = [subprocess.Popen(program, stderr=subprocess.DEVNULL) for program in (*programs, worker, worker)]
+    settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(getattr(request, "param", 3))}
+    running = [
+        subprocess.Popen(program, stderr=subprocess.DEVNULL, env={**os.environ, **settings})
+        for program in (*programs, worker, worker)
+    ]
     until = time.monotonic() + 60
     while not file.exists() and time.monotonic() < until:
         time.sleep(0.1)
-    yield json.loads(file.read_text())["address"], running[1:]
+    yield Dask(json.loads(file.read_text())["address"], running[0], running[1:])
     for program in reversed(running):
         program.kill()
         program.wait()
 
 
-def test_cluster_that_loses_a_worker_gives_the_same_grades(
-    school: Path, tmp_path: Path, two_workers: tuple[str, list[subprocess.Popen[bytes]]]
-) -> None:
-    """Two workers on loopback, one killed midway: the other takes over, and the grades are those of one machine."""
-    address, workers = two_workers
+def _grade_and_kill(dask: Dask, school: Path, folder: Path, victim: subprocess.Popen[bytes], n_graded: int) -> ClassGrades:
+    """Grade with both workers, and kill a process of the cluster when so many have their grades."""
     until = time.monotonic() + 60
-    with cluster(address) as (executor, most):
+    with cluster(dask.address) as (executor, most):
+        assert isinstance(executor, WhileThere)
         while most < 2 and time.monotonic() < until:
-            most = sum(executor._client.nthreads().values())
+            most = sum(executor.client.nthreads().values())
             time.sleep(0.1)
         assert most == 2
 
-        def kill_one() -> None:
-            while len(list((tmp_path / "grades").glob("grades/*/*.json"))) < N_STUDENTS // 2:
-                time.sleep(0.05)
-            os.kill(workers[0].pid, signal.SIGKILL)
+        def kill() -> None:
+            while _n_graded(folder) < n_graded:
+                time.sleep(0.02)
+            victim.kill()
 
-        killer = threading.Thread(target=kill_one)
+        killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        result = grade_course(
-            school / "source",
-            school / "submissions",
-            tmp_path / "grades",
-            seed=SEED,
-            limits=LIMITS,
-            jobs=most,
-            executor=executor,
-        )
-        killer.join()
-    assert workers[0].wait() == -signal.SIGKILL
+        out = folder / "grades"
+        try:
+            return grade_course(
+                school / "source", school / "submissions", out, seed=SEED, limits=LIMITS, jobs=most, executor=executor
+            )
+        finally:
+            killer.join(60)
+            assert victim.wait(60) == -signal.SIGKILL
+
+
+def test_cluster_that_loses_a_worker_gives_the_same_grades(school: Path, tmp_path: Path, two_workers: Dask) -> None:
+    """Two workers on loopback, one killed midway: the other takes over, and the grades are those of one machine."""
+    result = _grade_and_kill(two_workers, school, tmp_path, two_workers.workers[0], N_STUDENTS // 2)
     assert result.problems == ()
     assert result.graded == N_STUDENTS
     assert _tree(tmp_path) == _tree(school)
 
 
+@pytest.fixture
+def small_class(tmp_path: Path) -> Path:
+    """Return a folder with a notebook and sixteen honest submissions."""
+    folder = tmp_path / "small"
+    write_source(folder / "source")
+    for number in range(16):
+        write(folder / "submissions", f"s{number:02}", handed_in())
+    return folder
+
+
+@pytest.mark.parametrize("two_workers", [0], indirect=True)
+def test_notebook_given_up_by_the_cluster_is_graded_by_the_next_call(
+    small_class: Path, tmp_path: Path, two_workers: Dask
+) -> None:
+    """A notebook that lost its worker too often stays without a grade, which a line says; the next call grades it."""
+    result = _grade_and_kill(two_workers, small_class, tmp_path, two_workers.workers[0], 2)
+    assert result.graded + len(result.problems) == 16
+    assert result.graded == _n_graded(tmp_path) >= 14
+    for problem in result.problems:
+        assert problem.endswith("could not be graded now: the workers that ran it were lost (KilledWorker); grade again")
+    _grade(small_class, tmp_path)
+    _grade(small_class, small_class)
+    assert _tree(tmp_path) == _tree(small_class)
+
+
+def test_scheduler_that_is_lost_ends_the_call_in_one_line(small_class: Path, tmp_path: Path, two_workers: Dask) -> None:
+    """Without its scheduler a call ends by itself, keeps what was graded, and the next call completes it."""
+    with pytest.raises(labkit.GradingError, match=r"^the scheduler at \S+ is gone: start it and grade again"):
+        _grade_and_kill(two_workers, small_class, tmp_path, two_workers.scheduler, 2)
+    assert 2 <= _n_graded(tmp_path) < 16
+    _grade(small_class, tmp_path)
+    _grade(small_class, small_class)
+    assert _tree(tmp_path) == _tree(small_class)
+
+
 def test_command_grades_on_a_cluster(
     tmp_path: Path,
-    two_workers: tuple[str, list[subprocess.Popen[bytes]]],
+    two_workers: Dask,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -183,7 +235,7 @@ def test_command_grades_on_a_cluster(
         "--out",
         str(tmp_path / "grades"),
     ]
-    assert main([*arguments, "--scheduler", two_workers[0], "--json"]) == 0
+    assert main([*arguments, "--scheduler", two_workers.address, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["points"] for row in told["grades"]] == ["4", "2"]
     monkeypatch.setattr("labkit.course.cluster._CONNECT_S", 2)

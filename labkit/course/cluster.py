@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from labkit import __version__
 from labkit.course.sandbox import refuse_without_isolation
 from labkit.errors import GradingError
 
-__all__ = ["cluster"]
+__all__ = ["WhileThere", "cluster"]
 
 _CONNECT_S = 15
+T = TypeVar("T")
+
+
+class WhileThere(concurrent.futures.Executor):
+    """Dask's executor, which would take work also when its scheduler is gone, and never answer."""
+
+    def __init__(self, client: Any, executor: concurrent.futures.Executor, address: str) -> None:
+        self.client, self._executor, self._address = client, executor, address
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **options: Any) -> concurrent.futures.Future[T]:
+        """Have it run by a worker; GradingError when the scheduler is gone."""
+        if self.client.status in ("closing", "closed"):
+            raise GradingError(
+                f"the scheduler at {self._address} is gone: start it and grade again, what has a grade is kept"
+            )
+        return self._executor.submit(function, *args, **options)
 
 
 @contextlib.contextmanager
@@ -60,7 +77,7 @@ def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[
                 raise GradingError(f"the worker {worker} has labkit {version}, this machine {__version__}: install the same")
             if problem:
                 raise GradingError(f"the worker {worker}: {problem}")
-        yield executor, sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+        yield WhileThere(client, executor, address), sum(client.nthreads().values())  # type: ignore[no-untyped-call]
 
 
 def _about_worker(sandbox: bool) -> tuple[str, str]:

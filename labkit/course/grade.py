@@ -117,18 +117,18 @@ def grade_course(
     seed = _seed(folder, seed, regrade)
     hidden = tuple(Path(place).expanduser().resolve() for place in (source, submissions, out))
     preparing = Preparing(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox, regrade)
-    problems = list(found.problems)
     with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
         todo = list(preparing.readings(chosen))
         _LOG.info("%d notebooks to grade, %d graded before; labkit %s", len(todo), len(chosen) - len(todo), __version__)
         for problem in found.problems:
             _LOG.warning("%s", problem)
-        problems += _grade_all(preparing, todo, jobs, executor, report)
+        ungraded = _grade_all(preparing, todo, jobs, executor, report)
         _LOG.info("done")
     _write_pages(folder)
     grades = tuple(read_grades(folder))
     students = len({grade.student for grade in grades})
-    return ClassGrades(len(todo), len(chosen) - len(todo), students, seed, tuple(problems), grades)
+    kept = len(chosen) - len(todo)
+    return ClassGrades(len(todo) - len(ungraded), kept, students, seed, (*found.problems, *ungraded), grades)
 
 
 def _chosen(submissions: Sequence[Submission], only: Sequence[str] | None) -> list[Submission]:
@@ -163,7 +163,7 @@ def _grade_all(
     try:
         while done < len(todo):
             for task in map(Reading.task, coming):
-                preparing.reference(task.source, lambda job: pool.submit(run_notebook, job).result())
+                preparing.reference(task.source, lambda job: _result(pool.submit(run_notebook, job)))
                 if task.rebuilt is None:
                     _keep(preparing.out, _grade(task, _nothing(task.source, task.problem), (task.problem,)), 0.0)
                     done += 1
@@ -186,7 +186,7 @@ def _judge(preparing: Preparing, task: Task, rebuilt: Rebuilt, future: concurren
     """Give a grade for what came of running a notebook; returns why there is none."""
     label = task.submission.entry.label
     try:
-        run = future.result()
+        run = _result(future)
         exercises = score(task.source, rebuilt, run, preparing.references[task.source.name])
     except GradingError as error:
         problem = f"{label}: could not be graded now: {error}; grade again"
@@ -199,6 +199,17 @@ def _judge(preparing: Preparing, task: Task, rebuilt: Rebuilt, future: concurren
         return []
     _LOG.warning("%s", problem)
     return [problem]
+
+
+def _result(future: concurrent.futures.Future[Run]) -> Run:
+    """Return what came of running a notebook; GradingError when it was lost with what ran it."""
+    lost: tuple[type[BaseException], ...] = (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor)
+    try:
+        return future.result()
+    except Exception as error:
+        if isinstance(error, lost) or type(error).__module__.partition(".")[0] == "distributed":
+            raise GradingError(f"the workers that ran it were lost ({type(error).__name__})") from error
+        raise
 
 
 def _keep(out: Path, grade: Grade, seconds: float) -> None:
