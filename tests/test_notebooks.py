@@ -175,7 +175,7 @@ def test_every_prediction_is_compared_and_explained(path: Path) -> None:
     boxes = re.findall(r"^(\w+) = predict\(", source, re.MULTILINE)
     assert boxes
     for name in boxes:
-        assert source.count(f"{name}.compare(") == 1, name
+        assert len(re.findall(rf"\b{name}\.compare\(", source)) == 1, name
     steps = re.split(r"^## (?=\d)", "\n".join(cell.source for cell in read(path).cells), flags=re.MULTILINE)[1:]
     for step in steps:
         if "predict(" in step:
