@@ -16,6 +16,14 @@ from labkit.errors import LabkitError
 from labkit.models import course_model, resolve_model
 from labkit.widgets import EXPLORERS
 
+# Voilà's own page asks a CDN for the icons of Font Awesome: where the network hangs, the page would wait for it
+_TEMPLATE = """\
+{%- extends 'voila/templates/lab/index.html.j2' -%}
+{%- block notebook_css -%}
+{%- set parts = super().split('<link rel="stylesheet" href="https://') -%}
+{{ parts[0] }}{% for part in parts[1:] %}{{ part.split('>', 1)[1] }}{% endfor %}
+{%- endblock notebook_css -%}
+"""
 HELP = "open the explorers as a page in the browser"
 
 
@@ -41,9 +49,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
         page = Path(folder) / "explore.ipynb"
         write_page(page, (args.name,) if args.name else tuple(EXPLORERS), model)
+        write_template(Path(folder) / "voila" / "templates" / "labkit")
         command = [sys.executable, "-m", "voila", str(page), "--port", str(args.port), "--Voila.ip=127.0.0.1"]
-        command += ["--no-browser"] if args.no_browser else []
-        return subprocess.call(command, cwd=folder, env={**os.environ, "PYTHONUTF8": "1"})
+        command += ["--template=labkit", *(["--no-browser"] if args.no_browser else [])]
+        places = [folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        settings = {"PYTHONUTF8": "1", "JUPYTER_PATH": os.pathsep.join(places)}
+        return subprocess.call(command, cwd=folder, env={**os.environ, **settings})
 
 
 def _is_installed(name: str) -> bool:
@@ -51,6 +62,13 @@ def _is_installed(name: str) -> bool:
         return find_spec(name) is not None
     except ValueError:  # an entry of sys.modules that is no module
         return False
+
+
+def write_template(folder: Path) -> None:
+    """Write Voilà's template for a page that asks for nothing but what this machine serves."""
+    folder.mkdir(parents=True)
+    (folder / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
+    (folder / "index.html.j2").write_text(_TEMPLATE, encoding="utf-8")
 
 
 def write_page(path: Path, names: tuple[str, ...], model: Path) -> None:

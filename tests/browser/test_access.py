@@ -36,12 +36,14 @@ def test_no_explorer_has_a_serious_violation(lab: Lab) -> None:
 
 
 def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_path: Path) -> None:
-    """`labkit explore` serves all explorers without a notebook; at 320 pixels none is wider than its room; sliders work."""
+    """`labkit explore` serves all explorers without a notebook; fits 320 pixels, works, and asks nobody else."""
     pytest.importorskip("voila")
     port = free_port()
     command = [sys.executable, "-m", "labkit", "explore", "--no-browser", "--port", str(port)]
     with server(command, f"http://127.0.0.1:{port}/voila/static/voila.js", tmp_path, stop=signal.SIGINT):
         page = browser.new_page(viewport={"width": 320, "height": 800})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(f"http://127.0.0.1:{port}/", timeout=START_S * 1000)
         page.wait_for_function(
             "(count) => document.querySelectorAll('.labkit-explorer').length === count", arg=len(EXPLORERS), timeout=60_000
@@ -58,6 +60,9 @@ def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_pa
         )
 
         assert [row for row in widths if row[1] > 1 or row[2] > 320] == []
+        own = (f"http://127.0.0.1:{port}/", "data:", "blob:")
+        assert asked
+        assert [address for address in asked if not address.startswith(own)] == []
         page.close()
 
 
