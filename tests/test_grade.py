@@ -553,6 +553,23 @@ def test_names_are_safe_for_files(tmp_path: Path) -> None:
     assert all(item.student.isascii() and item.student.replace("_", "").replace("-", "").isalnum() for item in found)
 
 
+def test_nobody_who_handed_in_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class without a notebook has its pages, and a line that says what was looked for."""
+    write_source(tmp_path / "source")
+    (tmp_path / "submissions" / "alice").mkdir(parents=True)
+    folders = [str(tmp_path / "submissions"), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "grades")]
+    assert main(["grade", *folders]) == 0
+    assert f"no notebook to grade; a student's folder has one that is called {NAME}" in capsys.readouterr().err
+    assert "0 students, 0 notebooks" in (tmp_path / "grades" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_limits_that_limit_nothing_are_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit that is no time is one line, before anything is run."""
+    assert main(["grade", "missing", "--source", "missing", "--out", "missing", "--cell-limit", value]) == 1
+    assert f"cell_s={float(value)} is out of range" in capsys.readouterr().err
+
+
 def test_missing_folders_are_told(tmp_path: Path) -> None:
     """A folder that is not there, or notebooks without exercises, are arguments to mend."""
     write_source(tmp_path / "source")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
-from labkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from labkit.benchmark import BenchmarkResult
@@ -65,11 +64,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for option in ("n_prompt", "n_gen", "repetitions", "n_parallel"):
-        if getattr(args, option) < 1:
-            raise ArgumentError(
-                f"--{option.replace('_', '-')} {getattr(args, option)} is out of range: it must be 1 or more"
-            )
+    from labkit.engine.arguments import check_int
+
+    most = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": 100_000, "n_parallel": 256}
+    for option, high in most.items():
+        check_int(f"--{option.replace('_', '-')}", getattr(args, option), 1, high)
 
 
 def _foretell(args: argparse.Namespace) -> SpeedPrediction:

@@ -33,24 +33,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", choices=tuple(EXPLORERS), metavar="NAME", help=f"one of {', '.join(EXPLORERS)}; all by default"
     )
     parser.add_argument("--model", help="a GGUF file or a name of `labkit models`; the course's model")
-    parser.add_argument("--port", type=int, default=8866, help="on this machine's own address, 127.0.0.1 (8866)")
+    parser.add_argument("--port", type=int, default=8866, help="on 127.0.0.1, this machine alone (8866; 0 for a free one)")
     parser.add_argument("--no-browser", action="store_true", help="print the address rather than open a browser")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
+    from labkit.engine.endpoints import parse_endpoint
+    from labkit.engine.ports import free_port
+
     if not _is_installed("voila"):
         raise LabkitError(
             "voila, which shows a page without a notebook, is not installed: pip install voila, then labkit explore; "
             "in a notebook labkit.explore(…) needs nothing more"
         )
     model = resolve_model(args.model) if args.model else course_model()
-    out.say(f"opening http://127.0.0.1:{args.port}; end it with Ctrl-C here")
+    # Voilà would take another port, and say nothing
+    port = free_port(parse_endpoint(f"127.0.0.1:{args.port}", name="--port", least_port=0))
+    out.say(f"opening http://127.0.0.1:{port}; end it with Ctrl-C here")
     with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
         page = Path(folder) / "explore.ipynb"
         write_page(page, (args.name,) if args.name else tuple(EXPLORERS), model)
         write_template(Path(folder) / "voila" / "templates" / "labkit")
-        command = [sys.executable, "-m", "voila", str(page), "--port", str(args.port), "--Voila.ip=127.0.0.1"]
+        command = [sys.executable, "-m", "voila", str(page), "--port", str(port), "--Voila.ip=127.0.0.1"]
         command += ["--template=labkit", *(["--no-browser"] if args.no_browser else [])]
         places = [folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]
         settings = {"PYTHONUTF8": "1", "JUPYTER_PATH": os.pathsep.join(places)}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+
+from labkit.errors import ArgumentError
 
 __all__ = ["Limits"]
 
@@ -33,6 +36,11 @@ class Limits:
         Of all that a cell prints or shows.
     value_bytes : int
         Of the JSON text of an answer.
+
+    Raises
+    ------
+    ArgumentError
+        When one is not more than 0, or not finite.
     """
 
     cell_s: float = 60.0
@@ -45,3 +53,8 @@ class Limits:
     file_bytes: int = 64 * _MIB
     output_bytes: int = 1 * _MIB
     value_bytes: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not 0 < value < math.inf:
+                raise ArgumentError(f"{name}={value} is out of range: a limit is finite and more than 0")

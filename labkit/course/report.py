@@ -28,7 +28,7 @@ A notebook took {{ "%.1f"|format(median) }} s to grade (median), at most {{ "%.1
 <tbody>
 {% for share, count in spread %}
 <tr><th scope="row">{{ share }}</th><td>{{ count }}</td>
-<td aria-hidden="true"><div class="bar" style="width: {{ "%.1f"|format(100 * count / n_grades) }}%"></div></td></tr>
+<td aria-hidden="true"><div class="bar" style="width: {{ "%.1f"|format(100 * count / (n_grades or 1)) }}%"></div></td></tr>
 {% endfor %}
 </tbody>
 </table>

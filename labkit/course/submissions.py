@@ -89,6 +89,10 @@ def find_submissions(place: str | Path, notebooks: Collection[str]) -> Found:
             newest[found.student, found.notebook] = found
         elif found:
             problems.append(found)
+    if not newest:
+        problems.append(
+            f"{folder}: no notebook to grade; a student's folder has one that is called {' or '.join(sorted(notebooks))}"
+        )
     return Found(tuple(newest[key] for key in sorted(newest)), tuple(sorted(problems)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_pa
         assert asked
         assert [address for address in asked if not address.startswith(own)] == []
         page.close()
+
+
+def test_explore_at_a_port_that_is_taken_says_so() -> None:
+    """The page is served where the command says, or one line says why not."""
+    command = [sys.executable, "-m", "labkit", "explore", "sampling", "--no-browser", "--port"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        for port, words in ((other.getsockname()[1], "another program listens there already"), (70000, "0 to 65,535")):
+            done = subprocess.run([*command, str(port)], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 1
+            assert words in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 def test_explore_without_voila_says_what_to_do() -> None:
