@@ -26,6 +26,9 @@ _MODEL_SETTINGS = (
 )  # fmt: skip
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
 
+MAX_REPEATS = 100_000
+MAX_PARALLEL = 256  # sequences that llama.cpp takes
+
 
 def benchmark_inference(
     model: Model,
@@ -102,8 +105,8 @@ def benchmark_inference(
     plan = _Plan(
         max_tokens=check_int("max_tokens", max_tokens, 1, 2**31 - 1),
         warmup=check_int("warmup", warmup, 0, 1000),
-        repeats=check_int("repeats", repeats, 1, 100_000),
-        n_parallel=check_int("n_parallel", n_parallel, 1, 256),
+        repeats=check_int("repeats", repeats, 1, MAX_REPEATS),
+        n_parallel=check_int("n_parallel", n_parallel, 1, MAX_PARALLEL),
         engine=check_flag("engine", engine),
     )
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}

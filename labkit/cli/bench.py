@@ -64,9 +64,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from labkit.benchmark.run import MAX_PARALLEL, MAX_REPEATS
     from labkit.engine.arguments import check_int
 
-    most = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": 100_000, "n_parallel": 256}
+    most = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": MAX_REPEATS, "n_parallel": MAX_PARALLEL}
     for option, high in most.items():
         check_int(f"--{option.replace('_', '-')}", getattr(args, option), 1, high)
 
