@@ -11,7 +11,7 @@ from labkit import __version__
 from labkit.course.sandbox import refuse_without_isolation
 from labkit.errors import GradingError
 
-__all__ = ["WhileThere", "cluster"]
+__all__ = ["WhileThere", "cluster", "was_lost"]
 
 _CONNECT_S = 15
 T = TypeVar("T")
@@ -78,6 +78,12 @@ def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[
             if problem:
                 raise GradingError(f"the worker {worker}: {problem}")
         yield WhileThere(client, executor, address), sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+
+
+def was_lost(error: Exception) -> bool:
+    """Whether a run ended because what ran it is gone: dask's own errors, or those of any executor."""
+    gone: tuple[type[BaseException], ...] = (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor)
+    return isinstance(error, gone) or type(error).__module__.partition(".")[0] == "distributed"
 
 
 def _about_worker(sandbox: bool) -> tuple[str, str]:

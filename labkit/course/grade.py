@@ -13,6 +13,7 @@ from pathlib import Path
 
 from labkit import __version__
 from labkit.course.adjustments import read_adjustments
+from labkit.course.cluster import was_lost
 from labkit.course.execute import Run, run_notebook
 from labkit.course.feedback import write_feedback
 from labkit.course.gradebook import Grade, read_grades, write_books, write_grade
@@ -203,11 +204,10 @@ def _judge(preparing: Preparing, task: Task, rebuilt: Rebuilt, future: concurren
 
 def _result(future: concurrent.futures.Future[Run]) -> Run:
     """Return what came of running a notebook; GradingError when it was lost with what ran it."""
-    lost: tuple[type[BaseException], ...] = (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor)
     try:
         return future.result()
     except Exception as error:
-        if isinstance(error, lost) or type(error).__module__.partition(".")[0] == "distributed":
+        if was_lost(error):
             raise GradingError(f"the workers that ran it were lost ({type(error).__name__})") from error
         raise
 
