@@ -29,7 +29,6 @@ __all__ = [
 MAX_SEED = 2**32 - 2  # the next one means "choose a seed at random" to llama.cpp
 # Below this a temperature only overflows float32; its limit is the greedy choice.
 COLDEST = 1e-4
-SPECULATIVE = "prompt-lookup"
 
 
 def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
@@ -98,7 +97,6 @@ class SamplingSettings:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     grammar: str | None = None
-    speculative: str | None = None
 
     @property
     def is_greedy(self) -> bool:
@@ -106,17 +104,15 @@ class SamplingSettings:
         return self.temperature < COLDEST
 
 
-def check_sampling(temperature: Any, options: Mapping[str, Any], *, may_speculate: bool = False) -> SamplingSettings:
-    """Check what ``generate_text`` takes as ``**kwargs``; ``speculative`` only where a single text is made.
+def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSettings:
+    """Check what ``generate_text`` takes as ``**kwargs``.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
         For an unknown name, a wrong type or a value out of range, in one line.
     """
-    known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"} | (
-        {"speculative"} if may_speculate else set()
-    )
+    known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"}
     for name in options:
         if name not in known:
             raise ArgumentTypeError(f"unknown argument {one_line(repr(name), 60)}: known are {', '.join(sorted(known))}")
@@ -130,7 +126,6 @@ def check_sampling(temperature: Any, options: Mapping[str, Any], *, may_speculat
         seed=check_int("seed", given["seed"], 0, MAX_SEED) if "seed" in given else None,
         stop=_check_stop(given.get("stop", ())),
         grammar=_check_grammar(given),
-        speculative=_check_speculative(given.get("speculative")),
     )
 
 
@@ -143,14 +138,6 @@ def _check_stop(value: Any) -> tuple[str, ...]:
         if not stop:
             raise ArgumentError("stop holds an empty text, which would end every text before it begins: remove it")
     return tuple(stops)
-
-
-def _check_speculative(value: Any) -> str | None:
-    if value is None or value == SPECULATIVE:
-        return None if value is None else SPECULATIVE
-    if not isinstance(value, str):
-        raise ArgumentTypeError(f"speculative must be {SPECULATIVE!r} or None, not {shown(value)}")
-    raise ArgumentError(f"speculative={shown(value)} is unknown: it must be {SPECULATIVE!r}, or None for none")
 
 
 def _check_grammar(given: Mapping[str, Any]) -> str | None:

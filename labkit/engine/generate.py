@@ -234,10 +234,7 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
         0 always takes the likeliest token; higher is more varied.
     **kwargs
         ``stop`` (str or list of str), ``seed`` (int), ``top_k`` (40), ``top_p`` (0.95), ``min_p`` (0.05), ``repeat_penalty``
-        (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False), ``speculative`` (None):
-        ``"prompt-lookup"`` drafts what followed the same tokens before and verifies several tokens a decode, for texts that
-        repeat much of their prompt. The text is the same, token for token, with a ``seed`` at any temperature: where the
-        engine is not known to compute the same numbers so, none is drafted: ``last_generation.speculation_off`` says why.
+        (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False).
 
     Returns
     -------
@@ -361,14 +358,14 @@ Request = tuple[list[int], int, SamplingSettings]
 
 def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
     parse_special = check_flag("parse_special", options.pop("parse_special", False))
-    settings = check_sampling(temperature, options, may_speculate=True)
+    settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
     with check_model(model).vocabulary() as tokenizer:
         return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings)
 
 
 def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
-    settings = check_sampling(temperature, options, may_speculate=True)
+    settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
     checked = check_messages(messages)
     with check_model(model).vocabulary() as tokenizer:

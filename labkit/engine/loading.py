@@ -57,7 +57,8 @@ def load_model(
     progress : bool or callable
         True shows a bar on stderr; a function gets the fraction loaded, 0 to 1.
     **kwargs
-        As for ``llama_cpp.Llama``; the cache's types also by name, ``type_k="q8_0"``.
+        As for ``llama_cpp.Llama``; the cache's types also by name, ``type_k="q8_0"``. ``draft_model`` (speculative decoding,
+        such as llama-cpp-python's ``LlamaPromptLookupDecoding``) serves Llama's own methods, such as ``create_completion``.
 
     Returns
     -------

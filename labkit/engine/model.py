@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import dataclasses
 import os
 import threading
 import weakref
@@ -26,7 +25,6 @@ from labkit.engine.prompts import Tokenizer
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
-from labkit.engine.speculative import SpeculativeDecoder, same_beginning
 from labkit.engine.worker import Job, Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 
@@ -84,7 +82,6 @@ class Model(Llama):
         self._vocabulary_holder: int | None = None
         self.settings, self.last_generation = settings, None
         self._cached_prompt: list[int] = []
-        self._speculative: SpeculativeDecoder | None = None
         self._devices = devices
         self._log = EngineLog(echo=bool(options.get("verbose", False)), renames={} if devices is None else devices.renames)
         self._worker = Worker(self._log, devices)
@@ -224,9 +221,6 @@ class Model(Llama):
             self._tokenizer = None
             self._sampler = None
             try:
-                if self._speculative is not None:
-                    self._speculative.close()
-                    self._speculative = None
                 if hasattr(self, "_stack"):
                     super().close()
                     give_back_memory()
@@ -358,22 +352,6 @@ class Model(Llama):
         emit: Callable[[TextChunk], None],
     ) -> None:
         self._refuse_unless_it_generates()
-        if settings.speculative is None:
-            report = self._run_plain(job, prompt, max_tokens, settings, emit)
-        else:
-            report = self._run_speculative(job, prompt, max_tokens, settings, emit)
-        if report.finish_reason == "cancelled" and self._closed:
-            raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
-        self.last_generation = report
-
-    def _run_plain(
-        self,
-        job: Job[Any],
-        prompt: list[int],
-        max_tokens: int,
-        settings: SamplingSettings,
-        emit: Callable[[TextChunk], None],
-    ) -> GenerationReport:
         generation = Generation(self._ctx.ctx, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings)
         n_reused = self._prepare_memory(prompt)
         try:
@@ -383,22 +361,9 @@ class Model(Llama):
             raise
         if report.finish_reason == "cancelled":
             self._forget()
-        return report
-
-    def _run_speculative(
-        self,
-        job: Job[Any],
-        prompt: list[int],
-        max_tokens: int,
-        settings: SamplingSettings,
-        emit: Callable[[TextChunk], None],
-    ) -> GenerationReport:
-        self._speculative = self._speculative or SpeculativeDecoder(self)
-        reason = self._speculative.refusal(len(prompt))
-        if reason is None:
-            return self._speculative.run(job, prompt, max_tokens, settings, emit)
-        report = self._run_plain(job, prompt, max_tokens, settings, emit)
-        return dataclasses.replace(report, n_drafted=0, n_accepted=0, speculation_off=reason)
+            if self._closed:
+                raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
+        self.last_generation = report
 
     def _prepare_memory(self, prompt: list[int]) -> int:
         """Clear the cache but for what can be used again bit for bit; returns how many tokens that is.
@@ -499,6 +464,18 @@ class Model(Llama):
 
         chain.sample = sample
         return chain
+
+
+def same_beginning(cached: list[int], prompt: list[int], step: int) -> int:
+    """Return how many tokens of a cached prompt serve the next one: whole computations, and never all of it.
+
+    Examples
+    --------
+    >>> same_beginning([1, 2, 3, 4, 5], [1, 2, 3, 4, 9], 2)
+    4
+    """
+    most = min(len(cached), len(prompt) - 1)
+    return next((index for index in range(most) if prompt[index] != cached[index]), most) // step * step
 
 
 guard(Model)

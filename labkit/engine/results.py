@@ -61,10 +61,6 @@ class GenerationReport(Record):
         As in `TextChunk`.
     seed : int
         The seed that was used; pass it again for the same text.
-    n_drafted, n_accepted : int or None
-        With ``speculative``: tokens that were drafted, and those of them that the sampler chose. None without.
-    speculation_off : str or None
-        Why drafting was switched off, if it was.
     """
 
     n_prompt: int
@@ -75,16 +71,6 @@ class GenerationReport(Record):
     finish_reason: FinishReason
     seed: int
     token_ids: tuple[int, ...] = dataclasses.field(default=(), repr=False)
-    n_drafted: int | None = None
-    n_accepted: int | None = None
-    speculation_off: str | None = None
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Accepted tokens over drafted ones; 0 where none was drafted, None without ``speculative``."""
-        if self.n_drafted is None or self.n_accepted is None:
-            return None
-        return self.n_accepted / self.n_drafted if self.n_drafted else 0.0
 
     @property
     def decode_tokens_per_second(self) -> float:
