@@ -91,7 +91,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        name="bits_a_weight",
+        name="bits_per_weight",
         points=1,
         question="the bits that a weight takes, from the bytes of a block's parts and the number of its weights.",
         examples=((([2, 32], 32), 8.5), (([2, 16], 32), 4.5), (([2, 2, 12, 128], 256), 4.5), (([2, 2, 16], 32), 5.0)),
