@@ -22,9 +22,8 @@ from typing import Any
 from common import median, report
 
 import labkit
-from labkit.benchmark import memory
-from labkit.engine import timing
-from labkit.engine.bindings import C
+from labkit.benchmark import memory, timing
+from labkit.engine.native import C
 
 N_PROMPT, N_GEN = 256, 64
 

@@ -23,12 +23,12 @@ from nbclient import NotebookClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from labkit.course.execute import Job, run_notebook
-from labkit.course.grade import grade_course
-from labkit.course.limits import Limits
-from labkit.course.preparing import Preparing
-from labkit.course.rebuild import rebuild
 from labkit.course.source import SourceNotebook, read_source
+from labkit.grading.grade import grade_course
+from labkit.grading.rebuild import rebuild
+from labkit.grading.run_notebook import Job, run_notebook
+from labkit.grading.sandbox.limits import Limits
+from labkit.grading.tasks import Preparing
 from tests.grading import NAME, handed_in, write, write_source
 
 GOAL_SPEED, GOAL_OVERHEAD, GOAL_FLAT = 1.7, 0.15, 1.1

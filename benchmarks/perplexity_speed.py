@@ -20,8 +20,8 @@ import numpy as np
 from common import median, report
 
 import labkit
-from labkit.engine.bindings import C
-from labkit.engine.scoring import score_windows
+from labkit.engine.native import C
+from labkit.quality.scoring import score_windows
 from labkit.quality.windows import text_windows
 
 N_CTX = 512

@@ -68,7 +68,7 @@ def peak_bytes() -> int:
 def measure(reader: str, path: str, repeats: int) -> dict[str, Any]:
     """Time one reader in this process: seconds of each run, and how much the peak memory grew."""
     if reader == "labkit":
-        from labkit.metadata import get_model_info as read
+        from labkit.model_info import get_model_info as read
     else:
         from gguf import GGUFReader as read  # noqa: N813  # both are "what reads"
     before, seconds = peak_bytes(), []

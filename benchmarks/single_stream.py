@@ -24,7 +24,7 @@ from common import median, report
 
 import labkit
 from labkit.engine import generate
-from labkit.engine.bindings import C
+from labkit.engine.native import C
 from labkit.engine.sampler import Sampler
 
 

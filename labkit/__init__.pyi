@@ -8,10 +8,12 @@ from .benchmark import BenchmarkComparison as BenchmarkComparison
 from .benchmark import BenchmarkResult as BenchmarkResult
 from .benchmark import benchmark_inference as benchmark_inference
 from .benchmark import compare_benchmarks as compare_benchmarks
+from .devices import ServedDevice as ServedDevice
+from .devices import serve_device as serve_device
+from .devices import start_device as start_device
 from .engine import GenerationReport as GenerationReport
 from .engine import Model as Model
 from .engine import ModelSettings as ModelSettings
-from .engine import ServedDevice as ServedDevice
 from .engine import TextChunk as TextChunk
 from .engine import count_chat_tokens as count_chat_tokens
 from .engine import count_tokens as count_tokens
@@ -19,8 +21,6 @@ from .engine import generate_chat as generate_chat
 from .engine import generate_text as generate_text
 from .engine import load_model as load_model
 from .engine import next_token_logits as next_token_logits
-from .engine import serve_device as serve_device
-from .engine import start_device as start_device
 from .engine import stream_chat as stream_chat
 from .engine import stream_text as stream_text
 from .engine import token_text as token_text
@@ -50,12 +50,12 @@ from .memory import Recommendation as Recommendation
 from .memory import estimate_memory_usage as estimate_memory_usage
 from .memory import measure_memory as measure_memory
 from .memory import recommend_settings as recommend_settings
-from .metadata import ModelInfo as ModelInfo
-from .metadata import get_model_info as get_model_info
 from .milestone import LAB_PROMPTS as LAB_PROMPTS
 from .milestone import MilestoneFigure as MilestoneFigure
 from .milestone import MilestoneResult as MilestoneResult
 from .milestone import run_milestone as run_milestone
+from .model_info import ModelInfo as ModelInfo
+from .model_info import get_model_info as get_model_info
 from .models import ModelEntry as ModelEntry
 from .models import bundled_model_path as bundled_model_path
 from .models import course_model as course_model

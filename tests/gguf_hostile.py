@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from labkit.formats import TENSOR_TYPES
+from labkit.gguf_file.formats import TENSOR_TYPES
 from tests.gguf_zoo import (
     ARRAY,
     BOOL,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.formats import TENSOR_TYPES
+from labkit.gguf_file.formats import TENSOR_TYPES
 from tests.gguf_zoo import ARRAY, BOOL, F32, I32, STRING, U32, RawTensor, key, pad
 
 F32_TYPE, F16_TYPE, Q8_0_TYPE = 0, 1, 8

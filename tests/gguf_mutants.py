@@ -6,7 +6,7 @@ import random
 import struct
 from typing import Any
 
-from labkit.formats import TENSOR_TYPES
+from labkit.gguf_file.formats import TENSOR_TYPES
 from tests.gguf_models import Parts, n_bytes
 from tests.gguf_zoo import ARRAY, BOOL, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from labkit.course.limits import Limits
-from labkit.course.sandbox import refuse_without_isolation
 from labkit.errors import GradingError
+from labkit.grading.sandbox.limits import Limits
+from labkit.grading.sandbox.start import refuse_without_isolation
 
 NAME = "hw"
 LIMITS = Limits(cell_s=3.0, total_s=12.0, memory_bytes=600 << 20, processes=40, output_bytes=300_000, file_bytes=8 << 20)

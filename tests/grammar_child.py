@@ -9,7 +9,7 @@ import json
 import sys
 
 import labkit
-from labkit.engine.bindings import C
+from labkit.engine.native import C
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import llama_cpp
 
-from labkit.engine.bindings import claim_log
-from labkit.simulate import child
+from labkit.engine.native import claim_log
+from labkit.memory import dry_run_child as child
 
 __all__ = ["SETTINGS", "Layout", "lay_out"]
 

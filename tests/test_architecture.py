@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
 # A room may import from the rooms before it, and from those on its own line.
 LEVELS = (
     {"errors", "records", "units"},
-    {"children", "course", "formats", "notes", "progress", "system", "models", "sampling", "predict", "targets"},
+    {"children", "checks", "cache", "output_files", "progress", "system", "sampling", "course", "models"},
     {"gguf_file"},
-    {"layers", "metadata", "quantize"},
-    {"engine", "ghost", "memory", "simulate"},
+    {"kv_cache", "model_info", "quantize", "grammar", "chat_template", "devices", "grading"},
+    {"engine", "ghost", "memory"},
     {"batch", "lint", "quality", "roofline"},
     {"benchmark", "tuning"},
     {"milestone"},
@@ -28,9 +28,9 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A record may draw itself: its plot() opens the room of pictures when it is called, and never before.
 DRAWS = {"benchmark": {"plots"}, "milestone": {"plots"}}
 HOMES = {
-    "llama_cpp": {"batch", "engine", "roofline", "simulate", "system", "quantize"},
-    "matplotlib": {"plots", "predict"},
-    "ipywidgets": {"widgets", "predict"},
+    "llama_cpp": {"batch", "benchmark", "chat_template", "devices", "engine", "roofline", "memory", "system", "quantize"},
+    "matplotlib": {"plots", "course"},
+    "ipywidgets": {"widgets", "course"},
 }
 
 

@@ -12,19 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.engine.arguments import (
-    SamplingSettings,
-    check_flag,
-    check_int,
-    check_max_tokens,
-    check_number,
-    check_sampling,
-    check_text,
-    one_line,
-    shown,
-)
-from labkit.engine.known_files import LoadFacts
+from labkit.checks import check_flag, check_int, check_number, check_text, one_line, shown
+from labkit.engine.load_facts import LoadFacts
 from labkit.engine.options import CACHE_TYPES, check_options, check_overrides_fit
+from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, ModelNotFoundError
 
 HUGE = 10**5000  # Python refuses to print it

@@ -24,7 +24,7 @@ from labkit import generate_batch, generate_batch_results, generate_text, stream
 from labkit.batch import parallel
 from labkit.batch.parallel import fastest
 from labkit.batch.slots import WORTH_COPYING, common_length, moves
-from labkit.engine.scoring import Window, score_windows
+from labkit.quality.scoring import Window, score_windows
 from labkit.system import resident_bytes
 from tests.gguf_kinds import KINDS
 from tests.tiny_models import write_tiny_model

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labkit
-from labkit.benchmark.export import bench_csv
 from labkit.benchmark.memory import MemoryWatch
+from labkit.benchmark.result import bench_csv
 from labkit.benchmark.stats import chance_of_difference, mean_and_deviation, median_interval, percentile
+from labkit.benchmark.timing import time_engine
 from labkit.cli import main
-from labkit.engine.timing import time_engine
 from labkit.plots import Picture
 from tests.tiny_models import write_tiny_model
 

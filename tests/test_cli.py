@@ -14,7 +14,7 @@ import labkit
 from labkit.cli import main
 from labkit.cli.lab import find_notebooks
 from labkit.errors import LabkitError
-from labkit.metadata import get_model_info
+from labkit.model_info import get_model_info
 from labkit.models import bundled_model_path
 from tests.test_gguf_remote import Server
 from tests.tiny_models import write_tiny_model

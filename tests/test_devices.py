@@ -23,10 +23,10 @@ import psutil
 import pytest
 
 import labkit
-from labkit.engine import devices as devices_module
-from labkit.engine import served as served_module
-from labkit.engine.connection import connect
-from labkit.engine.endpoints import parse_endpoint
+from labkit.devices import borrow as devices_module
+from labkit.devices import serve as served_module
+from labkit.devices.connection import connect
+from labkit.devices.endpoints import parse_endpoint
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, LabkitWarning, ModelLoadError
 from tests.tiny_models import write_tiny_model
 
@@ -463,7 +463,7 @@ def test_other_engine_versions_are_tried_before_they_are_used(
     try:
         labkit.load_model(tiny, n_gpu_layers=-1, devices=[device]).close()
         devices_module._check_protocol.cache_clear()
-        monkeypatch.setattr("labkit.engine.connection.MAJOR", 8)
+        monkeypatch.setattr("labkit.devices.connection.MAJOR", 8)
         with pytest.raises(ModelLoadError, match=r"speaks another RPC protocol than this labkit: install 0\.0\.1"):
             labkit.load_model(tiny, n_gpu_layers=-1, devices=[device])
     finally:

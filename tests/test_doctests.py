@@ -11,7 +11,7 @@ import labkit
 MODULES = sorted(
     name
     for _, name, _ in pkgutil.walk_packages(labkit.__path__, "labkit.")
-    if not name.endswith(("__main__", "template_child"))  # programs
+    if not name.endswith(("__main__", "render_child"))  # programs
 )
 
 

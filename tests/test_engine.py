@@ -17,7 +17,7 @@ import pytest
 
 import labkit
 from labkit import count_chat_tokens, count_tokens, generate_chat, generate_text, load_model, stream_chat, stream_text
-from labkit.engine.bindings import C
+from labkit.engine.native import C
 from tests.tiny_models import write_tiny_model
 
 MESSAGES = [{"role": "system", "content": "You are terse."}, {"role": "user", "content": "What is the capital of France?"}]

@@ -9,7 +9,7 @@ import gguf
 import pytest
 
 from labkit.errors import ArgumentError
-from labkit.formats import FILE_TYPES, REMOVED_TENSOR_TYPES, TENSOR_TYPES, file_type, tensor_type
+from labkit.gguf_file.formats import FILE_TYPES, REMOVED_TENSOR_TYPES, TENSOR_TYPES, file_type, tensor_type
 
 # The gguf package (0.19) counts two f32 fields where llama.cpp's block_q8_1 has two f16; the type is in no file.
 GGUF_PACKAGE_IS_WRONG_ABOUT = {"Q8_1"}

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit.engine.scoring import Window, score_windows
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.formats import TENSOR_TYPES, file_type
 from labkit.gguf_file import preflight, read_header
+from labkit.gguf_file.formats import TENSOR_TYPES, file_type
 from labkit.ghost.layout import layout
 from labkit.ghost.mix import choose_types
 from labkit.ghost.shapes import find_shape
 from labkit.ghost.tiles import Pools
+from labkit.quality.scoring import Window, score_windows
 from labkit.quantize.blocks import NEEDS_IMPORTANCE, quantize_rows
 from labkit.units import parse_bytes
 

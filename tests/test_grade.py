@@ -23,14 +23,14 @@ import pytest
 import labkit
 import labkit.course
 from labkit.cli import main
-from labkit.course.grade import ClassGrades, grade_course
-from labkit.course.gradebook import Grade
-from labkit.course.handed_in import Entry
-from labkit.course.rebuild import Rebuilt, rebuild
-from labkit.course.score import ExerciseGrade
 from labkit.course.source import SourceNotebook, read_source
-from labkit.course.submissions import find_submissions
-from labkit.course.usage import processes_below
+from labkit.grading.archives import Entry
+from labkit.grading.grade import ClassGrades, grade_course
+from labkit.grading.gradebook import Grade
+from labkit.grading.rebuild import Rebuilt, rebuild
+from labkit.grading.sandbox.limits import processes_below
+from labkit.grading.score import ExerciseGrade
+from labkit.grading.submissions import find_submissions
 from tests.grading import LIMITS, NAME, STUB, cell, handed_in, source_notebook, why_no_sandbox, write, write_source
 
 needs_sandbox = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox")
@@ -241,7 +241,9 @@ def _is_running(number: int) -> bool:
 @pytest.mark.thorough
 def test_grader_killed_at_any_point_leaves_no_process(tmp_path: Path) -> None:
     """From the first millisecond of a sandbox on, it ends when its grader is killed."""
-    code = "from labkit.course.kernel import Kernel\nfrom labkit.course.limits import Limits\nimport time\n"
+    code = (
+        "from labkit.grading.sandbox.kernel import Kernel\nfrom labkit.grading.sandbox.limits import Limits\nimport time\n"
+    )
     code += "print(flush=True)\nwith Kernel(Limits()):\n    time.sleep(60)"
     for wait_s in (0.005 * step for step in range(40)):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -290,7 +292,7 @@ def test_command_prints_grades(class_folder: Path, capsys: pytest.CaptureFixture
 
 def test_no_sandbox_no_grading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing isolates, grading refuses in one line that names what to install and the way out."""
-    from labkit.course import sandbox
+    from labkit.grading.sandbox import start as sandbox
 
     sandbox.refuse_without_isolation.cache_clear()
     monkeypatch.setenv("PATH", "/nowhere")
@@ -305,7 +307,7 @@ def test_grading_says_what_it_needs_where_linux_is_missing(tmp_path: Path) -> No
     write_source(tmp_path / "source")
     write(tmp_path / "submissions", "alice", handed_in())
     code = (
-        "import os, sys\nsys.modules['resource'] = None\nfrom labkit.cli import main\nimport labkit.course.grade\n"
+        "import os, sys\nsys.modules['resource'] = None\nfrom labkit.cli import main\nimport labkit.grading.grade\n"
         "sys.platform = 'win32'\nos.environ['PATH'] = ''\nsys.exit(main(sys.argv[1:]))"
     )
     for further, words in ((), "bubblewrap"), (("--unsafe-no-sandbox",), "WSL"):

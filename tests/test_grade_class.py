@@ -18,9 +18,9 @@ import pytest
 
 import labkit
 from labkit.cli import main
-from labkit.course.cluster import WhileThere, cluster
-from labkit.course.grade import ClassGrades, grade_course
-from labkit.course.usage import processes_below
+from labkit.grading.dask_cluster import WhileThere, cluster
+from labkit.grading.grade import ClassGrades, grade_course
+from labkit.grading.sandbox.limits import processes_below
 from tests.grading import LIMITS, NAME, STUB, handed_in, why_no_sandbox, write, write_source
 from tests.test_grade import EDGE, HALF, MISTAKEN, _assert_gone, _tree
 
@@ -238,7 +238,7 @@ def test_command_grades_on_a_cluster(
     assert main([*arguments, "--scheduler", two_workers.address, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["points"] for row in told["grades"]] == ["4", "2"]
-    monkeypatch.setattr("labkit.course.cluster._CONNECT_S", 2)
+    monkeypatch.setattr("labkit.grading.dask_cluster._CONNECT_S", 2)
     with (
         pytest.raises(labkit.GradingError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"),
         cluster("tcp://127.0.0.1:9"),

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from llama_cpp import llama_grammar
 
 import labkit
-from labkit.engine.grammar import MAX_DEPTH, check_grammar, tokens_in
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
+from labkit.grammar.check import MAX_DEPTH, check_grammar, tokens_in
 from tests.tiny_models import write_tiny_model
 
 LIMIT_S = 20.0

@@ -20,10 +20,10 @@ from labkit.cli import main
 from labkit.cli.doctor import check_settings
 from labkit.engine.options import CACHE_TYPES
 from labkit.errors import LabkitError
-from labkit.formats import tensor_type
+from labkit.gguf_file.formats import tensor_type
 from labkit.lint import LintFinding, LintReport, find, machine
 from labkit.lint.weights import uniform_bytes
-from labkit.metadata import read_model_header
+from labkit.model_info import read_model_header
 from labkit.system import physical_cores_available, unused_instructions
 from tests.gguf_models import llama
 from tests.gguf_mutants import mutate

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 import labkit
 from labkit.cli import main
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError
-from labkit.formats import tensor_type
 from labkit.gguf_file import read_header
+from labkit.gguf_file.formats import tensor_type
 from labkit.ghost import build_ghost_model, ghost_shapes
-from labkit.layers import CHECKED
+from labkit.kv_cache.layers import CHECKED
 from labkit.memory.allocator import Graph
+from labkit.memory.dry_run import simulate
 from labkit.memory.estimate import estimate_plan, make_plan
 from labkit.plots import plot_memory
-from labkit.simulate import simulate
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import Parts, llama
 from tests.gguf_mutants import mutate
@@ -171,8 +171,8 @@ def test_every_architecture_that_is_called_checked_is_checked(files: dict[str, P
 def test_unchecked_architectures_take_the_engines_cache(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the rules are not checked, the automatic method asks llama.cpp for the cache, and says so."""
     expected = labkit.estimate_memory_usage(files["gemma3"], 1024).kv_cache_bytes
-    monkeypatch.setattr("labkit.layers.CHECKED", frozenset())
-    monkeypatch.setattr("labkit.memory.caches.cache_bytes", lambda *_, **__: {-1: 1})
+    monkeypatch.setattr("labkit.kv_cache.layers.CHECKED", frozenset())
+    monkeypatch.setattr("labkit.kv_cache.size.cache_bytes", lambda *_, **__: {-1: 1})
     monkeypatch.setattr("labkit.memory.estimate.cache_bytes", lambda *_, **__: {-1: 1})
     estimate = labkit.estimate_memory_usage(files["gemma3"], 1024)
     assert estimate.kv_cache_bytes == expected
@@ -305,7 +305,7 @@ def test_mutated_headers_end_in_figures_or_one_line(tmp_path: Path) -> None:
 def test_simulation_is_remembered(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The same file and settings are not laid out twice."""
     first = simulate(files["qwen2"], n_ctx=768, n_batch=512, n_ubatch=512)
-    monkeypatch.setattr("labkit.simulate._ask", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("labkit.memory.dry_run._ask", lambda *_: pytest.fail("asked again"))
     assert simulate(files["qwen2"], n_ctx=768, n_batch=512, n_ubatch=512) == first
 
 

@@ -18,9 +18,9 @@ import pytest
 
 from labkit.course import check
 from labkit.course.checks import known_exercises
-from labkit.course.grade import grade_course
 from labkit.course.release import release_course
 from labkit.course.source import read_source
+from labkit.grading.grade import grade_course
 from tests.grading import why_no_sandbox
 
 ROOT = Path(__file__).resolve().parent.parent

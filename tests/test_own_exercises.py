@@ -13,10 +13,10 @@ import pytest
 
 import labkit
 from labkit.course import check
-from labkit.course.grade import grade_course
 from labkit.course.release import release_course
 from labkit.course.selftest import selftest_course
 from labkit.course.source import read_source
+from labkit.grading.grade import grade_course
 from tests.grading import LIMITS, why_no_sandbox
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "exercises.md").read_text(encoding="utf-8")

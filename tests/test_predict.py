@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit import predict as predict_module
+from labkit.course import predict as predict_module
+from labkit.course.predict import Comparison, Prediction, predict
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.predict import Comparison, Prediction, predict
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +164,7 @@ def test_question_must_be_text() -> None:
 
 def test_importing_predict_loads_neither_matplotlib_nor_ipywidgets() -> None:
     """Both are imported when a box or a picture is first shown."""
-    code = "import sys, labkit.predict; print([m for m in ('matplotlib', 'ipywidgets', 'llama_cpp') if m in sys.modules])"
+    code = "import sys, labkit.course.predict as _; "
+    code += "print([m for m in ('matplotlib', 'ipywidgets', 'llama_cpp') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llama_cpp import Llama
 
 import labkit
-from labkit.engine import scoring
+from labkit.quality import scoring
 from labkit.quality.logits import divergence, log_softmax, surprise
 from labkit.quality.windows import cut_windows
 from tests.tiny_models import write_tiny_model

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labkit.errors import ArgumentError, GGUFError, LabkitWarning
-from labkit.formats import FILE_TYPES, tensor_type
 from labkit.gguf_file import read_header
+from labkit.gguf_file.formats import FILE_TYPES, tensor_type
 from labkit.ghost import build_ghost_model
-from labkit.metadata import get_model_info
+from labkit.model_info import get_model_info
 from labkit.models import bundled_model_path
 from labkit.quantize import CODECS, Q4_K, Q8_0, QuantizationError, quantize_model
 from tests.test_gguf_file import assert_parity
-from tests.test_metadata import assert_engine_parity
+from tests.test_model_info import assert_engine_parity
 
 ENCODERS = ("Q8_0", "Q4_0", "Q4_1")
 LARGEST = float(np.finfo(np.float32).max)

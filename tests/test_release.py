@@ -16,10 +16,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 import labkit
 from labkit.cli import main
 from labkit.course.checks import judge, known_exercises
-from labkit.course.rebuild import rebuild
 from labkit.course.release import release_course, stub_of
 from labkit.course.selftest import selftest_course
 from labkit.course.source import read_source
+from labkit.grading.rebuild import rebuild
 
 COURSE = Path(__file__).resolve().parent.parent / "notebooks"
 FUNCTION = """def count_min_p(shares, min_p):

@@ -10,7 +10,7 @@ import pytest
 import labkit
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, ModelNotFoundError
 from labkit.gguf_file import read_header
-from labkit.layers import model_layers
+from labkit.kv_cache.layers import model_layers
 from labkit.roofline.kernels import MatrixJob, SmallJob, time_kernels
 from labkit.roofline.work import attentions, matrices
 
@@ -42,7 +42,7 @@ def test_a_cell_costs_what_the_cache_holds() -> None:
     """Attention over a full context of the bundled model reads its whole cache."""
     header = read_header(labkit.bundled_model_path())
     (found,) = attentions(model_layers(header), 2047, 1, 1)
-    f16 = labkit.formats.TENSOR_TYPES[1]
+    f16 = labkit.gguf_file.formats.TENSOR_TYPES[1]
     cache = labkit.estimate_memory_usage(n_ctx=2048, method="formula").kv_cache_bytes
     assert found.n_bytes(f16, f16) * found.count == cache
 

@@ -18,11 +18,11 @@ from labkit import sampling
 from labkit.plots import plot_next_token, plot_threads
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, stream_threads
 from labkit.widgets import EXPLORERS, explorer
-from labkit.widgets.background import Background, Ticket
 from labkit.widgets.explorer import Explorer, Values, slider
+from labkit.widgets.parts.background import Background, Ticket
+from labkit.widgets.parts.shown import Shown, Table
 from labkit.widgets.playground import Playground
 from labkit.widgets.sampling import SamplingExplorer, next_token
-from labkit.widgets.shown import Shown, Table
 from labkit.widgets.threads import ThreadsExplorer, describe
 
 

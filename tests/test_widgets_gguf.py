@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from labkit.formats import tensor_type
 from labkit.gguf_file import read_header
 from labkit.gguf_file.fields import fields
+from labkit.gguf_file.formats import tensor_type
 from labkit.models import bundled_model_path
 from labkit.plots.treemap import Tile, plot_treemap, squarify
 from labkit.quantize.blocks import quantize_rows
 from labkit.widgets import explore
-from labkit.widgets.block import half, parts_of, steps_of
-from labkit.widgets.contents import groups_of, keys_table, tensors_table
-from labkit.widgets.fields_html import hex_html
 from labkit.widgets.gguf import N_FIRST, GGUFExplorer
+from labkit.widgets.parts.block import half, parts_of, steps_of
+from labkit.widgets.parts.fields_html import hex_html
+from labkit.widgets.parts.header_tables import groups_of, keys_table, tensors_table
 from tests.gguf_zoo import STRING, U32, Raw, RawTensor, key, small, tiny
 
 

@@ -8,12 +8,13 @@ import psutil
 import pytest
 
 import labkit
-from labkit.metadata import read_model_header
-from labkit.widgets import explore, real_load
-from labkit.widgets.background import Ticket
-from labkit.widgets.fitting import DEVICE, RAM, by_place, foretell, most_gpu_layers, n_layers, reported
+from labkit.model_info import read_model_header
+from labkit.widgets import explore
 from labkit.widgets.gpu_layers import GPULayersExplorer, describe
-from labkit.widgets.real_load import load_so
+from labkit.widgets.parts import real_load
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.real_load import load_so
+from labkit.widgets.parts.what_fits import DEVICE, RAM, by_place, foretell, most_gpu_layers, n_layers, reported
 
 MIB = 2**20
 CUDA_LOG = """\

@@ -8,11 +8,11 @@ import psutil
 import pytest
 
 import labkit
-from labkit.metadata import read_model_header
+from labkit.model_info import read_model_header
 from labkit.plots.memory import plot_fit
 from labkit.widgets import explore
-from labkit.widgets.fitting import RAM, by_place, foretell, longest_context, trained_context
 from labkit.widgets.memory import MemoryExplorer, context_slider, describe
+from labkit.widgets.parts.what_fits import RAM, by_place, foretell, longest_context, trained_context
 
 MIB = 2**20
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from labkit.errors import ArgumentError
-from labkit.formats import tensor_type
 from labkit.gguf_file import read_header
+from labkit.gguf_file.formats import tensor_type
 from labkit.models import bundled_model_path
 from labkit.plots.quantization import plot_quantization
 from labkit.quantize import CODECS
 from labkit.widgets import explore
+from labkit.widgets.parts.weights import CHUNK, TYPES, can_decode, loss, losses, read_weights, requantize, sample
 from labkit.widgets.quantization import N_SHOWN, QuantizationExplorer, strip
-from labkit.widgets.weights import CHUNK, TYPES, can_decode, loss, losses, read_weights, requantize, sample
 from tests.gguf_zoo import STRING, Raw, RawTensor, key
 
 MATRIX = "blk.3.ffn_down.weight"

@@ -22,9 +22,8 @@ import pytest
 import labkit
 from labkit import generate_text, load_model, stream_text
 from labkit.engine import worker as room
-from labkit.engine.bindings import EngineLog
-from labkit.engine.stacks import start_thread
-from labkit.engine.worker import Job, LockstepJob, Worker
+from labkit.engine.native import EngineLog
+from labkit.engine.worker import Job, LockstepJob, Worker, start_thread
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 from tests.tiny_models import write_tiny_model
 

@@ -11,9 +11,10 @@ from labkit.batch.loop import Batch
 from labkit.batch.parallel import Choice, cells_of, check_parallel, choose_parallel
 from labkit.batch.records import BatchChunk, BatchItem, BatchResult
 from labkit.batch.sequence import Request
-from labkit.engine.arguments import MAX_SEED, SamplingSettings, check_flag, check_max_tokens, check_sampling, shown
-from labkit.engine.generate import Stream, check_model
-from labkit.engine.model import Model
+from labkit.checks import check_flag, shown
+from labkit.engine.generation import Stream
+from labkit.engine.model import Model, check_model
+from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings, check_max_tokens, check_sampling
 from labkit.engine.worker import Job
 from labkit.errors import ArgumentError, ArgumentTypeError, ContextOverflowError, LabkitError
 from labkit.progress import Progress, reporting

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from labkit.batch.records import BatchChunk, BatchItem
 from labkit.batch.sequence import Request, Sequence
 from labkit.batch.slots import Slots
-from labkit.engine.bindings import C
 from labkit.engine.contexts import second_context, token_batch
-from labkit.engine.generate import CancelledError, decode
+from labkit.engine.generation import CancelledError, decode
+from labkit.engine.native import C
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 from labkit.progress import Progress

@@ -12,15 +12,15 @@ import llama_cpp
 import numpy as np
 
 from labkit.batch.sequence import Request
-from labkit.engine.arguments import check_int
-from labkit.engine.bindings import C
+from labkit.cache import file_identity, recall, remember
+from labkit.checks import check_int
 from labkit.engine.contexts import second_context, token_batch, view
-from labkit.engine.generate import decode
-from labkit.engine.known_files import sound_file
+from labkit.engine.generation import decode
+from labkit.engine.load_facts import sound_file
+from labkit.engine.native import C
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 from labkit.memory import estimate_memory_usage
-from labkit.notes import file_identity, recall, remember
 from labkit.system import available_ram_bytes
 from labkit.units import format_bytes
 

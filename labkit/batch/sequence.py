@@ -7,11 +7,11 @@ from collections.abc import Sequence as Tokens
 from typing import Any
 
 from labkit.batch.records import BatchItem
-from labkit.engine.arguments import SamplingSettings
-from labkit.engine.prompts import Tokenizer
+from labkit.engine.chat_prompt import Tokenizer
+from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.results import FinishReason
 from labkit.engine.sampler import Sampler
-from labkit.engine.text import TextAssembler
+from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import LabkitError
 
 __all__ = ["Request", "Sequence"]

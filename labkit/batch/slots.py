@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from labkit.batch.sequence import Sequence
-from labkit.engine.bindings import C
+from labkit.engine.native import C
 
 __all__ = ["WORTH_COPYING", "Slots", "common_length", "moves"]
 

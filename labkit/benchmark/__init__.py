@@ -15,7 +15,8 @@
 from __future__ import annotations
 
 from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
-from labkit.benchmark.records import BenchmarkResult, BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.run import benchmark_inference
 from labkit.benchmark.stats import ConfidenceInterval
 

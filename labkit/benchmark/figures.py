@@ -7,9 +7,10 @@ import statistics
 
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import together_speeds
-from labkit.benchmark.records import BenchmarkResult, BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.stats import median_interval, percentile
-from labkit.engine.timing import EngineTimes
+from labkit.benchmark.timing import EngineTimes
 from labkit.system import SystemProfile
 
 __all__ = ["Measured", "make_result"]

@@ -11,9 +11,9 @@ from labkit.batch.loop import Batch
 from labkit.batch.parallel import cells_of, choose_parallel
 from labkit.batch.sequence import Request
 from labkit.benchmark.records import BenchmarkRun
-from labkit.engine.arguments import MAX_SEED, SamplingSettings
+from labkit.benchmark.timing import EndlessTokenizer, TimedText
 from labkit.engine.model import Model
-from labkit.engine.timing import EndlessTokenizer, TimedText
+from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 

@@ -1,21 +1,12 @@
-"""What a benchmark gives: runs, the two figures, the gap between them, and exports."""
+"""What a benchmark is made of: runs, settings, the gap between the engine's speed and the user's."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from labkit.benchmark import export
-from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
-from labkit.benchmark.stats import ConfidenceInterval
 from labkit.records import Record
-from labkit.system import SystemProfile
-from labkit.targets import written
 
-__all__ = ["BenchmarkResult", "BenchmarkRun", "BenchmarkSettings", "SpeedGap"]
+__all__ = ["BenchmarkRun", "BenchmarkSettings", "SpeedGap"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -151,117 +142,3 @@ class SpeedGap(Record):
     sampler_s_per_token: float
     text_s_per_token: float
     python_s_per_token: float
-
-
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BenchmarkResult(Record):
-    """What `benchmark_inference` measured.
-
-    Attributes
-    ----------
-    tokens_per_second : float
-        Generated tokens of all prompts over the wall time of a repeat, prompt processing included; median of the repeats.
-    confidence_interval : ConfidenceInterval
-        Of that median, from the order of the repeats.
-    decode_tokens_per_second : float or None
-        Generation alone, as the user sees it: tokens after the first over their time; median of the repeats. None when
-        ``max_tokens`` is 1.
-    prompt_tokens_per_second : float
-        Prompt tokens over the time until their logits are there; median of the repeats.
-    time_to_first_token_s, time_to_first_token_p95_s : float
-        Median and 95th percentile of all runs.
-    inter_token_latency_s, inter_token_latency_p95_s : float or None
-        Median and 95th percentile of all pauses between two tokens.
-    total_tokens : int
-        Generated in all repeats.
-    elapsed_s : float
-        Wall time of all repeats, without warm-up and engine tests.
-    memory_bytes, memory_delta_bytes : int
-        The most RAM held during the repeats, and how much more than before them.
-    memory_method : str
-        How that was found.
-    memory_sampling_share : float
-        CPU time of the sampling thread over ``elapsed_s``.
-    engine_test : tuple of str
-        The engine's two tests as llama-bench names them, ``("pp512", "tg128")`` for example; empty without them.
-    engine_prompt_tokens_per_second, engine_decode_tokens_per_second : float or None
-        llama.cpp alone, by llama-bench's protocol (random tokens, empty cache, nothing sampled); median of the repeats.
-    engine_prompt_samples, engine_decode_samples : tuple of float
-        Tokens per second of each repeat.
-    gap : SpeedGap or None
-        From the engine's figure to the user's, in seconds a token.
-    sampler_s_per_token, text_s_per_token, python_s_per_token : float or None
-        Its parts; None where several prompts ran together or ``max_tokens`` is 1.
-    noise : float
-        How far the repeats lie apart: the fastest's ``tokens_per_second`` less the slowest's, over the median.
-    samples : tuple of float
-        Tokens per second of each repeat, whose median is ``tokens_per_second``.
-    decode_samples, prompt_samples : tuple of float
-        The same of generation alone, and of prompt processing.
-    runs : tuple of BenchmarkRun
-        One a prompt and repeat.
-    settings : BenchmarkSettings
-    system : SystemProfile
-    notes : tuple of str
-        What to keep in mind when reading the figures.
-    """
-
-    tokens_per_second: float
-    confidence_interval: ConfidenceInterval
-    decode_tokens_per_second: float | None
-    prompt_tokens_per_second: float
-    time_to_first_token_s: float
-    time_to_first_token_p95_s: float
-    inter_token_latency_s: float | None
-    inter_token_latency_p95_s: float | None
-    total_tokens: int
-    elapsed_s: float
-    memory_bytes: int
-    memory_delta_bytes: int
-    memory_method: str
-    memory_sampling_share: float
-    engine_test: tuple[str, ...]
-    engine_prompt_tokens_per_second: float | None
-    engine_decode_tokens_per_second: float | None
-    engine_prompt_samples: tuple[float, ...]
-    engine_decode_samples: tuple[float, ...]
-    gap: SpeedGap | None
-    sampler_s_per_token: float | None
-    text_s_per_token: float | None
-    python_s_per_token: float | None
-    noise: float
-    samples: tuple[float, ...]
-    decode_samples: tuple[float, ...]
-    prompt_samples: tuple[float, ...]
-    runs: tuple[BenchmarkRun, ...]
-    settings: BenchmarkSettings
-    system: SystemProfile
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return export.text(self)
-
-    def _repr_html_(self) -> str:
-        return export.html(self)
-
-    def compare(self, other: Mapping[str, Any]) -> BenchmarkComparison:
-        """Say whether this result is faster than another, slower or within noise: `compare_benchmarks`."""
-        return compare_benchmarks(self, other)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return everything as JSON, and write it to a file if one is named; ``json.loads`` gives what `compare` takes."""
-        return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), path)
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """Return a row a run, unrounded, as CSV, and write it to a file if one is named."""
-        return written(export.runs_csv(self), path)
-
-    def to_markdown(self, path: str | Path | None = None) -> str:
-        """Return llama-bench's table and the user's figures as Markdown, and write it to a file if one is named."""
-        return written(export.markdown(self), path)
-
-    def plot(self, *, axes: Any = None) -> Any:
-        """Draw the pauses between tokens into matplotlib Axes and return them: `labkit.plots.plot_benchmark`."""
-        from labkit.plots import plot_benchmark
-
-        return plot_benchmark(self, axes=axes)

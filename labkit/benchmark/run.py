@@ -10,10 +10,12 @@ from typing import Any
 from labkit.benchmark.figures import Measured, make_result
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import run_together
-from labkit.benchmark.records import BenchmarkResult, BenchmarkRun, BenchmarkSettings
+from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings
+from labkit.benchmark.result import BenchmarkResult
+from labkit.benchmark.timing import EngineTimes, ModelCard, TimedText, prepare_timing, time_engine
+from labkit.checks import check_flag, check_int
 from labkit.engine import Model
-from labkit.engine.arguments import SamplingSettings, check_flag, check_int
-from labkit.engine.timing import EngineTimes, ModelCard, TimedText, prepare_timing, time_engine
+from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress, reporting
 from labkit.system import measure_system

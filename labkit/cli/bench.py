@@ -42,11 +42,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
     foretold = None if args.no_predict or args.csv or args.markdown else _foretell(args)
     result = _measure(args, quiet=args.json or args.csv or args.markdown)
     if args.csv or args.markdown:
-        from labkit.benchmark.export import bench_csv
+        from labkit.benchmark.result import bench_csv
 
         print(bench_csv(result) if args.csv else result.to_markdown(), end="")
         return 0
-    from labkit.benchmark.export import HEADINGS, USER, bench_records, bench_rows, summary_rows
+    from labkit.benchmark.result import HEADINGS, USER, bench_records, bench_rows, summary_rows
 
     rows = bench_rows(result)  # the last two cells are the test and its speed
     engine = [row[1:] for row in rows if not row[-2].endswith(USER)]  # with the model's name a line would be too long
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     from labkit.benchmark.run import MAX_PARALLEL, MAX_REPEATS
-    from labkit.engine.arguments import check_int
+    from labkit.checks import check_int
 
     most = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": MAX_REPEATS, "n_parallel": MAX_PARALLEL}
     for option, high in most.items():

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
-    from labkit.engine.served import describe, start_device
+    from labkit.devices.serve import describe, start_device
 
     started = start_device(args.endpoint, n_threads=args.threads, allow_network=args.allow_network)
     with started as device, contextlib.suppress(KeyboardInterrupt):

@@ -146,7 +146,7 @@ def _name(model: str | None) -> str:
 
 def check_instructor_tools() -> Iterator[Finding]:
     """Look for what only instructors and developers need."""
-    from labkit.course.sandbox import refuse_without_isolation
+    from labkit.grading.sandbox.start import refuse_without_isolation
 
     problem = ""
     try:

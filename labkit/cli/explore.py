@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
-    from labkit.engine.endpoints import parse_endpoint
-    from labkit.engine.ports import free_port
+    from labkit.devices.endpoints import free_port, parse_endpoint
 
     if not _is_installed("voila"):
         raise LabkitError(

@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
-    from labkit.course.cluster import cluster
-    from labkit.course.grade import grade_course
-    from labkit.course.limits import Limits
+    from labkit.grading.dask_cluster import cluster
+    from labkit.grading.grade import grade_course
+    from labkit.grading.sandbox.limits import Limits
 
     given = {"cell_s": args.cell_limit, "total_s": args.total_limit}
     if args.unsafe_no_sandbox:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from labkit.cli.output import Output
-from labkit.formats import tensor_type
 from labkit.gguf_file import Header, LazyArray, TensorInfo
-from labkit.metadata import ModelInfo, describe_model, read_model_header
+from labkit.gguf_file.formats import tensor_type
+from labkit.model_info import ModelInfo, describe_model, read_model_header
 from labkit.units import format_bytes, format_count
 
 HELP = "what a model is: a card, its keys, its tensors"

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
     from labkit.memory import estimate_memory_usage, recommend_settings
-    from labkit.metadata import get_model_info
+    from labkit.model_info import get_model_info
 
     info = get_model_info(args.model)
     estimate = estimate_memory_usage(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from labkit.cli.output import Output
-from labkit.formats import FILE_TYPES, tensor_type
+from labkit.gguf_file.formats import FILE_TYPES, tensor_type
 from labkit.quantize import QuantizationResult, quantize_model
 from labkit.units import format_bytes, format_duration
 

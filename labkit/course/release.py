@@ -14,8 +14,8 @@ import nbformat
 
 from labkit.course.source import SourceNotebook, exercises_file, read_source
 from labkit.errors import ArgumentError, GradingError
+from labkit.output_files import write_whole
 from labkit.records import Record
-from labkit.targets import write_whole
 
 __all__ = ["HIDDEN_TESTS", "MANIFEST", "ReleaseResult", "ReleasedNotebook", "release_course", "stub_of"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.engine.bindings import C, give_back_memory
-from labkit.engine.known_files import sound_file
+from labkit.engine.load_facts import sound_file
+from labkit.engine.native import C, give_back_memory
 from labkit.engine.settings import refuse_unfit
 from labkit.errors import GenerationError
 

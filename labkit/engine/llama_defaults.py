@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 
 from labkit.engine.settings import ModelSettings
-from labkit.memory.caches import CELLS
+from labkit.kv_cache.size import CELLS
 
 if TYPE_CHECKING:
-    from labkit.engine.known_files import LoadFacts
+    from labkit.engine.load_facts import LoadFacts
 
 __all__ = ["llama_settings"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.engine.arguments import check_flag, check_int
-from labkit.engine.devices import ModelDevices, borrow_devices
-from labkit.engine.known_files import sound_file
+from labkit.checks import check_flag, check_int
+from labkit.devices.borrow import ModelDevices, borrow_devices
+from labkit.devices.serve import ServedDevice
+from labkit.engine.load_facts import sound_file
 from labkit.engine.model import Model
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
-from labkit.engine.served import ServedDevice
 from labkit.engine.settings import ModelSettings, choose_settings, refuse_unfit
 from labkit.engine.tuned import tuned_settings
 from labkit.errors import LabkitWarning

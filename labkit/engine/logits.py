@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labkit.engine.arguments import check_flag
-from labkit.engine.bindings import C
-from labkit.engine.generate import CancelledError, check_model, prefill
+from labkit.checks import check_flag
+from labkit.engine.generation import CancelledError, prefill
+from labkit.engine.model import check_model
+from labkit.engine.native import C
 from labkit.errors import ContextOverflowError, GenerationError
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import os
 import threading
@@ -12,26 +11,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama_cpp import Llama
-from llama_cpp.llama_grammar import LlamaGrammar
-
-from labkit.engine.arguments import SamplingSettings, one_line
-from labkit.engine.bindings import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
-from labkit.engine.generate import CancelledError, Generation
-from labkit.engine.grammar import check_grammar
-from labkit.engine.guards import guard
-from labkit.engine.llama_calls import check_call
-from labkit.engine.prompts import Tokenizer
+from labkit.checks import one_line
+from labkit.engine.chat_prompt import Tokenizer
+from labkit.engine.generation import CancelledError, Generation
+from labkit.engine.llama_methods import LlamaMethods
+from labkit.engine.native import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
 from labkit.engine.results import GenerationReport, TextChunk
-from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
+from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
 from labkit.engine.worker import Job, Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 
 if TYPE_CHECKING:
-    from labkit.engine.devices import ModelDevices
+    from labkit.devices.borrow import ModelDevices
 
-__all__ = ["Model"]
+__all__ = ["Model", "check_model"]
 
 T = TypeVar("T")
 
@@ -42,7 +36,7 @@ _PASSED_ON = (
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
-class Model(Llama):
+class Model(LlamaMethods):
     """A loaded model: what `load_model` returns.
 
     It is a ``llama_cpp.Llama``, so all that llama-cpp-python documents works on it, from any thread: each model has one
@@ -256,31 +250,6 @@ class Model(Llama):
     def __getstate__(self) -> Any:
         return self.__reduce__()
 
-    @contextlib.contextmanager
-    def vocabulary(self) -> Iterator[Tokenizer]:
-        """Hold the tokenizer: it can be read while a text is generated, but not after `close`."""
-        self._check_open()
-        with self._vocabulary_lock:
-            self._check_open()
-            if self._tokenizer is None:
-                raise ModelClosedError("this model is still loading")
-            outer, self._vocabulary_holder = self._vocabulary_holder, threading.get_ident()
-            try:
-                yield self._tokenizer
-            finally:
-                self._vocabulary_holder = outer
-
-    def _check_open(self) -> None:
-        if self._closed:
-            name = one_line(Path(getattr(self, "model_path", "model")).name)
-            raise ModelClosedError(f"this model ({name}) was closed: load it again with load_model(…)")
-        if self._worker.pid != os.getpid():
-            raise ModelClosedError(
-                "this model was loaded in another process, and a forked child cannot use it: load it here, "
-                "and start processes with multiprocessing's 'spawn' method"
-            )
-        self._worker.refuse_if_lost()
-
     # -- generating ----------------------------------------------------------------------------------------------
 
     def run_generation(
@@ -387,83 +356,12 @@ class Model(Llama):
         whole_batches = self.settings.n_batch % self.settings.n_ubatch == 0
         return whole_batches and not (self._is_recurrent or self._is_hybrid or C.llama_model_n_swa(self._model.model))
 
-    def _forget(self) -> None:
-        """Leave the cache empty."""
-        memory = C.llama_get_memory(self._ctx.ctx)
-        if memory is not None:
-            C.llama_memory_clear(memory, bool(self._is_recurrent or self._is_hybrid))
-        self._cached_prompt = []
-        self.n_tokens = 0
-        self._requires_eval = True
 
-    # -- Llama's own methods -------------------------------------------------------------------------------------
-
-    def _refuse_without_weights(self) -> None:
-        if self._vocab_only:
-            raise GenerationError(
-                "this model was loaded with vocab_only=True, without its weights: load it without, to compute"
-            )
-
-    def _refuse_without_decoder(self, *, to_embed: bool = False) -> None:
-        if not (self._embeds if to_embed else self._decodes):
-            raise GenerationError(
-                "this model has an encoder, as BERT and T5 do, and makes no text token by token: use one that generates "
-                "text, or a BERT with embedding=True for embeddings"
-            )
-
-    def _call_llama(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._refuse_without_weights()
-        self._refuse_without_decoder(to_embed=method.__name__ in ("embed", "create_embedding"))
-        if self._tokenizer is not None:
-            check_call(method.__name__, args, kwargs, self._tokenizer)
-        self._begin_llama(method.__name__)
-        try:
-            return method(self, *args, **kwargs)
-        except Exception:
-            self._after_cancel()
-            raise
-
-    def _begin_llama(self, name: str) -> None:
-        self._cached_prompt = []
-        if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
-            self._forget()  # a small window's cache cannot go back to where an earlier text was the same
-
-    def _after_cancel(self) -> None:
-        """Say so when one of Llama's methods was ended on the way; what it left in the cache is of no use."""
-        if self._worker.is_cancelled:
-            self._forget()
-            if self._closed:
-                raise ModelClosedError("this model was closed while it computed: load it again with load_model(…)")
-            raise GenerationError("this computation was cancelled")
-
-    def _pump(self, generator: Iterator[Any], name: str) -> Iterator[Any]:
-        """Run one of Llama's generators; a cancelled one ends."""
-        self._begin_llama(name)
-        try:
-            yield from generator
-        except Exception:
-            self._after_cancel()
-            raise
-
-    def _init_sampler(self, *args: Any, grammar: Any = None, **kwargs: Any) -> Any:
-        """Make Llama's chain of samplers, which refuses where llama.cpp would end the process."""
-        if grammar is not None:
-            if not isinstance(grammar, LlamaGrammar):
-                raise ArgumentTypeError(f"grammar must be a llama_cpp.LlamaGrammar, not {type(grammar).__name__}")
-            check_grammar(grammar._grammar)
-            refuse_unknown_tokens(self._model.vocab, grammar._grammar)
-        chain = super()._init_sampler(*args, **{**kwargs, "grammar": grammar})
-        native, n_vocab = chain.sampler, self._n_vocab
-
-        def sample(ctx: Any, index: int = -1) -> int:
-            if not C.llama_get_logits_ith(ctx.ctx, index):
-                raise GenerationError("there are no logits at this place: eval() tokens first, or load with logits_all=True")
-            if grammar is not None:
-                return sample_allowed(native, ctx.ctx, n_vocab, index)
-            return int(C.llama_sampler_sample(native, ctx.ctx, index))
-
-        chain.sample = sample
-        return chain
+def check_model(model: Any) -> Model:
+    """Return a model from `load_model`; anything else is an ArgumentTypeError."""
+    if not isinstance(model, Model):
+        raise ArgumentTypeError(f"model must come from load_model(…), not {type(model).__name__}: model = load_model()")
+    return model
 
 
 def same_beginning(cached: list[int], prompt: list[int], step: int) -> int:
@@ -476,9 +374,6 @@ def same_beginning(cached: list[int], prompt: list[int], step: int) -> int:
     """
     most = min(len(cached), len(prompt) - 1)
     return next((index for index in range(most) if prompt[index] != cached[index]), most) // step * step
-
-
-guard(Model)
 
 
 @atexit.register

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cpp import Llama
 
-from labkit.engine.arguments import check_flag, check_int, check_number, check_text, one_line, shown
+from labkit.checks import check_flag, check_int, check_number, check_text, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
 from labkit.gguf_file import read_header
 
 if TYPE_CHECKING:
-    from labkit.engine.known_files import LoadFacts
+    from labkit.engine.load_facts import LoadFacts
 
 __all__ = ["CACHE_TYPES", "MAX_THREADS", "check_options", "check_overrides_fit"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from labkit.engine.arguments import MAX_SEED, SamplingSettings
-from labkit.engine.bindings import C
-from labkit.engine.grammar import tokens_in
+from labkit.engine.native import C
+from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.errors import ArgumentError, GenerationError
+from labkit.grammar.check import tokens_in
 
 __all__ = ["Sampler", "refuse_unknown_tokens", "sample_allowed"]
 

@@ -6,15 +6,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, ModelLoadError
-from labkit.formats import TENSOR_TYPES
-from labkit.layers import model_layers
-from labkit.memory.caches import CELLS, cache_bytes, cache_shape
+from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.kv_cache.layers import model_layers
+from labkit.kv_cache.size import CELLS, cache_bytes, cache_shape
 from labkit.records import Record
 from labkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from labkit.engine.devices import ModelDevices
-    from labkit.engine.known_files import LoadFacts
+    from labkit.devices.borrow import ModelDevices
+    from labkit.engine.load_facts import LoadFacts
     from labkit.system import EngineBuild
 
 __all__ = ["ModelSettings", "choose_settings", "refuse_unfit"]

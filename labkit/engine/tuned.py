@@ -9,9 +9,9 @@ from typing import Any
 
 import llama_cpp
 
-from labkit.engine.arguments import shown
+from labkit.cache import file_identity, recall, remember
+from labkit.checks import shown
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.notes import file_identity, recall, remember
 from labkit.system import physical_cores_available
 
 __all__ = ["GOALS", "TUNED", "remember_settings", "tuned_settings"]

@@ -14,18 +14,23 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from labkit.engine.bindings import AbortFlag, EngineLog, claim_log, release_threads
-from labkit.engine.relay import Relay
-from labkit.engine.stacks import start_thread
+from labkit.devices.relay import Relay
+from labkit.engine.native import AbortFlag, EngineLog, claim_log, release_threads
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
 if TYPE_CHECKING:
-    from labkit.engine.devices import ModelDevices
+    from labkit.devices.borrow import ModelDevices
 
-__all__ = ["Job", "Worker"]
+__all__ = ["Job", "Worker", "start_thread"]
+
 
 T = TypeVar("T")
 
+# llama.cpp's tokenizers match with C++'s regular expressions, which take some 350 bytes of stack for each character of a run
+# such as ``=====…``: 25,000 of them end a process whose stack has the usual 8 MiB, 3,000 are enough on Windows and 1,600 in
+# a thread on macOS. What is asked for here is reserved, not taken: memory is used as the stack grows.
+STACK_BYTES = 256 * 1024 * 1024
+_lock = threading.Lock()  # the size is a setting of the whole process
 # A wait with a limit can be interrupted on Windows too; one without cannot.
 _WAIT_S = 0.2
 # How long the end of a cancelled computation is waited for: by who leaves it, and by who frees the model.
@@ -327,3 +332,25 @@ def _wait_through_interrupts(done: threading.Event, limit_s: float) -> bool:
     if interrupt is not None:
         raise interrupt
     return done.is_set()
+
+
+def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
+    """Start a daemon thread with a large stack.
+
+    Raises
+    ------
+    GenerationError
+        When the system grants no more threads.
+    """
+    with _lock:
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+        except RuntimeError as error:
+            raise GenerationError(
+                f"this process may start no more threads ({error}): close models that you do not need"
+            ) from error
+        finally:
+            threading.stack_size(before)
+    return thread

@@ -10,8 +10,8 @@ import dataclasses
 import struct
 from typing import Any
 
-from labkit.formats import TENSOR_TYPES
 from labkit.gguf_file.cursor import U32, U64
+from labkit.gguf_file.formats import TENSOR_TYPES
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, type_name
 
 __all__ = ["Field", "fields"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import UnknownKeyError
-from labkit.gguf_file.layout import TensorInfo
 from labkit.gguf_file.source import escape
+from labkit.gguf_file.tensor_table import TensorInfo
 
 __all__ = ["Header", "Metadata"]
 

@@ -12,11 +12,11 @@ import math
 import struct
 from typing import Any
 
-from labkit.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 from labkit.gguf_file.cursor import I64, U32, U64, Cursor
-from labkit.gguf_file.foreign import describe_foreign
-from labkit.gguf_file.layout import Entry, TensorInfo, lay_out
+from labkit.gguf_file.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
+from labkit.gguf_file.other_formats import describe_foreign
 from labkit.gguf_file.source import INCOMPLETE, Source, escape
+from labkit.gguf_file.tensor_table import Entry, TensorInfo, lay_out
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
 
 __all__ = ["Part", "parse"]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from labkit.errors import ArgumentTypeError, ModelNotFoundError
 from labkit.gguf_file.header import Header, Metadata
-from labkit.gguf_file.layout import TensorInfo
 from labkit.gguf_file.parse import Part, parse
 from labkit.gguf_file.source import LocalSource, Source, escape, gguf_error
+from labkit.gguf_file.tensor_table import TensorInfo
 
 __all__ = ["read_header"]
 

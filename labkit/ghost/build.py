@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.formats import TensorType
+from labkit.gguf_file.formats import TensorType
 from labkit.ghost.keys import describe, hparams
 from labkit.ghost.layout import Tensor, layout
 from labkit.ghost.mix import choose_types, ghost_file_type
@@ -15,8 +15,8 @@ from labkit.ghost.pack import header_bytes, padding
 from labkit.ghost.shapes import find_shape
 from labkit.ghost.tiles import Pools
 from labkit.ghost.tokens import control_tokens, tokenizer_keys
+from labkit.output_files import check_room, new_file, refuse_existing, temporary_beside
 from labkit.progress import Progress, reporting
-from labkit.targets import check_room, new_file, refuse_existing, temporary_beside
 
 __all__ = ["build_ghost_model"]
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from labkit.errors import ArgumentError
-from labkit.formats import FILE_TYPES, FileType, TensorType, file_type, tensor_type
+from labkit.gguf_file.formats import FILE_TYPES, FileType, TensorType, file_type, tensor_type
 from labkit.ghost.layout import Tensor
 from labkit.ghost.shape import Shape
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from labkit.formats import TensorType
+from labkit.gguf_file.formats import TensorType
 from labkit.ghost.layout import Tensor
 from labkit.quantize.blocks import quantize_rows
 

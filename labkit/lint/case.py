@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from labkit.engine import ModelSettings
-from labkit.formats import TENSOR_TYPES
 from labkit.gguf_file import Header
+from labkit.gguf_file.formats import TENSOR_TYPES
 from labkit.lint.machine import Machine
 from labkit.lint.records import Severity
 from labkit.memory import MemoryEstimate

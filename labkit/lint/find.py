@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.engine.arguments import check_flag, check_int
-from labkit.engine.known_files import facts_of
+from labkit.checks import check_flag, check_int
 from labkit.engine.llama_defaults import llama_settings
+from labkit.engine.load_facts import facts_of
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
 from labkit.engine.settings import choose_settings
 from labkit.engine.tuned import tuned_settings
@@ -18,7 +18,7 @@ from labkit.lint import space, threads, weights
 from labkit.lint.case import Case
 from labkit.lint.machine import Machine, look_around
 from labkit.lint.records import SEVERITIES, LintFinding, LintReport
-from labkit.metadata import read_model_header
+from labkit.model_info import read_model_header
 
 __all__ = ["lint_settings"]
 

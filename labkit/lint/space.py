@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from labkit.engine import ModelSettings
-from labkit.formats import TENSOR_TYPES
-from labkit.layers import model_layers, number
+from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.kv_cache.layers import model_layers, number
+from labkit.kv_cache.size import CELLS
 from labkit.lint.case import Case
 from labkit.lint.records import LintFinding
 from labkit.memory import recommend_settings
-from labkit.memory.caches import CELLS
 from labkit.units import format_bytes
 
 __all__ = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from labkit.formats import TensorType, file_type, tensor_type
 from labkit.gguf_file import Header
-from labkit.gguf_file.layout import TensorInfo
-from labkit.gguf_file.naming import quantization_name
+from labkit.gguf_file.file_type import quantization_name
+from labkit.gguf_file.formats import TensorType, file_type, tensor_type
+from labkit.gguf_file.tensor_table import TensorInfo
 from labkit.lint.case import Case
 from labkit.lint.records import LintFinding
 from labkit.units import format_bytes

@@ -15,9 +15,9 @@
 
 from __future__ import annotations
 
-from labkit.memory.advice import Recommendation, recommend_settings
 from labkit.memory.estimate import estimate_memory_usage
 from labkit.memory.measure import MeasuredMemory, measure_memory
+from labkit.memory.recommend import Recommendation, recommend_settings
 from labkit.memory.records import MemoryEstimate, MemoryPart
 
 __all__ = [

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, ArgumentTypeError, GGUFError, ModelLoadError
-from labkit.formats import TensorType
 from labkit.gguf_file import Header, LazyArray, preflight
-from labkit.layers import ModelLayers, model_layers
-from labkit.memory.caches import CacheShape, cache_bytes, cache_shape, cache_type, rotates, state_bytes
-from labkit.memory.graphs import Batch, graph_bytes, graph_bytes_by_device
+from labkit.gguf_file.formats import TensorType
+from labkit.kv_cache.layers import ModelLayers, model_layers
+from labkit.kv_cache.size import CacheShape, cache_bytes, cache_shape, cache_type, rotates, state_bytes
+from labkit.memory.compute_buffer import Batch, graph_bytes, graph_bytes_by_device
 from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer, place_layers, place_weights
 from labkit.memory.work import work_bytes
-from labkit.metadata import read_model_header
+from labkit.model_info import read_model_header
 from labkit.system import available_ram_bytes, resident_bytes
 from labkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from labkit.simulate import Simulation
+    from labkit.memory.dry_run import Simulation
     from labkit.system import EngineBuild
 
 __all__ = ["estimate_memory_usage"]
@@ -157,7 +157,7 @@ def estimate_memory_usage(
 
 def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     """Check the arguments of `estimate_memory_usage` and fill in what `load_model` would choose."""
-    from labkit.engine.known_files import facts_of
+    from labkit.engine.load_facts import facts_of
     from labkit.engine.settings import choose_settings
 
     for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
@@ -292,7 +292,7 @@ def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
 
 
 def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | None:
-    from labkit.simulate import simulate
+    from labkit.memory.dry_run import simulate
 
     if method == "formula":
         return None

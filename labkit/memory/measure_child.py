@@ -46,7 +46,7 @@ def _fill(model: Any, seed: int) -> int:
     """Generate one token behind a prompt of random ones; return how many cells that fills."""
     import numpy as np
 
-    from labkit.engine.arguments import check_sampling
+    from labkit.engine.sampling_settings import check_sampling
 
     with model.vocabulary() as vocabulary:
         tokens = np.random.default_rng(seed).integers(vocabulary.n_vocab, size=model.settings.n_ctx - 1).tolist()

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from labkit.gguf_file import Header
-from labkit.gguf_file.layout import TensorInfo
+from labkit.gguf_file.tensor_table import TensorInfo
 from labkit.system import is_repacked
 
 __all__ = ["HOST", "WeightBuffer", "place_layers", "place_weights"]

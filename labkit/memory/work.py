@@ -8,10 +8,10 @@ llama.cpp ``ggml/src/ggml-cpu/ggml-cpu.c`` (``ggml_graph_plan``: ``GGML_OP_MUL_M
 
 from __future__ import annotations
 
-from labkit.formats import TensorType, tensor_type
 from labkit.gguf_file import Header
-from labkit.layers import ModelLayers, largest
-from labkit.memory.graphs import Batch
+from labkit.gguf_file.formats import TensorType, tensor_type
+from labkit.kv_cache.layers import ModelLayers, largest
+from labkit.memory.compute_buffer import Batch
 
 __all__ = ["work_bytes"]
 

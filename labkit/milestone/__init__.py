@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from labkit.milestone.prompts import LAB_PROMPTS
-from labkit.milestone.records import MilestoneFigure, MilestoneResult
+from labkit.milestone.records import LAB_PROMPTS, MilestoneFigure, MilestoneResult
 from labkit.milestone.run import run_milestone
 
 __all__ = ["LAB_PROMPTS", "MilestoneFigure", "MilestoneResult", "run_milestone"]

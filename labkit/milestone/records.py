@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from labkit.output_files import written
 from labkit.records import Record
 from labkit.system import SystemProfile
-from labkit.targets import written
 
-__all__ = ["MilestoneFigure", "MilestoneResult"]
+__all__ = ["LAB_PROMPTS", "MilestoneFigure", "MilestoneResult"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -128,3 +128,17 @@ class MilestoneResult(Record):
         target = Path(path).expanduser()
         self.plot().figure.savefig(target, dpi=144)
         return target
+
+
+LAB_PROMPTS = (
+    "Explain in two sentences why the sky is blue.",
+    "Write a short poem about a lighthouse in winter.",
+    "List five things to pack for a walk in the mountains.",
+    "What is the difference between RAM and a hard disk?",
+    "Translate into French: Where is the nearest railway station?",
+    "Summarize the story of Romeo and Juliet in three sentences.",
+    "Write a Python function that reverses a string.",
+    "How many minutes are there in a week? Show the steps.",
+    "Give me a recipe for bread with four ingredients.",
+    "Why does a language model read all its weights for every token?",
+)

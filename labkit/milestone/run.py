@@ -6,17 +6,16 @@ from pathlib import Path
 
 from labkit.batch import generate_batch_results
 from labkit.benchmark import benchmark_inference
+from labkit.cache import cache_folder
+from labkit.checks import check_int, check_number
 from labkit.engine import Model, load_model
-from labkit.engine.arguments import check_int, check_number
 from labkit.errors import ModelLoadError
 from labkit.ghost import build_ghost_model
 from labkit.memory import estimate_memory_usage
-from labkit.metadata import ModelInfo, get_model_info
 from labkit.milestone.advice import advise, verdict_of
-from labkit.milestone.prompts import LAB_PROMPTS
-from labkit.milestone.records import MilestoneFigure, MilestoneResult
+from labkit.milestone.records import LAB_PROMPTS, MilestoneFigure, MilestoneResult
+from labkit.model_info import ModelInfo, get_model_info
 from labkit.models import resolve_model
-from labkit.notes import cache_folder
 from labkit.progress import Progress
 from labkit.roofline import SpeedPrediction, predict_speed
 from labkit.system import measure_system

@@ -9,7 +9,7 @@ from labkit.plots.picture import MAIN, MIB, OTHER, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from labkit.metadata import ModelInfo
+    from labkit.model_info import ModelInfo
 
 __all__ = ["plot_bytes"]
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from labkit.engine.loading import load_model
 from labkit.engine.model import Model
-from labkit.engine.scoring import Window, time_decoding
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
-from labkit.formats import FileType, file_type, tensor_type
-from labkit.metadata import ModelInfo, get_model_info
+from labkit.gguf_file.formats import FileType, file_type, tensor_type
+from labkit.model_info import ModelInfo, get_model_info
 from labkit.models import resolve_model
 from labkit.progress import Progress, reporting
 from labkit.quality.divergence import DivergenceResult, Forecasts, compare_with, recorded
+from labkit.quality.scoring import Window, time_decoding
 from labkit.quality.windows import check_size, evaluation_text, text_windows
 from labkit.quantize import quantize_model
 from labkit.records import Record

@@ -13,11 +13,11 @@ from typing import IO
 import numpy as np
 
 from labkit.engine.model import Model
-from labkit.engine.scoring import Rows, Tokens, Window, score_windows
 from labkit.errors import ArgumentError
 from labkit.progress import Progress, reporting
 from labkit.quality.logits import Gap, divergence, log_softmax
 from labkit.quality.perplexity import Surprises
+from labkit.quality.scoring import Rows, Tokens, Window, score_windows
 from labkit.quality.windows import check_size, counted, evaluation_text, text_windows
 from labkit.records import Record
 from labkit.units import format_bytes

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from labkit.engine.model import Model
-from labkit.engine.scoring import Rows, Tokens, score_windows
 from labkit.errors import GenerationError
 from labkit.progress import Progress, reporting
 from labkit.quality.logits import surprise
+from labkit.quality.scoring import Rows, Tokens, score_windows
 from labkit.quality.windows import check_size, counted, evaluation_text, text_windows
 from labkit.records import Record
 

@@ -13,13 +13,12 @@ from importlib import resources
 
 import numpy as np
 
-from labkit.engine.arguments import check_int
-from labkit.engine.bindings import C
-from labkit.engine.generate import check_model
-from labkit.engine.model import Model
-from labkit.engine.scoring import Window
+from labkit.checks import check_int
+from labkit.engine.model import Model, check_model
+from labkit.engine.native import C
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress
+from labkit.quality.scoring import Window
 
 __all__ = ["check_size", "counted", "cut_windows", "evaluation_text", "text_windows"]
 

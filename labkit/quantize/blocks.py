@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labkit.errors import ArgumentError
-from labkit.formats import tensor_type
+from labkit.gguf_file.formats import tensor_type
 from labkit.system.build import ggml_function
 
 __all__ = ["NEEDS_IMPORTANCE", "quantize_rows"]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labkit.errors import ArgumentError
-from labkit.formats import tensor_type
+from labkit.gguf_file.formats import tensor_type
 
 __all__ = ["CODECS", "Q4_0", "Q4_1", "Q4_K", "Q8_0", "Codec"]
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
-from labkit.formats import FileType, file_type, tensor_type
 from labkit.gguf_file import Header, preflight, read_header
+from labkit.gguf_file.formats import FileType, file_type, tensor_type
+from labkit.output_files import check_room, new_file, refuse_existing, temporary_beside
 from labkit.progress import Progress, reporting
 from labkit.quantize.process import run_quantizer
 from labkit.records import Record
 from labkit.system import physical_cores_available
-from labkit.targets import check_room, new_file, refuse_existing, temporary_beside
 
 __all__ = ["Fallback", "QuantizationResult", "quantize_model"]
 

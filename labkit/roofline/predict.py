@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit.engine.arguments import check_int
-from labkit.engine.known_files import facts_of
+from labkit.checks import check_int
+from labkit.engine.load_facts import facts_of
 from labkit.engine.options import MAX_THREADS
 from labkit.engine.settings import choose_settings
 from labkit.errors import ArgumentTypeError
-from labkit.formats import TENSOR_TYPES
 from labkit.gguf_file import Header, preflight
-from labkit.layers import ModelLayers, model_layers, number
-from labkit.metadata import read_model_header
+from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.kv_cache.layers import ModelLayers, model_layers, number
+from labkit.model_info import read_model_header
 from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time_kernels
 from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
 from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
-from labkit.formats import TensorType
 from labkit.gguf_file import Header
-from labkit.gguf_file.layout import TensorInfo
-from labkit.layers import LayerMemory, ModelLayers, largest
+from labkit.gguf_file.formats import TensorType
+from labkit.gguf_file.tensor_table import TensorInfo
+from labkit.kv_cache.layers import LayerMemory, ModelLayers, largest
 
 __all__ = ["SMALL_PER_LAYER", "Attention", "Matrix", "attentions", "cells_read", "matrices"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.engine.tuned import TUNED
+from labkit.output_files import written
 from labkit.records import Record
-from labkit.targets import written
 
 __all__ = ["Tried", "TunedSettings"]
 

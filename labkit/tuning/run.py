@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from labkit.checks import check_int
 from labkit.engine import Model, load_model
-from labkit.engine.arguments import check_int
 from labkit.engine.options import CACHE_TYPES
-from labkit.engine.trial import Trial, TrialContext, open_trial
 from labkit.engine.tuned import GOALS, remember_settings
 from labkit.engine.worker import Job
 from labkit.errors import ArgumentError, ModelLoadError
@@ -24,6 +23,7 @@ from labkit.system import logical_cores_available, performance_cores_available, 
 from labkit.tuning.reasons import explain
 from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.search import CLEARLY, Grid, Point, Search
+from labkit.tuning.trial import Trial, TrialContext, open_trial
 
 __all__ = ["GOALS", "Session", "tune"]
 

@@ -6,16 +6,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from labkit.checks import check_int
 from labkit.engine import Model
-from labkit.engine.arguments import check_int
-from labkit.engine.generate import Stream, check_model
+from labkit.engine.generation import Stream
+from labkit.engine.model import check_model
 from labkit.engine.options import MAX_THREADS
-from labkit.engine.trial import Trial, open_trial
 from labkit.errors import ArgumentError
 from labkit.progress import Progress, reporting
 from labkit.records import Record
 from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, physical_cores_available
+from labkit.tuning.trial import Trial, open_trial
 
 if TYPE_CHECKING:
     from labkit.engine.worker import Job

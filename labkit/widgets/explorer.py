@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import ipywidgets
 
 from labkit.errors import LabkitError
-from labkit.widgets.background import Background, Ticket
-from labkit.widgets.names import Names
-from labkit.widgets.shown import Shown, message_html
+from labkit.widgets.parts.accessibility import Names
+from labkit.widgets.parts.background import Background, Ticket
+from labkit.widgets.parts.shown import Shown, message_html
 
 __all__ = ["Explorer", "Values", "button", "slider"]
 

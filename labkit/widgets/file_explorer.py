@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from labkit.errors import ArgumentError, LabkitError
 from labkit.gguf_file import Header, TensorInfo
-from labkit.metadata import read_model_header
+from labkit.model_info import read_model_header
 from labkit.widgets.explorer import Explorer
-from labkit.widgets.loaded import file_of
+from labkit.widgets.parts.loaded_model import file_of
 
 if TYPE_CHECKING:
     from labkit.engine import Model

@@ -13,15 +13,15 @@ from labkit.models import resolve_model
 from labkit.plots.picture import canvas
 from labkit.plots.quantization import plot_weights
 from labkit.plots.treemap import plot_treemap
-from labkit.widgets import contents
-from labkit.widgets.background import Ticket
-from labkit.widgets.block import parts_of, steps_of
-from labkit.widgets.controls import dropdown, search_box, tensor_menu
 from labkit.widgets.explorer import Values, slider
-from labkit.widgets.fields_html import fields_table, hex_html
 from labkit.widgets.file_explorer import FileExplorer
-from labkit.widgets.shown import Shown
-from labkit.widgets.weights import can_decode, read_bytes
+from labkit.widgets.parts import header_tables as contents
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.block import parts_of, steps_of
+from labkit.widgets.parts.controls import dropdown, search_box, tensor_menu
+from labkit.widgets.parts.fields_html import fields_table, hex_html
+from labkit.widgets.parts.shown import Shown
+from labkit.widgets.parts.weights import can_decode, read_bytes
 
 if TYPE_CHECKING:
     from labkit.engine import Model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from labkit.engine import ServedDevice, start_device
+from labkit.devices import ServedDevice, start_device
 from labkit.errors import LabkitError
 from labkit.gguf_file import Header
 from labkit.memory.estimate import check_int
@@ -14,13 +14,13 @@ from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import Device, available_ram_bytes, engine_build, resident_bytes
 from labkit.units import format_bytes
-from labkit.widgets.background import Ticket
 from labkit.widgets.explorer import Values, button, slider
 from labkit.widgets.file_explorer import FileExplorer
-from labkit.widgets.fitting import DEVICE, RAM, Sizes, by_place, foretell, most_gpu_layers, n_layers
 from labkit.widgets.memory import context_slider, mib_box
-from labkit.widgets.real_load import LoadedSo, load_so
-from labkit.widgets.shown import Shown, Table
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.real_load import LoadedSo, load_so
+from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.what_fits import DEVICE, RAM, Sizes, by_place, foretell, most_gpu_layers, n_layers
 
 if TYPE_CHECKING:
     from labkit.engine import Model

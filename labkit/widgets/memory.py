@@ -9,18 +9,18 @@ import ipywidgets
 
 from labkit.errors import LabkitError
 from labkit.gguf_file import Header
+from labkit.kv_cache.size import CACHE_TYPES, CELLS
 from labkit.memory import MemoryEstimate
-from labkit.memory.caches import CACHE_TYPES, CELLS
 from labkit.memory.estimate import check_int
 from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import available_ram_bytes, resident_bytes
-from labkit.widgets.background import Ticket
-from labkit.widgets.controls import dropdown
 from labkit.widgets.explorer import Values, slider
 from labkit.widgets.file_explorer import FileExplorer
-from labkit.widgets.fitting import RAM, by_place, foretell, longest_context, trained_context
-from labkit.widgets.shown import Shown, Table
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.controls import dropdown
+from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.what_fits import RAM, by_place, foretell, longest_context, trained_context
 
 if TYPE_CHECKING:
     from labkit.engine import Model

@@ -11,11 +11,11 @@ import ipywidgets
 
 from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
 from labkit.errors import LabkitError
-from labkit.targets import written
-from labkit.widgets.background import Ticket
+from labkit.output_files import written
 from labkit.widgets.explorer import Explorer, Values, button, slider
-from labkit.widgets.loaded import Loaded
-from labkit.widgets.shown import Shown, Table
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.shown import Shown, Table
 
 __all__ = ["Playground", "figures"]
 

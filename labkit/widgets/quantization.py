@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from labkit.errors import ArgumentError
-from labkit.formats import tensor_type
 from labkit.gguf_file import Header, TensorInfo
+from labkit.gguf_file.formats import tensor_type
 from labkit.gguf_file.source import escape
 from labkit.plots.quantization import plot_quantization
-from labkit.widgets.background import Ticket
-from labkit.widgets.controls import dropdown, tensor_menu
 from labkit.widgets.explorer import Values, slider
 from labkit.widgets.file_explorer import FileExplorer
-from labkit.widgets.shown import Shown, Table
-from labkit.widgets.weights import CHUNK, TYPES, Floats, Loss, can_decode, loss, losses, read_weights, requantize, sample
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.controls import dropdown, tensor_menu
+from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.weights import (
+    CHUNK,
+    TYPES,
+    Floats,
+    Loss,
+    can_decode,
+    loss,
+    losses,
+    read_weights,
+    requantize,
+    sample,
+)
 
 if TYPE_CHECKING:
     from labkit.engine import Model

@@ -13,10 +13,10 @@ from labkit import sampling
 from labkit.engine import Model, next_token_logits, token_text
 from labkit.plots.picture import canvas
 from labkit.plots.sampling import plot_next_token
-from labkit.widgets.background import Ticket
 from labkit.widgets.explorer import Explorer, Values, button, slider
-from labkit.widgets.loaded import Loaded
-from labkit.widgets.shown import Shown, Table
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.shown import Shown, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

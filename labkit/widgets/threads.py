@@ -11,10 +11,10 @@ from labkit.plots.threads import plot_threads
 from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, physical_cores_available
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, scaling, stream_threads
-from labkit.widgets.background import Ticket
 from labkit.widgets.explorer import Explorer, Values, button, slider
-from labkit.widgets.loaded import Loaded
-from labkit.widgets.shown import Shown, Table
+from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.shown import Shown, Table
 
 __all__ = ["ThreadsExplorer", "describe"]
 

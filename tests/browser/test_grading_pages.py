@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from labkit.course.adjustments import Adjustment
-from labkit.course.feedback import write_feedback
-from labkit.course.gradebook import Grade
-from labkit.course.report import write_report
-from labkit.course.score import ExerciseGrade
+from labkit.grading.adjustments import Adjustment
+from labkit.grading.class_report import write_report
+from labkit.grading.feedback import write_feedback
+from labkit.grading.gradebook import Grade
+from labkit.grading.score import ExerciseGrade
 from tests.browser.jupyter import violations
 
 if TYPE_CHECKING:

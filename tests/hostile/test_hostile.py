@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from labkit.course.execute import Job, Run
-from labkit.course.grade import grade_course
-from labkit.course.gradebook import Grade
-from labkit.course.preparing import Preparing
-from labkit.course.score import Reference
 from labkit.course.source import SourceNotebook, read_source
-from labkit.course.usage import processes_below
+from labkit.grading.grade import grade_course
+from labkit.grading.gradebook import Grade
+from labkit.grading.run_notebook import Job, Run
+from labkit.grading.sandbox.limits import processes_below
+from labkit.grading.score import Reference
+from labkit.grading.tasks import Preparing
 from tests.grading import LIMITS, NAME, SOLUTIONS, STUB, cell, handed_in, why_no_sandbox, write, write_source
 
 pytestmark = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox")
@@ -184,7 +184,7 @@ CASES = (
         "from labkit.course.exercise import Exercise\nExercise.same = lambda *_: True\n"
         "Exercise.draw_inputs = lambda *_: []\n" + _function("return 1"),
     ),
-    Case("patches the probe", "import labkit.course.probe as p\np.answer = lambda *_: None\n" + GOOD, honest=None),
+    Case("patches the probe", "import labkit.grading.sandbox.probe as p\np.answer = lambda *_: None\n" + GOOD, honest=None),
     Case(
         "sends forged answers",
         "import json\nfrom IPython import get_ipython\n"
@@ -290,7 +290,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], SourceN
         return preparing.references.setdefault(source.name, once[0])
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("labkit.course.preparing.Preparing.reference", reference)
+    patch.setattr("labkit.grading.tasks.Preparing.reference", reference)
     yield lambda _: source
     patch.undo()
 

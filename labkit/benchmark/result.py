@@ -1,0 +1,272 @@
+"""The whole of a benchmark, and the forms it takes: a table like llama-bench's as text, HTML, Markdown and CSV; JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
+from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
+from labkit.benchmark.stats import ConfidenceInterval, mean_and_deviation
+from labkit.output_files import written
+from labkit.records import Record
+from labkit.system import SystemProfile
+from labkit.units import format_bytes, format_duration, format_rate
+
+__all__ = ["HEADINGS", "USER", "BenchmarkResult", "bench_csv", "bench_records", "bench_rows", "summary_rows"]
+
+HEADINGS = ("model", "size", "params", "backend", "threads", "test", "t/s")
+USER = ", user"  # what the name of a test ends with that was not llama.cpp alone
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BenchmarkResult(Record):
+    """What `benchmark_inference` measured.
+
+    Attributes
+    ----------
+    tokens_per_second : float
+        Generated tokens of all prompts over the wall time of a repeat, prompt processing included; median of the repeats.
+    confidence_interval : ConfidenceInterval
+        Of that median, from the order of the repeats.
+    decode_tokens_per_second : float or None
+        Generation alone, as the user sees it: tokens after the first over their time; median of the repeats. None when
+        ``max_tokens`` is 1.
+    prompt_tokens_per_second : float
+        Prompt tokens over the time until their logits are there; median of the repeats.
+    time_to_first_token_s, time_to_first_token_p95_s : float
+        Median and 95th percentile of all runs.
+    inter_token_latency_s, inter_token_latency_p95_s : float or None
+        Median and 95th percentile of all pauses between two tokens.
+    total_tokens : int
+        Generated in all repeats.
+    elapsed_s : float
+        Wall time of all repeats, without warm-up and engine tests.
+    memory_bytes, memory_delta_bytes : int
+        The most RAM held during the repeats, and how much more than before them.
+    memory_method : str
+        How that was found.
+    memory_sampling_share : float
+        CPU time of the sampling thread over ``elapsed_s``.
+    engine_test : tuple of str
+        The engine's two tests as llama-bench names them, ``("pp512", "tg128")`` for example; empty without them.
+    engine_prompt_tokens_per_second, engine_decode_tokens_per_second : float or None
+        llama.cpp alone, by llama-bench's protocol (random tokens, empty cache, nothing sampled); median of the repeats.
+    engine_prompt_samples, engine_decode_samples : tuple of float
+        Tokens per second of each repeat.
+    gap : SpeedGap or None
+        From the engine's figure to the user's, in seconds a token.
+    sampler_s_per_token, text_s_per_token, python_s_per_token : float or None
+        Its parts; None where several prompts ran together or ``max_tokens`` is 1.
+    noise : float
+        How far the repeats lie apart: the fastest's ``tokens_per_second`` less the slowest's, over the median.
+    samples : tuple of float
+        Tokens per second of each repeat, whose median is ``tokens_per_second``.
+    decode_samples, prompt_samples : tuple of float
+        The same of generation alone, and of prompt processing.
+    runs : tuple of BenchmarkRun
+        One a prompt and repeat.
+    settings : BenchmarkSettings
+    system : SystemProfile
+    notes : tuple of str
+        What to keep in mind when reading the figures.
+    """
+
+    tokens_per_second: float
+    confidence_interval: ConfidenceInterval
+    decode_tokens_per_second: float | None
+    prompt_tokens_per_second: float
+    time_to_first_token_s: float
+    time_to_first_token_p95_s: float
+    inter_token_latency_s: float | None
+    inter_token_latency_p95_s: float | None
+    total_tokens: int
+    elapsed_s: float
+    memory_bytes: int
+    memory_delta_bytes: int
+    memory_method: str
+    memory_sampling_share: float
+    engine_test: tuple[str, ...]
+    engine_prompt_tokens_per_second: float | None
+    engine_decode_tokens_per_second: float | None
+    engine_prompt_samples: tuple[float, ...]
+    engine_decode_samples: tuple[float, ...]
+    gap: SpeedGap | None
+    sampler_s_per_token: float | None
+    text_s_per_token: float | None
+    python_s_per_token: float | None
+    noise: float
+    samples: tuple[float, ...]
+    decode_samples: tuple[float, ...]
+    prompt_samples: tuple[float, ...]
+    runs: tuple[BenchmarkRun, ...]
+    settings: BenchmarkSettings
+    system: SystemProfile
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return _text(self)
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+    def compare(self, other: Mapping[str, Any]) -> BenchmarkComparison:
+        """Say whether this result is faster than another, slower or within noise: `compare_benchmarks`."""
+        return compare_benchmarks(self, other)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return everything as JSON, and write it to a file if one is named; ``json.loads`` gives what `compare` takes."""
+        return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), path)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return a row a run, unrounded, as CSV, and write it to a file if one is named."""
+        return written(_runs_csv(self), path)
+
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """Return llama-bench's table and the user's figures as Markdown, and write it to a file if one is named."""
+        return written(_markdown(self), path)
+
+    def plot(self, *, axes: Any = None) -> Any:
+        """Draw the pauses between tokens into matplotlib Axes and return them: `labkit.plots.plot_benchmark`."""
+        from labkit.plots import plot_benchmark
+
+        return plot_benchmark(self, axes=axes)
+
+
+def bench_records(result: BenchmarkResult) -> list[dict[str, Any]]:
+    """Return a row a test: llama-bench's fields where they mean the same, and ``figure``, which is engine or user."""
+    settings = result.settings
+    n_prompt = round(sum(settings.n_prompt) / len(settings.n_prompt))
+    common = {
+        "model_filename": settings.model,
+        "model_type": settings.model_type,
+        "model_size": settings.model_size_bytes,
+        "model_n_params": settings.model_n_params,
+        "cpu_info": result.system.cpu,
+        "backends": settings.backends,
+        "n_batch": settings.n_batch,
+        "n_ubatch": settings.n_ubatch,
+        "n_threads": settings.n_threads,
+        "type_k": settings.type_k,
+        "type_v": settings.type_v,
+        "n_gpu_layers": settings.n_gpu_layers,
+        "flash_attn": int(settings.flash_attn),
+        "use_mmap": int(settings.use_mmap),
+    }
+    tests: list[tuple[str, str, int, int, Sequence[float]]] = []
+    if result.engine_test:
+        engine_prompt, engine_gen = (int(name[2:]) for name in result.engine_test)
+        tests.append(("engine", result.engine_test[0], engine_prompt, 0, result.engine_prompt_samples))
+        tests.append(("engine", result.engine_test[1], 0, engine_gen, result.engine_decode_samples))
+    tests.append(("user", f"pp{n_prompt}", n_prompt, 0, result.prompt_samples))
+    if result.decode_samples:
+        tests.append(("user", f"tg{settings.max_tokens}", 0, settings.max_tokens, result.decode_samples))
+    records = []
+    for figure, test, prompt, gen, samples in tests:
+        mean, deviation = mean_and_deviation(samples)
+        own = {"figure": figure, "test": test, "n_prompt": prompt, "n_gen": gen, "avg_ts": mean, "stddev_ts": deviation}
+        records.append({**common, **own})
+    return records
+
+
+def bench_rows(result: BenchmarkResult) -> list[list[str]]:
+    """Return the rows under ``HEADINGS`` as llama-bench prints them; the user's tests say so."""
+    return [
+        [
+            record["model_type"],
+            format_bytes(record["model_size"]),
+            _params(record["model_n_params"]),
+            record["backends"],
+            str(record["n_threads"]),
+            record["test"] if record["figure"] == "engine" else record["test"] + USER,
+            f"{record['avg_ts']:.2f} ± {record['stddev_ts']:.2f}",
+        ]
+        for record in bench_records(result)
+    ]
+
+
+def _params(count: int) -> str:
+    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.2f} M"
+
+
+def summary_rows(result: BenchmarkResult) -> list[tuple[str, str]]:
+    """Return what the user sees of the speed, a name and a value each."""
+    interval = result.confidence_interval
+    rows = [
+        ("throughput", f"{format_rate(result.tokens_per_second)}, prompts included; median's interval {interval}"),
+        ("time to first token", _pair(result.time_to_first_token_s, result.time_to_first_token_p95_s)),
+    ]
+    if result.inter_token_latency_s is not None and result.inter_token_latency_p95_s is not None:
+        rows.append(("between two tokens", _pair(result.inter_token_latency_s, result.inter_token_latency_p95_s)))
+    more = f"{format_bytes(result.memory_delta_bytes)} more than before"
+    rows.append(("memory at its peak", f"{format_bytes(result.memory_bytes)}, {more}"))
+    if result.gap is not None:
+        parts = {name: result.gap[f"{name}_s_per_token"] for name in ("engine", "depth", "sampler", "text", "python")}
+        shown = ", ".join(f"{name} {seconds * 1e3:.3f}" for name, seconds in parts.items())
+        rows.append(("a token, ms", f"{result.gap.user_s_per_token * 1e3:.3f} = {shown}"))
+    return rows
+
+
+def _pair(median: float, p95: float) -> str:
+    return f"{format_duration(median)} in the median, 95 % below {format_duration(p95)}"
+
+
+def _markdown(result: BenchmarkResult) -> str:
+    """Return llama-bench's table, the user's figures and the notes as Markdown."""
+    table = _markdown_table(HEADINGS, bench_rows(result), right=(1, 2, 4, 5, 6))
+    summary = _markdown_table(("", ""), summary_rows(result), right=())
+    return "\n\n".join([table, summary, *result.notes]) + "\n"
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    rule = ["---:" if index in right else "---" for index in range(len(headings))]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (headings, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(result: BenchmarkResult) -> str:
+    """Return the same as plain text."""
+    parts = []
+    for table in ([list(HEADINGS), *bench_rows(result)], [[name, value] for name, value in summary_rows(result)]):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, *result.notes])
+
+
+def _html(result: BenchmarkResult) -> str:
+    """Return the same as HTML."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+    tests = "".join(row("td", cells) for cells in bench_rows(result))
+    summary = "".join(row("td", cells) for cells in summary_rows(result))
+    caption = f"<caption>{escape(result.settings.model)}: llama.cpp alone, and what a user of it sees</caption>"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in result.notes)
+    first = f"<table>{caption}<thead>{row('th', HEADINGS)}</thead><tbody>{tests}</tbody></table>"
+    return f"{first}<table><tbody>{summary}</tbody></table>{notes}"
+
+
+def bench_csv(result: BenchmarkResult) -> str:
+    """Return a row a test as CSV, as ``llama-bench -o csv`` does."""
+    return _csv(bench_records(result))
+
+
+def _runs_csv(result: BenchmarkResult) -> str:
+    """Return a row a run as CSV, without the times of single tokens."""
+    return _csv([{key: value for key, value in run.items() if key != "token_times_s"} for run in result.runs])
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()

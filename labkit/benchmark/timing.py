@@ -1,0 +1,342 @@
+"""A generation with its clocks read, and llama-bench's protocol: what `benchmark_inference` measures.
+
+The clocks are llama.cpp's own counters (``llama_perf_context``) for the computing, and ``time.perf_counter`` for what lies
+between two computations. Reading them takes about a microsecond a token.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labkit.checks import check_flag
+from labkit.engine.chat_prompt import Tokenizer
+from labkit.engine.detokenizer import TextAssembler
+from labkit.engine.generation import CancelledError, Generation, decode
+from labkit.engine.model import check_model
+from labkit.engine.native import C
+from labkit.engine.results import TextChunk
+from labkit.engine.sampler import Sampler
+from labkit.engine.sampling_settings import SamplingSettings, check_sampling
+from labkit.errors import ContextOverflowError
+from labkit.system import engine_build
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+    from labkit.engine.worker import Job
+
+__all__ = ["EndlessTokenizer", "EngineTimes", "ModelCard", "TimedRun", "TimedText", "prepare_timing", "time_engine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What llama-bench prints of a model: ``llama_model_desc``, ``llama_model_size``, ``llama_model_n_params``, backends."""
+
+    file_name: str
+    description: str
+    size_bytes: int
+    n_params: int
+    backends: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedRun:
+    """The times of one text.
+
+    Attributes
+    ----------
+    n_prompt : int
+    text : str
+    elapsed_s : float
+        From the call to the return of the whole text.
+    token_times_s : tuple of float
+        From the call until each token was there: tokenizing, processing the prompt and sampling included.
+    prefill_s : float
+        From the beginning of the prompt's processing until its logits were there.
+    engine_decode_s : float
+        What llama.cpp counts for computing the tokens after the first.
+    sampler_s, text_s : float
+        For the same tokens: choosing them, and turning them into text.
+    """
+
+    n_prompt: int
+    text: str
+    elapsed_s: float
+    token_times_s: tuple[float, ...]
+    prefill_s: float
+    engine_decode_s: float
+    sampler_s: float
+    text_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineTimes:
+    """One run of llama-bench's protocol: seconds by the clock, and by llama.cpp's own counters.
+
+    The counters are 0 for a model that was loaded with ``no_perf=True``.
+    """
+
+    n_prompt: int
+    n_gen: int
+    prompt_s: float
+    decode_s: float
+    counted_prompt_s: float
+    counted_decode_s: float
+
+
+class TimedText:
+    """A text that can be generated again and again with its times taken, always with all its tokens.
+
+    Parameters
+    ----------
+    model : Model
+    prompt : str
+    max_tokens : int
+        At least 1.
+    settings : SamplingSettings
+        Without stops.
+    parse_special : bool
+        As for `generate_text`.
+
+    Raises
+    ------
+    ContextOverflowError
+        When prompt and tokens do not fit the context.
+    """
+
+    def __init__(
+        self, model: Model, prompt: str, max_tokens: int, settings: SamplingSettings, *, parse_special: bool
+    ) -> None:
+        self.model, self.prompt, self.max_tokens, self.settings = model, prompt, max_tokens, settings
+        self.parse_special = parse_special
+        self.n_prompt = len(self.tokens())
+        if self.n_prompt + max_tokens > model.n_ctx():
+            raise ContextOverflowError(self.n_prompt, max_tokens, model.n_ctx())
+
+    def tokens(self) -> list[int]:
+        """Return the prompt's tokens."""
+        with self.model.vocabulary() as tokenizer:
+            return tokenizer.prompt_tokens(self.prompt, parse_special=self.parse_special)
+
+    def run(self) -> TimedRun:
+        """Generate the text on an empty cache, as `generate_text` does.
+
+        Raises
+        ------
+        GenerationError
+            When it was cancelled, or the engine failed.
+        """
+        self.model.compute(lambda _: self.model._forget())
+        chunks: list[TextChunk] = []
+        started = time.perf_counter()
+        prompt = self.tokens()
+        generation: _TimedGeneration = self.model.compute(lambda job: self._generate(job, prompt, chunks))
+        text = "".join(chunk.text for chunk in chunks)
+        return generation.times(text, started, time.perf_counter())
+
+    def _generate(self, job: Job[Any], prompt: list[int], chunks: list[TextChunk]) -> _TimedGeneration:
+        model = self.model
+        generation = _TimedGeneration(model, prompt, self.max_tokens, self.settings)
+        try:
+            model._prepare_memory(prompt)
+            report = generation.run(job, chunks.append)
+        finally:
+            model._forget()
+        if report.finish_reason == "cancelled":
+            raise CancelledError
+        return generation
+
+
+class _TimedGeneration(Generation):
+    """The loop of `generate_text`, with clocks around its parts and no end but ``max_tokens``."""
+
+    def __init__(self, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
+        tokenizer = EndlessTokenizer(model._own_tokenizer)
+        super().__init__(model._ctx.ctx, tokenizer, model.n_batch, prompt, max_tokens, settings)
+        self.clocked = tokenizer
+        self.text = self.clocked_text = _ClockedText(settings.stop)
+        self.clocked_sampler: _ClockedSampler | None = None
+
+    def _loop(self, job: Job[Any], sampler: Sampler, emit: Any) -> None:
+        self.clocked_sampler = _ClockedSampler(sampler, self.max_tokens)
+        super()._loop(job, self.clocked_sampler, emit)  # type: ignore[arg-type]  # it has the one method that is called
+
+    def times(self, text: str, started: float, ended: float) -> TimedRun:
+        """Return what the clocks say; both arguments are ``time.perf_counter``'s."""
+        sampler = self.clocked_sampler
+        if sampler is None:
+            raise CancelledError
+        begins, ends = self.clocked.begins, self.clocked_text.ends
+        return TimedRun(
+            n_prompt=len(self.prompt),
+            text=text,
+            elapsed_s=ended - started,
+            token_times_s=tuple(end - started for end in sampler.ends),
+            prefill_s=sampler.begins[0] - self.started_s,
+            engine_decode_s=(sampler.counted_ms[1] - sampler.counted_ms[0]) / 1e3,
+            # of n tokens, the first was sampled before the time of decoding, and the last became text after it
+            sampler_s=sum(sampler.ends[1:]) - sum(sampler.begins[1:]),
+            text_s=sum(ends[:-1]) - sum(begins[:-1]),
+        )
+
+
+class _ClockedSampler:
+    """A sampler that notes when it began, with the logits there, and when it had a token."""
+
+    def __init__(self, sampler: Sampler, n_tokens: int) -> None:
+        self._sampler, self._last = sampler, n_tokens - 1
+        self.begins: list[float] = []
+        self.ends: list[float] = []
+        self.counted_ms = [0.0, 0.0]
+
+    def sample(self, ctx: Any) -> int:
+        C.llama_synchronize(ctx)  # a GPU computes on while the CPU goes ahead; sampling would wait for it here all the same
+        index = len(self.begins)
+        if index == 0:
+            self.counted_ms = [C.llama_perf_context(ctx).t_eval_ms] * 2
+        elif index == self._last:
+            self.counted_ms[1] = C.llama_perf_context(ctx).t_eval_ms
+        self.begins.append(time.perf_counter())
+        token = self._sampler.sample(ctx)
+        self.ends.append(time.perf_counter())
+        return token
+
+
+class EndlessTokenizer(Tokenizer):
+    """A tokenizer that takes the end of a text for any other token, and notes when it was asked for a token's bytes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer.model, tokenizer.vocab)
+        self._own = tokenizer
+        self.begins: list[float] = []
+
+    def is_end(self, token: int) -> bool:
+        """Say no."""
+        self._own.is_end(token)  # asked all the same, as that takes time too
+        return False
+
+    def silent_tokens(self) -> list[int]:
+        """Return the tokens that add nothing to a text, as the model's own tokenizer has them."""
+        return self._own.silent_tokens()
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text."""
+        self.begins.append(time.perf_counter())
+        return super().piece(token)
+
+
+class _ClockedText(TextAssembler):
+    """Text that notes when it took a token."""
+
+    def __init__(self, stops: tuple[str, ...] = ()) -> None:
+        super().__init__(stops)
+        self.ends: list[float] = []
+
+    def add(self, piece: bytes) -> str:
+        text = super().add(piece)
+        self.ends.append(time.perf_counter())
+        return text
+
+
+def prepare_timing(
+    model: Any, prompts: list[str], max_tokens: int, temperature: Any, options: Mapping[str, Any]
+) -> tuple[ModelCard, SamplingSettings, tuple[TimedText, ...]]:
+    """Check everything before anything is computed.
+
+    Parameters
+    ----------
+    options : mapping
+        What `generate_text` takes as keyword arguments. Stop sequences are checked, and not looked for.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, ContextOverflowError, ModelClosedError
+    """
+    checked: Model = check_model(model)
+    given = dict(options)
+    parse_special = check_flag("parse_special", given.pop("parse_special", False))
+    settings = dataclasses.replace(check_sampling(temperature, given), stop=())
+    texts = tuple(TimedText(checked, prompt, max_tokens, settings, parse_special=parse_special) for prompt in prompts)
+    return checked.compute(lambda _: _describe(checked)), settings, texts
+
+
+def _describe(model: Model) -> ModelCard:
+    native = model._model.model
+    room = ctypes.create_string_buffer(256)
+    C.llama_model_desc(native, room, len(room))
+    others = [name for name in engine_build().backends if name not in ("CPU", "RPC")]
+    others += ["RPC"] if any(":" in name for name in model.settings.devices) else []  # an address, host:port
+    return ModelCard(
+        file_name=Path(model.model_path).name,
+        description=room.value.decode("utf-8", "replace"),
+        size_bytes=int(C.llama_model_size(native)),
+        n_params=int(C.llama_model_n_params(native)),
+        backends=",".join(others) or "CPU",
+    )
+
+
+def time_engine(model: Model, n_prompt: int, n_gen: int) -> EngineTimes:
+    """Time llama.cpp alone, by llama-bench's protocol: random tokens, nothing sampled, an empty cache before each test.
+
+    Parameters
+    ----------
+    n_prompt, n_gen : int
+        Tokens of the two tests, at least 1 and at most the context.
+
+    Notes
+    -----
+    The tokens are the same in every run (llama-bench takes new ones), and the model's own context and settings are used.
+
+    References
+    ----------
+    llama.cpp tools/llama-bench/llama-bench.cpp (test_prompt, test_gen).
+    """
+    return model.compute(lambda job: _EngineRun(model, job).times(n_prompt, n_gen))
+
+
+class _EngineRun:
+    """The two tests, in the model's thread."""
+
+    def __init__(self, model: Model, job: Job[Any]) -> None:
+        self.model, self.job, self.ctx = model, job, model._ctx.ctx
+        self.vocab = model._model.vocab
+        self.n_batch = model.n_batch
+
+    def times(self, n_prompt: int, n_gen: int) -> EngineTimes:
+        try:
+            self.model._forget()
+            prompt_s, counted_prompt_s = self._time(self._random(n_prompt), self.n_batch)
+            self.model._forget()
+            decode_s, counted_decode_s = self._time(self._random(n_gen), 1)
+        finally:
+            self.model._forget()
+        return EngineTimes(n_prompt, n_gen, prompt_s, decode_s, counted_prompt_s, counted_decode_s)
+
+    def _random(self, n_tokens: int) -> Any:
+        tokens = np.random.default_rng(0).integers(0, C.llama_vocab_n_tokens(self.vocab), n_tokens, np.int32)
+        if C.llama_vocab_get_add_bos(self.vocab):
+            tokens[0] = C.llama_vocab_bos(self.vocab)
+        return (C.llama_token * n_tokens)(*map(int, tokens))
+
+    def _time(self, tokens: Any, step: int) -> tuple[float, float]:
+        """Decode tokens, ``step`` at a time; returns seconds by the clock and by llama.cpp's counters."""
+        size = ctypes.sizeof(C.llama_token)
+        C.llama_synchronize(self.ctx)
+        counted_ms = self._counted_ms()
+        started = time.perf_counter()
+        for start in range(0, len(tokens), step):
+            count = min(step, len(tokens) - start)
+            address = ctypes.cast(ctypes.byref(tokens, start * size), ctypes.POINTER(C.llama_token))
+            decode(self.ctx, C.llama_batch_get_one(address, count), self.job)
+            C.llama_synchronize(self.ctx)
+        return time.perf_counter() - started, (self._counted_ms() - counted_ms) / 1e3
+
+    def _counted_ms(self) -> float:
+        counters = C.llama_perf_context(self.ctx)  # a computation of one token counts as decoding, even a prompt's last
+        return float(counters.t_p_eval_ms + counters.t_eval_ms)

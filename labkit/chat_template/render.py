@@ -1,0 +1,189 @@
+"""Chat templates: Jinja from a model file, which may be anybody's, rendered within limits of time and memory.
+
+Jinja's sandbox keeps a template from Python's internals, not from running for ever or filling the memory: ``a == b`` on
+lists nested ninety deep never returns and holds the interpreter's lock, so that no thread could end it. So a small process
+of its own renders them, and one that takes too long is ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import GenerationError
+
+__all__ = ["ChatTemplate"]
+
+TIME_LIMIT_S = 2.0
+START_LIMIT_S = 30.0
+SIZE_LIMIT = 8_000_000
+_CHILD = Path(__file__).with_name("render_child.py")
+_READY = {"source": "", "renderings": [], "size_limit": 0}
+
+
+class ChatTemplate:
+    """A model's own chat template.
+
+    Parameters
+    ----------
+    source : str
+        The Jinja text, ``tokenizer.chat_template`` of the model file.
+    bos_token, eos_token : str
+        The texts of these control tokens.
+
+    Examples
+    --------
+    >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    >>> template.render([{"role": "user", "content": "Hi"}])
+    '<user>Hi'
+    """
+
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+        self.source = source
+        self._names = {"bos_token": bos_token, "eos_token": eos_token}
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
+        """Render the messages, and the beginning of the answer.
+
+        Raises
+        ------
+        GenerationError
+            When the source is no Jinja, when it refuses the messages or fails, or when it takes more than 2 s, 8 million
+            characters or a gigabyte of memory.
+        """
+        values = {
+            **more,
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": add_generation_prompt,
+            **self._names,
+        }
+        request = {"source": self.source, "renderings": [values], "size_limit": SIZE_LIMIT}
+        answer = _renderer().ask(request, TIME_LIMIT_S)
+        if "error" in answer:
+            raise GenerationError(f"this model's chat template {answer['error']}")
+        return str(answer["texts"][0])
+
+
+class _Renderer:
+    """The process that renders, started when it is first needed and again after each time that it was ended."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def ask(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+        """Return the answer to a request."""
+        line = json.dumps(request, default=str).encode("ascii") + b"\n"
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            try:
+                return self._exchange(line, limit_s)
+            except BaseException:  # a Ctrl-C too: the next answer would be this one's
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """End the process, if it runs."""
+        process, self._process = self._process, None
+        if process is None or self.pid != os.getpid():
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]  # both were asked for
+
+    def _start(self) -> None:
+        self.stop()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-X", "utf8", str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                **_out_of_reach(),
+            )
+        except (OSError, ValueError, TypeError) as error:
+            raise GenerationError(
+                f"the process that renders chat templates could not be started ({' '.join(str(error).split())}): "
+                "use generate_text"
+            ) from error
+        self._process = process
+        self._answers = queue.SimpleQueue()
+        threading.Thread(
+            target=_read_lines, args=(process.stdout, self._answers), name="labkit-template", daemon=True
+        ).start()
+        try:
+            path = json.dumps([str(folder) for folder in sys.path])
+            self._exchange(f"{path}\n{json.dumps(_READY)}\n".encode("ascii"), START_LIMIT_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _exchange(self, line: bytes, limit_s: float) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise GenerationError("the process that renders chat templates has ended: try again")
+        deadline = time.monotonic() + limit_s
+        with contextlib.suppress(OSError):  # it has ended; the queue will say so
+            process.stdin.write(line)
+            process.stdin.flush()
+        while True:
+            try:
+                answer = self._answers.get(timeout=0.2)
+                break
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise GenerationError(
+                        f"this model's chat template cannot take these messages: it ran for more than {limit_s:g} s"
+                    ) from None
+        if not answer:
+            raise GenerationError(
+                "this model's chat template cannot take these messages: it ended the process that rendered it, "
+                "most likely for want of memory"
+            )
+        result: dict[str, Any] = json.loads(answer)
+        return result
+
+
+def _read_lines(pipe: Any, answers: queue.SimpleQueue[bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # closed from the other side
+        for line in pipe:
+            answers.put(line)
+    answers.put(b"")
+
+
+def _out_of_reach() -> dict[str, Any]:
+    """Keep a Ctrl-C in the terminal from reaching the process."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
+
+
+_renderers: list[_Renderer] = []
+
+
+def _renderer() -> _Renderer:
+    """Return this process's renderer; a forked child gets one of its own."""
+    if not _renderers or _renderers[-1].pid != os.getpid():
+        _renderers.append(_Renderer())  # beside the parent's, whose process is not ours to end
+    return _renderers[-1]
+
+
+@atexit.register
+def _stop_renderers() -> None:
+    for renderer in _renderers:
+        renderer.stop()

@@ -1,0 +1,74 @@
+"""What a caller may pass, checked: numbers in their range, flags, text; and how a message shows what was given."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from labkit.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["check_flag", "check_int", "check_number", "check_text", "one_line", "shown"]
+
+
+def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
+    """Return an integer in ``low … high``; a bool is none, an integral NumPy scalar is one."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = int(operator.index(value))
+    except Exception as error:  # whatever a stranger's __index__ raises
+        raise ArgumentTypeError(f"{name} must be an integer, not {shown(value)}{hint}") from error
+    if not low <= number <= high:
+        given = f"{number:,}" if number.bit_length() < 100 else shown(number)
+        raise ArgumentError(f"{name}={given} is out of range: it must be {low:,} to {high:,}{hint}")
+    return number
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, hint: str = "") -> float:
+    """Return a finite number in ``low … high`` as a float."""
+    try:
+        if isinstance(value, (bool, str, bytes)) or (hasattr(value, "ndim") and value.ndim):
+            raise TypeError
+        number = float(value)
+    except Exception as error:  # whatever a stranger's __float__ raises
+        raise ArgumentTypeError(f"{name} must be a number, not {shown(value)}{hint}") from error
+    if not math.isfinite(number) or not low <= number <= high:
+        raise ArgumentError(f"{name}={number:g} is out of range: it must be {low:g} to {high:g}{hint}")
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False; nothing else counts as either."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+        raise ArgumentTypeError(f"{name} must be True or False, not {shown(value)}")
+    return bool(value)
+
+
+def check_text(name: str, value: Any) -> bytes:
+    """Return a text as UTF-8."""
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"{name} must be text (str), not {shown(value)}")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"{name} holds half of a surrogate pair at position {error.start}, which is no character: "
+            "decode it with errors='replace'"
+        ) from error
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it: short, in one line, with its type."""
+    try:
+        text = one_line(repr(value), 40)
+    except Exception:  # a stranger's __repr__, or an integer of thousands of digits
+        text = "a value"
+    return f"{text} ({type(value).__name__})"
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Return a text as one line without control characters, cut to a length."""
+    line = " ".join(str(text).split())
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line[: limit + 1])
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

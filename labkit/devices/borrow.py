@@ -1,0 +1,190 @@
+"""The devices that a model's layers are put on: from what a caller names to what llama.cpp takes.
+
+A device is either one that this llama.cpp has itself (a GPU, by its name), or one that another process lends over RPC
+(``labkit device serve``), by its address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from labkit.checks import one_line, shown
+from labkit.devices.connection import Connection, connect
+from labkit.devices.endpoints import Endpoint, parse_endpoint
+from labkit.devices.relay import Relay
+from labkit.devices.rpc_protocol import check_rpc
+from labkit.devices.serve import ServedDevice, start_device
+from labkit.errors import ArgumentError, ArgumentTypeError, ModelLoadError
+from labkit.system import EngineBuild
+from labkit.system.build import ggml_function, rpc_function
+
+__all__ = ["ModelDevices", "borrow_devices"]
+
+TESTED = "0.3.36"  # the llama-cpp-python whose protocol is `labkit.devices.rpc_protocol`'s
+MAX_DEVICES = 16  # llama_max_devices()
+_GPU_KINDS = ("GPU", "IGPU")
+
+
+class ModelDevices:
+    """What one model has borrowed, from before it is loaded until it is freed.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Addresses and names, in the order of the layers.
+    n_devices : int
+        An address may lend several.
+    has_gpu : bool
+        One of them is known to be a GPU.
+    """
+
+    def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool, lent: Sequence[ServedDevice] = ()) -> None:
+        self.names = tuple(str(endpoint) for endpoint in endpoints)
+        self.has_gpu = has_gpu
+        self._endpoints = endpoints
+        self._connections: list[Connection] = []
+        self._relays: dict[str, Relay] = {}
+        self._kept: Any = None  # llama.cpp holds only its address
+        self._taken = False
+        self._lent = lent  # kept, as a device ends when nothing refers to it
+        self._watched: list[tuple[Connection, Callable[[str], None]]] = []
+        with contextlib.ExitStack() as stack:
+            for endpoint in endpoints:
+                if isinstance(endpoint, Endpoint):
+                    connection = stack.enter_context(connect(endpoint))
+                    relay = self._relays[str(endpoint)] = Relay(connection)
+                    stack.callback(relay.close)
+                    self._connections.append(connection)
+            self._held = stack.pop_all()
+        self.n_devices = len(endpoints) + sum(connection.n_devices - 1 for connection in self._connections)
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """Relay's address -> device's address, for the engine's log."""
+        return {relay.address: name for name, relay in self._relays.items()}
+
+    def native(self) -> Any:
+        """Return the list that ``llama_model_params.devices`` takes; to be called in the model's thread."""
+        handles: list[int] = []
+        for endpoint in self._endpoints:
+            handles += _lent_at(self._relays[str(endpoint)]) if isinstance(endpoint, Endpoint) else [_own_device(endpoint)]
+        self._kept = (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
+        return self._kept
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a model has taken them: it gives them back then."""
+        return self._taken
+
+    def set_aside(self) -> None:
+        """Hang up: with no layers for them, the devices are not needed."""
+        self._held.close()
+        self._connections.clear()
+        self._endpoints = []
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """Call ``tell(message)`` when a device is lost."""
+        self._taken = True
+        for connection in self._connections:
+
+            def lost(reason: str, endpoint: Endpoint = connection.endpoint) -> None:
+                tell(f"the device at {endpoint} was lost ({reason})")
+
+            self._watched.append((connection, lost))
+            connection.watch(lost)
+
+    def waited_for(self, limit_s: float) -> str | None:
+        """Return a device that has not answered for so long, or None."""
+        late = (connection for connection in self._connections if connection.busy_s() > limit_s)
+        return next((str(connection.endpoint) for connection in late), None)
+
+    def abandon(self, limit_s: float) -> None:
+        """Give up the devices that have not answered for so long, and that no other model uses."""
+        for connection in self._connections:
+            if connection.busy_s() > limit_s and connection.n_users == 1:
+                connection.lose("it did not answer, and the model was closed")
+
+    def release(self) -> None:
+        """Give everything back; safe to call twice."""
+        for connection, tell in self._watched:
+            connection.unwatch(tell)
+        self._watched.clear()
+        self._held.close()
+
+
+def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
+    """Check what ``load_model`` was given as ``devices``, and connect.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For what is no list of addresses and names, an empty list, a device given twice, or a name that is unknown.
+    ModelLoadError
+        When this build has no RPC, or a device cannot be reached.
+    """
+    if isinstance(devices, (str, bytes, ServedDevice, Mapping)) or not isinstance(devices, Iterable):
+        raise ArgumentTypeError(
+            f"devices must be a list of addresses or names, such as ['127.0.0.1:50052'], not {shown(devices)}"
+        )
+    given = list(devices)
+    if not 0 < len(given) <= MAX_DEVICES:
+        raise ArgumentError(
+            f"devices has {len(given):,} entries: give 1 to {MAX_DEVICES}, or leave it out to use no other device"
+        )
+    named = [_read(f"devices[{index}]", device, build) for index, device in enumerate(given)]
+    for index, endpoint in enumerate(named):
+        if endpoint in named[:index]:
+            raise ArgumentError(f"devices[{index}] is {endpoint} again: name each device once")
+    if any(isinstance(endpoint, Endpoint) for endpoint in named):
+        check_rpc(build)
+        _check_protocol(build.version)
+    lent = [device for device in given if isinstance(device, ServedDevice)]
+    has_gpu = any(isinstance(endpoint, str) for endpoint in named) or any(device.kind in _GPU_KINDS for device in lent)
+    return ModelDevices(named, has_gpu=has_gpu, lent=lent)
+
+
+@lru_cache(maxsize=1)
+def _check_protocol(version: str) -> None:
+    """Refuse an engine whose RPC is not the relay's: it would end the process at the first hello."""
+    if version != TESTED:
+        try:
+            start_device().close()  # it is of the same build
+        except ModelLoadError as error:
+            raise ModelLoadError(
+                f"llama-cpp-python {version} speaks another RPC protocol than this labkit: install {TESTED}, or a newer "
+                "labkit"
+            ) from error
+
+
+def _read(name: str, device: Any, build: EngineBuild) -> Endpoint | str:
+    if isinstance(device, ServedDevice):
+        return parse_endpoint(device.endpoint).reachable
+    own = [candidate.name for candidate in build.devices if candidate.kind in _GPU_KINDS]
+    if isinstance(device, str) and ":" not in device:
+        if device in own:
+            return device
+        have = f"it has {', '.join(own)}" if own else "it has no GPU"
+        raise ArgumentError(
+            f"{name}={one_line(repr(device), 60)} is neither an address such as '127.0.0.1:50052' nor a GPU of this "
+            f"llama.cpp ({have})"
+        )
+    return parse_endpoint(device, name=name)
+
+
+def _own_device(name: str) -> int:
+    return int(ggml_function("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)(name.encode()))
+
+
+def _lent_at(relay: Relay) -> list[int]:
+    """Let llama.cpp look at the devices behind a relay."""
+    count = ggml_function("ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
+    get = ggml_function("ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    add_server = rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
+    registry = add_server(relay.address.encode())
+    if not registry:
+        raise ModelLoadError("the engine found no device at its relay: please report this")
+    return [get(registry, index) for index in range(count(registry))]

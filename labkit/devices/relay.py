@@ -1,0 +1,160 @@
+"""A relay between llama.cpp and a device, so that a device that dies does not take this process with it.
+
+llama.cpp ends the process (``GGML_ABORT``) when a device does not answer as it should. So it is given an address in this
+process instead, where a thread passes on what it asks, and what the device answers. When the device is lost, the models
+that use it are told, and the thread goes on in the device's place: it takes what is sent and answers with zeros, so that
+the computation comes to its end like any other, and all its memory can be freed. What was computed is thrown away.
+
+References
+----------
+llama.cpp ``ggml/src/ggml-rpc/ggml-rpc.cpp`` (``RPC_STATUS_ASSERT``, ``rpc_dispatcher``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+from labkit.devices.connection import Connection
+from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, Command, answer_bytes, invented_answer
+
+__all__ = ["Relay"]
+
+_CHUNK = 1 << 20
+_WHOLE = 1 << 16  # a request up to this size is passed on in one piece
+_used_ports: set[int] = set()  # llama.cpp remembers what it learned of an address for as long as the process lives
+_ports = threading.Lock()
+
+
+class Relay:
+    """One model's way to a device.
+
+    Attributes
+    ----------
+    address : str
+        Where llama.cpp is to look for the device.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._graph: bytes | None = None
+        self._closed = False
+        self._listener = _listen()
+        host, port = self._listener.getsockname()
+        self.address = f"{host}:{port}"
+        _RelayThread(target=self._serve, name="labkit-device", daemon=True).start()
+
+    @staticmethod
+    def is_here() -> bool:
+        """Whether the calling thread is a relay's own: what waits for a model there waits for itself."""
+        return isinstance(threading.current_thread(), _RelayThread)
+
+    def close(self) -> None:
+        """Take no more connections; the one that is open, if any, is served until llama.cpp closes it."""
+        self._closed = True
+        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname(), timeout=1):
+            pass  # wakes the thread
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was closed
+            while not self._closed:
+                client, _ = self._listener.accept()
+                with client:
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    self._serve_client(client)
+
+    def _serve_client(self, client: socket.socket) -> None:
+        """Pass on what one connection of llama.cpp asks: it closes it and opens another whenever it holds no buffer."""
+        reader = _Reader(client)
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                command, size = HEAD.unpack(reader.take(HEAD.size))
+                whole = size if command == Command.GRAPH_COMPUTE else min(size, _WHOLE)
+                payload = reader.take(whole)
+                if command == Command.HELLO:  # said to the device already
+                    client.sendall(LENGTH.pack(4 + HELLO_BYTES) + self._connection.version + bytes(HELLO_BYTES))
+                else:
+                    self._pass_on(client, reader, command, payload, size)
+
+    def _pass_on(self, client: socket.socket, reader: _Reader, command: int, payload: bytes, size: int) -> None:
+        left, answered = size - len(payload), 0
+        n_answer = answer_bytes(command, payload)
+        device = self._connection
+        try:
+            with device.turn():
+                device.send(self._in_turn(command, payload, size))
+                for piece in reader.pieces(left):
+                    left -= len(piece)
+                    device.send(piece)
+                if n_answer is not None:
+                    for piece in device.receive(n_answer):
+                        client.sendall(piece)
+                        answered += len(piece)
+        except Exception:  # the device is lost now, whatever it was: llama.cpp gets its answers all the same
+            for _ in reader.pieces(left):
+                pass
+            if n_answer is not None:
+                answer = LENGTH.pack(n_answer) + invented_answer(command, payload, n_answer)
+                client.sendall(answer[answered:])
+
+    def _in_turn(self, command: int, payload: bytes, size: int) -> bytes:
+        """Return what to send: to compute the last graph again means this model's last one, not another model's."""
+        if command == Command.GRAPH_COMPUTE:
+            self._graph = payload
+        elif command == Command.GRAPH_RECOMPUTE and self._graph is not None and self._connection.computes_for is not self:
+            command, payload, size = Command.GRAPH_COMPUTE, self._graph, len(self._graph)
+        if command == Command.GRAPH_COMPUTE:
+            self._connection.computes_for = self
+        return HEAD.pack(command, size) + payload
+
+
+class _RelayThread(threading.Thread):
+    pass
+
+
+class _Reader:
+    """Reads from a socket ahead of what is asked for; raises EOFError at the end."""
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+        self._buffer = bytearray(_CHUNK)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def take(self, n_bytes: int) -> bytes:
+        """Return exactly so many bytes."""
+        if self._end - self._start >= n_bytes:
+            self._start += n_bytes
+            return bytes(self._view[self._start - n_bytes : self._start])
+        return b"".join(bytes(piece) for piece in self.pieces(n_bytes))
+
+    def pieces(self, n_bytes: int) -> Iterator[memoryview]:
+        """Yield so many bytes in pieces as they come; each lives until the next."""
+        while n_bytes:
+            if self._start == self._end:
+                self._start, self._end = 0, self._source.recv_into(self._buffer)
+                if self._end == 0:
+                    raise EOFError
+            piece = self._view[self._start : min(self._end, self._start + n_bytes)]
+            self._start += len(piece)
+            n_bytes -= len(piece)
+            yield piece
+
+
+def _listen() -> socket.socket:
+    """Listen on a port of this machine that no relay of this process had before."""
+    rejected = []
+    with _ports:
+        while True:
+            listener = socket.create_server(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+            if port not in _used_ports:
+                break
+            rejected.append(listener)
+        _used_ports.add(port)
+    for other in rejected:
+        other.close()
+    return listener

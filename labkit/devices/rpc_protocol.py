@@ -1,0 +1,105 @@
+"""llama.cpp's RPC protocol, as far as a relay has to know it: what is asked, and how long each answer is.
+
+A request is a command (1 byte), a length (8 bytes) and as many bytes; an answer is a length and as many bytes. Which
+commands are answered, and how long the answer is, depends on the command alone, but for ``GET_TENSOR``, which says it.
+
+References
+----------
+llama.cpp ``ggml/src/ggml-rpc/ggml-rpc.cpp`` (``enum rpc_cmd``, ``rpc_serve_client``), ``ggml/include/ggml-rpc.h``.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+from labkit.errors import ModelLoadError
+from labkit.system import EngineBuild
+
+__all__ = ["HEAD", "HELLO_BYTES", "LENGTH", "MAJOR", "Command", "answer_bytes", "check_rpc", "invented_answer"]
+
+MAJOR = 7  # of the protocol's version; minor ones add nothing that is asked unless both sides know it
+HEAD = struct.Struct("<BQ")
+LENGTH = struct.Struct("<Q")
+HELLO_BYTES = 24  # what each side says of faster transports: zeros, as there is none
+_ALLOCATION = struct.Struct("<IQ")
+_PAIR = struct.Struct("<QQ")
+_SOME_ADDRESS = 1 << 20
+_NO_RPC = (
+    "this llama.cpp was built without RPC, so it cannot use a device of another process: install it with CMAKE_ARGS="
+    "-DGGML_RPC=ON pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+)
+_SOME_ALIGNMENT = 128
+
+
+class Command(enum.IntEnum):
+    """The protocol's commands."""
+
+    ALLOC_BUFFER = 0
+    GET_ALIGNMENT = 1
+    GET_MAX_SIZE = 2
+    BUFFER_GET_BASE = 3
+    FREE_BUFFER = 4
+    BUFFER_CLEAR = 5
+    SET_TENSOR = 6
+    SET_TENSOR_HASH = 7
+    GET_TENSOR = 8
+    COPY_TENSOR = 9
+    GRAPH_COMPUTE = 10
+    GET_DEVICE_MEMORY = 11
+    INIT_TENSOR = 12
+    GET_ALLOC_SIZE = 13
+    HELLO = 14
+    DEVICE_COUNT = 15
+    GRAPH_RECOMPUTE = 16
+    MEMSET_TENSOR = 17
+
+
+_ANSWER_BYTES: dict[int, int] = {
+    Command.ALLOC_BUFFER: 16, Command.GET_ALIGNMENT: 8, Command.GET_MAX_SIZE: 8, Command.BUFFER_GET_BASE: 8,
+    Command.SET_TENSOR_HASH: 1, Command.COPY_TENSOR: 1, Command.GET_DEVICE_MEMORY: 16, Command.GET_ALLOC_SIZE: 8,
+    Command.HELLO: 4 + HELLO_BYTES, Command.DEVICE_COUNT: 4,
+}  # fmt: skip
+
+
+def answer_bytes(command: int, payload: bytes) -> int | None:
+    """Return how long the answer to a request is, without its length; None where there is none.
+
+    Examples
+    --------
+    >>> answer_bytes(Command.GET_TENSOR, bytes(304) + LENGTH.pack(196_608)), answer_bytes(Command.FREE_BUFFER, bytes(8))
+    (196608, None)
+    """
+    if command == Command.GET_TENSOR:
+        return int(LENGTH.unpack(payload[-LENGTH.size :])[0])
+    return _ANSWER_BYTES.get(command)
+
+
+def invented_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
+    """Return an answer in the place of a device that is gone, such that llama.cpp goes on to the end of what it does.
+
+    Buffers are granted and numbers are zeros: nothing that is computed from them may reach a caller.
+    """
+    if command == Command.ALLOC_BUFFER:
+        return _PAIR.pack(_SOME_ADDRESS, _ALLOCATION.unpack(payload)[1])
+    if command == Command.BUFFER_GET_BASE:
+        return LENGTH.pack(_SOME_ADDRESS)
+    if command == Command.GET_ALIGNMENT:
+        return LENGTH.pack(_SOME_ALIGNMENT)
+    if command == Command.GET_MAX_SIZE:
+        return b"\xff" * n_bytes
+    if command in (Command.SET_TENSOR_HASH, Command.COPY_TENSOR):
+        return b"\x01"  # done: so that no weights are sent
+    return bytes(n_bytes)
+
+
+def check_rpc(build: EngineBuild) -> None:
+    """Refuse to lend or borrow where this llama.cpp cannot.
+
+    Raises
+    ------
+    ModelLoadError
+        When it was built without RPC, and how to get one with it.
+    """
+    if not build.has_rpc:
+        raise ModelLoadError(_NO_RPC)

@@ -1,0 +1,252 @@
+"""Lend this machine's CPU or GPU to a model of another process: a child process that llama.cpp's RPC server runs in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from labkit.checks import check_flag, check_int, one_line
+from labkit.devices.connection import probe
+from labkit.devices.endpoints import Endpoint, free_port, parse_endpoint
+from labkit.devices.rpc_protocol import check_rpc
+from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
+from labkit.system import engine_build
+
+__all__ = ["ServedDevice", "serve_device", "start_device"]
+
+_CHILD = Path(__file__).with_name("serve_child.py")
+_START_S = 30.0
+_MAX_THREADS = 512
+
+
+class ServedDevice:
+    """A device that a child process of this one lends; `start_device` makes it.
+
+    Use it in a ``with`` block, or ``close()`` it. It ends with this process in any case.
+
+    Attributes
+    ----------
+    endpoint : str
+        Its address, for ``load_model(devices=[…])``; the device itself may stand there too.
+    kind : str
+        ``"CPU"``, ``"GPU"`` or ``"IGPU"``.
+    description : str
+        What llama.cpp calls it.
+    n_threads : int
+        Threads that a CPU computes with.
+    pid : int
+        The child process.
+    """
+
+    def __init__(self, endpoint: Endpoint | None = None, n_threads: int = 1) -> None:
+        if not isinstance(endpoint, Endpoint):
+            raise ArgumentTypeError("a ServedDevice is made by start_device(…): device = start_device(n_threads=1)")
+        self.n_threads = n_threads
+        self._process = _start_child()
+        self._end = weakref.finalize(self, _end_child, self._process, os.getpid())
+        try:
+            first, self._words = _tell_child(self._process, endpoint, n_threads)
+            self.kind, self.description = str(first["kind"]), str(first["description"])
+            self._wait_until_it_answers(endpoint)
+        except BaseException:
+            self.close()
+            raise
+        self.endpoint = str(endpoint)
+        self.pid = self._process.pid
+
+    def _wait_until_it_answers(self, endpoint: Endpoint) -> None:
+        deadline = time.monotonic() + _START_S
+        while True:
+            if self._process.poll() is not None:
+                raise LabkitError(f"the device at {endpoint} could not be started: {self._last_words()}")
+            try:
+                probe(endpoint.reachable)
+            except LabkitError as error:
+                if time.monotonic() > deadline or not isinstance(error.__cause__, OSError):
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def _last_words(self) -> str:
+        time.sleep(0.05)  # its last line may still be on its way
+        return one_line(" ".join(self._words)) or f"its process ended with {self._process.returncode}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self._process.poll() is None
+
+    def wait(self) -> None:
+        """Wait until its process ends; Ctrl-C ends the waiting.
+
+        Raises
+        ------
+        LabkitError
+            When it ended by itself.
+        """
+        while self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.2)  # short, so that a Ctrl-C is noticed on Windows too
+        if self._end.alive:
+            raise LabkitError(f"the device at {self.endpoint} has ended: {self._last_words()}")
+
+    def close(self) -> None:
+        """End its process; safe to call twice. Models that use it get a `GenerationError` at their next token."""
+        self._end()
+
+    def __enter__(self) -> ServedDevice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise ArgumentTypeError("a served device cannot be copied or sent to another process: send its endpoint instead")
+
+    def __repr__(self) -> str:
+        state = "" if self.is_running else ": ended"
+        return f"<ServedDevice {getattr(self, 'endpoint', '?')}, {getattr(self, 'kind', '?')}{state}>"
+
+
+def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_network: bool = False) -> ServedDevice:
+    """Lend this machine's GPU, or its CPU where there is none, from a process of its own.
+
+    Parameters
+    ----------
+    endpoint : str
+        Where it listens: ``host:port`` of this machine; port 0 is a free one that the system chooses.
+    n_threads : int
+        Threads that a CPU computes with. The caller's own threads and these share the machine's cores.
+    allow_network : bool
+        Allow an address that other machines can reach.
+
+    Returns
+    -------
+    ServedDevice
+        For ``load_model(devices=[device])``. It ends with its ``with`` block, ``close()``, or this process.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For an address that is none, or that other machines can reach without ``allow_network=True``.
+    LabkitError
+        When the port is taken, this llama.cpp has no RPC, or the process cannot start.
+
+    Warns
+    -----
+    LabkitWarning
+        When other machines can reach it, what that risks.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.start_device() as device, labkit.load_model(n_ctx=256, n_gpu_layers=15, devices=[device]) as model:
+    ...     labkit.generate_text(model, "1, 2, 3, 4,", max_tokens=6, temperature=0)
+    ' 5, 6,'
+    """
+    place = parse_endpoint(endpoint, least_port=0)
+    n_threads = check_int("n_threads", n_threads, 1, _MAX_THREADS)
+    if not check_flag("allow_network", allow_network) and not place.is_loopback:
+        raise ArgumentError(
+            f"endpoint={place} can be reached from other machines, and whoever reaches it can read the device's memory and "
+            "run code here: use 127.0.0.1, or say allow_network=True (--allow-network) in a network that you trust"
+        )
+    if ":" in place.host:
+        raise ArgumentError(f"endpoint={place} is an IPv6 address, and llama.cpp listens on IPv4 alone: use 127.0.0.1")
+    check_rpc(engine_build())
+    place = Endpoint(place.host, free_port(place))
+    if not place.is_loopback:
+        warnings.warn(
+            f"the device at {place} can be reached from other machines: there is no password and no encryption, and whoever "
+            "reaches it can read and write its memory and run code in its process",
+            LabkitWarning,
+            stacklevel=2,
+        )
+    return ServedDevice(place, n_threads)
+
+
+def serve_device(endpoint: str = "127.0.0.1:50052", *, n_threads: int = 1, allow_network: bool = False) -> None:
+    """Lend this machine's GPU, or its CPU where there is none, until Ctrl-C.
+
+    It serves one process at a time, without password or encryption; loopback unless told otherwise. The other side calls
+    ``load_model(n_gpu_layers=…, devices=["host:port"])``. To go on working meanwhile, use `start_device`.
+
+    Parameters
+    ----------
+    endpoint, n_threads, allow_network
+        As for `start_device`.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, LabkitError
+        As for `start_device`; and when the device ends by itself.
+    """
+    started = start_device(endpoint, n_threads=n_threads, allow_network=allow_network)
+    with started as device, contextlib.suppress(KeyboardInterrupt):
+        print(describe(device), file=sys.stderr, flush=True)  # the one thing to see while this blocks
+        device.wait()
+
+
+def describe(device: ServedDevice) -> str:
+    """Say in a line what is served where."""
+    threads = f" with {device.n_threads} thread{'s' * (device.n_threads > 1)}" if device.kind == "CPU" else ""
+    return f"serving {device.kind}{threads} ({device.description}) at {device.endpoint}; Ctrl-C ends it"
+
+
+def _start_child() -> subprocess.Popen[bytes]:
+    if not sys.executable:
+        raise LabkitError("this Python does not say where its program is (sys.executable), so no device can be started")
+    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except OSError as error:
+        raise LabkitError(f"the process that lends the device could not be started ({error})") from error
+
+
+def _tell_child(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads: int) -> tuple[dict[str, Any], deque[str]]:
+    """Say what to serve, and read what is served; further lines are what it wrote to stderr."""
+    path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
+    request = {"endpoint": str(endpoint), "n_threads": n_threads, "path": path}
+    words: deque[str] = deque(maxlen=20)
+    with contextlib.suppress(OSError):  # it may have ended already
+        process.stdin.write(json.dumps(request).encode("ascii") + b"\n")  # type: ignore[union-attr]  # it was asked for
+        process.stdin.flush()  # type: ignore[union-attr]  # likewise
+    output: Any = process.stdout
+    for line in output:
+        with contextlib.suppress(ValueError):  # or else it is a warning, or its last words
+            answer: dict[str, Any] = json.loads(line)
+            break
+        words.append(line.decode("utf-8", "replace"))
+    else:
+        output.close()
+        reason = one_line(" ".join(words)) or f"it ended with {process.wait()}"
+        raise LabkitError(f"the process that lends the device could not start: {reason}")
+    threading.Thread(target=_listen, args=(output, words), name="labkit-served", daemon=True).start()
+    return answer, words
+
+
+def _listen(output: Any, words: deque[str]) -> None:
+    with contextlib.suppress(ValueError, OSError), output:
+        for line in output:
+            words.append(line.decode("utf-8", "replace"))
+
+
+def _end_child(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:  # a forked child, whose end is not the device's
+        return
+    with contextlib.suppress(OSError):
+        process.kill()
+    process.wait()
+    with contextlib.suppress(OSError):
+        process.stdin.close()  # type: ignore[union-attr]  # it was asked for

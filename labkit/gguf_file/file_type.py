@@ -1,0 +1,84 @@
+"""The name of a file's quantization as people write it, from its own word for it or from its tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from labkit.gguf_file.formats import FILE_TYPES
+from labkit.gguf_file.header import Header
+from labkit.gguf_file.tensor_table import TensorInfo
+
+__all__ = ["quantization_name"]
+
+# What llama.cpp's quantizer takes where a row is no multiple of 256 (src/llama-quant.cpp, tensor_type_fallback)
+_FALLBACK = {
+    **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+_ALSO = {"IQ3_XS": {"IQ3_XXS"}, "IQ3_XXS": {"IQ2_S", "IQ3_S"}, "IQ2_S": {"IQ2_S"}, "Q2_K_S": {"Q3_K"}, "MXFP4_MOE": {"Q8_0"}}
+_FLOATS = ("F32", "F16", "BF16")
+
+
+def quantization_name(header: Header) -> tuple[str, str | None]:
+    """Return the quantization's name, and a sentence where ``general.file_type`` was missing or wrong.
+
+    Notes
+    -----
+    A file may mix types by design (Q4_K_M puts half of some matrices into Q6_K) or by need (a K type falls back to
+    another where rows are no multiple of 256); only a claim of which no tensor shows a trace is taken for wrong.
+    """
+    matrices = [tensor for tensor in header.tensors if len(tensor.shape) > 1]
+    stored = header.metadata.get("general.file_type")
+    claim = FILE_TYPES.get(stored) if isinstance(stored, int) else None
+    if claim is not None and _is_plausible(claim.name, claim.tensor_type, matrices):
+        return claim.name, None
+    name = _told_by(matrices)
+    if stored is None:
+        return name, f"key 'general.file_type' is missing; {name} is what the tensors tell"
+    if claim is None:
+        return name, f"key 'general.file_type' is {stored!r}, which means nothing here; {name} is what the tensors tell"
+    return name, f"key 'general.file_type' says {claim.name}, of which no tensor is; {name} is what the tensors tell"
+
+
+def _is_plausible(name: str, tensor_type: str, matrices: list[TensorInfo]) -> bool:
+    if not matrices:
+        return True
+    possible = {tensor_type, _FALLBACK.get(tensor_type), *_ALSO.get(name, ())}
+    return any(tensor.type.name in possible or tensor.shape[0] % 32 for tensor in matrices)  # odd rows become F16
+
+
+def _told_by(matrices: list[TensorInfo]) -> str:
+    """Name the quantization from the matrices of the layers (the embedding often has a type of its own)."""
+    layers = [tensor for tensor in matrices if tensor.name.startswith("blk.")] or matrices
+    types = Counter(tensor.type.name for tensor in layers)
+    if not types:
+        return "F32"
+    quantized = Counter({name: count for name, count in types.items() if name not in _FLOATS})
+    if not quantized:
+        return types.most_common(1)[0][0]
+    return _mix(_main_type(quantized), set(quantized))
+
+
+def _main_type(types: Counter[str]) -> str:
+    """Return the most frequent type, or the one that it stands in for where rows were no multiple of 256."""
+    common = types.most_common(1)[0][0]
+    meant = [name for name, _ in types.most_common() if _FALLBACK.get(name) == common]
+    return meant[0] if meant else common
+
+
+def _mix(main: str, types: set[str]) -> str:
+    """Add the letter that says which other types were mixed in."""
+    if main == "Q4_K":
+        return "Q4_K_M" if types & {"Q6_K", "Q8_0"} else "Q4_K_S"
+    if main == "Q5_K":
+        return "Q5_K_M" if types & {"Q6_K", "Q8_0"} else "Q5_K_S"
+    if main == "Q3_K":
+        return "Q3_K_M" if "Q4_K" in types else "Q3_K_L" if "Q5_K" in types else "Q3_K_S"
+    if main == "Q2_K":
+        return "Q2_K" if "Q3_K" in types else "Q2_K_S"
+    if main == "IQ3_S":
+        return "IQ3_XS" if "IQ3_XXS" in types else "IQ3_M" if "Q4_K" in types else "IQ3_S"
+    return {"IQ2_S": "IQ2_M", "MXFP4": "MXFP4_MOE"}.get(main, main)

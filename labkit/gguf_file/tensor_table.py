@@ -1,0 +1,90 @@
+"""Where each tensor lies: one behind the other, aligned, inside the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NoReturn
+
+from labkit.gguf_file.cursor import Cursor
+from labkit.gguf_file.formats import TensorType
+from labkit.gguf_file.source import INCOMPLETE, escape
+from labkit.records import Record
+
+__all__ = ["Entry", "TensorInfo", "lay_out"]
+
+Entry = tuple[str, tuple[int, ...], TensorType, int]
+"""One entry of the tensor table: name, shape, type, offset in the data."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class TensorInfo(Record):
+    """Where one tensor lies and how it is stored.
+
+    Attributes
+    ----------
+    name : str
+        As in ``"blk.0.attn_q.weight"``.
+    shape : tuple of int
+        In ggml's order: the row length comes first (NumPy's shape is its reverse).
+    type : TensorType
+        How its blocks are laid out.
+    offset : int
+        Its first byte, counted from the beginning of its file.
+    n_bytes, n_elements : int
+        Its size.
+    part : int
+        Which file of a split model holds it; 0 for a model in one file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+    offset: int
+    n_bytes: int
+    n_elements: int
+    part: int = 0
+
+
+def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: int, part: int) -> tuple[TensorInfo, ...]:
+    """Check that the tensors follow each other without gap or overlap, as llama.cpp requires."""
+    tensors: list[TensorInfo] = []
+    names: set[str] = set()
+    expected = 0
+    for name, shape, kind, offset in entries:
+        if name in names:
+            cursor.fail(f"duplicate tensor name '{escape(name)}'", data_offset)
+        names.add(name)
+        if offset != expected:
+            _misplaced(cursor, name, offset, expected, alignment, tensors)
+        n_elements = math.prod(shape)
+        n_bytes = n_elements // kind.block_size * kind.block_bytes
+        end = data_offset + offset + n_bytes
+        if end > cursor.source.size:
+            missing = end - cursor.source.size
+            cursor.fail(
+                f"the file ends inside the data of tensor '{escape(name)}', {missing:,} bytes of it are missing",
+                cursor.source.size,
+                INCOMPLETE,
+            )
+        tensors.append(TensorInfo(name, shape, kind, data_offset + offset, n_bytes, n_elements, part))
+        expected = -(-(offset + n_bytes) // alignment) * alignment
+    _check_tail(cursor, data_offset + expected, alignment)
+    return tuple(tensors)
+
+
+def _misplaced(cursor: Cursor, name: str, offset: int, expected: int, alignment: int, before: list[TensorInfo]) -> NoReturn:
+    last = f"tensor '{escape(before[-1].name)}'" if before else "the beginning of the data"
+    if offset % alignment:
+        problem = f"no multiple of the alignment {alignment}"
+    elif offset < expected:
+        problem = f"so it overlaps {last}, which ends at {expected:,}"
+    else:
+        problem = f"so it leaves a gap behind {last}, which ends at {expected:,}"
+    cursor.fail(f"tensor '{escape(name)}' lies at offset {offset:,} of the data, {problem}")
+
+
+def _check_tail(cursor: Cursor, end: int, alignment: int) -> None:
+    extra = cursor.source.size - end
+    if extra >= alignment:
+        cursor.warnings.append(f"{extra:,} bytes follow behind the last tensor; nothing reads them")

@@ -1,0 +1,270 @@
+"""Grade a class: every notebook rebuilt, run alone in a sandbox, judged outside; what is done is never done twice."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from labkit import __version__
+from labkit.course.source import SourceNotebook, read_sources
+from labkit.errors import ArgumentError, GradingError
+from labkit.grading.adjustments import read_adjustments
+from labkit.grading.class_report import write_report
+from labkit.grading.dask_cluster import was_lost
+from labkit.grading.feedback import write_feedback
+from labkit.grading.gradebook import Grade, read_grades, write_books, write_grade
+from labkit.grading.rebuild import Rebuilt
+from labkit.grading.run_notebook import Run, run_notebook
+from labkit.grading.sandbox.limits import Limits
+from labkit.grading.sandbox.start import ending_all, refuse_without_isolation
+from labkit.grading.score import ExerciseGrade, score
+from labkit.grading.submissions import Submission, find_submissions
+from labkit.grading.tasks import Preparing, Reading, Task
+from labkit.grading.untrusted_text import visible
+from labkit.output_files import write_whole
+from labkit.progress import Progress, reporting
+from labkit.records import Record
+
+__all__ = ["ClassGrades", "grade_course"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ClassGrades(Record):
+    """What grading a class came to.
+
+    Parameters
+    ----------
+    graded, kept : int
+        Notebooks graded now, and graded before and unchanged.
+    students : int
+    seed : int
+        Of the inputs.
+    problems : tuple of str
+        Files that could not be placed, notebooks that could not be graded.
+    grades : tuple of Grade
+    """
+
+    graded: int
+    kept: int
+    students: int
+    seed: int
+    problems: tuple[str, ...]
+    grades: tuple[Grade, ...] = dataclasses.field(repr=False)
+
+
+def grade_course(
+    source: str | Path,
+    submissions: str | Path,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    seed: int | None = None,
+    only: Sequence[str] | None = None,
+    regrade: bool = False,
+    unsafe_no_sandbox: bool = False,
+    progress: Progress | bool | None = None,
+    limits: Limits | None = None,
+    executor: concurrent.futures.Executor | None = None,
+) -> ClassGrades:
+    """Grade what a class handed in; a call that was ended is completed by the next.
+
+    Parameters
+    ----------
+    source : path
+        The instructor's notebook, or the folder of them, with solutions.
+    submissions : path
+        A folder or a zip.
+    out : path
+        Gets grades, gradebook.sqlite, grades.csv, feedback, report.html, grading.log; and keeps adjustments.csv.
+    jobs : int
+        How many notebooks at a time.
+    seed : int, optional
+        Of the inputs that answers are tried on: one that nobody knows, and then that of the grades that are there.
+    only : sequence of str, optional
+        Students to grade.
+    regrade : bool
+        Whether to grade again what has a grade.
+    unsafe_no_sandbox : bool
+        Run strangers' code with your own rights.
+    progress : callable or bool, optional
+    limits : Limits, optional
+    executor : concurrent.futures.Executor, optional
+        What runs the notebooks, such as the processes of a cluster; threads by default. Each run has a sandbox of its own;
+        the verdict is made here.
+
+    Raises
+    ------
+    ArgumentError
+        When a folder is missing, or nobody is called so.
+    GradingError
+        When there is no sandbox, or the instructor's notebook itself is wrong.
+    """
+    if jobs < 1:
+        raise ArgumentError(f"jobs is at least 1, not {jobs}")
+    if not (unsafe_no_sandbox or executor):
+        refuse_without_isolation()
+    sources = read_sources(source)
+    found = find_submissions(submissions, sources)
+    chosen = _chosen(found.submissions, only)
+    folder = Path(out).expanduser().resolve()
+    seed = _seed(folder, seed, regrade)
+    hidden = tuple(Path(place).expanduser().resolve() for place in (source, submissions, out))
+    preparing = Preparing(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox, regrade)
+    with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
+        todo = list(preparing.readings(chosen))
+        _LOG.info("%d notebooks to grade, %d graded before; labkit %s", len(todo), len(chosen) - len(todo), __version__)
+        for problem in found.problems:
+            _LOG.warning("%s", problem)
+        ungraded = _grade_all(preparing, todo, jobs, executor, report)
+        _LOG.info("done")
+    _write_pages(folder)
+    grades = tuple(read_grades(folder))
+    students = len({grade.student for grade in grades})
+    kept = len(chosen) - len(todo)
+    return ClassGrades(len(todo) - len(ungraded), kept, students, seed, (*found.problems, *ungraded), grades)
+
+
+def _chosen(submissions: Sequence[Submission], only: Sequence[str] | None) -> list[Submission]:
+    if not only:
+        return list(submissions)
+    chosen = [item for item in submissions if item.student in only or item.display_name in only]
+    if not chosen:
+        raise ArgumentError(f"nobody is called {', '.join(only)}: names are those of the folders in SUBMISSIONS")
+    return chosen
+
+
+def _seed(out: Path, seed: int | None, regrade: bool) -> int:
+    """Return the seed to use, which is kept: students of a class are tried on the same inputs."""
+    path = out / "grading.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["seed"] if path.exists() else None
+    if known is not None and not regrade and seed not in (None, known):
+        raise ArgumentError(f"{out} has grades with the seed {known}: leave --seed out, or pass --regrade")
+    chosen = seed if seed is not None else known if known is not None else secrets.randbelow(2**31)
+    write_whole(path, json.dumps({"seed": chosen}) + "\n")
+    return int(chosen)
+
+
+def _grade_all(
+    preparing: Preparing, todo: Sequence[Reading], jobs: int, executor: concurrent.futures.Executor | None, report: Progress
+) -> list[str]:
+    """Grade, a few at a time; returns what could not be graded now."""
+    problems: list[str] = []
+    report(0, len(todo))
+    pool = executor or concurrent.futures.ThreadPoolExecutor(jobs)
+    waiting: dict[concurrent.futures.Future[Run], tuple[Task, Rebuilt]] = {}
+    coming, done = iter(todo), 0
+    try:
+        while done < len(todo):
+            for task in map(Reading.task, coming):
+                preparing.reference(task.source, lambda job: _result(pool.submit(run_notebook, job)))
+                if task.rebuilt is None:
+                    _keep(preparing.out, _grade(task, _nothing(task.source, task.problem), (task.problem,)), 0.0)
+                    done += 1
+                    continue
+                waiting[pool.submit(run_notebook, preparing.job(task.source, task.rebuilt.cells))] = task, task.rebuilt
+                if len(waiting) > jobs:
+                    break
+            for future in concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED").done:
+                problems += _judge(preparing, *waiting.pop(future), future)
+                done += 1
+            report(done, len(todo))
+    finally:
+        if executor is None:
+            with ending_all():
+                pool.shutdown(wait=True, cancel_futures=True)
+    return problems
+
+
+def _judge(preparing: Preparing, task: Task, rebuilt: Rebuilt, future: concurrent.futures.Future[Run]) -> list[str]:
+    """Give a grade for what came of running a notebook; returns why there is none."""
+    label = task.submission.entry.label
+    try:
+        run = _result(future)
+        exercises = score(task.source, rebuilt, run, preparing.references[task.source.name])
+    except GradingError as error:
+        problem = f"{label}: could not be graded now: {error}; grade again"
+    except Exception as error:  # whatever a stranger's file brings about, the others are graded
+        _LOG.exception("grading %s", label)
+        problem = f"{label}: could not be graded: {type(error).__name__}; please report this with the file"
+    else:
+        odd = (item.problem for item in exercises if item.problem)
+        _keep(preparing.out, _grade(task, exercises, (*rebuilt.problems, *odd)), run.seconds)
+        return []
+    _LOG.warning("%s", problem)
+    return [problem]
+
+
+def _result(future: concurrent.futures.Future[Run]) -> Run:
+    """Return what came of running a notebook; GradingError when it was lost with what ran it."""
+    try:
+        return future.result()
+    except Exception as error:
+        if was_lost(error):
+            raise GradingError(f"the workers that ran it were lost ({type(error).__name__})") from error
+        raise
+
+
+def _keep(out: Path, grade: Grade, seconds: float) -> None:
+    write_grade(out, grade)
+    write_whole(out / "times" / grade.student / f"{grade.notebook}.json", json.dumps(round(seconds, 2)) + "\n")
+    points = f"{grade.points:g} of {grade.of_points:g} points in {seconds:.1f} s"
+    _LOG.info("%s, %s: %s. %s", grade.student, grade.notebook, points, " ".join(grade.problems))
+
+
+def _nothing(source: SourceNotebook, problem: str) -> tuple[ExerciseGrade, ...]:
+    return tuple(ExerciseGrade(name, 0.0, most, 0, 0, "", problem, "", problem) for name, most in source.points.items())
+
+
+def _grade(task: Task, exercises: tuple[ExerciseGrade, ...], problems: tuple[str, ...]) -> Grade:
+    return Grade(
+        student=task.submission.student,
+        display_name=task.submission.display_name,
+        notebook=task.submission.notebook,
+        checksum=task.checksum,
+        source_checksum=task.source.checksum,
+        seed=task.seed,
+        points=sum(item.points for item in exercises),
+        of_points=sum(item.of_points for item in exercises),
+        exercises=exercises,
+        problems=problems,
+    )
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Add what happens to a file; what strangers named is inert in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_Inert("%(asctime)s %(levelname)s %(message)s"))
+    level = _LOG.level
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _LOG.setLevel(level)
+        _LOG.removeHandler(handler)
+        handler.close()
+
+
+class _Inert(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        return super().formatMessage(record).replace("\n", "\\n")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _write_pages(out: Path) -> None:
+    adjustments, grades = read_adjustments(out), read_grades(out)
+    write_books(out, grades, adjustments)
+    write_feedback(out, grades, adjustments)
+    write_report(out, grades, adjustments)

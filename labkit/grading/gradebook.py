@@ -1,0 +1,126 @@
+"""Grades on disk: a JSON a student and notebook, written whole or not at all; SQLite and CSV made from those."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit.grading.adjustments import Adjustment, adjusted
+from labkit.grading.score import ExerciseGrade
+from labkit.output_files import write_whole
+
+__all__ = ["SCHEMA_VERSION", "Grade", "read_grade", "read_grades", "write_books", "write_grade"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """What a notebook of a student got; nothing in it depends on when it was graded.
+
+    Parameters
+    ----------
+    student, display_name, notebook : str
+    checksum : str
+        SHA-256 of what was handed in.
+    source_checksum : str
+        SHA-256 of the instructor's notebook.
+    seed : int
+        Of the inputs.
+    points, of_points : float
+    exercises : tuple of ExerciseGrade
+    problems : tuple of str
+        What was not as it was handed out.
+    schema_version : int
+    """
+
+    student: str
+    display_name: str
+    notebook: str
+    checksum: str
+    source_checksum: str
+    seed: int
+    points: float
+    of_points: float
+    exercises: tuple[ExerciseGrade, ...]
+    problems: tuple[str, ...]
+    schema_version: int = SCHEMA_VERSION
+
+
+def grade_path(out: Path, student: str, notebook: str) -> Path:
+    """Return where a grade stands."""
+    return out / "grades" / student / f"{notebook}.json"
+
+
+def write_grade(out: Path, grade: Grade) -> None:
+    """Write a grade, whole or not at all."""
+    text = json.dumps(dataclasses.asdict(grade), indent=1, ensure_ascii=True, sort_keys=True)
+    write_whole(grade_path(out, grade.student, grade.notebook), text + "\n")
+
+
+def read_grade(out: Path, student: str, notebook: str) -> Grade | None:
+    """Return a grade; None where there is none, or none of this version."""
+    try:
+        found: dict[str, Any] = json.loads(grade_path(out, student, notebook).read_text(encoding="utf-8"))
+        if found["schema_version"] != SCHEMA_VERSION:
+            return None
+        exercises = tuple(ExerciseGrade(**item) for item in found.pop("exercises"))
+        return Grade(exercises=exercises, problems=tuple(found.pop("problems")), **found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_grades(out: Path) -> list[Grade]:
+    """Return all grades, by student and notebook."""
+    paths = sorted((out / "grades").glob("*/*.json"))
+    found = [read_grade(out, path.parent.name, path.stem) for path in paths]
+    return [grade for grade in found if grade is not None]
+
+
+def write_books(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
+    """Write gradebook.sqlite and grades.csv."""
+    write_whole(out / "grades.csv", _csv(grades, adjustments))
+    temporary = out / ".gradebook.sqlite"
+    temporary.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(temporary)) as book, book:
+        book.executescript(
+            "CREATE TABLE grades (student TEXT, display_name TEXT, notebook TEXT, graded REAL, points REAL, of_points REAL,"
+            " problems TEXT, PRIMARY KEY (student, notebook));"
+            "CREATE TABLE exercises (student TEXT, notebook TEXT, exercise TEXT, points REAL, of_points REAL, right INTEGER,"
+            " inputs INTEGER, message TEXT, PRIMARY KEY (student, notebook, exercise));"
+        )
+        for grade in grades:
+            row = (grade.student, grade.display_name, grade.notebook, grade.points, adjusted(grade, adjustments))
+            book.execute("INSERT INTO grades VALUES (?,?,?,?,?,?,?)", (*row, grade.of_points, "\n".join(grade.problems)))
+            for item in grade.exercises:
+                values = (item.name, item.points, item.of_points, item.right, item.inputs, item.message)
+                book.execute("INSERT INTO exercises VALUES (?,?,?,?,?,?,?,?)", (grade.student, grade.notebook, *values))
+    temporary.replace(out / "gradebook.sqlite")
+
+
+def _csv(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> str:
+    """Return a line a student with a column a notebook, as learning systems take them."""
+    notebooks = sorted({grade.notebook for grade in grades})
+    most = {grade.notebook: grade.of_points for grade in grades}
+    points = {(grade.student, grade.notebook): adjusted(grade, adjustments) for grade in grades}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Student", "ID", *(f"{name} ({most[name]:g})" for name in notebooks), "Total"])
+    for student, name in sorted({(grade.student, grade.display_name) for grade in grades}):
+        own = [points.get((student, notebook)) for notebook in notebooks]
+        shown = ["" if value is None else f"{value:g}" for value in own]
+        writer.writerow([_inert(name), _inert(student), *shown, f"{sum(value or 0 for value in own):g}"])
+    return text.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula and no terminal for an order."""
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown

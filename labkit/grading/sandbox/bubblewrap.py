@@ -1,0 +1,76 @@
+"""What bubblewrap is told: which namespaces are new, which files are there, which environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["HOME", "environment", "file_options", "walls"]
+
+HOME = "/tmp/home"  # noqa: S108  # in a file system of the sandbox's own
+_PACKAGE = Path(__file__).resolve().parents[2]
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/fonts")
+_KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some machines compute wrong results without them
+
+
+def walls() -> list[str]:
+    """Return the options for namespaces and rights."""
+    options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    options += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    if os.geteuid() == 0:  # `boot` gives up root for a user that nobody else is, and these two with it
+        return [*options, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    return [*options, "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
+
+
+def file_options(hidden: Sequence[Path], file_bytes: int) -> list[str]:
+    """Return the options for the file system: Python, labkit and the system's libraries to read, a little memory to write.
+
+    Parameters
+    ----------
+    hidden : sequence of Path
+        Folders that must not be seen, though they stand in one that is.
+    file_bytes : int
+        How much can be written.
+    """
+    folders = _shown()
+    options = ["--perms", "1777", "--size", str(file_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # its own
+    for path in dict.fromkeys(parent for folder in folders for parent in reversed(folder.parents)):
+        if path not in folders and path.as_posix() not in ("/", "/tmp"):  # noqa: S108
+            options += ["--perms", "0755", "--dir", str(path)]
+    options += [text for path in folders for text in ("--ro-bind", str(path), str(path))]
+    small = ("--size", str(max(file_bytes // 4, 4096)), "--tmpfs")
+    options += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *small, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
+    for path in (item.resolve() for item in hidden):
+        if path.is_dir() and any(path.is_relative_to(folder.resolve()) for folder in folders):
+            options += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
+    for name, value in environment(HOME).items():
+        options += ["--setenv", name, value]
+    return [*options, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+
+
+def _shown() -> list[Path]:
+    """Return what can be read inside: nothing of the user's but Python's folders and this package."""
+    own = [Path(sys.prefix), Path(sys.base_prefix), Path(sysconfig.get_path("purelib")), _PACKAGE]
+    paths = [*map(Path, _SYSTEM), *(path for item in own for path in (item, item.resolve()))]
+    return [path for path in dict.fromkeys(paths) if path.exists()]
+
+
+def environment(home: str) -> dict[str, str]:
+    """Return the environment variables, all of them."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LABKIT_CACHE": f"{home}/cache",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # several notebooks at a time: threads that wait spinning would stop each other
+        "TERM": "dumb",
+        "USER": "student",
+        "LOGNAME": "student",
+        **{name: os.environ[name] for name in _KEPT if name in os.environ},
+    }

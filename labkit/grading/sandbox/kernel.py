@@ -1,0 +1,248 @@
+"""A kernel in a sandbox, and what it says to a cell; whatever it says is taken as the word of a stranger.
+
+Notes
+-----
+A student's code owns its kernel and can send any message. So messages are small or cut off at the socket, their number and
+bytes are counted, they are read as JSON alone, and a connection that is lost is not made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+from jupyter_client.session import Session
+
+from labkit.errors import GradingError
+from labkit.grading.sandbox.limits import Limits, machine_is_full, memory_of, threads_of
+from labkit.grading.sandbox.probe import ANSWER_TYPE
+from labkit.grading.sandbox.start import start_confined
+
+__all__ = ["CellResult", "Kernel"]
+
+
+_CHANNELS = {"shell": 1, "iopub": 2, "control": 4}
+_MESSAGE_BYTES = 2 << 20
+_STEP_S = 0.05
+_SHOWN_CHARACTERS = 2000
+_AT_THE_LIMIT = ("BlockingIOError", "RuntimeError: can't start new thread")
+
+
+@dataclasses.dataclass
+class CellResult:
+    """How a cell ended.
+
+    Parameters
+    ----------
+    status : str
+        ok; error; timeout; output, memory, processes or died: the kernel was ended, or ended itself.
+    message : str
+        Of the error.
+    shown : str
+        The beginning of what it printed and showed, as text.
+    answers : list of str
+        JSON texts that a probe sent.
+    """
+
+    status: str = "ok"
+    message: str = ""
+    shown: str = ""
+    answers: list[str] = dataclasses.field(default_factory=list)
+    n_bytes: int = 0
+
+
+class Kernel:
+    """A kernel alone in a sandbox, for one notebook; a context manager.
+
+    Parameters
+    ----------
+    limits : Limits
+    files : mapping of str to str, optional
+        Texts that stand in its working directory, by name.
+    hidden : sequence of Path
+        Folders that must not be seen inside.
+    unsafe : bool
+        Without a sandbox.
+
+    Raises
+    ------
+    GradingError
+        When it does not start.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        files: Mapping[str, str] | None = None,
+        hidden: Sequence[Path] = (),
+        unsafe: bool = False,
+    ) -> None:
+        self.limits = limits
+        self.alive = True
+        self._session = Session(key=secrets.token_hex(16).encode())
+        ports = [f"--{name}={number}" for number, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1)]
+        key = f"--Session.key={self._session.key!r}"
+        quiet = ("--HistoryManager.enabled=False", "--InteractiveShell.colors=nocolor", "--log-level=50")
+        arguments = ["--transport=ipc", *ports, key, *quiet]
+        self._confined = start_confined(arguments, limits, files=files, hidden=hidden, unsafe=unsafe)
+        self._context = zmq.Context()
+        try:
+            self._connect(time.monotonic() + limits.start_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the kernel and all that it started."""
+        self.alive = False
+        self._confined.end()
+        self._context.destroy(linger=0)
+
+    def execute(self, code: str, limit_s: float) -> CellResult:
+        """Run a cell; after ``limit_s`` it is interrupted, and a kernel that does not heed that is ended."""
+        sent = self._send("shell", "execute_request", _request(code))
+        result = CellResult()
+        if not self._listen(sent, result, time.monotonic() + limit_s) and self.alive:
+            self._send("control", "interrupt_request", {})
+            heeded = self._listen(sent, result, time.monotonic() + self.limits.grace_s)
+            result.status = "timeout" if result.status in ("ok", "error") else result.status
+            if not heeded:
+                self.close()
+        if result.status == "error" and result.message.startswith(_AT_THE_LIMIT):  # the same end, seen from inside
+            self._end(result, "processes")
+        return result
+
+    def _connect(self, until: float) -> None:
+        for number in _CHANNELS.values():
+            self._wait_for_socket(Path(f"{self._confined.sockets}-{number}"), until)
+        kinds = {"shell": zmq.DEALER, "iopub": zmq.SUB, "control": zmq.DEALER}
+        self._sockets = {name: self._context.socket(kind) for name, kind in kinds.items()}
+        for name, channel in self._sockets.items():
+            channel.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_BYTES)
+            channel.setsockopt(zmq.RCVHWM, 16)
+            channel.setsockopt(zmq.RECONNECT_IVL, -1)
+            if name == "iopub":
+                channel.setsockopt(zmq.SUBSCRIBE, b"")
+            channel.connect(f"ipc://{self._confined.sockets}-{_CHANNELS[name]}")
+        self._poller, self._cut = zmq.Poller(), self._sockets["iopub"].get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        for listening in (self._sockets["shell"], self._sockets["iopub"], self._cut):
+            self._poller.register(listening, zmq.POLLIN)
+        while time.monotonic() < until and self.alive:
+            sent = self._send("shell", "kernel_info_request", {})
+            if self._listen(sent, CellResult(), min(until, time.monotonic() + 0.25)):
+                return
+        raise GradingError("the kernel does not answer: is this machine very busy?")
+
+    def _wait_for_socket(self, path: Path, until: float) -> None:
+        while time.monotonic() < until:
+            if self._confined.process.poll() is not None:
+                raise GradingError(f"the kernel does not start: {self._last_words()}")
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+                probe.connect(str(path))
+                return
+            time.sleep(0.02)
+        raise GradingError("the kernel does not start in time: is this machine very busy?")
+
+    def _last_words(self) -> str:
+        stream = self._confined.process.stderr
+        text = stream.read(10_000).decode(errors="replace") if stream else ""
+        return " ".join(text.split())[-300:] or "it ended without a word"
+
+    def _send(self, channel: str, kind: str, content: dict[str, Any]) -> str:
+        message = self._session.send(self._sockets[channel], kind, content)
+        return str(message["header"]["msg_id"] if message else "")
+
+    def _listen(self, sent: str, result: CellResult, until: float) -> bool:
+        """Take messages until the request is answered and the kernel idle; False when that does not happen."""
+        waiting, looked = {"shell", "iopub"}, time.monotonic()
+        while waiting and self.alive and time.monotonic() < until:
+            ready = dict(self._poller.poll(int(_STEP_S * 1000)))
+            for name in ("shell", "iopub"):
+                if self._sockets[name] in ready and self._take(name, sent, result):
+                    waiting.discard(name)
+            if result.n_bytes > self.limits.output_bytes or self._cut in ready:
+                self._end(result, "output" if self._outlives() else "died")
+            elif waiting and time.monotonic() > looked + _STEP_S:
+                self._look_after(result)
+                looked = time.monotonic()
+        return not waiting
+
+    def _look_after(self, result: CellResult) -> None:
+        if self._confined.process.poll() is not None:
+            self._end(result, "died")
+        elif machine_is_full() or memory_of(self._confined.first) > self.limits.memory_bytes:
+            self._end(result, "memory")
+        elif threads_of(self._confined.first) >= self.limits.processes - 1:
+            self._end(result, "processes")
+
+    def _outlives(self) -> bool:
+        """Whether the kernel is there: it is not the one that ended the connection, but a message that was too large."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._confined.process.wait(0.5)
+        return self._confined.process.poll() is None
+
+    def _end(self, result: CellResult, status: str) -> None:
+        result.status = status
+        self.close()
+
+    def _take(self, name: str, sent: str, result: CellResult) -> bool:
+        """Take up to 50 messages of a channel; whether one of them ends the request."""
+        done = False
+        for _ in range(50):
+            try:
+                frames = self._sockets[name].recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            result.n_bytes += sum(map(len, frames))
+            kind, parent, content = _parse(frames)
+            if parent == sent:
+                done = _note(kind, content, result) or done
+        return done
+
+
+def _request(code: str) -> dict[str, Any]:
+    return {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
+
+
+def _parse(frames: list[bytes]) -> tuple[str, str, dict[str, Any]]:
+    """Return a message's kind, what it answers, and its content; blanks where it is no message."""
+    try:
+        begin = frames.index(b"<IDS|MSG>")
+        header, parent, _, content = (json.loads(frame) for frame in frames[begin + 2 : begin + 6])
+        kind, answered = header["msg_type"], parent.get("msg_id", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "", "", {}
+    return str(kind), str(answered), content if isinstance(content, dict) else {}
+
+
+def _note(kind: str, content: dict[str, Any], result: CellResult) -> bool:
+    """Keep what a message says; whether it is the last one of its channel."""
+    if kind == "stream":
+        result.shown += str(content.get("text", ""))
+    elif kind == "error":
+        result.status = "error"
+        result.message = f"{content.get('ename')}: {content.get('evalue')}"[:_SHOWN_CHARACTERS]
+    elif kind in ("execute_result", "display_data") and isinstance(content.get("data"), dict):
+        data = content["data"]
+        if ANSWER_TYPE in data:
+            result.answers.append(str(data[ANSWER_TYPE]))
+        else:
+            result.shown += f"{data.get('text/plain', '')}\n"
+    result.shown = result.shown[:_SHOWN_CHARACTERS]
+    return kind.endswith("_reply") or (kind == "status" and content.get("execution_state") == "idle")

@@ -1,0 +1,111 @@
+"""How many bytes the cache takes: cells, rows, layers, and the recurrent state.
+
+References
+----------
+llama.cpp ``src/llama-context.cpp`` (rounding of the context), ``src/llama-kv-cache.cpp``, ``src/llama-kv-cache-iswa.cpp``,
+``src/llama-memory-recurrent.cpp``; llama.cpp 0c1e570.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from labkit.errors import ArgumentError
+from labkit.gguf_file.formats import TENSOR_TYPES, TensorType, tensor_type
+from labkit.kv_cache.layers import ModelLayers
+
+__all__ = ["CELLS", "CacheShape", "cache_bytes", "cache_shape", "cache_type", "rotates", "state_bytes"]
+
+CELLS = 256  # the context is rounded up to a multiple of this
+_PADDING = 32
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheShape:
+    """The cells of a cache.
+
+    Attributes
+    ----------
+    n_ctx : int
+        Tokens that the context holds, all sequences together.
+    n_streams : int
+        Sequences with cells of their own.
+    n_cells, n_window_cells : int
+        Cells a stream, in layers that look at everything and in those with a window.
+    """
+
+    n_ctx: int
+    n_streams: int
+    n_cells: int
+    n_window_cells: int
+
+
+def cache_shape(
+    layers: ModelLayers, n_ctx: int, *, n_seq: int = 1, n_ubatch: int = 512, unified: bool = False, swa_full: bool = False
+) -> CacheShape:
+    """Return the cells of a cache for ``n_ctx`` tokens.
+
+    Notes
+    -----
+    ``cells = pad(n_ctx, 256)``, shared out over the sequences unless they are unified (and each share padded again). A
+    window needs ``pad(min(cells, window * sequences + n_ubatch), 256)``, the sequences counting only where they share cells.
+    """
+    total = _pad(n_ctx, CELLS)
+    streams = 1 if unified else n_seq
+    cells = total if unified else _pad(total // n_seq, CELLS)
+    window = cells
+    if layers.window and not swa_full:
+        window = _pad(min(cells, layers.window * (n_seq if unified else 1) + n_ubatch), CELLS)
+    return CacheShape(cells * streams, streams, cells, window)
+
+
+def cache_bytes(
+    layers: ModelLayers, devices: Sequence[int], shape: CacheShape, *, key: TensorType, value: TensorType, flash_attn: bool
+) -> dict[int, int]:
+    """Return the bytes of keys and values by device.
+
+    Notes
+    -----
+    A layer takes ``streams * cells * (row(type_k, key_width) + row(type_v, value_width))``, where a row of n numbers takes
+    ``n / block * block_bytes``. Without flash attention every layer's values are as wide as the widest layer's.
+    """
+    total: dict[int, int] = {}
+    for layer, device in zip(layers.layers, devices, strict=False):
+        if not layer.key_width:
+            continue
+        cells = shape.n_streams * (shape.n_window_cells if layer.is_windowed else shape.n_cells)
+        width = layer.value_width if flash_attn or not layer.value_width else layers.widest_value
+        n_bytes = _pad(cells * key.row_bytes(layer.key_width), _PADDING) + _pad(cells * value.row_bytes(width), _PADDING)
+        total[device] = total.get(device, 0) + n_bytes
+    return total
+
+
+def state_bytes(layers: ModelLayers, devices: Sequence[int], n_seq: int) -> dict[int, int]:
+    """Return the bytes of the recurrent state by device: 4 bytes a number, a state a layer and sequence."""
+    total: dict[int, int] = {}
+    for layer, device in zip(layers.layers, devices, strict=False):
+        if layer.state_width:
+            total[device] = total.get(device, 0) + 4 * layer.state_width * max(n_seq, 1)
+    return total
+
+
+def rotates(lengths: Sequence[int], kind: TensorType) -> bool:
+    """Say whether llama.cpp rotates what it quantizes into the cache: heads of one length, a multiple of 64."""
+    return kind.is_quantized and len(set(lengths)) == 1 and lengths[0] > 0 and lengths[0] % 64 == 0
+
+
+def cache_type(name: str, value: object) -> TensorType:
+    """Return a type for the cache by its name, or by its ggml number."""
+    if isinstance(value, str) and value.lower() in CACHE_TYPES:
+        return tensor_type(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value in TENSOR_TYPES:
+        kind = TENSOR_TYPES[value]
+        if kind.name.lower() in CACHE_TYPES:
+            return kind
+    raise ArgumentError(f"{name}={value!r} is no type for the cache: choose {', '.join(CACHE_TYPES)}")
+
+
+def _pad(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

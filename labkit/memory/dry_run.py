@@ -1,0 +1,163 @@
+"""What a model would take, by llama.cpp's own account: a dry run that allocates nothing, in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit import __version__
+from labkit.cache import file_identity, recall, remember
+from labkit.children import ChildEndedError, ask_child
+from labkit.errors import ModelLoadError
+from labkit.records import Record
+
+__all__ = ["Simulation", "simulate"]
+
+_CHILD = Path(__file__).with_name("dry_run_child.py")
+_MIB = 1024**2
+_SIZES = {
+    "cache": re.compile(r"^llama_kv_cache[a-z_]*: size = +([\d.]+) MiB", re.MULTILINE),
+    "state": re.compile(r" RS buffer size = +([\d.]+) MiB"),
+    "compute": re.compile(r" compute buffer size = +([\d.]+) MiB"),
+    "output": re.compile(r" output buffer size = +([\d.]+) MiB"),
+}
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Simulation(Record):
+    """What llama.cpp laid out.
+
+    Attributes
+    ----------
+    weights_bytes : int or None
+        All tensors as they lie in its buffers; None where this build does not tell.
+    kv_cache_bytes, recurrent_state_bytes, compute_buffer_bytes, output_buffer_bytes : int
+        Its other buffers.
+    runtime_bytes : int
+        Resident memory of a process that has imported labkit's engine and holds the model's vocabulary and its graph, but
+        no buffer: measured in the dry run.
+    is_exact : bool
+        To the byte, or to the 0.01 MiB that the engine's log shows.
+    log : str
+        The engine's own log.
+    """
+
+    weights_bytes: int | None
+    kv_cache_bytes: int
+    recurrent_state_bytes: int
+    compute_buffer_bytes: int
+    output_buffer_bytes: int
+    runtime_bytes: int
+    is_exact: bool
+    log: str = dataclasses.field(repr=False, default="")
+
+
+def simulate(
+    model: Path,
+    *,
+    n_ctx: int,
+    n_batch: int,
+    n_ubatch: int,
+    n_seq: int = 1,
+    n_outputs_max: int = 1,
+    type_k: int = 1,
+    type_v: int = 1,
+    flash_attn: bool = False,
+    swa_full: bool = False,
+    kv_unified: bool = False,
+    limit_s: float = 60.0,
+) -> Simulation:
+    """Let llama.cpp lay a model out on the CPU without allocating it.
+
+    Parameters
+    ----------
+    type_k, type_v : int
+        ggml's numbers of the cache's types.
+    limit_s : float
+        After so many seconds the process is ended.
+
+    Raises
+    ------
+    ModelLoadError
+        The engine refused the model, ended its process or took too long; the message says which.
+
+    Notes
+    -----
+    Remembered for the same file, settings and versions. The dry run reserves as if the file were
+    read: what is mapped is no matter of it.
+    """
+    settings = {
+        "n_gpu_layers": 0,
+        "n_ctx": n_ctx,
+        "n_batch": n_batch,
+        "n_ubatch": n_ubatch,
+        "n_seq_max": n_seq,
+        "n_outputs_max": n_outputs_max,
+        "type_k": type_k,
+        "type_v": type_v,
+        "flash_attn_type": int(flash_attn),
+        "swa_full": swa_full,
+        "kv_unified": kv_unified,
+        "offload_kqv": True,
+    }
+    words = (*file_identity(model), json.dumps(settings), __version__, sys.version, _engine_version())
+    answer = recall("simulated", *words)
+    if not _is_answer(answer):
+        answer = _ask(model, settings, limit_s)
+        remember("simulated", answer, *words)
+    return _read(answer)
+
+
+@functools.lru_cache(maxsize=1)
+def _engine_version() -> str:
+    from importlib.metadata import version
+
+    return version("llama-cpp-python")
+
+
+def _ask(model: Path, settings: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+    """Run the child; return its answer."""
+    try:
+        answer = ask_child(_CHILD, {**settings, "model": str(model.resolve())}, limit_s)
+    except subprocess.TimeoutExpired:
+        raise ModelLoadError(
+            f"llama.cpp's dry run of {model.name} took over {limit_s:g} s and was ended: method='formula' needs none"
+        ) from None
+    except OSError as error:
+        raise ModelLoadError(f"the dry run's process could not be started ({error}): method='formula' needs none") from error
+    except ChildEndedError as error:
+        raise ModelLoadError(
+            f"llama.cpp's dry run of {model.name} ended its process ({error}): use method='formula'"
+        ) from None
+    if answer["error"]:
+        reason = " ".join(str(answer["error"]).split()).partition(": ")
+        raise ModelLoadError(f"llama.cpp cannot lay {model.name} out: {reason[2] or reason[0]}")
+    return answer
+
+
+def _is_answer(answer: Any) -> bool:
+    return isinstance(answer, dict) and {"log", "resident_before_bytes", "resident_after_bytes", "buffers"} <= set(answer)
+
+
+def _read(answer: Mapping[str, Any]) -> Simulation:
+    log = str(answer["log"])
+    sizes = {name: round(sum(map(float, pattern.findall(log))) * _MIB) for name, pattern in _SIZES.items()}
+    weights: int | None = None
+    state = sizes["state"]
+    is_exact = answer["buffers"] is not None
+    if is_exact:
+        weights, context, sizes["compute"] = (sum(row[column] for row in answer["buffers"]) for column in (1, 2, 3))
+        if not sizes["cache"]:
+            state = context
+        sizes["cache"] = context - state
+        if not _SIZES["state"].search(log):
+            state = 0
+    runtime = int(answer["resident_after_bytes"]) - state
+    return Simulation(weights, sizes["cache"], state, sizes["compute"], sizes["output"], runtime, is_exact, log)

@@ -1,0 +1,117 @@
+"""Lay a model out without allocating it: the program that `labkit.memory.dry_run` starts.
+
+It reads one line of JSON (the settings), and writes one (what llama.cpp said and what this process took). The engine ends
+the process on some files; here that is one lost child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Make the dry run that the first line of the input asks for."""
+    request = json.loads(sys.stdin.buffer.readline())
+    sys.path[:] = request["path"]
+    import llama_cpp
+
+    import labkit.engine  # noqa: F401  # what a process that loads a model has imported too
+    from labkit.system import resident_bytes
+
+    lines: list[str] = []
+    errors: list[str] = []
+    level_now = [_INFO]
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp ships no types
+    def log(level: int, text: bytes, _user_data: Any) -> None:
+        if level != _CONTINUES:
+            level_now[0] = level
+        if level_now[0] != _DEBUG:
+            lines.append(text.decode("utf-8", "replace"))
+        if level_now[0] == _ERROR:
+            errors.append(lines[-1])
+
+    llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    before = resident_bytes()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(request["model"]), _model_params(llama_cpp, request))
+    ctx = llama_cpp.llama_init_from_model(model, _context_params(llama_cpp, request)) if model else None
+    answer = {
+        "log": "".join(lines),
+        "error": "" if ctx else (errors or ["the engine gave no reason"])[0],
+        "resident_before_bytes": before,
+        "resident_after_bytes": resident_bytes(),
+        "buffers": _breakdown(llama_cpp, ctx) if ctx else None,
+    }
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # freeing takes time, and nothing here outlives the process
+
+
+_DEBUG, _INFO, _ERROR, _CONTINUES = 1, 2, 4, 5  # ggml_log_level
+
+
+def _model_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
+    params = llama_cpp.llama_model_default_params()
+    params.no_alloc = True
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # mapped and unallocated do not go together
+    params.n_gpu_layers = request["n_gpu_layers"]
+    return params
+
+
+def _context_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    for name in _CONTEXT:
+        setattr(params, name, request[name])
+    return params
+
+
+_CONTEXT = (
+    "n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_outputs_max", "type_k", "type_v", "flash_attn_type", "swa_full",
+    "kv_unified", "offload_kqv",
+)  # fmt: skip
+
+
+class _Map(ctypes.Structure):
+    """A ``std::map`` of GNU's C++ library: returned in memory, its root at 16 bytes."""
+
+    _fields_ = (("head", ctypes.c_uint64 * 2), ("root", ctypes.c_void_p), ("rest", ctypes.c_uint64 * 3))
+
+
+class _Node(ctypes.Structure):
+    _fields_ = (
+        ("colour", ctypes.c_uint64),
+        ("parent", ctypes.c_void_p),
+        ("left", ctypes.c_void_p),
+        ("right", ctypes.c_void_p),
+        ("type", ctypes.c_void_p),
+        ("sizes", ctypes.c_size_t * 3),
+    )
+
+
+def _breakdown(llama_cpp: Any, ctx: Any) -> list[tuple[str, int, int, int]] | None:
+    """Return buffer type, and bytes of its weights, cache and graph; None where this build gives no way to ask."""
+    library = llama_cpp.llama_cpp._lib
+    ask = getattr(library, "_Z26llama_get_memory_breakdownPK13llama_context", None)
+    if ask is None or not sys.platform.startswith("linux"):
+        return None
+    ask.restype, ask.argtypes = _Map, [ctypes.c_void_p]
+    name = library.ggml_backend_buft_name
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    rows: list[tuple[str, int, int, int]] = []
+    todo = [ask(ctx).root]
+    while todo:
+        address = todo.pop()
+        if address:
+            node = _Node.from_address(address)
+            rows.append((name(node.type).decode(), *node.sizes))
+            todo += [node.left, node.right]
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""recommend_settings: the largest context, the cache's type and the layers on devices that fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import ArgumentError
+from labkit.gguf_file import Header
+from labkit.kv_cache.layers import model_layers, number
+from labkit.kv_cache.size import CELLS
+from labkit.memory.estimate import check_int, estimate_plan, make_plan
+from labkit.memory.records import MemoryEstimate
+from labkit.model_info import read_model_header
+from labkit.records import Record
+from labkit.system import available_ram_bytes, resident_bytes
+from labkit.units import format_bytes, parse_bytes
+
+__all__ = ["Recommendation", "recommend_settings"]
+
+_HEADROOM = 0.05  # of the RAM, for what else runs
+_UNKNOWN_CONTEXT = 4096  # where the file does not say what the model was trained on
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Recommendation(Record):
+    """What to load a model with.
+
+    Attributes
+    ----------
+    n_ctx, n_gpu_layers : int
+        As for `load_model`.
+    type_k, type_v : str
+        Types of the cache.
+    fits : bool
+        Whether it fits at all; if not, the settings are the smallest there are.
+    reasons : tuple of str
+        A sentence a choice.
+    ram_bytes : int
+        The RAM that was reckoned with.
+    estimate : MemoryEstimate
+        What that takes.
+    """
+
+    n_ctx: int
+    type_k: str
+    type_v: str
+    n_gpu_layers: int
+    fits: bool
+    reasons: tuple[str, ...]
+    ram_bytes: int
+    estimate: MemoryEstimate
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Return the settings as `load_model` takes them.
+
+        Examples
+        --------
+        >>> recommend_settings(ram="2 GiB").as_arguments()
+        {'n_ctx': 8192, 'type_k': 'f16', 'type_v': 'f16', 'n_gpu_layers': 0}
+        """
+        return {name: self[name] for name in ("n_ctx", "type_k", "type_v", "n_gpu_layers")}
+
+
+def recommend_settings(
+    model_path: str | Path | None = None,
+    *,
+    ram: int | str | None = None,
+    devices: Sequence[int | str] | None = None,
+    n_ctx: int | None = None,
+) -> Recommendation:
+    """Recommend the largest context, the cache's type and the number of layers on devices that fit.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        As for `estimate_memory_usage`.
+    ram : int or str, optional
+        Bytes, or a text such as ``"8 GiB"``; None is what this process may use now.
+    devices : sequence of int or str, optional
+        The memory of each device that layers may go to, as ``ram``; None is the free memory of this machine's own GPUs.
+    n_ctx : int, optional
+        The context that is needed; None is the largest that fits, up to what the model was trained on.
+
+    Raises
+    ------
+    ModelNotFoundError, GGUFError, ArgumentError
+        As `estimate_memory_usage` raises them.
+
+    Notes
+    -----
+    The cache stays in F16 where the context that was asked for (or the trained one) fits that way; else Q8_0 holds nearly
+    twice as many tokens at a small loss. Smaller types are for you to choose: measure what they cost. 5 % of the RAM are
+    left free.
+    """
+    if n_ctx is not None:
+        check_int("n_ctx", n_ctx, 1)
+    header = read_model_header(model_path)
+    room = available_ram_bytes() + resident_bytes() if ram is None else _size("ram", ram)
+    search = _Search(header, int(room * (1 - _HEADROOM)), _capacities(devices))
+    wanted = n_ctx or number(header, "context_length", _UNKNOWN_CONTEXT)
+    wanted = -(-wanted // CELLS) * CELLS
+    kind, context = search.choose(wanted, exactly=n_ctx is not None)
+    layers = search.most_layers(context, kind)
+    plan_layers = 0 if layers is None else layers
+    estimate = estimate_plan(search.plan(context, kind, plan_layers), "auto")
+    fits = layers is not None
+    return Recommendation(
+        n_ctx=context,
+        type_k=kind,
+        type_v=kind,
+        n_gpu_layers=plan_layers,
+        fits=fits,
+        reasons=tuple(search.reasons(wanted, context, kind, plan_layers, fits=fits)),
+        ram_bytes=room,
+        estimate=dataclasses.replace(estimate, fits=fits and estimate.ram_bytes <= room, available_bytes=room),
+    )
+
+
+def _size(name: str, value: int | str) -> int:
+    size = parse_bytes(value)
+    if size <= 0:
+        raise ArgumentError(f"{name}={value!r} is no memory to reckon with: give bytes, or a text such as '8 GiB'")
+    return size
+
+
+def _capacities(devices: Sequence[int | str] | None) -> list[int]:
+    if devices is not None:
+        return [_size(f"devices[{index}]", size) for index, size in enumerate(devices)]
+    from labkit.system import engine_build
+
+    return [device.memory_free_bytes for device in engine_build().devices if device.kind in ("GPU", "IGPU")]
+
+
+class _Search:
+    """What fits of one model."""
+
+    def __init__(self, header: Header, ram: int, capacities: list[int]) -> None:
+        self.header, self.ram, self.capacities = header, ram, capacities
+        self.n_layers = number(header, "block_count") + 1  # the output counts
+
+    def plan(self, n_ctx: int, kind: str, n_gpu_layers: int) -> Any:
+        """Return the plan of a load."""
+        return make_plan(
+            self.header,
+            n_ctx,
+            n_gpu_layers=n_gpu_layers,
+            type_k=kind,
+            type_v=kind,
+            n_batch=512,
+            n_ubatch=512,
+            n_seq=1,
+            use_mmap=None,
+            flash_attn="auto",
+            swa_full=False,
+            kv_unified=False,
+            n_outputs_max=None,
+            devices=[f"device {index}" for index in range(len(self.capacities))] or None,
+            tensor_split=self.capacities or None,
+        )
+
+    def _fits(self, n_ctx: int, kind: str, n_gpu_layers: int) -> bool:
+        sizes = estimate_plan(self.plan(n_ctx, kind, n_gpu_layers), "formula").by_device()
+        room = {f"device {index}": size for index, size in enumerate(self.capacities)} | {"CPU": self.ram}
+        return all(size <= room[name] for name, size in sizes.items())
+
+    def most_layers(self, n_ctx: int, kind: str) -> int | None:
+        """Return the most layers that can go to the devices; None where nothing fits at all."""
+        candidates = range(self.n_layers, -1, -1) if self.capacities else (0,)
+        return next((count for count in candidates if self._fits(n_ctx, kind, count)), None)
+
+    def _largest(self, wanted: int, kind: str) -> int:
+        """Return the largest context up to the one wanted that fits in RAM and devices, 0 for none."""
+        low, high = 0, wanted // CELLS
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.most_layers(middle * CELLS, kind) is None:
+                high = middle - 1
+            else:
+                low = middle
+        return low * CELLS
+
+    def choose(self, wanted: int, *, exactly: bool) -> tuple[str, int]:
+        """Return the cache's type and the context."""
+        best = ("f16", self._largest(wanted, "f16"))
+        if best[1] < wanted and self._may_quantize():
+            other = ("q8_0", self._largest(wanted, "q8_0"))
+            best = max(best, other, key=lambda choice: choice[1])
+        return (best[0], wanted if exactly else max(best[1], CELLS))
+
+    def _may_quantize(self) -> bool:
+        """Say whether heads can be quantized: their length is a multiple of 32."""
+        caching = [layer for layer in model_layers(self.header).layers if layer.key_width]
+        lengths = {length for layer in caching for length in (layer.key_length, layer.value_length)}
+        return all(length and length % 32 == 0 for length in lengths)
+
+    def reasons(self, wanted: int, context: int, kind: str, layers: int, *, fits: bool) -> list[str]:
+        """Return a sentence for each choice."""
+        said = [f"{format_bytes(self.ram)} of RAM reckoned with, 5 % left to what else runs"]
+        if not fits:
+            smallest = estimate_plan(self.plan(context, kind, 0), "formula")
+            said.append(
+                f"n_ctx={context:,}: does not fit; it needs {format_bytes(smallest.ram_bytes)}, "
+                f"{format_bytes(smallest.weights_bytes + smallest.repack_bytes)} of it weights: take a smaller quantization"
+            )
+            return said
+        if context == wanted:
+            said.append(f"n_ctx={context:,}: all that was asked for, or what the model was trained on")
+        else:
+            said.append(f"n_ctx={context:,}: the largest that fits; {wanted:,} would not")
+        said.append(
+            "cache in F16: as exact as llama.cpp keeps it by default"
+            if kind == "f16"
+            else "cache in Q8_0: in F16 fewer tokens would fit; it needs flash attention, and loses little"
+        )
+        if self.capacities:
+            room = ", ".join(map(format_bytes, self.capacities))
+            said.append(f"n_gpu_layers={layers}: the most of {self.n_layers} that fit in {room} with their cache")
+        return said

@@ -1,0 +1,266 @@
+"""get_model_info: what a GGUF model is, from its header alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import GGUFError
+from labkit.gguf_file import Header, LazyArray, preflight, read_header
+from labkit.gguf_file.file_type import quantization_name
+from labkit.kv_cache.layers import DEFAULT_WINDOW, FIXED_WINDOW, RECURRENT
+from labkit.models import resolve_model
+from labkit.records import Record, to_plain
+
+__all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header"]
+
+# Architectures whose files may name a window that llama.cpp does not use (src/models/phi3.cpp and others)
+_IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
+_STATE_KEYS = ("ssm.inner_size", "ssm.state_size", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
+
+PerLayer = int | tuple[int, ...] | None
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ModelInfo(Record):
+    """What a model is. A value that the file does not tell is None.
+
+    Attributes
+    ----------
+    architecture, name, quantization : str
+        ``"llama"``; the model's own name or the file's; ``"Q4_K_M"`` as people write it.
+    parameter_count : int
+        Weights in all tensors.
+    context_length : int or None
+        Tokens that the model was trained on.
+    file_size_bytes, weights_bytes : int
+        Of all files; of the tensors alone.
+    bits_per_weight : float
+        ``8 * weights_bytes / parameter_count``.
+    gguf_version, tensor_count : int
+        Of the format; of all parts.
+    tensor_types : dict
+        Type -> (number of tensors, their bytes), the most bytes first.
+    block_count, embedding_length : int or None
+        Layers; numbers that stand for one token.
+    feed_forward_length, head_count, head_count_kv : int, tuple of int or None
+        One number where all layers agree, else one a layer; 0 where a layer has none.
+    head_dim_k, head_dim_v : int or None
+        Length of one key and one value head, as they are cached.
+    sliding_window : int or None
+        Tokens that the sliding-window layers look back, where the engine uses a window.
+    expert_count, expert_used_count : int or None
+        Of a mixture of experts: how many there are, how many compute each token.
+    layer_kinds : tuple of str
+        What is not plain attention: ``"mixture of experts"``, ``"sliding window"``, ``"latent attention"``, ``"recurrent"``,
+        ``"hybrid"``.
+    vocab_size : int or None
+        Tokens in the vocabulary.
+    tokenizer, chat_template, license : str or None
+        ``"gpt2"`` is byte-pair, ``"llama"`` SentencePiece; the Jinja template; as the file names it.
+    metadata : Mapping
+        Every key; long arrays are lazy.
+    warnings : tuple of str
+        What is odd about the file, and whether the engine would survive it; one sentence each.
+    path : str
+        What was read.
+    """
+
+    architecture: str
+    name: str
+    quantization: str
+    parameter_count: int
+    context_length: int | None
+    file_size_bytes: int
+    weights_bytes: int
+    bits_per_weight: float
+    gguf_version: int
+    tensor_count: int
+    tensor_types: dict[str, tuple[int, int]]
+    block_count: int | None
+    embedding_length: int | None
+    feed_forward_length: PerLayer
+    head_count: PerLayer
+    head_count_kv: PerLayer
+    head_dim_k: int | None
+    head_dim_v: int | None
+    sliding_window: int | None
+    expert_count: int | None
+    expert_used_count: PerLayer
+    layer_kinds: tuple[str, ...]
+    vocab_size: int | None
+    tokenizer: str | None
+    chat_template: str | None
+    license: str | None
+    metadata: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    path: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values; a long array becomes its type and length."""
+        plain = {key: to_plain(value) for key, value in self.items() if key != "metadata"}
+        return {**plain, "metadata": {key: _plain_value(value) for key, value in self.metadata.items()}}
+
+
+def _plain_value(value: Any) -> Any:
+    return {"type": value.type, "length": len(value)} if isinstance(value, LazyArray) else to_plain(value)
+
+
+def get_model_info(model_path: str | Path | None = None) -> ModelInfo:
+    """Tell what a model is, from its header alone: a few milliseconds, whatever its size.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        A file, any part of a split model, a name of `list_models`, or the ``http(s)`` address of a file on a server that
+        honours range requests (only the header is fetched). None is the bundled model.
+
+    Raises
+    ------
+    ModelNotFoundError
+        No such file or name.
+    GGUFError
+        It is no sound GGUF. A sound file that the engine would not survive is *not* refused: ``warnings`` says so.
+    DownloadError
+        The server cannot be reached, or honours no range requests.
+
+    Examples
+    --------
+    >>> info = get_model_info()
+    >>> info.architecture, info.quantization, f"{info.parameter_count:,}", f"{info.bits_per_weight:.2f}"
+    ('llama', 'Q4_1', '134,515,008', '5.74')
+    """
+    return describe_model(read_model_header(model_path))
+
+
+def read_model_header(model_path: str | Path | None = None) -> Header:
+    """Return the header that `get_model_info` describes: of a file, a name, an address, or the bundled model."""
+    if isinstance(model_path, str) and not re.match(r"https?://", model_path, re.IGNORECASE):
+        is_path = model_path.startswith("~") or _exists(model_path)
+        return read_header(model_path if is_path else resolve_model(model_path))
+    return read_header(resolve_model(None) if model_path is None else model_path)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def describe_model(header: Header) -> ModelInfo:
+    """Return what a header tells; see `get_model_info`."""
+    quantization, doubt = quantization_name(header)
+    heads = _per_layer(header, "attention.head_count")
+    heads_kv = _per_layer(header, "attention.head_count_kv")
+    window = _sliding_window(header)
+    return ModelInfo(
+        architecture=header.architecture,
+        name=_text(header, "general.name") or Path(header.names[0]).stem,
+        quantization=quantization,
+        parameter_count=header.parameter_count,
+        context_length=_int(header, "context_length"),
+        file_size_bytes=header.file_size_bytes,
+        weights_bytes=header.weights_bytes,
+        bits_per_weight=8 * header.weights_bytes / header.parameter_count if header.parameter_count else 0.0,
+        gguf_version=header.version,
+        tensor_count=len(header.tensors),
+        tensor_types=header.tensor_types,
+        block_count=_int(header, "block_count"),
+        embedding_length=_int(header, "embedding_length"),
+        feed_forward_length=_per_layer(header, "feed_forward_length", "expert_feed_forward_length"),
+        head_count=heads,
+        head_count_kv=heads if heads_kv is None else heads_kv,
+        head_dim_k=_head_dim(header, "attention.key_length", heads),
+        head_dim_v=_head_dim(header, "attention.value_length", heads),
+        sliding_window=window,
+        expert_count=_int(header, "expert_count"),
+        expert_used_count=_per_layer(header, "expert_used_count"),
+        layer_kinds=_layer_kinds(header, heads_kv, window),
+        vocab_size=_vocab_size(header),
+        tokenizer=_text(header, "tokenizer.ggml.model"),
+        chat_template=_text(header, "tokenizer.chat_template"),
+        license=_text(header, "general.license"),
+        metadata=header.metadata,
+        warnings=_warnings(header, doubt),
+        path=header.source,
+    )
+
+
+def _text(header: Header, key: str) -> str | None:
+    value = header.metadata.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _int(header: Header, name: str) -> int | None:
+    value = header.hparam(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _per_layer(header: Header, *names: str) -> PerLayer:
+    """Return the first key that is there: a number, or a tuple where layers differ."""
+    for name in names:
+        value = header.hparam(name)
+        if isinstance(value, (tuple, LazyArray)) and all(isinstance(item, int) for item in value[:1024]):
+            values = tuple(int(item) for item in value[:1024])
+            return values[0] if len(set(values)) == 1 else values
+        if isinstance(value, int):
+            return int(value)
+    return None
+
+
+def _head_dim(header: Header, name: str, heads: PerLayer) -> int | None:
+    """Return the length of one head: as given, else the width shared out over the query heads."""
+    given, width = _int(header, name), _int(header, "embedding_length")
+    if given is not None:
+        return given
+    most = max(heads, default=0) if isinstance(heads, tuple) else heads
+    return width // most if most and most > 0 and width is not None else None
+
+
+def _sliding_window(header: Header) -> int | None:
+    given = _int(header, "attention.sliding_window")
+    if given is None:
+        if header.architecture == "exaone4":  # the 32B model alone slides
+            return 4096 if header.hparam("block_count") == 64 else None
+        return DEFAULT_WINDOW.get(header.architecture)
+    if given <= 0 or header.architecture in _IGNORES_WINDOW:
+        return None
+    return FIXED_WINDOW.get(header.architecture, given)
+
+
+def _layer_kinds(header: Header, heads_kv: PerLayer, window: int | None) -> tuple[str, ...]:
+    has_state = any(header.hparam(key) for key in _STATE_KEYS)
+    attends = bool(heads_kv) or bool(header.hparam("attention.head_count"))
+    recurrent = header.architecture in RECURRENT or (has_state and not attends)
+    kinds = {
+        "mixture of experts": bool(_int(header, "expert_count")),
+        "sliding window": window is not None,
+        "latent attention": bool(header.hparam("attention.kv_lora_rank")),
+        "recurrent": recurrent,
+        "hybrid": has_state and not recurrent,
+    }
+    return tuple(kind for kind, is_so in kinds.items() if is_so)
+
+
+def _vocab_size(header: Header) -> int | None:
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, (tuple, LazyArray)):
+        return len(tokens)
+    table = header.tensor("token_embd.weight")
+    return _int(header, "vocab_size") or (table.shape[1] if table is not None and len(table.shape) == 2 else None)
+
+
+def _warnings(header: Header, doubt: str | None) -> tuple[str, ...]:
+    window = _int(header, "attention.sliding_window")
+    unused = window and header.architecture in _IGNORES_WINDOW
+    own = [doubt] if doubt else []
+    if unused:
+        own.append(f"the file names a sliding window of {window:,}, which llama.cpp does not use for {header.architecture}")
+    try:
+        return (*own, *preflight(header, vocabulary=bool(header.paths)))
+    except GGUFError as error:
+        return (*own, *header.warnings, f"load_model will refuse it: {error}")

@@ -1,0 +1,139 @@
+"""The logits of many positions of a text, row by row, in a context of their own beside the model's.
+
+`Model` keeps one row of logits, as a text needs no more. Measuring how well a model foretells a given text needs a row a
+token; they are handed out in slices, so that memory does not grow with the text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.engine.contexts import second_context, token_batch, view
+from labkit.engine.generation import decode
+from labkit.engine.native import C
+from labkit.engine.worker import Job
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+__all__ = ["Consume", "Rows", "Tokens", "Window", "score_windows", "time_decoding"]
+
+Rows = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Consume = Callable[[Rows, Tokens], object]
+
+_SLICE_BYTES = 128 * 1024**2  # of logits at a time: 256 rows of 131,072 tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A piece of text that is computed on an empty cache.
+
+    Attributes
+    ----------
+    tokens : array of int32, shape (n,)
+        What is computed; token ``i`` stands at position ``i``.
+    targets : array of int32, shape (m,), m <= n
+        What really follows the last ``m`` of them.
+    """
+
+    tokens: Tokens
+    targets: Tokens
+
+
+def score_windows(model: Model, windows: Iterable[Window], n_ctx: int, consume: Consume) -> None:
+    """Compute windows and hand their logits to ``consume``.
+
+    Parameters
+    ----------
+    model : Model
+        Its own cache stays as it is.
+    windows : iterable of Window
+        Of up to ``n_ctx`` tokens each.
+    n_ctx : int
+        What the context must hold.
+    consume : callable
+        Gets logits of shape (rows, n_vocab) and the rows' targets, in the order of the text. It is called in the model's
+        thread, and the logits are valid until it returns.
+
+    Raises
+    ------
+    GenerationError
+        When the engine makes no such context or fails, or when it was cancelled.
+    """
+    model.compute(lambda job: _Scoring(model, job, n_ctx, consume).run(windows))
+
+
+class _Scoring:
+    """One run, in the model's thread."""
+
+    def __init__(self, model: Model, job: Job[Any], n_ctx: int, consume: Consume) -> None:
+        self.model, self.job, self.consume, self.n_ctx = model, job, consume, n_ctx
+        self.n_vocab = int(C.llama_vocab_n_tokens(model._model.vocab))
+        self.n_batch = min(n_ctx, model.settings.n_ubatch)
+        self.n_rows = max(1, min(self.n_batch, _SLICE_BYTES // (4 * self.n_vocab)))
+
+    def run(self, windows: Iterable[Window]) -> None:
+        """Compute the windows one after the other."""
+        with self._context() as ctx, token_batch(self.n_batch) as batch:
+            for window in windows:
+                C.llama_memory_clear(C.llama_get_memory(ctx), True)
+                first = len(window.tokens) - len(window.targets)
+                for start in range(0, first, self.n_batch):
+                    self._decode(ctx, batch, window.tokens[: min(first, start + self.n_batch)], start, 0)
+                for start in range(first, len(window.tokens), self.n_rows):
+                    end = start + self.n_rows
+                    self._decode(ctx, batch, window.tokens[:end], start, self.n_rows)
+                    targets = window.targets[start - first : end - first]
+                    rows = np.ctypeslib.as_array(C.llama_get_logits(ctx), (len(targets), self.n_vocab))
+                    self.consume(rows, targets)
+
+    def time(self, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
+        """Compute the prompt, then the rest a token at a time; see `time_decoding`."""
+        with self._context() as ctx, token_batch(self.n_batch) as batch:
+            started = time.perf_counter()
+            for start in range(0, n_prompt, self.n_batch):
+                self._decode(ctx, batch, tokens[: min(n_prompt, start + self.n_batch)], start, 1)
+            first = time.perf_counter()
+            for start in range(n_prompt, len(tokens)):
+                self._decode(ctx, batch, tokens[: start + 1], start, 1)
+            ended = time.perf_counter()
+        return n_prompt / (first - started), (len(tokens) - n_prompt) / (ended - first)
+
+    def _decode(self, ctx: Any, batch: Any, tokens: Tokens, start: int, n_rows: int) -> None:
+        """Decode tokens from ``start`` on, with a row of logits for each of the last ``n_rows``."""
+        count = len(tokens) - start
+        batch.n_tokens = count
+        view(batch.token, count)[:] = tokens[start:]
+        view(batch.pos, count)[:] = np.arange(start, start + count)
+        view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
+        decode(ctx, batch, self.job)
+
+    def _context(self) -> AbstractContextManager[Any]:
+        return second_context(self.model, n_ctx=self.n_ctx, n_batch=self.n_batch, n_rows=self.n_rows)
+
+
+def time_decoding(model: Model, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
+    """Time a prompt, then given tokens one at a time, without sampling: llama-bench's way.
+
+    Parameters
+    ----------
+    tokens : array of int32, shape (n,)
+        The first ``n_prompt`` are the prompt.
+
+    Returns
+    -------
+    prompt_tokens_per_second, decode_tokens_per_second : float
+    """
+    return model.compute(lambda job: _Scoring(model, job, len(tokens), _drop).time(tokens, n_prompt))
+
+
+def _drop(_rows: Rows, _targets: Tokens) -> None:
+    return None

@@ -1,0 +1,139 @@
+"""Trying settings on a model that is loaded: a context of its own for each, timed at the depth that will be used."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labkit.engine.contexts import second_context, token_batch, view
+from labkit.engine.generation import decode
+from labkit.engine.native import C
+from labkit.engine.worker import Job
+from labkit.kv_cache.size import CELLS
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+__all__ = ["Trial", "TrialContext", "open_trial"]
+
+_LEAST = 4  # tokens of which the median is taken; the first one counts for warming up
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Settings of a context that are tried.
+
+    Attributes
+    ----------
+    flash_attn : bool
+    type_k, type_v : int
+        ggml's numbers of the cache's types.
+    n_ubatch : int
+        Tokens of a prompt that are computed together.
+    n_parallel : int
+        Sequences together.
+    """
+
+    flash_attn: bool
+    type_k: int
+    type_v: int
+    n_ubatch: int
+    n_parallel: int = 1
+
+
+class TrialContext:
+    """A context with a trial's settings; each measurement is made in the model's thread.
+
+    Parameters
+    ----------
+    n_prompt, n_gen : int
+        Tokens of the prompt, and of the text behind it.
+    """
+
+    def __init__(self, model: Model, ctx: Any, trial: Trial, n_prompt: int, n_gen: int) -> None:
+        self._model, self._ctx, self._trial = model, ctx, trial
+        self._n_prompt, self._n_gen = n_prompt, n_gen
+        self._memory = C.llama_get_memory(ctx)
+        self._holds_prompt = False
+
+    def prompt_s(self, job: Job[Any], n_threads: int) -> float:
+        """Compute the prompt on an empty cache; return the seconds."""
+        C.llama_set_n_threads(self._ctx, n_threads, n_threads)
+        C.llama_memory_clear(self._memory, True)
+        step, tokens = self._trial.n_ubatch, self._tokens(self._n_prompt)
+        started_s = time.perf_counter()
+        with token_batch(step) as batch:
+            for start in range(0, self._n_prompt, step):
+                piece = tokens[start : start + step]
+                count = batch.n_tokens = len(piece)
+                view(batch.token, step)[:count] = piece
+                view(batch.pos, step)[:count] = np.arange(start, start + count)
+                view(batch.logits, step)[:count] = 0
+                batch.logits[count - 1] = 1
+                decode(self._ctx, batch, job)
+        C.llama_synchronize(self._ctx)
+        elapsed_s = time.perf_counter() - started_s
+        for sequence in range(1, self._trial.n_parallel):
+            C.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+        self._holds_prompt = True
+        return elapsed_s
+
+    def step_s(self, job: Job[Any], n_threads: int, seconds: float) -> float:
+        """Generate a token of each sequence for a while behind the prompt; return the median seconds, and forget them."""
+        if not self._holds_prompt:
+            self.prompt_s(job, n_threads)
+        C.llama_set_n_threads(self._ctx, n_threads, n_threads)
+        n_parallel, times = self._trial.n_parallel, []
+        with token_batch(n_parallel) as batch:
+            batch.n_tokens = n_parallel
+            view(batch.logits, n_parallel)[:] = 1
+            for sequence in range(n_parallel):
+                batch.seq_id[sequence][0] = sequence
+            for index, token in enumerate(self._tokens(self._n_gen)):
+                view(batch.token, n_parallel)[:] = token
+                view(batch.pos, n_parallel)[:] = self._n_prompt + index
+                started_s = time.perf_counter()
+                decode(self._ctx, batch, job)
+                C.llama_synchronize(self._ctx)
+                times.append(time.perf_counter() - started_s)
+                if len(times) >= _LEAST and sum(times) > seconds:
+                    break
+        cut = [C.llama_memory_seq_rm(self._memory, sequence, self._n_prompt, -1) for sequence in range(n_parallel)]
+        self._holds_prompt = all(cut)  # a recurrent state cannot be cut
+        return statistics.median(times[1:] or times)
+
+    def _tokens(self, count: int) -> Any:
+        return np.random.default_rng(0).integers(0, C.llama_vocab_n_tokens(self._model._model.vocab), count, np.int32)
+
+
+@contextlib.contextmanager
+def open_trial(model: Model, trial: Trial, n_prompt: int, n_gen: int) -> Iterator[TrialContext]:
+    """Make a context with a trial's settings on a model's weights; in the model's thread.
+
+    Raises
+    ------
+    ModelLoadError, GenerationError
+        When it does not fit, or the engine makes no such context.
+    """
+    cells = -(-(n_prompt + n_gen) // CELLS) * CELLS
+    changes = {
+        "flash_attn_type": int(trial.flash_attn),
+        "type_k": trial.type_k,
+        "type_v": trial.type_v,
+        "n_ubatch": max(trial.n_ubatch, trial.n_parallel),
+    }
+    with second_context(
+        model,
+        n_ctx=cells * trial.n_parallel,
+        n_batch=max(trial.n_ubatch, trial.n_parallel),
+        n_rows=trial.n_parallel,
+        n_seq=trial.n_parallel,
+        changes=changes,
+    ) as ctx:
+        yield TrialContext(model, ctx, trial, n_prompt, n_gen)

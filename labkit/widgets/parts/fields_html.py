@@ -1,0 +1,66 @@
+"""The first bytes of a file as a page: eight to a line in hexadecimal, each field coloured, underlined, and named."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from labkit.gguf_file.fields import Field
+from labkit.gguf_file.source import escape
+from labkit.widgets.parts.shown import Table
+
+__all__ = ["fields_table", "hex_html"]
+
+_BYTES = 8  # in a line: the counts of a header are 8 bytes each, and a phone has room for it
+_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # Okabe and Ito's, light: black text is read on all of them
+_PAGE = (
+    '<pre tabindex="0" role="region" aria-label="The first bytes, {n} to a line, and the fields that begin in each line" '
+    'style="overflow:auto;max-height:26em;white-space:pre;line-height:1.6;font-size:0.85em;'
+    'color:#000;background:#fff;padding:4px">{lines}</pre>'
+)
+
+
+def hex_html(data: bytes, fields: Sequence[Field]) -> str:
+    """Return lines of offset, bytes and letters, and behind each the fields that begin there, with their numbers."""
+    owners = {at: number for number, field in enumerate(fields) for at in range(field.offset, field.end)}
+    lines = []
+    for start in range(0, len(data), _BYTES):
+        row = range(start, min(start + _BYTES, len(data)))
+        code = "".join(_byte(f"{data[at]:02x}", owners.get(at), is_last=owners.get(at) != owners.get(at + 1)) for at in row)
+        letters = "".join(chr(data[at]) if 32 <= data[at] < 127 else "·" for at in row)
+        begun = [
+            f"{number + 1} {field.name}" for number, field in enumerate(fields) if start <= field.offset < start + _BYTES
+        ]
+        gap = " " * (3 * (_BYTES - len(row)))
+        names = html.escape(", ".join(begun))
+        lines.append(f"{start:5}  {code}{gap} {html.escape(letters.ljust(_BYTES))}  {names}".rstrip())
+    return _PAGE.format(n=_BYTES, lines="\n".join(lines))
+
+
+def fields_table(fields: Sequence[Field]) -> Table:
+    """Return the legend: what each field is, and what it says."""
+    rows = [
+        (f"{number + 1} {field.name}", f"{field.offset:,}", f"{field.size:,}", _value(field), field.note)
+        for number, field in enumerate(fields)
+    ]
+    return Table("The fields, in order", ("field", "first byte", "bytes", "value", "note"), rows)
+
+
+def _byte(code: str, owner: int | None, *, is_last: bool) -> str:
+    """Return two digits in their field's colour; a field's last byte has a bar, so that colour is not all."""
+    if owner is None:
+        return f"{code} "
+    edge = ";border-right:2px solid #000" if is_last else ""
+    return f'<span style="background:{_COLOURS[owner % len(_COLOURS)]}{edge}">{code}</span> '
+
+
+def _value(field: Field) -> str:
+    if field.value is None:
+        return ""
+    return (
+        escape(field.value) if isinstance(field.value, str) else f"{field.value:,}" if _counts(field) else str(field.value)
+    )
+
+
+def _counts(field: Field) -> bool:
+    return isinstance(field.value, int) and not isinstance(field.value, bool)

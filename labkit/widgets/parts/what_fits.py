@@ -1,0 +1,130 @@
+"""What fits where: a model's memory for some settings, the longest context, the most layers; and what the engine reported.
+
+A `Sizes` is bytes by place (``"RAM"``, ``"device"``) and by part (``"weights"``, ``"cache"``, …).
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from labkit.gguf_file import Header
+from labkit.kv_cache.layers import number
+from labkit.kv_cache.size import CELLS
+from labkit.memory import MemoryEstimate
+from labkit.memory.estimate import estimate_plan, make_plan
+
+__all__ = [
+    "DEVICE",
+    "RAM",
+    "Sizes",
+    "by_place",
+    "foretell",
+    "longest_context",
+    "most_gpu_layers",
+    "n_layers",
+    "reported",
+    "trained_context",
+]
+
+Sizes = Mapping[str, Mapping[str, int]]
+
+RAM, DEVICE = "RAM", "device"
+_MIB = 2**20
+_UNKNOWN_CONTEXT = 4096  # where the file does not say what the model was trained on
+_LEFT_OPEN: dict[str, Any] = {
+    "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
+    "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
+    "tensor_split": None,
+}  # fmt: skip
+_PARTS = {"model": "weights", "KV": "cache", "RS": "state", "output": "output", "compute": "compute"}
+_BUFFER = re.compile(r"^\w+: +(\S+) +(model|KV|RS|output|compute) buffer size = +([0-9.]+) MiB", re.MULTILINE)
+_HOST = re.compile(r"CPU|\w*_Host\b")
+
+
+def foretell(header: Header, n_ctx: int, *, ram_bytes: int | None = None, **settings: Any) -> MemoryEstimate:
+    """Estimate a model's memory from a header that was read already: that takes milliseconds.
+
+    Parameters
+    ----------
+    header : Header
+    n_ctx : int
+    ram_bytes : int, optional
+        The RAM to reckon with; None is what this process may use now.
+    **settings
+        As for `estimate_memory_usage`, by formula.
+
+    Raises
+    ------
+    GGUFError, ArgumentError, ArgumentTypeError
+        As `estimate_memory_usage` raises them.
+    """
+    estimate = estimate_plan(make_plan(header, n_ctx, **{**_LEFT_OPEN, **settings}), "formula")
+    if ram_bytes is None:
+        return estimate
+    return dataclasses.replace(estimate, available_bytes=ram_bytes, fits=estimate.ram_bytes <= ram_bytes)
+
+
+def trained_context(header: Header) -> int:
+    """Return how many tokens the model was trained on, 4,096 where the file does not say."""
+    return number(header, "context_length", _UNKNOWN_CONTEXT)
+
+
+def n_layers(header: Header) -> int:
+    """Return how many layers can go to a device; the output counts as one."""
+    return number(header, "block_count") + 1
+
+
+def longest_context(header: Header, ram_bytes: int, **settings: Any) -> int:
+    """Return the longest context, up to what the model was trained on, that fits into RAM; 0 where none does.
+
+    Parameters
+    ----------
+    header : Header
+    ram_bytes : int
+    **settings
+        As for `foretell`.
+    """
+    steps = range(1, -(-trained_context(header) // CELLS) + 1)
+    return CELLS * bisect.bisect_right(steps, ram_bytes, key=lambda n: foretell(header, n * CELLS, **settings).ram_bytes)
+
+
+def most_gpu_layers(header: Header, n_ctx: int, device_bytes: int) -> int:
+    """Return how many layers fit on a device with their cache and its compute buffer."""
+    counts = range(1, n_layers(header) + 1)
+    return bisect.bisect_right(counts, device_bytes, key=lambda count: foretell(header, n_ctx, n_gpu_layers=count).gpu_bytes)
+
+
+def by_place(estimate: MemoryEstimate) -> Sizes:
+    """Return what an estimate says of RAM and of all devices together."""
+    sizes: dict[str, dict[str, int]] = {RAM: {}}
+    for part in estimate.parts:
+        _add(sizes, RAM if part.device == "CPU" else DEVICE, part.name, part.resident_bytes)
+    return sizes
+
+
+def reported(load_log: str) -> Sizes:
+    """Return what the engine's log of a load says of its buffers.
+
+    Notes
+    -----
+    The log has two decimals of a MiB, and nothing of the process itself (``runtime``).
+
+    Examples
+    --------
+    >>> reported("load_tensors: RPC0[127.0.0.1:50052] model buffer size =    58.25 MiB")
+    {'RAM': {}, 'device': {'weights': 61079552}}
+    """
+    sizes: dict[str, dict[str, int]] = {RAM: {}}
+    for holder, what, size in _BUFFER.findall(load_log):
+        part = "repacked weights" if holder.endswith("_REPACK") else _PARTS[what]
+        _add(sizes, RAM if _HOST.match(holder) else DEVICE, part, round(float(size) * _MIB))
+    return sizes
+
+
+def _add(sizes: dict[str, dict[str, int]], place: str, part: str, n_bytes: int) -> None:
+    parts = sizes.setdefault(place, {})
+    parts[part] = parts.get(part, 0) + n_bytes

@@ -1,0 +1,251 @@
+"""Chat templates are anybody's code: they render as they should, and none of them hangs, fills the memory or ends labkit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import labkit
+from labkit.chat_template import render as room
+from labkit.chat_template.render import ChatTemplate
+from labkit.errors import GenerationError
+from tests.tiny_models import CHATML, write_tiny_model
+
+TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Héllo 🦙\n"}]
+# Limits of memory and alarms are POSIX's; elsewhere a template that fills the memory is ended by time alone.
+posix_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+
+
+@pytest.fixture(autouse=True)
+def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second instead of two keeps these tests short; the limit's own test uses the real one."""
+    monkeypatch.setattr(room, "TIME_LIMIT_S", 0.5)
+
+
+RENDERED = {
+    "chatml": (
+        CHATML,
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHéllo 🦙\n<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "tokens": ("{{ bos_token }}{{ messages[1].content | trim }}{{ eos_token }}", "<s>Héllo 🦙</s>"),
+    "trim_blocks": ("{% for m in messages %}\n  {% if true %}\n{{ m.role }}\n  {% endif %}\n{% endfor %}", "system\nuser\n"),
+    "loopcontrols": ("{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
+    "system"),
+    "tojson": ("{{ messages[1] | tojson }}", '{"role": "user", "content": "Héllo 🦙\\n"}'),
+    "tojson indent": ("{{ {'a': '<b>'} | tojson(indent=2) }}", '{\n  "a": "<b>"\n}'),
+    "namespace": ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+    "2"),
+    "no prompt": ("{% if not add_generation_prompt %}x{% endif %}", ""),
+    "macro": ("{% macro f(m) %}[{{ m.content | length }}]{% endmacro %}{% for m in messages %}{{ f(m) }}{% endfor %}",
+    "[9][8]"),
+    "slices": ("{{ messages[1:] | length }}{{ messages[0]['content'][:2] }}{{ messages[-1].role.upper() }}", "1BeUSER"),
+    "undefined": ("{{ tools }}{% if tools is defined %}x{% endif %}{{ tools | length }}", "0"),
+    "surrogate": ("{{ '\\ud800' }}", "?"),
+    "year": ("{{ strftime_now('%Y') | length }}", "4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_render_gives_what_the_template_says(name: str) -> None:
+    """Jinja with the settings and names that chat templates count on."""
+    source, expected = RENDERED[name]
+    assert ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(TURNS) == expected
+
+
+def test_render_equals_jinja_on_the_bundled_model_s_template() -> None:
+    """The real template, rendered by Jinja in this process and by labkit in its own."""
+    import jinja2
+
+    with labkit.load_model(n_ctx=256, vocab_only=True) as model, model.vocabulary() as tokenizer:
+        source = tokenizer.template.source
+        rendered = tokenizer.template.render(TURNS)
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701  # no HTML
+    expected = environment.from_string(source).render(messages=TURNS, add_generation_prompt=True, bos_token="<|im_start|>")
+    assert rendered == expected
+
+
+BROKEN = {
+    "unclosed": ("{% if", "no valid Jinja"),
+    "unknown tag": ("{% foo %}", "no valid Jinja"),
+    "unknown filter": ("{{ 'a' | nope }}", "no valid Jinja"),
+    "nested blocks": ("{% for a in 'ab' %}" * 30 + "x" + "{% endfor %}" * 30, "no valid Jinja"),
+    "nested parentheses": ("{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "no valid Jinja"),
+    "nested nots": ("{{ " + "not " * 50_000 + "1 }}", "no valid Jinja"),
+    "raises": ("{{ raise_exception('no system role') }}", "no system role"),
+    "raises lines": ("{{ raise_exception('a\x1b[31m\nb\tc') }}", r"a\\x1b\[31m b c"),
+    "undefined": ("{{ a.b.c }}", "'a' is undefined"),
+    "division": ("{{ 1 / 0 }}", "division by zero"),
+    "include": ("{% include 'secret.txt' %}", "no loader"),
+    "class": ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    "globals": ("{{ cycler.__init__.__globals__.os.system('true') }}", "unsafe"),
+    "mutation": ("{{ messages.append(1) }}", "not safely callable|unsafe"),
+    "recursion": ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "recursion"),
+    "long": ("{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}", "8,000,000 characters"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_templates_are_told_in_one_line(name: str) -> None:
+    """What is wrong with a template is one line without control characters, whoever wrote it."""
+    source, what = BROKEN[name]
+    with pytest.raises(GenerationError, match=what) as caught:
+        ChatTemplate(source).render(TURNS)
+    assert str(caught.value).isprintable()
+
+
+DOUBLING = (
+    "{{% set ns = namespace(s={start}) %}}{{% for i in range(90) %}}{{% set ns.s = {step} %}}{{% endfor %}}{{{{ {end} }}}}"
+)
+TWIN = (
+    "{{% set ns = namespace(s=['a'], t=['a']) %}}{{% for i in range(90) %}}{{% set ns.s = [ns.s, ns.s] %}}"
+    "{{% set ns.t = [ns.t, ns.t] %}}{{% endfor %}}{{{{ {end} }}}}"
+)
+HOSTILE = {
+    "endless": "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3,
+    "while compiling": "{{ 'a' | batch(1000000000, 'x') | list | length }}",
+    "slices": "{{ 'a' | slice(1000000000) | list | length }}",
+    "power": "{{ 9 ** (9 ** 9) }}",
+    "power of a power": "{{ ((10 ** 100000) ** 100000) % 7 }}",
+    "adding": DOUBLING.format(start="'aaaaaaaa'", step="ns.s + ns.s", end="ns.s | length"),
+    "joining": DOUBLING.format(start="'aaaaaaaa'", step="[ns.s, ns.s] | join", end="ns.s | length"),
+    "tilde": DOUBLING.format(start="'aaaaaaaa'", step="ns.s ~ ns.s", end="ns.s | length"),
+    "nesting": DOUBLING.format(start="['a']", step="[ns.s, ns.s]", end="ns.s"),
+    "nested json": DOUBLING.format(start="['a']", step="[ns.s, ns.s]", end="ns.s | tojson"),
+    "nested hash": DOUBLING.format(start="('a',)", step="(ns.s, ns.s)", end="{ns.s: 1} | length"),
+    "nested equality": TWIN.format(end="ns.s == ns.t"),
+    "nested membership": TWIN.format(end="ns.s in [ns.t]"),
+    "sum of lists": "{{ ([range(99999) | list] * 99999) | sum(start=[]) | length }}",
+    "join of texts": "{{ (['a' * 1000000] * 1000000) | join | length }}",
+    "format": "{{ '{:>{w}}'.format('x', w=3000000000) | length }}",
+    "percent": "{{ ('%*d' % (2000000000, 1)) | length }}",
+    "justified": DOUBLING.format(start="[]", step="ns.s + ['a'.ljust(10 ** 8 + i)]", end="ns.s"),
+    "translated": "{{ ('a' * 7000000).translate({97: 'b' * 99999}) | length }}",
+    "expanded tabs": "{{ ('a\\t' * 3000000).expandtabs(1000) | length }}",
+    "lipsum": "{{ lipsum(n=100000000) }}",
+    "urlize": "{{ ('www.a.b ' * 900000) | urlize | length }}",
+}  # fmt: skip
+
+
+@posix_only
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_templates_end_in_one_line(name: str) -> None:
+    """Whatever it does with time or memory, it ends within the limit, and labkit's own memory does not grow."""
+    template = ChatTemplate(HOSTILE[name])
+    before = psutil.Process().memory_info().rss
+    started = time.monotonic()
+    with pytest.raises(GenerationError, match="this model's chat template") as caught:
+        template.render(TURNS)
+    assert time.monotonic() - started < 15
+    assert str(caught.value).isprintable()
+    assert psutil.Process().memory_info().rss - before < 64 * 1024**2
+    assert ChatTemplate("ok").render(TURNS) == "ok"
+
+
+def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real limit is what the error says; what was rendered before and after is not touched by it."""
+    monkeypatch.undo()
+    assert room.TIME_LIMIT_S == 2.0
+    started = time.monotonic()
+    with pytest.raises(GenerationError, match="more than 2 s"):
+        ChatTemplate(HOSTILE["endless"]).render(TURNS)
+    assert time.monotonic() - started < 10
+
+
+def test_a_template_s_time_does_not_count_the_start_of_its_process() -> None:
+    """After its process was ended, the next template starts a new one and is not hurried by that."""
+    for _ in range(3):
+        with pytest.raises(GenerationError, match="ran for more"):
+            ChatTemplate(HOSTILE["endless"]).render(TURNS)
+        assert ChatTemplate("fine").render(TURNS) == "fine"
+
+
+def test_threads_render_side_by_side() -> None:
+    """Many threads share the process, and each gets its own answer."""
+    answers: dict[int, str] = {}
+
+    def render(number: int) -> None:
+        for _ in range(20):
+            answers[number] = ChatTemplate(f"{number}:{{{{ messages[0].content }}}}").render(TURNS)
+
+    threads = [threading.Thread(target=render, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: f"{number}:Be brief." for number in range(8)}
+
+
+def test_long_conversations_are_rendered_whole() -> None:
+    """Five megabytes go in and come out; the largest size is for what a template makes of them."""
+    text = "é🦙 " * 500_000
+    assert ChatTemplate("{{ messages[0].content }}").render([{"role": "user", "content": text}]) == text
+
+
+def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
+    """Whoever ends the renderer, the next rendering works."""
+    assert ChatTemplate("a").render(TURNS) == "a"
+    process = room._renderer()._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert ChatTemplate("b").render(TURNS) == "b"
+
+
+def test_no_process_is_left_behind() -> None:
+    """When Python ends, so does the renderer, without a warning."""
+    code = (
+        "from labkit.engine import template; print(template.ChatTemplate('x').render([]), template._renderer()._process.pid)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stderr == ""
+    pid = int(re.fullmatch(r"x (\d+)\n", result.stdout)[1])  # type: ignore[index]  # it does
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process alone on Windows")
+def test_interrupt_ends_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a slow template comes through at once, and the next rendering gets its own answer."""
+    monkeypatch.undo()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    assert ChatTemplate("first").render(TURNS) == "first"
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ChatTemplate(HOSTILE["endless"]).render(TURNS)
+    assert time.monotonic() - started < 1.3
+    assert ChatTemplate("second").render(TURNS) == "second"
+
+
+def test_python_that_cannot_start_a_process_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no process can be started, one line says what still works."""
+    renderer = room._Renderer()
+    monkeypatch.setattr(room, "_renderer", lambda: renderer)
+    for executable in ("/nowhere/python", None):
+        monkeypatch.setattr(sys, "executable", executable)
+        with pytest.raises(GenerationError, match=r"could not be started.*use generate_text"):
+            ChatTemplate("x").render(TURNS)
+
+
+@pytest.mark.parametrize("source", ["{% if", HOSTILE["while compiling"], "{{ 1 / 0 }}", "{# nothing #}"])
+def test_a_model_with_a_bad_template_still_completes_text(tmp_path: Path, source: str) -> None:
+    """Loading compiles nothing: text can be generated, and a chat is answered in one line, by Llama's method too."""
+    with labkit.load_model(write_tiny_model(tmp_path / "bad.gguf", template=source), n_ctx=256, n_threads=1) as model:
+        assert isinstance(labkit.generate_text(model, "a", 3), str)
+        for call in (labkit.generate_chat, labkit.stream_chat, labkit.count_chat_tokens):
+            with pytest.raises(GenerationError, match="chat template"):
+                call(model, TURNS)
+        if source != "{# nothing #}":
+            with pytest.raises(labkit.LabkitError, match="chat template"):
+                model.create_chat_completion(TURNS, max_tokens=3)
+        assert isinstance(labkit.generate_text(model, "a", 3), str)

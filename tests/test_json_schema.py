@@ -1,0 +1,282 @@
+"""Every text that follows a schema's grammar is JSON that matches the schema; what cannot be kept is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import labkit
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.grammar.json_schema import grammar_of_schema
+from labkit.grammar.number_range import integer_range, number_range
+from labkit.grammar.regex import grammar_of_pattern, quote
+from tests.tiny_models import write_tiny_model
+
+N_SEEDS = 12
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[labkit.Model]:
+    path = write_tiny_model(tmp_path_factory.mktemp("schema") / "tiny.gguf", scale=0.05)
+    with labkit.load_model(path, n_ctx=1024, n_threads=1) as loaded:
+        yield loaded
+
+
+SHORT = {"type": "string", "maxLength": 4}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "boolean": {"type": "boolean"},
+    "null": {"type": "null"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "several types": {"type": ["null", "boolean", "integer"]},
+    "short string": SHORT,
+    "exact string": {"type": "string", "minLength": 3, "maxLength": 3},
+    "empty string": {"type": "string", "maxLength": 0},
+    "long string": {"type": "string", "minLength": 150, "maxLength": 400},
+    "enum": {"enum": ["plain", "qu\"ote", "back\\slash", "new\nline", "é🦙", 7, 1.5, None, True, ["a", {"b": []}], {}]},
+    "const": {"const": {"b": ["\u2028", "\x00", "</script>"]}},
+    "typed enum": {"type": "string", "enum": ["a", "b"]},
+    "object": {"type": "object", "properties": {"a": SHORT, "b": {"type": "integer"}}, "required": ["a", "b"]},
+    "optional": {"type": "object", "properties": {"a": SHORT, "b": {"type": "null"}, "c": {"type": "boolean"}}},
+    "some required": {
+        "properties": {"a": SHORT, "b": {"type": "null"}, "c": {"type": "boolean"}, "d": {"enum": [1]}},
+        "required": ["b", "d"],
+    },
+    "last required": {"properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "required": ["b"]},
+    "first required": {"properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "required": ["a"]},
+    "odd names": {"type": "object", "properties": {'q"u\\o': {"type": "null"}, "é🦙": {"type": "null"},
+    "": {"type": "null"}}},
+    "closed object": {"type": "object", "properties": {}, "additionalProperties": False},
+    "closed properties": {"properties": {"a": {"type": "null"}}, "additionalProperties": False},
+    "array": {"type": "array", "items": {"type": "boolean"}, "maxItems": 5},
+    "at least two": {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2, "maxItems": 4},
+    "exactly three": {"type": "array", "items": {"type": "null"}, "minItems": 3, "maxItems": 3},
+    "no items": {"type": "array", "maxItems": 0},
+    "one item": {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 1},
+    "tuple": {"type": "array", "prefixItems": [{"type": "null"}, {"type": "boolean"}]},
+    "tuple and rest": {"prefixItems": [{"type": "null"}], "items": {"enum": [3]}, "minItems": 2, "maxItems": 4},
+    "closed tuple": {"prefixItems": [{"type": "null"}, {"enum": [2]}], "items": False, "maxItems": 1},
+    "any of": {"anyOf": [{"type": "null"}, {"enum": ["x"]}, {"type": "array", "items": {"type": "null"}, "maxItems": 2}]},
+    "one of": {"oneOf": [{"type": "null"}, {"type": "boolean"}], "title": "T", "description": "D", "default": None},
+    "all of": {"allOf": [{"properties": {"a": {"type": "null"}}, "required": ["a"]},
+    {"properties": {"b": {"enum": [1]}}}]},
+    "reference": {"$defs": {"n": {"type": "null"}}, "type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 3},
+    "recursion": {
+        "$defs": {"t": {"properties": {"n": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/t"}]}}, "required": ["n"]}},
+        "$ref": "#/$defs/t",
+    },
+    "reference to the whole": {"properties": {"n": {"$ref": "#"}}},
+    "at most": {"type": "integer", "maximum": 7, "minimum": -120},
+    "above and below": {"type": "integer", "exclusiveMinimum": 9, "exclusiveMaximum": 12},
+    "big integers": {"type": "integer", "minimum": 10**12},
+    "unit interval": {"type": "number", "minimum": 0, "maximum": 1},
+    "positive": {"type": "number", "exclusiveMinimum": 0},
+    "negative": {"type": "number", "maximum": -1.5},
+    "between": {"type": "number", "minimum": -2.5, "exclusiveMaximum": 12},
+    "date": {"type": "string", "format": "date"},
+    "time": {"type": "string", "format": "time"},
+    "date-time": {"type": "string", "format": "date-time"},
+    "uuid": {"type": "string", "format": "uuid"},
+    "unknown format": {"type": "string", "format": "colour", "maxLength": 3},
+    "pattern": {"type": "string", "pattern": "^[A-Z]{2}-\\d{3,5}$"},
+    "pattern with quotes": {"type": "string", "pattern": "^[\"\\\\/\\n]{1,4}(a|b|)x?$"},
+    "pattern with sets": {"type": "string", "pattern": "^\\w[^a-z\\s]\\S\\D$"},
+    "annotated": {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "T", "type": "boolean",
+    "examples": [1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_generated_text_parses_and_matches(model: labkit.Model, name: str) -> None:
+    """Whatever the seed: a text that came to its end is JSON, and an independent validator finds that it matches."""
+    schema = SCHEMAS[name]
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+    ended = 0
+    for seed in range(N_SEEDS):
+        text = labkit.generate_text(
+            model, "JSON:", 900, temperature=1.0, seed=seed, top_k=0, top_p=1, min_p=0, json_schema=schema
+        )
+        assert model.last_generation is not None
+        if model.last_generation.finish_reason == "end":
+            value = json.loads(text)
+            if "\ufffd" not in text:  # a random model strings bytes together that are no text, each of them shown as this
+                ended += 1
+                validator.validate(value)
+    assert ended >= N_SEEDS / 4
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"type": "object"}, {"type": "array"}, {"type": "string"}, {"additionalProperties": {"type": "null"}}]
+)
+def test_open_schemas_keep_the_rules_of_json(model: labkit.Model, kind: dict[str, Any]) -> None:
+    """Where anything goes the text is still the beginning of JSON: no raw line break in a string, no infinite number."""
+    for seed in range(N_SEEDS):
+        text = labkit.generate_text(model, "JSON:", 300, temperature=1.0, seed=seed, top_k=0, json_schema=kind)
+        assert model.last_generation is not None
+        assert not re.search(r"[\x00-\x1f\x7f]", text)
+        if model.last_generation.finish_reason == "end":
+            assert "inf" not in repr(json.loads(text))
+
+
+def test_schema_may_be_text() -> None:
+    """A schema's JSON text gives the grammar of the dict."""
+    for schema in SCHEMAS.values():
+        assert grammar_of_schema(json.dumps(schema)) == grammar_of_schema(schema)
+
+
+def test_long_bounds_stay_short_grammars() -> None:
+    """A length of 2,000 is a number in the grammar, not two thousand nested groups."""
+    assert len(grammar_of_schema({"type": "string", "minLength": 10, "maxLength": 2000})) < 400
+    assert len(grammar_of_schema({"type": "array", "items": {"type": "null"}, "maxItems": 2000})) < 200
+
+
+REFUSED: list[tuple[Any, str]] = [
+    ("{", "no JSON text"), ("[1]", "JSON object"), ("7", "JSON object"), ("[" * 100_000, "no JSON text"),
+    ({"type": "nope"}, "'nope' is unknown"), ({"type": 5}, "unknown"), ({"type": []}, "unknown"), ({"type": [None]},
+    "unknown"),
+    ({"enum": []}, "not empty"), ({"enum": "ab"}, "list"), ({"enum": [object()]}, "no JSON"), ({"const": float("nan")},
+    "no JSON"),
+    ({"anyOf": []}, "not empty"), ({"anyOf": [7]}, "at 'anyOf/0'"), ({"properties": 3}, "must be a dict"),
+    ({"properties": {"a": 3}}, "at 'properties/a'"), ({"required": "ab"}, "list of names"),
+    ({"properties": {"a": {}}, "required": ["b"], "additionalProperties": False}, "forbids"),
+    ({"minLength": -1}, "0 or more"), ({"maxLength": "5"}, "whole number"), ({"minLength": 5, "maxLength": 2},
+    "less than"),
+    ({"type": "string", "maxLength": 10**9}, "more than 2,000"), ({"type": "array", "minItems": 10**9},
+    "more than 2,000"),
+    ({"type": "array", "items": 5}, "at 'items'"), ({"prefixItems": 5}, "list of schemas"),
+    ({"prefixItems": [{}], "items": False, "minItems": 2}, "more items"),
+    ({"type": "string", "pattern": "("}, "regular expression"), ({"type": "string", "pattern": "(?=a)b"}, "assert"),
+    ({"type": "string", "pattern": "(a)\\1"}, "groupref"), ({"type": "string", "pattern": "\\bword"}, "at"),
+    ({"type": "string", "pattern": "[^\\s\\S]"}, "without characters"), ({"type": "string", "pattern": 3},
+    "must be text"),
+    ({"type": "string", "pattern": "a{100000}"}, "more than 2,000"), ({"type": "string", "pattern": "a", "maxLength": 3},
+    "combined"),
+    ({"type": "string", "format": "date", "minLength": 3}, "combined"),
+    ({"type": "integer", "minimum": 3, "maximum": 2}, "within the bounds"), ({"type": "integer", "minimum": "3"},
+    "numbers"),
+    ({"type": "integer", "minimum": 10**30}, "15 digits"), ({"type": "number", "minimum": float("nan")}, "numbers"),
+    ({"type": "number", "exclusiveMinimum": 1.2, "maximum": 1.4}, "within the bounds"),
+    ({"type": "integer", "multipleOf": 2}, "'multipleOf' is not supported"), ({"uniqueItems": True}, "not supported"),
+    ({"not": {}}, "not supported"), ({"if": {}}, "not supported"), ({"patternProperties": {}}, "not supported"),
+    ({7: 1}, "not supported"), ({"$ref": "https://example.org/x"}, "leads out"), ({"$ref": 7}, "leads out"),
+    ({"$ref": "#/nope"}, "leads to nothing"), ({"$ref": "#"}, "begins with itself"),
+    ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "begins with itself"),
+    ({"$ref": "#/$defs/a", "minLength": 3, "$defs": {"a": {}}}, "together with 'minLength'"),
+    ({"anyOf": [{}], "oneOf": [{}]}, "together with"), ({"allOf": [{"type": "string"}, {"type": "integer"}]},
+    "can be joined"),
+    ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {}]}}, "$ref": "#/$defs/a"}, "can be joined|circle|begins"),
+    ({"allOf": [7, 8]}, "expected a schema"), ({"items": {"$dynamicRef": "#x"}}, "not supported"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "what"), REFUSED, ids=range(len(REFUSED)))
+def test_schema_that_cannot_be_kept_is_refused(schema: Any, what: str) -> None:
+    """No keyword is dropped in silence: one line says which, and where."""
+    with pytest.raises(ArgumentError, match=what) as caught:
+        grammar_of_schema(schema)
+    assert "\n" not in str(caught.value)
+
+
+def test_hostile_schemas_end_at_once() -> None:
+    """A circle, a tower and a tree that doubles at every level are refused, not followed."""
+    circle: dict[str, Any] = {"type": "object", "properties": {}}
+    circle["properties"]["again"] = circle
+    tower: dict[str, Any] = {"type": "null"}
+    tree: dict[str, Any] = {"type": "null"}
+    for _ in range(200):
+        tower = {"type": "array", "items": tower}
+    for _ in range(40):
+        tree = {"anyOf": [tree, tree]}
+    wide = {"properties": {f"name{i}": {"type": "null"} for i in range(3000)}}
+    for schema in (circle, tower, tree, wide):
+        with pytest.raises(ArgumentError, match="parts"):
+            grammar_of_schema(schema)
+
+
+def test_wrong_types_get_a_hint() -> None:
+    """A list is no schema; a pydantic class has one to give."""
+
+    class Pretended:
+        def model_json_schema(self) -> None: ...
+
+    with pytest.raises(ArgumentTypeError, match="must be a dict"):
+        grammar_of_schema([])
+    with pytest.raises(ArgumentTypeError, match="model_json_schema"):
+        grammar_of_schema(Pretended())
+
+
+def _matches(grammar: str, text: str) -> bool:
+    """Match a text with a grammar of literals, digit classes, groups, ? and counted repetitions, as a regular expression."""
+    pattern = re.sub(r'"([^"]*)"|\s+', lambda match: re.escape(match[1]) if match[1] is not None else "", grammar)
+    return re.fullmatch(pattern, text) is not None
+
+
+BOUNDS = st.none() | st.integers(-1200, 1200)
+
+
+@settings(max_examples=300, deadline=None)
+@given(minimum=BOUNDS, maximum=BOUNDS, above=BOUNDS, below=BOUNDS)
+def test_integer_range_is_exact(minimum: int | None, maximum: int | None, above: int | None, below: int | None) -> None:
+    """The grammar takes just the integers within the bounds."""
+    grammar = integer_range(minimum, maximum, above, below)
+    for number in range(-1300, 1301, 1 if abs(minimum or 0) < 150 else 7):
+        inside = (
+            (minimum is None or number >= minimum)
+            and (maximum is None or number <= maximum)
+            and (above is None or number > above)
+            and (below is None or number < below)
+        )
+        assert (grammar is not None and _matches(grammar, str(number))) == inside, (number, grammar)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    bounds=st.tuples(*[st.none() | st.integers(-300, 300).map(lambda n: n / 4)] * 4),
+    number=st.integers(-40_000, 40_000).map(lambda n: n / 500),
+)
+def test_number_range_takes_nothing_outside(bounds: tuple[float | None, ...], number: float) -> None:
+    """No number that the grammar takes lies outside the bounds."""
+    grammar = number_range(*bounds)
+    minimum, maximum, above, below = bounds
+    if grammar is not None and _matches(grammar, repr(number)):
+        assert minimum is None or number >= minimum
+        assert maximum is None or number <= maximum
+        assert above is None or number > above
+        assert below is None or number < below
+
+
+def test_quote_writes_any_text_as_a_literal() -> None:
+    """Quotes, backslashes and control characters are escaped, everything else stands as it is."""
+    assert quote('a"b\\c\nd') == r'"a\"b\\c\x0Ad"'
+    assert quote("é🦙") == '"é🦙"'
+
+
+def test_patterns_are_anchored_and_kept_whole() -> None:
+    """An alternative, a set and a repetition come out as GBNF; anchors at the ends change nothing."""
+    assert grammar_of_pattern("^ab$") == grammar_of_pattern("ab") == '"a" "b"'
+    assert grammar_of_pattern("[a-c]{2}") == "([a-c]){2,2}"
+    assert grammar_of_pattern("") == '""'
+
+
+def test_bundled_model_answers_in_json() -> None:
+    """The real model, asked for a person, gives one."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 30},
+            "age": {"type": "integer", "minimum": 0, "maximum": 130},
+        },
+        "required": ["name", "age"],
+    }
+    messages = [{"role": "user", "content": "Describe a person as JSON with name and age."}]
+    with labkit.load_model(Path(labkit.bundled_model_path()), n_ctx=512, n_threads=1) as model:
+        answer = json.loads(labkit.generate_chat(model, messages, 80, temperature=0, json_schema=schema))
+    jsonschema.validate(answer, schema)

@@ -1,0 +1,74 @@
+"""What loading learned of a file is remembered, and forgotten when the file changes."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from labkit.engine import load_facts as known_files
+from labkit.engine.load_facts import learn, sound_file
+from labkit.errors import GGUFError
+from labkit.gguf_file import read_header
+from labkit.models import bundled_model_path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    known_files._sound_file.cache_clear()
+
+
+def _reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Count how often a header is read."""
+    seen: list[Path] = []
+    monkeypatch.setattr(known_files, "read_header", lambda path: (seen.append(path), read_header(path))[1])
+    return seen
+
+
+def test_facts_survive_being_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a second process finds is what the first one learned, without reading the header again."""
+    seen = _reads(monkeypatch)
+    path = bundled_model_path()
+    first = sound_file(path)
+    known_files._sound_file.cache_clear()  # as in a new process
+    assert sound_file(path) == first == learn(read_header(path))
+    assert len(seen) == 1
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was sound and then broken is refused."""
+    seen = _reads(monkeypatch)
+    copy = tmp_path / "copy.gguf"
+    shutil.copy(bundled_model_path(), copy)
+    sound_file(copy)
+    os.truncate(copy, 50_000_000)
+    with pytest.raises(GGUFError):
+        sound_file(copy)
+    assert len(seen) == 2
+
+
+def test_an_unsound_file_is_never_remembered(tmp_path: Path) -> None:
+    """A refusal is a refusal each time."""
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + bytes(60))
+    for _ in range(2):
+        with pytest.raises(GGUFError):
+            sound_file(bad)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"architecture": "llama"}', "\x00\x01"])
+def test_a_damaged_note_is_learned_anew(content: str, tmp_path: Path) -> None:
+    """A note that is not ours, or was cut off, costs one more reading."""
+    path = bundled_model_path()
+    first = sound_file(path)
+    (note,) = (tmp_path / "cache" / "sound").glob("*.json")
+    note.write_text(content, encoding="utf-8")
+    known_files._sound_file.cache_clear()
+    assert sound_file(path) == first
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path) -> None:
+    """Where nothing can be kept, loading works all the same."""
+    (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
+    assert sound_file(bundled_model_path()).architecture == "llama"
