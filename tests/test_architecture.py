@@ -1,4 +1,4 @@
-"""Imports point one way, and importing labkit stays cheap."""
+"""Imports point one way and never in a circle, and importing labkit stays cheap."""
 
 import ast
 import subprocess
@@ -7,39 +7,27 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "labkit"
+from tools.measure_house import PACKAGE, find_circles, import_graph
 
-# A room may import from the rooms before it, and from those on its own line.
+# One level a folder (or a file beside the folders): each may import from those after it, and from itself.
 LEVELS = (
-    {"errors", "records", "units"},
-    {"children", "checks", "cache", "output_files", "progress", "system", "sampling", "course", "models"},
-    {"gguf_file"},
-    {"kv_cache", "model_info", "quantize", "grammar", "chat_template", "devices", "grading"},
-    {"engine", "ghost", "memory"},
-    {"batch", "lint", "quality", "roofline"},
-    {"benchmark", "tuning"},
-    {"milestone"},
-    {"plots"},
-    {"widgets"},
-    {"conformance"},
-    {"cli", "__main__"},
-)
-LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-# A record may draw itself: its plot() opens the room of pictures when it is called, and never before.
-DRAWS = {"benchmark": {"plots"}, "milestone": {"plots"}}
+    "__main__", "cli",
+    "milestone", "widgets", "grading", "course", "conformance",
+    "benchmark", "batch", "tuning", "quality", "lint", "memory", "roofline", "engine", "devices", "grammar", "chat_template",
+    "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots", "sampling",
+    "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "errors",
+)  # fmt: skip
+LEVEL = {room: -level for level, room in enumerate(LEVELS)}
 HOMES = {
-    "llama_cpp": {"batch", "benchmark", "chat_template", "devices", "engine", "roofline", "memory", "system", "quantize"},
+    "llama_cpp": {"batch", "engine", "devices", "roofline", "memory", "system", "quantize"},
     "matplotlib": {"plots", "course"},
     "ipywidgets": {"widgets", "course"},
 }
+GRAPH = import_graph()
 
 
-def _rooms() -> dict[Path, str]:
-    return {
-        path: path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path != PACKAGE / "__init__.py"
-    }
+def _room(module: str) -> str:
+    return module.split(".")[1]
 
 
 def _imports(path: Path) -> set[str]:
@@ -54,29 +42,31 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("path", "room"), _rooms().items(), ids=lambda value: str(getattr(value, "stem", value)))
-def test_imports_point_one_way(path: Path, room: str) -> None:
-    """A room imports only from rooms before it or beside it."""
-    assert room in LEVEL, f"{room} stands in no level: give it one in this test, and say so in CONTRIBUTING.md"
-    inside = {name.split(".")[1] for name in _imports(path) if name.startswith("labkit.")}
-    wrong = {other for other in inside if LEVEL.get(other, 99) > LEVEL[room]} - DRAWS.get(room, set())
-    assert not wrong, f"{path.relative_to(PACKAGE)} imports {wrong}, which come after it"
+@pytest.mark.parametrize("module", [module for module in GRAPH if module != "labkit"])
+def test_imports_point_one_way(module: str) -> None:
+    """A file imports only from its own folder and from those below it, also inside functions and for types alone."""
+    room = _room(module)
+    assert room in LEVEL, f"{room} has no level: give it one in this test, and say so in CONTRIBUTING.md"
+    others = {_room(other) for other in GRAPH[module] if other != "labkit"}
+    wrong = {other for other in others if LEVEL[other] > LEVEL[room]}
+    assert not wrong, f"{module} imports {wrong}, which are above it"
 
 
-def test_only_plot_opens_the_room_of_pictures() -> None:
-    """Where a room may draw, nothing but a method named plot imports a room that comes after."""
-    for path, room in _rooms().items():
-        for rooms in DRAWS.get(room, ()):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            drawing = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "plot"]
-            allowed = {id(node) for function in drawing for node in ast.walk(function)}
-            imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in allowed]
-            assert all(not str(node.module).startswith(f"labkit.{rooms}") for node in imports), path
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """No file comes back to itself along imports, those inside functions and under TYPE_CHECKING included."""
+    assert find_circles(GRAPH) == []
 
 
-@pytest.mark.parametrize(("path", "room"), _rooms().items(), ids=lambda value: str(getattr(value, "stem", value)))
-def test_heavy_libraries_stay_in_their_rooms(path: Path, room: str) -> None:
+def test_plots_knows_no_record() -> None:
+    """What is drawn is handed in: plots imports nothing of labkit but its ground."""
+    rooms = {_room(other) for module in GRAPH if module.startswith("labkit.plots") for other in GRAPH[module]}
+    assert rooms <= {"plots", "errors", "units"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
     """llama_cpp, matplotlib and ipywidgets are imported in the rooms that are named for it alone."""
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for library, homes in HOMES.items():
         if any(name.split(".")[0] == library for name in _imports(path)):
             assert room in homes, f"{path.relative_to(PACKAGE)} imports {library}"

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from labkit.errors import GradingError
 
-if TYPE_CHECKING:
-    from labkit.grading.gradebook import Grade
-
-__all__ = ["Adjustment", "adjusted", "read_adjustments"]
+__all__ = ["Adjustment", "read_adjustments"]
 
 _COLUMNS = ("student", "notebook", "factor", "points", "reason")
 
@@ -63,12 +58,3 @@ def _adjustment(path: Path, number: int, row: dict[str, str]) -> Adjustment:
         return Adjustment(row["student"], row["notebook"], factor, points, row.get("reason") or "")
     except (ValueError, TypeError):
         raise GradingError(f"{path}, line {number}: factor and points are numbers, or nothing") from None
-
-
-def adjusted(grade: Grade, adjustments: Sequence[Adjustment]) -> float:
-    """Return a grade's points after all that is to be done to them; never fewer than none."""
-    points = grade.points
-    for item in adjustments:
-        if (item.student, item.notebook) == (grade.student, grade.notebook):
-            points = points * item.factor + item.points
-    return max(0.0, round(points, 2))

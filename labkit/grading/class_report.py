@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labkit.grading.adjustments import Adjustment, adjusted
-from labkit.grading.gradebook import Grade
+from labkit.grading.adjustments import Adjustment
+from labkit.grading.gradebook import Grade, adjusted
 from labkit.grading.html import render
 from labkit.output_files import write_whole
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from labkit.grading.adjustments import Adjustment, adjusted
-from labkit.grading.gradebook import Grade
+from labkit.grading.adjustments import Adjustment
+from labkit.grading.gradebook import Grade, adjusted
 from labkit.grading.html import render
 from labkit.output_files import write_whole
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.grading.adjustments import Adjustment, adjusted
+from labkit.grading.adjustments import Adjustment
 from labkit.grading.score import ExerciseGrade
 from labkit.output_files import write_whole
 
-__all__ = ["SCHEMA_VERSION", "Grade", "read_grade", "read_grades", "write_books", "write_grade"]
+__all__ = ["SCHEMA_VERSION", "Grade", "adjusted", "read_grade", "read_grades", "write_books", "write_grade"]
 
 SCHEMA_VERSION = 1
 
@@ -124,3 +124,12 @@ def _inert(text: str) -> str:
     """Return text that no spreadsheet takes for a formula and no terminal for an order."""
     shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
+
+
+def adjusted(grade: Grade, adjustments: Sequence[Adjustment]) -> float:
+    """Return a grade's points after all that is to be done to them; never fewer than none."""
+    points = grade.points
+    for item in adjustments:
+        if (item.student, item.notebook) == (grade.student, grade.notebook):
+            points = points * item.factor + item.points
+    return max(0.0, round(points, 2))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, MIB, OTHER, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from labkit.model_info import ModelInfo
-
 __all__ = ["plot_bytes"]
 
 
-def plot_bytes(info: ModelInfo, *, axes: Axes | None = None) -> Axes:
+def plot_bytes(info: Any, *, axes: Axes | None = None) -> Axes:
     """Draw where a file's bytes are: a bar for each tensor type, and one for the header.
 
     Parameters
@@ -57,7 +55,7 @@ def plot_bytes(info: ModelInfo, *, axes: Axes | None = None) -> Axes:
     return axes
 
 
-def _bytes_by_part(info: ModelInfo) -> dict[str, int]:
+def _bytes_by_part(info: Any) -> dict[str, int]:
     """Return the bytes of each tensor type, and of what is no tensor."""
     parts = {}
     for name, (count, n_bytes) in info.tensor_types.items():

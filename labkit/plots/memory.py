@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MIB, inches_of, new_axes
 from labkit.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from labkit.memory import MemoryEstimate
 
 __all__ = ["plot_fit", "plot_memory"]
 
@@ -27,9 +25,7 @@ _PARTS = {
 }
 
 
-def plot_memory(
-    estimates: MemoryEstimate | Mapping[str, MemoryEstimate], *, ram_bytes: int | None = None, axes: Axes | None = None
-) -> Axes:
+def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | None = None) -> Axes:
     """Draw what models take, a bar for each device: its parts one behind the other, and the RAM that there is.
 
     Parameters
@@ -52,9 +48,7 @@ def plot_memory(
     >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:57]
     'Bar chart of memory at its peak. CPU: 270.2 MiB (weights '
     """
-    from labkit.memory import MemoryEstimate as Estimate  # a mapping too, so the type has to be asked
-
-    named = {"": estimates} if isinstance(estimates, Estimate) else dict(estimates)
+    named = {"": estimates} if hasattr(estimates, "by_device") else dict(estimates)  # an estimate is a mapping too
     bars = [
         (f"{name} on {device}" if name and len(estimate.by_device()) > 1 else name or device, device, estimate)
         for name, estimate in named.items()
@@ -142,7 +136,7 @@ def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool)
     return left
 
 
-def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, MemoryEstimate]], ram_bytes: int | None) -> str:
+def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, Any]], ram_bytes: int | None) -> str:
     """Draw the RAM as a line, where it is given or near the bars; return what it says."""
     longest = max(estimate.by_device()[device] for _, device, estimate in bars)
     ram = bars[0][2].available_bytes if ram_bytes is None else ram_bytes

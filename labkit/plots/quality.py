@@ -12,12 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from labkit.quality import QuantizationComparison, QuantizationQuality
-
 __all__ = ["plot_tradeoff"]
 
 
-def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
+def plot_tradeoff(comparison: Any) -> Figure:
     """Draw what each type costs and gives: divergence against file size, and decode speed.
 
     Parameters
@@ -47,7 +45,7 @@ def plot_tradeoff(comparison: QuantizationComparison) -> Figure:
     return figure
 
 
-def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality]) -> list[tuple[float, float]]:
+def _draw_losses(axes: Axes, rows: Sequence[Any]) -> list[tuple[float, float]]:
     """Draw the divergence of each type against its size; returns the points."""
     lowest = min((row.kl_divergence for row in rows if row.kl_divergence > 0), default=0.1)
     linear = 10.0 ** math.floor(math.log10(lowest))
@@ -67,7 +65,7 @@ def _draw_losses(axes: Axes, rows: Sequence[QuantizationQuality]) -> list[tuple[
     return list(zip(sizes, losses, strict=True))
 
 
-def _draw_speeds(axes: Axes, rows: Sequence[QuantizationQuality]) -> None:
+def _draw_speeds(axes: Axes, rows: Sequence[Any]) -> None:
     """Draw a bar for each type's speed, as a multiple of the reference's."""
     bars = axes.barh(
         [row.quantization for row in rows],
@@ -110,7 +108,7 @@ def _align(place: tuple[int, int]) -> dict[str, Any]:
     return {"va": "center", "ha": "left" if place[0] > 0 else "right" if place[0] < 0 else "center"}
 
 
-def _tradeoff_text(comparison: QuantizationComparison, rows: Sequence[QuantizationQuality]) -> str:
+def _tradeoff_text(comparison: Any, rows: Sequence[Any]) -> str:
     points = "; ".join(
         f"{row.quantization}: {row.file_size_bytes / 1e6:.1f} MB, KL divergence {row.kl_divergence:.4f}, "
         f"{row.decode_ratio:.2f} times the speed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError
 from labkit.plots.picture import MAIN, OTHER, new_axes
@@ -11,13 +11,10 @@ from labkit.plots.picture import MAIN, OTHER, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from labkit.benchmark import BenchmarkResult
-    from labkit.milestone import MilestoneResult
-
 __all__ = ["plot_benchmark", "plot_milestone"]
 
 
-def plot_benchmark(result: BenchmarkResult, *, axes: Axes | None = None) -> Axes:
+def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw how long each token was waited for: the median of all runs, their range, and the engine alone.
 
     Parameters
@@ -64,7 +61,7 @@ def plot_benchmark(result: BenchmarkResult, *, axes: Axes | None = None) -> Axes
     return axes
 
 
-def _pauses(result: BenchmarkResult) -> list[tuple[float, ...]]:
+def _pauses(result: Any) -> list[tuple[float, ...]]:
     """Return the pauses of all runs before the second token, before the third, and so on."""
     places = list(zip(*(run.inter_token_latencies_s for run in result.runs), strict=False))
     if not places:
@@ -72,7 +69,7 @@ def _pauses(result: BenchmarkResult) -> list[tuple[float, ...]]:
     return places
 
 
-def plot_milestone(result: MilestoneResult, *, axes: Axes | None = None) -> Axes:
+def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw the milestone's card: measured speeds, what was foretold, what bandwidth allows, and the target.
 
     Parameters

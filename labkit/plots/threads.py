@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, OTHER, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from labkit.tuning.threads import ThreadScaling
-
 __all__ = ["plot_threads"]
 
 
-def plot_threads(scaling: ThreadScaling, *, axes: Axes | None = None) -> Axes:
+def plot_threads(scaling: Any, *, axes: Axes | None = None) -> Axes:
     """Draw decode and prefill speed over the number of threads, each as a multiple of its speed with the fewest.
 
     Parameters
@@ -59,7 +57,7 @@ def plot_threads(scaling: ThreadScaling, *, axes: Axes | None = None) -> Axes:
     return axes
 
 
-def _mark_cores(axes: Axes, scaling: ThreadScaling) -> None:
+def _mark_cores(axes: Axes, scaling: Any) -> None:
     """Write below the numbers of threads where the physical cores end and where the logical ones do, with a line each."""
     names = {scaling.physical_cores: "physical cores", scaling.logical_cores: "logical cores"}
     if scaling.physical_cores == scaling.logical_cores:
@@ -70,7 +68,7 @@ def _mark_cores(axes: Axes, scaling: ThreadScaling) -> None:
     axes.set_xticks(counts, [f"{count}\n{names.get(count, '')}" for count in counts])
 
 
-def _text(scaling: ThreadScaling) -> str:
+def _text(scaling: Any) -> str:
     rows = "; ".join(
         f"{s.n_threads} thread{'s' if s.n_threads > 1 else ''}: decode {s.decode_tokens_per_second:.1f}, "
         f"prefill {s.prompt_tokens_per_second:.1f} tokens/s"
