@@ -1,1 +1,1 @@
-"""The course's exercises: a module a chapter, each with ``EXERCISES``. The solutions stand in the notebooks."""
+"""The course's exercises: one module per chapter, each with ``EXERCISES``. The solutions are in the notebooks."""

@@ -17,7 +17,7 @@ def _run(generator: random.Random) -> Inputs:
 
 
 def _models(generator: random.Random) -> Inputs:
-    # Quarters, which a computer adds without an error: with a size just at the limit every way of writing it says the same.
+    # Quarters add up exactly in floating point: at the limit, every way to write the comparison gives the same result.
     free = generator.randint(5, 64) / 4
     names = generator.sample(_NAMES, generator.randint(3, len(_NAMES)))
     sizes = [
@@ -31,25 +31,25 @@ EXERCISES = (
     Exercise(
         name="writing_speed",
         points=1,
-        question="the tokens a second, when so many tokens took so many seconds.",
+        question="the tokens per second, from the number of tokens and the seconds that they took.",
         examples=(((96, 2.5), 38.4), ((128, 0.8), 160.0), ((30, 4.0), 7.5)),
         inputs=_run,
         mistakes=(
             Mistake("A longer text in the same time: should that give a smaller number?", lambda n, seconds: seconds / n),
             Mistake("The same text in more seconds: should that give a larger number?", lambda n, seconds: n * seconds),
-            Mistake("Nobody asked for whole tokens: what became of the rest?", lambda n, seconds: n // seconds),
-            Mistake("Leave the number as exact as it is.", lambda n, seconds: round(n / seconds)),
+            Mistake("No one asked for whole tokens: what happened to the rest?", lambda n, seconds: n // seconds),
+            Mistake("Do not round the number.", lambda n, seconds: round(n / seconds)),
         ),
         hints=(
-            "Step 3 counts speed in tokens a second: how many tokens come while one second passes?",
-            "Work a small case out by hand: 10 tokens in 2 seconds, how many of them fall to each second?",
-            "By hand you did one operation with two numbers: write the same one with the two names, behind the word return.",
+            "Step 3 measures speed in tokens per second: how many tokens come in one second?",
+            "Work out a small case by hand: 10 tokens in 2 seconds, how many is that per second?",
+            "By hand you did one operation on two numbers: write the same one with the two names, after the word return.",
         ),
     ),
     Exercise(
         name="names_that_fit",
         points=2,
-        question="the names of the models that fit into the free RAM with 1 GB to spare, in the order given.",
+        question="the names of the models that fit into the free RAM with 1 GB to spare, in the given order.",
         examples=(
             ((_MODELS, 5.0), ["tiny", "small"]),
             ((_MODELS, 3.0), ["tiny", "small"]),
@@ -60,10 +60,10 @@ EXERCISES = (
         mistakes=(
             Mistake("What is left for everything but the model?", lambda models, free: _fitting(models, free)),
             Mistake(
-                "A model that leaves just what is asked for fits, too.",
+                "A model that leaves exactly 1 GB fits, too.",
                 lambda models, free: [name for name, size in models if size + 1 < free],
             ),
-            Mistake("That is how many they are: which ones?", lambda models, free: len(_fitting(models, free - 1))),
+            Mistake("That is how many fit: which ones?", lambda models, free: len(_fitting(models, free - 1))),
             Mistake(
                 "Those are sizes: what was asked for?",
                 lambda models, free: [size for _, size in models if size + 1 <= free],
@@ -72,12 +72,12 @@ EXERCISES = (
                 "Is that what fits, or what does not?",
                 lambda models, free: [name for name, size in models if size + 1 > free],
             ),
-            Mistake("The names should keep the order that they came in.", lambda m, free: _fitting(m, free - 1)[::-1]),
+            Mistake("Keep the names in their original order.", lambda m, free: _fitting(m, free - 1)[::-1]),
         ),
         hints=(
-            "The first guess of step 6 counts two things that want RAM: the file is one, what is the other?",
-            "Decide for a single model first: what is compared with the free RAM, and may the two be equal?",
-            "A loop over the pairs keeps their order: a name goes into a new list if your comparison holds for its size.",
+            "The first guess in step 6 counts two things that need RAM: the file is one, what is the other?",
+            "Decide for a single model first: what do you compare with the free RAM, and may the two be equal?",
+            "A loop over the pairs keeps their order: add a name to a new list if your comparison holds for its size.",
         ),
     ),
 )

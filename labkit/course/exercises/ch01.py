@@ -52,7 +52,7 @@ EXERCISES = (
     Exercise(
         name="cut_at_stop",
         points=2,
-        question="the text up to where one of the stop sequences first begins; all of it when there is none.",
+        question="the text up to where one of the stop sequences first begins; all of it if none occurs.",
         examples=(
             (("1, 2, 3, 4", ["4", "3"]), "1, 2, "),
             (("no end in sight", ["END"]), "no end in sight"),
@@ -63,66 +63,70 @@ EXERCISES = (
         inputs=_stops,
         mistakes=(
             Mistake("Is the first one in the list also the first one in the text?", _first_listed),
-            Mistake("The stop sequence itself is left out.", _keeps_the_stop),
+            Mistake("Leave out the stop sequence itself.", _keeps_the_stop),
             Mistake(
-                "It may stand there more than once: which of them ends the text?",
+                "It may occur more than once: which occurrence ends the text?",
                 lambda text, stops: text[: min((text.rfind(stop) for stop in stops if stop in text), default=len(text))],
             ),
             Mistake(
-                "find gives -1 for what is not there, and a slice takes that for a place.",
+                "find returns -1 for what is not there, and a slice treats that as a position.",
                 lambda text, stops: text[: min(text.find(stop) for stop in stops)],
             ),
             Mistake(
-                "You look for each in what the one before has left: a stop sequence that was cut through is overlooked.",
+                "You search for each one in what is left after the previous one: this misses a stop that was cut through.",
                 _one_after_another,
             ),
         ),
         hints=(
-            "In step 5 labkit looks for the stop sequences in the text: which place in the text decides where it ends?",
-            "Write down where each of the stops c, x and bc begins in abcd: which of them has no place at all?",
-            "Collect the places of the stops that are in the text: which place ends the slice, and what if there is none?",
+            "In step 5 labkit looks for the stop sequences in the text: which position in the text decides where it ends?",
+            "Write down where each of the stops c, x and bc begins in abcd: which of them does not occur at all?",
+            "Collect the positions of the stops that are in the text: which one ends the slice, and what if there is none?",
         ),
     ),
     Exercise(
         name="seconds_to_answer",
         points=1,
-        question="the seconds until an answer is complete: the prompt is read first, then the answer written.",
+        question="the seconds until an answer is complete: first the prompt is read, then the answer is written.",
         examples=(((450, 60, 450.0, 120.0), 1.5), ((1000, 10, 200.0, 10.0), 6.0), ((900, 300, 300.0, 100.0), 6.0)),
         inputs=_speeds,
         mistakes=(
-            Mistake("Are tokens read at the pace of writing?", lambda prompt, answer, _, write: (prompt + answer) / write),
-            Mistake("That is the wait for the first token: when is the last one there?", lambda p, a, read, write: p / read),
+            Mistake("Are tokens read at the speed of writing?", lambda prompt, answer, _, write: (prompt + answer) / write),
+            Mistake("That is the time to first token: when does the last one come?", lambda p, a, read, write: p / read),
             Mistake("Which of the two speeds belongs to the prompt?", lambda p, a, read, write: p / write + a / read),
             Mistake(
-                "A mean of the speeds hides that the slow part takes longer: time each part by itself.",
+                "A mean of the speeds hides that the slow part takes longer: time each part separately.",
                 lambda p, a, read, write: (p + a) / ((read + write) / 2),
             ),
         ),
         hints=(
-            "Step 6 tells two phases apart, prefill and decode: each has tokens of its own and a speed of its own.",
+            "Step 6 distinguishes two phases, prefill and decode: each has its own number of tokens and its own speed.",
             "A speed is tokens per second: how long do 100 tokens take at 50 tokens per second?",
-            "Work out the seconds of each phase by itself: the second phase begins when the first one is done.",
+            "Work out the seconds of each phase separately: the second phase begins when the first one is done.",
         ),
     ),
     Exercise(
         name="context_needed",
         points=2,
-        question="how many tokens the smallest context holds that has room for prompt and answer.",
+        question="the size, in tokens, of the smallest context that has room for prompt and answer.",
         examples=(((300, 100), 512), ((200, 56), 256), ((1000, 100), 1280), ((255, 2), 512)),
         inputs=_tokens,
         mistakes=(
-            Mistake("So much is asked for. How much will llama.cpp reserve?", lambda prompt, answer: prompt + answer),
+            Mistake(
+                "That is how much you request. How much will llama.cpp reserve?", lambda prompt, answer: prompt + answer
+            ),
             Mistake("Does everything fit into that?", lambda prompt, answer: (prompt + answer) // _GROUP * _GROUP),
             Mistake(
-                "What if the sum is a multiple already?", lambda prompt, answer: ((prompt + answer) // _GROUP + 1) * _GROUP
+                "What if the sum is already a multiple?", lambda prompt, answer: ((prompt + answer) // _GROUP + 1) * _GROUP
             ),
-            Mistake("Prompt and answer share one context: round once.", lambda prompt, answer: _up(prompt) + _up(answer)),
+            Mistake(
+                "Prompt and answer share one context: round only once.", lambda prompt, answer: _up(prompt) + _up(answer)
+            ),
             Mistake("The answer needs room, too.", lambda prompt, answer: _up(prompt)),
         ),
         hints=(
             "In step 2 you asked for 1,000 tokens and got 1,024: in which groups does llama.cpp count a context?",
-            "Prompt and answer together are one number of tokens: how many whole groups does it take to hold them?",
-            "Think of boxes of 10: 30 things take 3 of them and 31 take 4, so which division gives that in both cases?",
+            "Prompt and answer together are one number of tokens: how many whole groups hold them?",
+            "Think of boxes of 10: 30 things need 3 boxes and 31 need 4, so which division gives both results?",
         ),
     ),
 )

@@ -83,7 +83,7 @@ EXERCISES = (
     Exercise(
         name="shown_so_far",
         points=2,
-        question="the text of the characters that are whole; the tokens come as lists of bytes.",
+        question="the text of all complete characters; each token is a list of bytes.",
         examples=(
             (([[72, 105], [33]],), "Hi!"),
             (([[228, 186, 134], [231]],), "了"),
@@ -93,24 +93,24 @@ EXERCISES = (
         ),
         inputs=_tokens,
         mistakes=(
-            Mistake("One token may end where its character does not: what did you drop?", lambda t: _alone(t, "ignore")),
-            Mistake("You decode each token by itself, and half a character is no text.", lambda t: _alone(t, "replace")),
+            Mistake("A token may end in the middle of a character: what did you drop?", lambda t: _alone(t, "ignore")),
+            Mistake("You decode each token separately, and half a character is not text.", lambda t: _alone(t, "replace")),
             Mistake(
-                "The last character has only begun: the student would see a �.",
+                "The last character is not complete yet: the user would see a �.",
                 lambda tokens: _joined(tokens).decode(errors="replace"),
             ),
             Mistake("A byte is not a character: these are UTF-8.", lambda tokens: "".join(map(chr, _joined(tokens)))),
         ),
         hints=(
             "Step 2 showed a token that is a third of a character: what does labkit wait for before it shows anything?",
-            "Put the two bytes of one character into two tokens: at what moment do they stand side by side?",
-            "Decoding comes last, and only once: what must have become of all the lists of bytes before it?",
+            "Put the two bytes of one character into two tokens: at what moment are they next to each other?",
+            "Decoding comes last, and only once: what must happen to all the lists of bytes before it?",
         ),
     ),
     Exercise(
         name="chatml_prompt",
         points=2,
-        question="the messages alone as one text, each as ChatML writes it, with the answer opened.",
+        question="only the given messages as one text, each as ChatML writes it, with the answer opened.",
         examples=(
             (([{"role": "user", "content": "Hi"}],), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
             (
@@ -121,23 +121,25 @@ EXERCISES = (
         ),
         inputs=_messages,
         mistakes=(
-            Mistake("How does the model know that it is its turn?", lambda messages: _render(messages, opening="")),
-            Mistake("What stands behind each <|im_end|>?", lambda messages: _render(messages, after_end="")),
-            Mistake("What stands between a role and its content?", lambda messages: _render(messages, after_role=" ")),
+            Mistake(
+                "How does the model know that it is its turn to answer?", lambda messages: _render(messages, opening="")
+            ),
+            Mistake("What comes after each <|im_end|>?", lambda messages: _render(messages, after_end="")),
+            Mistake("What comes between a role and its content?", lambda messages: _render(messages, after_role=" ")),
             Mistake(
                 "The opened answer is a whole line: its last character is missing.",
                 lambda messages: _render(messages).removesuffix("\n"),
             ),
             Mistake(
-                "You closed the answer: the model is to go on in it.",
+                "You closed the answer: the model has to continue it.",
                 lambda messages: _render(messages, opening=f"{_OPEN}{_END}\n"),
             ),
-            Mistake("Only one message is in it.", lambda messages: _render(messages[-1:])),
+            Mistake("It contains only one message.", lambda messages: _render(messages[-1:])),
         ),
         hints=(
             "Step 3 says in words what the template writes for each message, and what it writes once, at the end.",
-            "Write down what a single message becomes, character by character: at which two places does a new line stand?",
-            "Begin with an empty text and add a piece for each message: what belongs to no message and comes behind them?",
+            "Write down what a single message becomes, character by character: at which two places is there a new line?",
+            "Start with an empty text and add a piece per message: what belongs to none of them and comes at the end?",
         ),
     ),
     Exercise(
@@ -154,14 +156,14 @@ EXERCISES = (
         inputs=_turns,
         mistakes=(
             Mistake("Which end of the list is the newest?", _kept),
-            Mistake("You leave one out and keep older ones: would the conversation make sense?", _skips),
-            Mistake("Is a room that is filled exactly too small?", lambda sizes, room: _kept(sizes[::-1], room, spare=1)),
+            Mistake("You leave one out and keep older ones: would the conversation still make sense?", _skips),
+            Mistake("Is room that is filled exactly too small?", lambda sizes, room: _kept(sizes[::-1], room, spare=1)),
             Mistake("That is how many are dropped.", lambda sizes, room: len(sizes) - _kept(sizes[::-1], room)),
         ),
         hints=(
-            "Step 6 names a choice, to drop the oldest turns: what is kept is one unbroken piece of the conversation.",
+            "Step 6 gives one option, to drop the oldest turns: what is kept is one unbroken piece of the conversation.",
             "Take sizes of 30, 20 and 10 and a room of 35: how much do the last one, the last two and all three take?",
-            "Add up from the newest turn backwards: what ends the walk, and how many turns have you passed by then?",
+            "Add up from the newest turn backwards: when do you stop, and how many turns have you passed by then?",
         ),
     ),
 )

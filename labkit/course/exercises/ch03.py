@@ -19,7 +19,7 @@ _BUNDLED = [[106168320, 5], [28311552, 8.5], [35136, 32]]
 
 
 def _key_bytes(name: str, value: str, rest: bytes = b"") -> str:
-    """Return a key with a value of type 8 in hexadecimal, and what stands behind it."""
+    """Return a key with a value of type 8 in hexadecimal, followed by other bytes."""
     name_bytes, value_bytes = name.encode(), value.encode()
     head = struct.pack("<Q", len(name_bytes)) + name_bytes + struct.pack("<I", 8)
     return (head + struct.pack("<Q", len(value_bytes)) + value_bytes + rest).hex()
@@ -77,37 +77,40 @@ EXERCISES = (
         inputs=_key,
         mistakes=(
             Mistake(
-                "The value goes on to the end of all bytes: what does its length say?",
+                "Your value goes on to the last byte: what does its length say?",
                 lambda text: _read(bytes.fromhex(text), to_the_end=True),
             ),
             Mistake("A length has 8 bytes: what if it is 256 or more?", lambda text: _read(bytes.fromhex(text), width="<B")),
-            Mistake("Half of it is missing: name and value are asked for.", lambda text: _read(bytes.fromhex(text))[1]),
+            Mistake("Half of it is missing: return both name and value.", lambda text: _read(bytes.fromhex(text))[1]),
             Mistake("Name first, then value.", lambda text: _read(bytes.fromhex(text))[::-1]),
         ),
         hints=(
-            "Step 3 has a table of the fields of a key: it is the lengths alone that say where the next field begins.",
-            "Mark a key's fields on paper: how many bytes stand before its name, and how many between name and value?",
-            "Give the place behind the name a variable: the code, the second length and the value all count from there.",
+            "Step 3 has a table of the fields of a key: only the lengths say where the next field begins.",
+            "Mark a key's fields on paper: how many bytes come before its name, and how many between name and value?",
+            "Store the position after the name: the code, the second length and the value all count from there.",
         ),
     ),
     Exercise(
         name="unused_bytes",
         points=1,
-        question="how many bytes stand unused between the end of the table and the data.",
+        question="how many bytes are unused between the end of the table and the data.",
         examples=(((1785664, 32), 0), ((1000, 32), 24), ((1785665, 32), 31), ((100, 64), 28)),
         inputs=_end,
         mistakes=(
-            Mistake("What if the table ends at a multiple?", lambda end, alignment: alignment - end % alignment),
-            Mistake("So many are behind the last multiple. How many are missing?", lambda end, alignment: end % alignment),
+            Mistake("What if the table already ends at a multiple?", lambda end, alignment: alignment - end % alignment),
             Mistake(
-                "That is where the data begin: how far is it from the end?",
+                "That is how far it is past the last multiple. How far is it to the next one?",
+                lambda end, alignment: end % alignment,
+            ),
+            Mistake(
+                "That is where the data begins: how far is it from the end of the table?",
                 lambda end, alignment: math.ceil(end / alignment) * alignment,
             ),
         ),
         hints=(
-            "Step 6 says where the data begin: at a multiple of the alignment, and never before the end of the table.",
-            "Take an alignment of 10 and tables that end at 37 and at 40: where do the data begin in each case?",
-            "Step 6 computes data_begin, the first multiple that is not below the end: which distance was asked for?",
+            "Step 6 says where the data begins: at a multiple of the alignment, and never before the end of the table.",
+            "Take an alignment of 10 and tables that end at 37 and at 40: where does the data begin in each case?",
+            "Step 6 computes data_begin, the first multiple that is not below the end: which distance is the answer?",
         ),
     ),
     Exercise(
@@ -122,31 +125,31 @@ EXERCISES = (
         ),
         inputs=_shapes,
         mistakes=(
-            Mistake("A share of 1 is how many per cent?", lambda shapes, word: _sum(shapes, word) / _sum(shapes)),
-            Mistake("That is how many weights: what part of all?", _sum),
+            Mistake("How many per cent is a share of 1?", lambda shapes, word: _sum(shapes, word) / _sum(shapes)),
+            Mistake("That is the number of weights: what part of all weights?", _sum),
             Mistake(
                 "You count tensors: a large one counts for more.",
                 lambda shapes, word: 100 * sum(word in name for name in shapes) / len(shapes),
             ),
             Mistake(
-                "How many places has a table of 4 by 20?",
+                "How many weights are in a table of 4 by 20?",
                 lambda s, word: 100 * sum(sum(s[name]) for name in s if word in name) / sum(map(sum, s.values())),
             ),
             Mistake(
-                "The word may stand anywhere in the name.",
+                "The word may be anywhere in the name.",
                 lambda s, word: 100 * sum(math.prod(s[name]) for name in s if name.startswith(word)) / _sum(s),
             ),
         ),
         hints=(
-            "Step 7 counts weights from shapes: a tensor has as many as its shape has places.",
-            "A share is one sum over another: which tensors belong to the upper sum, and which to the lower one?",
-            "Keep the weights of each tensor beside its name: the word decides which are added above, and has no say below.",
+            "Step 7 counts weights from shapes: a tensor has as many as the product of its shape.",
+            "A share is one sum divided by another: which tensors belong to the first sum, and which to the second?",
+            "Count the weights of each tensor: the word decides which counts are in the first sum, not in the second.",
         ),
     ),
     Exercise(
         name="mean_bits",
         points=2,
-        question="the bits that a weight takes on average; each part has its number of weights, and the bits of each.",
+        question="the average bits per weight; each part has a number of weights, and the bits of each.",
         examples=(
             (([[100, 4.5], [100, 8.5]],), 6.5),
             (([[300, 4], [100, 8]],), 5.0),
@@ -160,16 +163,16 @@ EXERCISES = (
                 lambda parts: sum(bits for _, bits in parts) / len(parts),
             ),
             Mistake(
-                "Bits, not bytes, are asked for.",
+                "The answer is in bits, not bytes.",
                 lambda parts: sum(n * bits for n, bits in parts) / sum(n for n, _ in parts) / 8,
             ),
-            Mistake("That is all bits together: how many has one weight?", lambda parts: sum(n * bits for n, bits in parts)),
-            Mistake("Only the largest part counts in it.", lambda parts: max(parts)[1]),
+            Mistake("That is the total of all bits: how many per weight?", lambda parts: sum(n * bits for n, bits in parts)),
+            Mistake("Your answer counts only the largest part.", lambda parts: max(parts)[1]),
         ),
         hints=(
             "Step 8 takes the average of 5, 8.5 and 32 by weights: what does that mean for a part that has few of them?",
             "Take 2 weights of 3 bits and 1 weight of 6 bits: how many bits are that, and how many weights share them?",
-            "Make two totals over all parts, of bits and of weights: what does the formula of step 8 do with such totals?",
+            "Add up two totals over all parts, of bits and of weights: what does the formula in step 8 do with such totals?",
         ),
     ),
 )

@@ -52,7 +52,7 @@ EXERCISES = (
     Exercise(
         name="unpack_q4_0",
         points=3,
-        question="the 32 weights of a block of Q4_0, in their order, from its scale and its 16 bytes.",
+        question="the 32 weights of a block of Q4_0, in order, from its scale and its 16 bytes.",
         examples=(
             (
                 (0.5, list(range(16))),
@@ -80,39 +80,37 @@ EXERCISES = (
                 lambda s, p: [s * (q - 16 * (q > 7)) for q in [byte & 15 for byte in p] + [byte >> 4 for byte in p]],
             ),
             Mistake(
-                "You shift a number from 0 to 15: what of the scale?",
+                "You shift a number from 0 to 15: what about the scale?",
                 lambda scale, p: [q - 8 for q in [byte & 15 for byte in p] + [byte >> 4 for byte in p]],
             ),
         ),
         hints=(
-            "Step 4 gives the formula of a weight, and says in which half of which byte its nibble lies: you need both.",
+            "Step 4 gives the formula of a weight, and says in which half of which byte its nibble is: you need both.",
             "Split byte 0 of the example into its nibbles: which two weights are they, and what does the formula give?",
-            "List all lower halves and all upper halves: which list comes first, and what becomes of each number?",
+            "List all lower halves and all upper halves: which list comes first, and what happens to each number?",
         ),
     ),
     Exercise(
         name="bits_per_weight",
         points=1,
-        question="the bits that a weight takes, from the bytes of a block's parts and the number of its weights.",
+        question="the bits per weight, from the bytes of a block's parts and the number of its weights.",
         examples=((([2, 32], 32), 8.5), (([2, 16], 32), 4.5), (([2, 2, 12, 128], 256), 4.5), (([2, 2, 16], 32), 5.0)),
         inputs=_bytes,
         mistakes=(
-            Mistake("A byte has how many bits?", lambda parts, n_weights: sum(parts) / n_weights),
-            Mistake("The scales take room, too.", lambda parts, n_weights: 8 * parts[-1] / n_weights),
-            Mistake(
-                "Is that bits for a weight, or weights for a bit?", lambda parts, n_weights: n_weights / (8 * sum(parts))
-            ),
+            Mistake("How many bits are in a byte?", lambda parts, n_weights: sum(parts) / n_weights),
+            Mistake("The scales need space, too.", lambda parts, n_weights: 8 * parts[-1] / n_weights),
+            Mistake("Is that bits per weight, or weights per bit?", lambda parts, n_weights: n_weights / (8 * sum(parts))),
         ),
         hints=(
-            "Steps 2 and 4 ended with this figure for one type each: what did their cells divide by what?",
-            "Draw a block of three parts: which of them take room, and how many weights share all that room?",
-            "How many bits has the whole block, with all its parts, before they are shared out among the weights?",
+            "Steps 2 and 4 computed this figure for one type each: what did their cells divide by what?",
+            "Draw a block of three parts: which of them need space, and how many weights share all that space?",
+            "How many bits does the whole block have, with all its parts, before you divide them among the weights?",
         ),
     ),
     Exercise(
         name="whole_perplexity",
         points=3,
-        question="the perplexity of the whole text, from the perplexity of each part and the number of its tokens.",
+        question="the perplexity of the whole text, from the perplexity and the number of tokens of each part.",
         examples=(
             (([[2.0, 100], [8.0, 100]],), 4.0),
             (([[4.0, 10], [4.0, 990]],), 4.0),
@@ -122,11 +120,11 @@ EXERCISES = (
         inputs=_perplexities,
         mistakes=(
             Mistake(
-                "You average perplexities: which quantity is it that is averaged in the formula?",
+                "You average perplexities: which quantity does the formula average?",
                 lambda parts: sum(value for value, _ in parts) / len(parts),
             ),
             Mistake(
-                "Longer parts count for more, that is right. But which quantity is it that is averaged in the formula?",
+                "Longer parts count for more, that is right. But which quantity does the formula average?",
                 lambda parts: sum(value * n for value, n in parts) / sum(n for _, n in parts),
             ),
             Mistake(
@@ -139,9 +137,9 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Step 8 makes perplexity of a mean over tokens: in the perplexity of a part such a mean is hidden, too.",
-            "Undo the formula for one part: what was its mean surprise, and how much surprise did all its tokens bring?",
-            "With the surprise of the whole text and the number of its tokens you stand where the formula of step 8 begins.",
+            "Step 8 computes perplexity from a mean over tokens: the perplexity of a part hides such a mean, too.",
+            "Undo the formula for one part: what was its mean surprise, and what was the total surprise of all its tokens?",
+            "With the surprise of the whole text and the number of its tokens, you can apply the formula in step 8.",
         ),
     ),
     Exercise(
@@ -167,9 +165,9 @@ EXERCISES = (
             Mistake("Is a large KL good or bad?", lambda rows, limit: _worst(rows, limit)),
         ),
         hints=(
-            "Step 10 has a size and a KL for each type: one decides which types take part, the other which of them wins.",
-            "Cross out on paper the rows that are over the limit: only then look at the column of the losses.",
-            "Python's min with a key finds a whole row of those left: by which column, and what of it was asked for?",
+            "Step 10 has a size and a KL for each type: one decides which types qualify, the other which of them wins.",
+            "Cross out on paper the rows that are over the limit: only then compare the losses.",
+            "Python's min with a key finds a whole row among those left: by which column, and what part is the answer?",
         ),
     ),
 )

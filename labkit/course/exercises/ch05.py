@@ -50,7 +50,7 @@ EXERCISES = (
         ),
         inputs=_logits,
         mistakes=(
-            Mistake("Is it sharper or flatter at 0.5? You multiply by the temperature.", _softmax_wrong),
+            Mistake("Are they sharper or flatter at 0.5? You multiply by the temperature.", _softmax_wrong),
             Mistake("The temperature has no effect yet.", lambda logits, _: _softmax_wrong(logits, 1.0)),
             Mistake(
                 "These do not add up to 1: divide by their sum.",
@@ -62,26 +62,26 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Step 1 makes shares of logits in two lines, and step 2 says before which of them the temperature comes in.",
+            "Step 1 turns logits into probabilities in two lines, and step 2 says before which one the temperature comes.",
             "Take the logits 2 and 0 at temperature 2: which two numbers go into exp?",
-            "Keep the results of exp as a list: each share needs one of them, and one number that is made of all of them.",
+            "Keep the results of exp as a list: each probability needs one of them, and one number made from all.",
         ),
     ),
     Exercise(
         name="count_top_p",
         points=2,
-        question="how many of the likeliest tokens top-p keeps; the shares come sorted, the largest first.",
+        question="how many of the likeliest tokens top-p keeps; the probabilities are sorted, largest first.",
         examples=(((_SHARES, 0.8), 3), ((_SHARES, 0.4), 1), ((_SHARES, 0.6), 2), (([0.4, 0.3, 0.2, 0.1], 0.95), 4)),
         inputs=_shares,
         mistakes=(
-            Mistake("The token that reaches the limit is kept too.", _count_below),
-            Mistake("You compare each share by itself: add them up.", lambda s, p: sum(share >= p for share in s)),
-            Mistake("Adding up begins at the likeliest token.", lambda s, p: _count_below(s[::-1], p) + 1),
+            Mistake("The token that reaches the limit is kept, too.", _count_below),
+            Mistake("You compare each probability separately: add them up.", lambda s, p: sum(share >= p for share in s)),
+            Mistake("Start adding at the likeliest token.", lambda s, p: _count_below(s[::-1], p) + 1),
         ),
         hints=(
-            "In step 3 top-p keeps the fewest tokens, the likeliest first, that together have at least p.",
-            "Write the running sums of 0.6, 0.3 and 0.1 below each other: which is the first that is not below p = 0.7?",
-            "Add a share to a running total, then ask whether that is enough: how many tokens have you taken by then?",
+            "In step 3, top-p keeps the fewest tokens, the likeliest first, that together have at least p.",
+            "Write down the running sums of 0.6, 0.3 and 0.1: which is the first that is not below p = 0.7?",
+            "Add a probability to a running total, then check if that is enough: how many tokens have you taken by then?",
         ),
     ),
     Exercise(
@@ -92,15 +92,16 @@ EXERCISES = (
         inputs=_shares,
         mistakes=(
             Mistake(
-                "The limit is no share by itself: it is a part of the largest one.", lambda s, p: sum(x >= p for x in s)
+                "The limit is not itself a probability: it is a fraction of the largest one.",
+                lambda s, p: sum(x >= p for x in s),
             ),
             Mistake("A token exactly at the limit is kept.", lambda s, p: sum(x > p * max(s) for x in s)),
-            Mistake("That is the number of tokens that are dropped.", lambda s, p: sum(x < p * max(s) for x in s)),
+            Mistake("That is the number of dropped tokens.", lambda s, p: sum(x < p * max(s) for x in s)),
         ),
         hints=(
-            "In step 3 min-p looks at the likeliest token, and judges every other one by it.",
-            "Step 3 found the limit for 0.2 and a likeliest share of 50 %: which one belongs to 0.3 and 80 %?",
-            "Work out the limit once, before you look at single shares: how many of them pass your comparison with it?",
+            "In step 3, min-p looks at the likeliest token, and compares every other one with it.",
+            "Step 3 found the limit for 0.2 and a top probability of 50 %: what is the limit for 0.3 and 80 %?",
+            "Work out the limit once, before you look at single probabilities: how many of them reach it?",
         ),
     ),
 )

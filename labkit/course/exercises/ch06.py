@@ -45,7 +45,7 @@ EXERCISES = (
     Exercise(
         name="token_cache",
         points=2,
-        question="the bytes that one token takes in an F16 cache.",
+        question="the bytes per token in an F16 cache.",
         examples=(
             ((30, 9, 3, 64, 64), 23_040),
             ((32, 32, 32, 128, 128), 524_288),
@@ -55,44 +55,48 @@ EXERCISES = (
         inputs=_heads,
         mistakes=(
             Mistake(
-                "There are two kinds of heads: are those of the questions kept in the cache?",
+                "There are two kinds of heads: are query heads kept in the cache?",
                 lambda layers, heads, kv, key, value: _row(layers, heads, key, value),
             ),
-            Mistake("Keys alone are half of a memory.", lambda layers, heads, kv, key, value: _row(layers, kv, key, 0)),
-            Mistake("Are a value's numbers always as many as a key's?", lambda n, heads, kv, key, _: _row(n, kv, key, key)),
+            Mistake("Keys are only half of the cache.", lambda layers, heads, kv, key, value: _row(layers, kv, key, 0)),
             Mistake(
-                "You have counted numbers: how large is one?",
+                "Does a value always have as many numbers as a key?", lambda n, heads, kv, key, _: _row(n, kv, key, key)
+            ),
+            Mistake(
+                "You counted numbers: how large is each of them?",
                 lambda layers, heads, kv, key, value: _row(layers, kv, key, value, 1),
             ),
             Mistake(
-                "So much it would be in F32: the cache has another type.",
+                "That is the size in F32: the cache has a different type.",
                 lambda layers, heads, kv, key, value: _row(layers, kv, key, value, 4),
             ),
             Mistake("Who keeps keys and values: the model, or each layer?", lambda n, h, kv, key, v: _row(1, kv, key, v)),
         ),
         hints=(
-            "Step 2 has the formula for the cache of all cells: what remains of it for a single token?",
-            "Five numbers are given, and the formula needs four of them: which one has no place in it?",
-            "Count the numbers that one layer keeps of a token, then those of all layers: what do they take in F16?",
+            "Step 2 has the formula for the cache of all cells: what is left of it for a single token?",
+            "Five numbers are given, and the formula needs four of them: which one is not in it?",
+            "Count the numbers that one layer keeps for a token, then those of all layers: how many bytes are they in F16?",
         ),
     ),
     Exercise(
         name="least_rooms",
         points=2,
-        question="the rooms that are needed at once, when a result is needed until the next one is made of it.",
+        question="the rooms that are needed at once, when a result is needed until the next one is computed from it.",
         examples=((([100, 100, 150, 300],), 450), (([300, 10, 200, 90],), 310), (([7],), 7), (([5, 80, 80, 5],), 160)),
         inputs=_results,
         mistakes=(
-            Mistake("Is the first result still needed when the last one is made?", sum),
-            Mistake("Something must be there that the largest result is made of, or that is made of it.", max),
+            Mistake("Is the first result still needed when the last one is computed?", sum),
+            Mistake(
+                "The largest result is computed from another one, or another one from it: both are needed at once.", max
+            ),
             Mistake("Are the last two always the worst two?", lambda sizes: sum(sizes[-2:])),
-            Mistake("Twice the largest is safe, and more than needed.", lambda sizes: 2 * max(sizes)),
-            Mistake("The two largest need not be neighbours.", lambda sizes: sum(sorted(sizes)[-2:])),
+            Mistake("Twice the largest is safe, but more than needed.", lambda sizes: 2 * max(sizes)),
+            Mistake("The two largest are not always neighbours.", lambda sizes: sum(sorted(sizes)[-2:])),
         ),
         hints=(
-            "Step 3 plays results through one after another: which of them must be there while the next one is made?",
-            "Write the sizes 10, 40 and 20 in a row: what is there while the second one is made, and what while the third?",
-            "Each moment holds two neighbours of the row: compare all moments, and think of a row with a single result.",
+            "Step 3 goes through the results one after another: which of them are needed while the next one is computed?",
+            "Write the sizes 10, 40 and 20 in a row: what is needed while the second is computed, and what while the third?",
+            "Each step needs two neighbours of the row: compare all steps, and think of a row with a single result.",
         ),
     ),
     Exercise(
@@ -109,26 +113,26 @@ EXERCISES = (
         inputs=_budget,
         mistakes=(
             Mistake(
-                "llama.cpp takes whole groups of cells: would it round this context up?",
+                "llama.cpp uses whole groups of cells: would it round this context up?",
                 lambda budget, fixed, a_token, trained: max(0, min(trained, (budget - fixed) // a_token)),
             ),
             Mistake(
-                "Rounded up it costs more than there is.",
+                "Rounded up, it needs more than there is.",
                 lambda budget, fixed, a_token, trained: max(
                     0, min(trained, -(-((budget - fixed) // a_token) // _CELLS) * _CELLS)
                 ),
             ),
             Mistake(
-                "With much memory: is the model trained for such a context?",
+                "With a lot of memory: was the model trained for such a context?",
                 lambda budget, fixed, a_token, trained: max(0, (budget - fixed) // a_token // _CELLS * _CELLS),
             ),
-            Mistake("A context of less than nothing? Look at a small budget.", _context),
-            Mistake("Weights and runtime want their share first.", lambda b, fixed, a, trained: _context(b, 0, a, trained)),
+            Mistake("A negative context? Try a small budget.", _context),
+            Mistake("Weights and runtime need their share first.", lambda b, fixed, a, trained: _context(b, 0, a, trained)),
         ),
         hints=(
-            "Step 7 asks how much is left for tokens, and step 2 in which groups a context is counted: you need both.",
-            "How many tokens do the bytes beside the fixed ones pay for, and how many whole groups of cells are these?",
-            "The whole groups make a number of tokens that two borders can still change: one above it and one below it.",
+            "Step 7 asks how much is left for tokens, and step 2 says in which groups a context is counted: you need both.",
+            "How many tokens fit into the bytes besides the fixed ones, and how many whole groups of cells are these?",
+            "The whole groups give a number of tokens that two limits can still change: one above it and one below it.",
         ),
     ),
 )

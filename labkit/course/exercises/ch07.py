@@ -39,7 +39,7 @@ def _p95(pauses: list[float], shift: int = 0) -> float:
 
 
 def _between(pauses: list[float]) -> float:
-    """Return the 95th percentile as NumPy's default makes it, on a line between two values."""
+    """Return the 95th percentile as NumPy computes it by default, interpolated between two values."""
     ranked, place = sorted(pauses), 0.95 * (len(pauses) - 1)
     above = min(len(ranked) - 1, int(place) + 1)
     return ranked[int(place)] + (place - int(place)) * (ranked[above] - ranked[int(place)])
@@ -53,7 +53,7 @@ EXERCISES = (
     Exercise(
         name="wait_and_pace",
         points=3,
-        question="a list of the seconds until the first token, and the tokens a second from the first one on.",
+        question="a list of the seconds until the first token, and the tokens per second after it.",
         examples=(
             ((_STAMPS,), [0.5, 4.0]),
             (([0.0, 2.0, 2.5],), [2.0, 2.0]),
@@ -62,50 +62,50 @@ EXERCISES = (
         inputs=_stamps,
         mistakes=(
             Mistake(
-                "Count the pauses between the tokens: are they as many as the tokens?",
+                "Count the pauses between the tokens: are there as many pauses as tokens?",
                 _paced(lambda stamps: len(stamps) - 1),
             ),
-            Mistake("You count a moment at which there was no token.", _paced(lambda stamps: len(stamps))),
-            Mistake("Is the prompt read at the pace of writing?", _paced(lambda stamps: len(stamps) - 1, begin=0)),
+            Mistake("You count a time at which there was no token.", _paced(lambda stamps: len(stamps))),
+            Mistake("Is the prompt read at the speed of writing?", _paced(lambda stamps: len(stamps) - 1, begin=0)),
             Mistake(
                 "Does the clock begin at 0?",
                 lambda stamps: [stamps[1], (len(stamps) - 2) / (stamps[-1] - stamps[1])],
             ),
             Mistake(
-                "One of the two stands upside down.",
+                "One of the two is upside down.",
                 lambda stamps: [stamps[1] - stamps[0], (stamps[-1] - stamps[1]) / (len(stamps) - 2)],
             ),
             Mistake(
-                "In which unit was the wait asked for?",
+                "In which unit should the wait be?",
                 lambda stamps: [1000 * (stamps[1] - stamps[0]), (len(stamps) - 2) / (stamps[-1] - stamps[1])],
             ),
         ),
         hints=(
-            "Steps 3 and 4 tell two things apart: the wait for the first token, and the speed of those that follow.",
-            "Draw the stamps on a line: which stretch is the wait, and which belongs to the tokens behind the first?",
-            "The pace is a number of tokens over a stretch of time: which tokens were made within that stretch?",
+            "Steps 3 and 4 distinguish two things: the wait for the first token, and the speed of those that follow.",
+            "Draw the stamps on a line: which interval is the wait, and which belongs to the tokens after the first?",
+            "The pace is a number of tokens divided by a time interval: which tokens were generated within that interval?",
         ),
     ),
     Exercise(
         name="median_speed",
         points=2,
-        question="the tokens a second of the run in the middle, of an odd number of runs.",
+        question="the tokens per second of the median run, of an odd number of runs.",
         examples=(((_RUNS, 48), 60.0), (([0.5], 20), 40.0), (([4.0, 1.0, 2.0], 10), 5.0)),
         inputs=_runs,
         mistakes=(
-            Mistake("One disturbed run pulls that down: it is a mean.", lambda runs, n: n * len(runs) / sum(runs)),
+            Mistake("That is a mean: one disturbed run pulls it down.", lambda runs, n: n * len(runs) / sum(runs)),
             Mistake(
                 "A mean of the speeds is still a mean.", lambda runs, n: sum(n / seconds for seconds in runs) / len(runs)
             ),
-            Mistake("The middle of which order?", lambda runs, n: n / runs[len(runs) // 2]),
+            Mistake("The middle in which order?", lambda runs, n: n / runs[len(runs) // 2]),
             Mistake("That is the luckiest run.", lambda runs, n: n / min(runs)),
             Mistake("That is the run that was disturbed most.", lambda runs, n: n / max(runs)),
-            Mistake("That is a time: what was asked for?", lambda runs, n: sorted(runs)[len(runs) // 2]),
+            Mistake("That is a time: should it not be a speed?", lambda runs, n: sorted(runs)[len(runs) // 2]),
         ),
         hints=(
-            "Step 5 says that one bad run hardly moves the median: it looks at an order, not at a sum.",
-            "Put 3, 9 and 4 into their order by hand: which place has the one in the middle, if the first place is 0?",
-            "Look for the time of the run in the middle first: what makes a speed of that one time?",
+            "Step 5 says that one bad run hardly changes the median: it depends on an order, not on a sum.",
+            "Sort 3, 9 and 4 by hand: which position does the middle one have, if the first position is 0?",
+            "First find the time of the median run: how do you get a speed from that one time?",
         ),
     ),
     Exercise(
@@ -121,19 +121,19 @@ EXERCISES = (
         inputs=_pauses,
         mistakes=(
             Mistake("With many pauses: is that not the very longest?", max),
-            Mistake("Python counts places from 0.", lambda pauses: _p95(pauses, 1)),
+            Mistake("Python counts positions from 0.", lambda pauses: _p95(pauses, 1)),
             Mistake("In which order do the pauses come?", lambda pauses: pauses[math.ceil(0.95 * len(pauses)) - 1]),
             Mistake("95 of 100 pauses, not 95 % of the longest.", lambda pauses: 0.95 * max(pauses)),
-            Mistake("Nobody waited so long: the answer is one of the pauses.", _between),
+            Mistake("No pause was that long: the answer is one of the pauses.", _between),
             Mistake(
-                "What if 95 of 100 is no whole number of pauses: are the fewer enough?",
+                "What if 95 of 100 is not a whole number of pauses: is the smaller number enough?",
                 lambda pauses: sorted(pauses)[max(1, int(0.95 * len(pauses))) - 1],
             ),
         ),
         hints=(
-            "Step 5 says of 20 tokens that one takes longer: a percentile is about places in an order.",
+            "Step 5 says that one token in 20 takes longer: a percentile is about positions in a sorted list.",
             "Think of 10 pauses: how many of them, in whole pauses, must not exceed the answer?",
-            "At least 95 of 100 says how many pauses you need, and to which side to round: that is a place in which order?",
+            "At least 95 of 100 says how many pauses you need, and which way to round: that is a position in which order?",
         ),
     ),
 )

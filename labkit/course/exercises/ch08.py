@@ -52,30 +52,35 @@ EXERCISES = (
         mistakes=(
             Mistake("The first entry belongs to one thread, not to none.", lambda s, p: _first_at(s, p) - 1),
             Mistake("Reaching the share exactly is enough.", lambda s, p: _first_above(s, p) if p < 1 else len(s) + 1),
-            Mistake("That is the fastest: fewer may be nearly as fast.", lambda s, p: s.index(max(s)) + 1),
-            Mistake("The share is of the best speed, wherever it stands, not of the last one.", lambda s, p: _of_last(s, p)),
+            Mistake("That is the fastest: fewer may be almost as fast.", lambda s, p: s.index(max(s)) + 1),
+            Mistake(
+                "The share is of the best speed, wherever it is in the list, not of the last one.",
+                lambda s, p: _of_last(s, p),
+            ),
         ),
         hints=(
-            "Step 1 drew a curve that grows more slowly with each thread: how high does it have to be for this share?",
+            "Step 1 plotted a curve that grows more slowly with each thread: how high does it have to be for this share?",
             "Take speeds of 10, 18 and 20 and a share of 0.8: which speed must be reached, and which entry is first?",
-            "Walk up from one thread and end at the first speed that is enough: which number belongs to its place?",
+            "Go up from one thread and stop at the first speed that is enough: how many threads does its position mean?",
         ),
     ),
     Exercise(
         name="split_layers",
         points=2,
-        question="for each of n layers the device that it goes to: 0 while its number over n is below a half, then 1.",
+        question="the device of each of n layers: 0 while its number divided by n is below a half, then 1.",
         examples=(((4,), [0, 0, 1, 1]), ((31,), [0] * 16 + [1] * 15), ((1,), [0])),
         inputs=_split,
         mistakes=(
             Mistake("Layers are numbered from 0.", lambda n: [0 if (index + 1) / n < 1 / 2 else 1 for index in range(n)]),
             Mistake("Whole halves: what about an odd number of layers?", lambda n: [0] * (n // 2) + [1] * (n - n // 2)),
-            Mistake("You deal them out in turn: neighbours belong together.", lambda n: [index % 2 for index in range(n)]),
+            Mistake(
+                "You alternate between the devices: neighbours belong together.", lambda n: [index % 2 for index in range(n)]
+            ),
         ),
         hints=(
-            "In step 6 two devices share the layers: the rule decides for each layer by itself, from its number alone.",
+            "In step 6, two devices share the layers: the rule decides for each layer separately, from its number alone.",
             "Write down i / n for each layer of n = 3: on which side of a half is the one in the middle?",
-            "Make the list in a loop over the layers' numbers: what is asked in each turn, and which are the two answers?",
+            "Make the list in a loop over the layers' numbers: what do you check each time, and what are the two answers?",
         ),
     ),
     Exercise(
@@ -90,14 +95,14 @@ EXERCISES = (
         ),
         inputs=_room,
         mistakes=(
-            Mistake("The output's table has to go there first.", _whole),
-            Mistake("There are no more layers than the model has, and its output.", _may_exceed),
-            Mistake("The output counts as a layer too.", lambda *given: max(0, min(_may_exceed(*given) - 1, given[1]))),
+            Mistake("The output's table goes there first.", _whole),
+            Mistake("The model has only its layers and the output: there are no more to move.", _may_exceed),
+            Mistake("The output counts as a layer, too.", lambda *given: max(0, min(_may_exceed(*given) - 1, given[1]))),
         ),
         hints=(
-            "Step 8 pays for the output before any layer, and step 2 says how the output counts in n_gpu_layers.",
-            "Take a room of 50, an output of 20 and layers of 8: what is left for layers, and how many whole ones are that?",
-            "Tell three cases apart: no room for the output, room for it and some layers, more room than all of them take.",
+            "Step 8 places the output before any layer, and step 2 says how the output counts in n_gpu_layers.",
+            "Take a room of 50, an output of 20 and layers of 8: what is left for layers, and how many whole ones fit?",
+            "Distinguish three cases: no room for the output, room for it and some layers, more room than all of them need.",
         ),
     ),
 )

@@ -21,39 +21,41 @@ EXERCISES = (
     Exercise(
         name="most_bits",
         points=2,
-        question="the most bits a weight at which reading all weights still allows this many tokens a second.",
+        question="the most bits per weight at which reading all weights still allows this many tokens per second.",
         examples=(((40.0, 8.0, 10.0), 4.0), ((100.0, 8.0, 10.0), 10.0), ((50.0, 0.5, 20.0), 40.0)),
         inputs=_memory,
         mistakes=(
-            Mistake("Bandwidth counts bytes, the answer is in bits.", lambda gb, weights, speed: gb / (weights * speed)),
-            Mistake("You multiply by the speed: more tokens a second leave less time.", lambda gb, w, s: 8 * gb * s / w),
-            Mistake("That is turned upside down: more bandwidth should allow more bits.", lambda gb, w, s: w * s / (8 * gb)),
+            Mistake("Bandwidth is in bytes, the answer is in bits.", lambda gb, weights, speed: gb / (weights * speed)),
+            Mistake("You multiply by the speed: more tokens per second leave less time.", lambda gb, w, s: 8 * gb * s / w),
+            Mistake("That is upside down: more bandwidth should allow more bits.", lambda gb, w, s: w * s / (8 * gb)),
             Mistake("The answer is for one weight, not for all.", lambda gb, weights, speed: 8 * gb / speed),
         ),
         hints=(
-            "Step 1 goes from the bits of a weight to the bandwidth that they need: this is the same way back.",
-            "How much may be read for one token, if memory gives so much a second and so many tokens share that second?",
-            "You know what may be read for a token, and how many weights share it: how large is one, in which unit?",
+            "Step 1 goes from the bits per weight to the bandwidth that they need: this is the reverse.",
+            "How much can be read per token, if all tokens of one second share what memory delivers in that second?",
+            "You know how much can be read per token, and how many weights share it: how large is one, in which unit?",
         ),
     ),
     Exercise(
         name="throughput",
         points=2,
-        question="tokens a second of n prompts together, when a step takes the longer time of reading and computing.",
+        question="the tokens per second of n prompts together, when each step takes as long as the slower of its two parts.",
         examples=(((1, 0.1, 0.02), 10.0), ((4, 0.1, 0.02), 40.0), ((10, 0.1, 0.02), 50.0), ((100, 0.1, 0.02), 50.0)),
         inputs=_times,
         mistakes=(
             Mistake("Each sequence has to be computed: one is not enough.", lambda n, read, compute: n / max(read, compute)),
             Mistake(
-                "More prompts should bring more tokens a second, at first.", lambda n, read, compute: 1 / max(read, compute)
+                "More prompts should give more tokens per second, at first.", lambda n, read, compute: 1 / max(read, compute)
             ),
-            Mistake("A step gives a token to each of the prompts.", lambda n, read, compute: 1 / max(read, n * compute)),
-            Mistake("Reading and computing go on at the same time here.", lambda n, read, compute: n / (read + n * compute)),
+            Mistake("A step adds a token to each of the prompts.", lambda n, read, compute: 1 / max(read, n * compute)),
+            Mistake(
+                "Reading and computing happen at the same time here.", lambda n, read, compute: n / (read + n * compute)
+            ),
         ),
         hints=(
-            "Step 3 says how long it takes until each text has its next token, and how many tokens that makes.",
-            "Take 3 prompts, 1 second of reading and 2 seconds of computing a sequence: when is the step done?",
-            "One of the step's two times grows with n and the other does not: how many tokens are there when both are over?",
+            "Step 3 says how long it takes until each text has its next token, and how many tokens that is.",
+            "Take 3 prompts, 1 second of reading and 2 seconds of computing per prompt: when is the step done?",
+            "One of the step's two times grows with n and the other does not: how many tokens are there when both are done?",
         ),
     ),
 )
