@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["check_flag", "check_int", "check_number", "check_text", "one_line", "shown"]
+__all__ = ["check_flag", "check_int", "check_number", "check_text", "one_line", "shown", "visible"]
 
 
 def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
@@ -69,6 +69,17 @@ def shown(value: Any) -> str:
 
 def one_line(text: object, limit: int = 300) -> str:
     """Return a text as one line without control characters, cut to a length."""
-    line = " ".join(str(text).split())
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line[: limit + 1])
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return visible(" ".join(str(text).split()), limit)
+
+
+def visible(text: object, limit: int | None = 120, keep: str = "") -> str:
+    r"""Return untrusted text with its control and direction characters as escapes, cut to a length.
+
+    Examples
+    --------
+    >>> visible("blk.0\x1b[31m\n")
+    'blk.0\\x1b[31m\\n'
+    """
+    text = str(text)
+    text = text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)

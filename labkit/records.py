@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from labkit.checks import visible
 from labkit.errors import UnknownKeyError
 from labkit.units import format_bytes, format_duration, format_rate
 
@@ -101,8 +102,7 @@ def format_value(name: str, value: Any, *, limit: int = 200) -> str:
         text = ", ".join(format_value(name, item) for item in value)
     else:
         text = str(value)
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return visible(text, limit)
 
 
 def _format_number(name: str, value: int | float) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from labkit.checks import visible
 from labkit.records import to_plain
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ["Output", "plain"]
 
 def plain(text: object) -> str:
     """Return a text that cannot steer a terminal: control characters are written as escapes."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
+    return visible(text, None, keep="\n")
 
 
 class Output:

@@ -1,9 +1,9 @@
-"""GGUF bytes -> Header: the only room that reads GGUF bytes; it trusts nothing.
+"""GGUF bytes -> Header: the only package that parses GGUF; it does not trust the file.
 
 ======================= =====================================================================
 `read_header`           a path, a split model or an address -> `Header`; strict and lazy
-`preflight`             refuse what parses well but would end the process in the engine
-`Header`, `TensorInfo`  what the file says; `LazyArray` is a long array, read on demand
+`preflight`             refuse a file that parses but would abort the process in llama.cpp
+`Header`, `TensorInfo`  the contents of a header; a long array is a `LazyArray`, read on demand
 ======================= =====================================================================
 """
 

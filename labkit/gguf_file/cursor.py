@@ -1,4 +1,4 @@
-"""A position in a GGUF file: reads numbers and strings, and knows what it was reading when something goes wrong."""
+"""A position in a GGUF file: reads numbers and strings, and names the current section in errors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _AGAIN = "fetch or convert the file again"
 
 
 class Cursor:
-    """Reads a file from its beginning; every length is checked against what remains before anything is allocated.
+    """Read a file from its beginning; check every length against the remaining bytes before allocating.
 
     Attributes
     ----------
     position : int
         Offset of the next byte.
     section : str
-        What is being read, for messages: ``"key 'general.name'"``.
+        What is being read, for messages: for example ``"key 'general.name'"``.
     warnings : list of str
-        What was odd so far, one sentence each.
+        Problems found so far that are not errors, one sentence each.
     """
 
     def __init__(self, source: Source) -> None:
@@ -35,12 +35,12 @@ class Cursor:
         self.warnings: list[str] = []
 
     def fail(self, problem: str, offset: int | None = None, advice: str = _AGAIN) -> NoReturn:
-        """Raise the error of what is being read."""
+        """Raise the error for the current section."""
         where = self.position if offset is None else offset
         raise gguf_error(self.source.name, problem, where, advice)
 
     def remain(self) -> int:
-        """Return the bytes between here and the end of the file."""
+        """Return the number of bytes up to the end of the file."""
         return self.source.size - self.position
 
     def take(self, n_bytes: int) -> bytes:
@@ -59,7 +59,7 @@ class Cursor:
         return kind.unpack(self.take(kind.size))[0]
 
     def raw_string(self, limit: int, what: str) -> bytes:
-        """Return the bytes of the next string: a length of 8 bytes, then so many bytes."""
+        """Return the bytes of the next string: an 8-byte length, then that many bytes."""
         start = self.position
         length: int = self.number(U64)
         if length > self.remain():
@@ -69,9 +69,9 @@ class Cursor:
         return self.take(length)
 
     def text(self, raw: bytes, what: str) -> str:
-        """Decode text; what is not UTF-8 is replaced, with a warning."""
+        """Decode UTF-8 text; replace invalid bytes, with a warning."""
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
-            self.warnings.append(f"{what} is not UTF-8; the broken bytes are shown as U+FFFD")
+            self.warnings.append(f"{what} is not valid UTF-8; invalid bytes are shown as U+FFFD")
             return raw.decode("utf-8", "replace")

@@ -1,6 +1,6 @@
-"""The first bytes of a GGUF file, field by field, for looking at: nothing is an error, what is odd ends the walk.
+"""The first bytes of a GGUF file, field by field, for display; an invalid field ends the walk and is not an error.
 
-`read_header` is what reads a model; this names each byte on its way there, as far as the bytes go.
+To read a model, use `read_header`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["Field", "fields"]
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """Some bytes that belong together.
+    """A field: consecutive bytes that encode one value.
 
     Parameters
     ----------
     offset, size : int
-        Its first byte, and how many it has: at least one.
+        Its first byte and its length: at least one byte.
     name : str
-        What it is: ``"magic"``, ``"key length"``, ``"value"``.
+        For example ``"magic"``, ``"key length"``, ``"value"``.
     value : str, int, float, bool or None
-        What it says; None where the bytes end before its number does, and a text then holds what is there.
+        The decoded value. Where the bytes end inside the field: None for a number, the available part of a text.
     note : str
-        What a code means, or what is odd.
+        The meaning of a code, or a problem.
     """
 
     offset: int
@@ -41,19 +41,19 @@ class Field:
 
     @property
     def end(self) -> int:
-        """The first byte behind it."""
+        """Offset of the first byte after the field."""
         return self.offset + self.size
 
 
 def fields(data: bytes) -> tuple[Field, ...]:
-    """Return the fields of a GGUF header that begins with these bytes, one behind the other from byte 0 on.
+    """Return the fields of a GGUF header that begins with these bytes, in order, from byte 0.
 
-    The last one is cut where the bytes end. What cannot be followed (no GGUF, an unknown type) ends the walk with a note.
+    The last field is cut off where the bytes end. An invalid field (wrong magic, unknown type) ends the walk with a note.
 
     Parameters
     ----------
     data : bytes
-        The beginning of a file; any bytes will do.
+        The beginning of a file; any bytes are accepted.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class _EndError(Exception):
 
 
 class _Walk:
-    """Goes from field to field; each step is at least a byte, so that it ends with the bytes."""
+    """Walk from field to field; each step consumes at least one byte, so the walk ends."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -80,9 +80,9 @@ class _Walk:
     def header(self) -> None:
         """Walk over the counts, the keys, and the tensor table."""
         if self.text("magic", 4) != "GGUF":
-            self.end("no GGUF begins so")
+            self.end("not the magic of a GGUF file")
         if (version := self.number("version", U32)) not in (2, 3):
-            self.end(f"version {version:,} is none that is read")
+            self.end(f"unsupported version {version:,}")
         n_tensors, n_keys = self.number("tensor count", U64), self.number("key count", U64)
         for _ in range(min(n_keys, len(self.data))):
             self.text("key name", self.number("key length", U64))
@@ -121,40 +121,40 @@ class _Walk:
         return code
 
     def one(self, kind: int, name: str, length_name: str) -> None:
-        """Walk over one value that is no array."""
+        """Walk over one scalar or string."""
         if kind == STRING:
             self.text(name, self.number(length_name, U64))
         else:
             self.number(name, SCALARS[kind][1])
 
     def number(self, name: str, form: struct.Struct) -> Any:
-        """Walk over a number; the walk ends where it is cut."""
+        """Walk over a number; the walk ends where it is cut off."""
         raw = self.data[self.at : self.at + form.size]
         whole = len(raw) == form.size
         self.add(len(raw), name, form.unpack(raw)[0] if whole else None, whole=whole)
         return self.found[-1].value
 
     def text(self, name: str, size: int) -> str:
-        """Walk over a text; an empty one is no field, since it has no byte."""
+        """Walk over a text; an empty text has no bytes and makes no field."""
         raw = self.data[self.at : self.at + size]
         if size:
             self.add(len(raw), name, raw.decode("utf-8", "replace"), whole=len(raw) == size)
         return raw.decode("utf-8", "replace")
 
     def add(self, size: int, name: str, value: Any, *, whole: bool) -> None:
-        """Note a field; the walk ends where it is cut."""
+        """Record a field; the walk ends where it is cut off."""
         if size:
             self.found.append(Field(self.at, size, name, value))
         self.at += size
         if not whole:
-            self.end("cut, since the bytes end here" if size else "")
+            self.end("cut off: the bytes end here" if size else "")
 
     def note(self, note: str) -> None:
-        """Say more of the last field."""
+        """Add a note to the last field."""
         self.found[-1] = dataclasses.replace(self.found[-1], note=note)
 
     def end(self, why: str) -> None:
-        """End the walk, and say why at the last field."""
+        """End the walk and note the reason at the last field."""
         if why and self.found:
             self.note(why)
         raise _EndError

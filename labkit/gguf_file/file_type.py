@@ -1,4 +1,4 @@
-"""The name of a file's quantization as people write it, from its own word for it or from its tensors."""
+"""The usual name of a file's quantization, from ``general.file_type`` or from its tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labkit.gguf_file.tensor_table import TensorInfo
 
 __all__ = ["quantization_name"]
 
-# What llama.cpp's quantizer takes where a row is no multiple of 256 (src/llama-quant.cpp, tensor_type_fallback)
+# Fallback types of llama.cpp's quantizer where a row is not a multiple of 256 (src/llama-quant.cpp, tensor_type_fallback)
 _FALLBACK = {
     **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
@@ -23,12 +23,12 @@ _FLOATS = ("F32", "F16", "BF16")
 
 
 def quantization_name(header: Header) -> tuple[str, str | None]:
-    """Return the quantization's name, and a sentence where ``general.file_type`` was missing or wrong.
+    """Return the quantization's name, and a warning where ``general.file_type`` is missing or wrong.
 
     Notes
     -----
-    A file may mix types by design (Q4_K_M puts half of some matrices into Q6_K) or by need (a K type falls back to
-    another where rows are no multiple of 256); only a claim of which no tensor shows a trace is taken for wrong.
+    A file may mix types by design (Q4_K_M stores half of some matrices in Q6_K) or by necessity (a K type falls back to
+    another type where rows are not a multiple of 256); ``general.file_type`` counts as wrong only if no tensor matches it.
     """
     matrices = [tensor for tensor in header.tensors if len(tensor.shape) > 1]
     stored = header.metadata.get("general.file_type")
@@ -37,10 +37,10 @@ def quantization_name(header: Header) -> tuple[str, str | None]:
         return claim.name, None
     name = _told_by(matrices)
     if stored is None:
-        return name, f"key 'general.file_type' is missing; {name} is what the tensors tell"
+        return name, f"key 'general.file_type' is missing; the tensors indicate {name}"
     if claim is None:
-        return name, f"key 'general.file_type' is {stored!r}, which means nothing here; {name} is what the tensors tell"
-    return name, f"key 'general.file_type' says {claim.name}, of which no tensor is; {name} is what the tensors tell"
+        return name, f"key 'general.file_type' has the unknown value {stored!r}; the tensors indicate {name}"
+    return name, f"key 'general.file_type' says {claim.name}, but no tensor has that type; the tensors indicate {name}"
 
 
 def _is_plausible(name: str, tensor_type: str, matrices: list[TensorInfo]) -> bool:
@@ -51,7 +51,7 @@ def _is_plausible(name: str, tensor_type: str, matrices: list[TensorInfo]) -> bo
 
 
 def _told_by(matrices: list[TensorInfo]) -> str:
-    """Name the quantization from the matrices of the layers (the embedding often has a type of its own)."""
+    """Name the quantization from the layers' matrices (the embedding often has a different type)."""
     layers = [tensor for tensor in matrices if tensor.name.startswith("blk.")] or matrices
     types = Counter(tensor.type.name for tensor in layers)
     if not types:
@@ -63,14 +63,14 @@ def _told_by(matrices: list[TensorInfo]) -> str:
 
 
 def _main_type(types: Counter[str]) -> str:
-    """Return the most frequent type, or the one that it stands in for where rows were no multiple of 256."""
+    """Return the most frequent type, or the type that it is the fallback of."""
     common = types.most_common(1)[0][0]
     meant = [name for name, _ in types.most_common() if _FALLBACK.get(name) == common]
     return meant[0] if meant else common
 
 
 def _mix(main: str, types: set[str]) -> str:
-    """Add the letter that says which other types were mixed in."""
+    """Add the suffix for the other types in the mix."""
     if main == "Q4_K":
         return "Q4_K_M" if types & {"Q6_K", "Q8_0"} else "Q4_K_S"
     if main == "Q5_K":

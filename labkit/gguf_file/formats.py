@@ -1,8 +1,8 @@
-"""One table of what GGUF stores: tensor types (how one block is laid out) and file types (how a whole file is named).
+"""The types that GGUF stores: tensor types (the layout of one block) and file types (the name of a whole file's mix).
 
-A quantized tensor is a row of *blocks*: so many weights share a scale, and a block's bytes are the sum of its fields.
-Bits a weight follow from that sum, so they are never a number to remember: a Q4_0 block is a 2-byte scale and
-32 four-bit weights, (2 + 16) * 8 / 32 = 4.5 bits a weight.
+A quantized tensor is a sequence of *blocks*: the weights of a block share a scale, and its size is the sum of its fields.
+Bits per weight follow from that sum: a Q4_0 block is a 2-byte scale and 32 four-bit weights,
+(2 + 16) * 8 / 32 = 4.5 bits per weight.
 
 References
 ----------
@@ -35,13 +35,13 @@ class TensorType(Record):
     block_size : int
         Weights in one block; a row's length must be a multiple of it.
     block_parts : tuple of (str, int)
-        The fields of one block and their bytes, in the order in which they lie in the file.
+        The fields of one block and their bytes, in file order.
     block_bytes : int
         Bytes of one block: the sum of its parts.
     bits_per_weight : float
         ``8 * block_bytes / block_size``.
     layout : str
-        One sentence on how a block becomes weights.
+        One sentence: how weights are computed from a block.
     """
 
     id: int
@@ -111,53 +111,53 @@ _K_SCALES = ("8 scales and 8 minimums of 6 bits", 8 * (6 + 6) // 8)
 
 # fmt: off
 _ALL_TYPES = (
-    _type(0, "F32", 1, "One 32-bit float a weight.", ("f32", 4)),
-    _type(1, "F16", 1, "One 16-bit float a weight: 5 bits of exponent, 10 of fraction.", ("f16", 2)),
+    _type(0, "F32", 1, "One 32-bit float per weight.", ("f32", 4)),
+    _type(1, "F16", 1, "One 16-bit float per weight: 5 bits of exponent, 10 of fraction.", ("f16", 2)),
     _type(30, "BF16", 1, "The upper half of a 32-bit float: its full range, 7 bits of fraction.", ("bf16", 2)),
-    _type(28, "F64", 1, "One 64-bit float a number; never used for weights.", ("f64", 8)),
-    _type(24, "I8", 1, "One 8-bit integer a number; never used for weights.", ("i8", 1)),
-    _type(25, "I16", 1, "One 16-bit integer a number; never used for weights.", ("i16", 2)),
-    _type(26, "I32", 1, "One 32-bit integer a number; holds indices, not weights.", ("i32", 4)),
-    _type(27, "I64", 1, "One 64-bit integer a number; never used for weights.", ("i64", 8)),
+    _type(28, "F64", 1, "One 64-bit float per number; never used for weights.", ("f64", 8)),
+    _type(24, "I8", 1, "One 8-bit integer per number; never used for weights.", ("i8", 1)),
+    _type(25, "I16", 1, "One 16-bit integer per number; never used for weights.", ("i16", 2)),
+    _type(26, "I32", 1, "One 32-bit integer per number; holds indices, not weights.", ("i32", 4)),
+    _type(27, "I64", 1, "One 64-bit integer per number; never used for weights.", ("i64", 8)),
     _type(2, "Q4_0", 32, "32 weights share a scale: weight = scale * (q - 8), q from 0 to 15.",
           _SCALE, ("4-bit quants", 32 * 4 // 8)),
     _type(3, "Q4_1", 32, "32 weights share a scale and a minimum: weight = scale * q + minimum, q from 0 to 15.",
           _SCALE, _MIN, ("4-bit quants", 32 * 4 // 8)),
-    _type(6, "Q5_0", 32, "32 weights share a scale: weight = scale * (q - 16); the fifth bits lie apart.",
+    _type(6, "Q5_0", 32, "32 weights share a scale: weight = scale * (q - 16); the fifth bits are stored separately.",
           _SCALE, ("fifth bits", 32 // 8), ("4-bit quants", 32 * 4 // 8)),
     _type(7, "Q5_1", 32, "32 weights share a scale and a minimum: weight = scale * q + minimum, q from 0 to 31.",
           _SCALE, _MIN, ("fifth bits", 32 // 8), ("4-bit quants", 32 * 4 // 8)),
     _type(8, "Q8_0", 32, "32 weights share a scale: weight = scale * q, q from -127 to 127.",
           _SCALE, ("8-bit quants", 32)),
-    _type(9, "Q8_1", 32, "Q8_0 with the scaled sum of its quants beside it; made while computing, not stored in files.",
+    _type(9, "Q8_1", 32, "Q8_0 plus the scaled sum of its quants; used during computation, not stored in files.",
           _SCALE, ("f16 scale * sum of quants", 2), ("8-bit quants", 32)),
     _type(10, "Q2_K", _QK, "16 groups of 16 weights, each with a 4-bit scale and minimum of a super-block of 256.",
           ("16 scales and 16 minimums of 4 bits", 16), ("2-bit quants", _QK * 2 // 8), _SCALE, _MIN),
-    _type(11, "Q3_K", _QK, "16 groups of 16 weights, each with a 6-bit scale; the third bits lie apart.",
+    _type(11, "Q3_K", _QK, "16 groups of 16 weights, each with a 6-bit scale; the third bits are stored separately.",
           ("third bits", _QK // 8), ("2-bit quants", _QK * 2 // 8), ("16 scales of 6 bits", 16 * 6 // 8), _SCALE),
     _type(12, "Q4_K", _QK, "8 groups of 32 weights, each with a 6-bit scale and minimum of a super-block of 256.",
           _SCALE, _MIN, _K_SCALES, ("4-bit quants", _QK * 4 // 8)),
-    _type(13, "Q5_K", _QK, "Q4_K with a fifth bit for every weight, lying apart.",
+    _type(13, "Q5_K", _QK, "Q4_K with a fifth bit per weight, stored separately.",
           _SCALE, _MIN, _K_SCALES, ("fifth bits", _QK // 8), ("4-bit quants", _QK * 4 // 8)),
     _type(14, "Q6_K", _QK, "16 groups of 16 weights, each with an 8-bit scale: weight = scale * (q - 32), q of 6 bits.",
           ("lower 4 bits", _QK * 4 // 8), ("upper 2 bits", _QK * 2 // 8), ("16 scales of 8 bits", 16), _SCALE),
-    _type(15, "Q8_K", _QK, "256 8-bit quants, an f32 scale, sums of 16; made while computing, not stored in files.",
+    _type(15, "Q8_K", _QK, "256 8-bit quants, an f32 scale, sums of 16; used during computation, not stored in files.",
           ("f32 scale", 4), ("8-bit quants", _QK), ("16 sums of 16 bits", _QK // 16 * 2)),
-    _type(16, "IQ2_XXS", _QK, "Groups of 8 weights are entries of a codebook of 256, signs and scales beside them.",
+    _type(16, "IQ2_XXS", _QK, "Groups of 8 weights are entries of a codebook of 256, plus signs and scales.",
           _SCALE, ("codebook indices, signs and scales", _QK // 8 * 2)),
     _type(17, "IQ2_XS", _QK, "Groups of 8 weights are entries of a codebook of 512, with a 4-bit scale for every 16.",
           _SCALE, ("9-bit indices and 7-bit signs", _QK // 8 * 2), ("16 scales of 4 bits", _QK // 32)),
     _type(22, "IQ2_S", _QK, "Groups of 8 weights are entries of a codebook of 1,024, with signs and 4-bit scales.",
           _SCALE, ("index bytes and signs", _QK // 4), ("upper index bits", _QK // 32),
           ("16 scales of 4 bits", _QK // 32)),
-    _type(18, "IQ3_XXS", _QK, "Groups of 4 weights are entries of a codebook of 256, signs and scales beside them.",
+    _type(18, "IQ3_XXS", _QK, "Groups of 4 weights are entries of a codebook of 256, plus signs and scales.",
           _SCALE, ("index bytes", _QK // 4), ("signs and scales", _QK // 8)),
     _type(21, "IQ3_S", _QK, "Groups of 4 weights are entries of a codebook of 512, with signs and 4-bit scales.",
           _SCALE, ("index bytes", _QK // 4), ("upper index bits", _QK // 32), ("signs", _QK // 8),
           ("8 scales of 4 bits", _QK // 64)),
     _type(19, "IQ1_S", _QK, "Groups of 8 weights are entries of a ternary codebook of 2,048; 3-bit scale for every 32.",
           _SCALE, ("index bytes", _QK // 8), ("upper index bits, scales and shifts", _QK // 32 * 2)),
-    _type(29, "IQ1_M", _QK, "IQ1_S with a 3-bit scale for every 16; an f16 scale hides in the scales' spare bits.",
+    _type(29, "IQ1_M", _QK, "IQ1_S with a 3-bit scale for every 16; the spare bits of the scales hold an f16 scale.",
           ("index bytes", _QK // 8), ("upper index bits and shifts", _QK // 16), ("scales", _QK // 32)),
     _type(20, "IQ4_NL", 32, "32 weights share a scale; the 4-bit quant looks up one of 16 unevenly spaced values.",
           _SCALE, ("4-bit quants", 32 * 4 // 8)),
@@ -167,11 +167,11 @@ _ALL_TYPES = (
     _type(34, "TQ1_0", _QK, "Ternary weights (-1, 0, 1), five to a byte because 3^5 = 243 fits in 256.",
           ("240 weights, 5 a byte", 240 // 5), ("16 weights, 4 a byte", 16 // 4), _SCALE),
     _type(35, "TQ2_0", _QK, "Ternary weights (-1, 0, 1) in 2 bits each.", ("2-bit quants", _QK * 2 // 8), _SCALE),
-    _type(39, "MXFP4", 32, "32 four-bit floats (E2M1) share a power of two as scale.",
+    _type(39, "MXFP4", 32, "32 four-bit floats (E2M1) share a power of two as the scale.",
           ("E8M0 scale", 1), ("4-bit floats", 32 * 4 // 8)),
     _type(40, "NVFP4", 64, "64 four-bit floats (E2M1), each 16 of them with an 8-bit float (E4M3) as scale.",
           ("4 scales of 8 bits", 64 // 16), ("4-bit floats", 64 * 4 // 8)),
-    _type(41, "Q1_0", 128, "128 weights share a scale; one bit says plus or minus.", _SCALE, ("sign bits", 128 // 8)),
+    _type(41, "Q1_0", 128, "128 weights share a scale; one bit is the sign.", _SCALE, ("sign bits", 128 // 8)),
     _type(42, "Q2_0", 64, "64 weights share a scale; two bits choose among four values.",
           _SCALE, ("2-bit quants", 64 * 2 // 8)),
 )
@@ -183,7 +183,7 @@ REMOVED_TENSOR_TYPES: dict[int, str] = {
     4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
     36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
 }
-"""Types that older files hold and today's llama.cpp no longer reads: such a file must be quantized again."""
+"""Types in older files that llama.cpp no longer reads: such a file must be quantized again."""
 
 _ONE = "Every weight matrix"
 _MIX = "Most matrices"
@@ -276,4 +276,4 @@ def _by_name(rows: dict[str, _Row], name: str, noun: str) -> _Row:
     near = difflib.get_close_matches(str(name).upper(), list(rows), n=1)
     hint = f" (did you mean {rows[near[0]].name!r}?)" if near else ""
     known = ", ".join(row.name for row in rows.values())
-    raise ArgumentError(f"{name!r} is no {noun}{hint}; the {noun}s are {known}")
+    raise ArgumentError(f"unknown {noun} {name!r}{hint}; the {noun}s are {known}")

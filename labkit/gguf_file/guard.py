@@ -1,4 +1,4 @@
-"""What a server may do to us while we read from it: a clock that ends any stall, and redirects to public hosts only."""
+"""Limits for an untrusted server: a time limit on the whole request, and redirects to public hosts only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Guard", "open_guarded"]
 
 _MAX_REDIRECTS = 5
 _STEP_TIMEOUT_S = 10.0  # silence on the line
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that stand for an IPv4 one
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that map to IPv4
 
 
 class Guard:
-    """Watches one request: `abort` runs when its time is up, from another thread, and cuts the connection.
+    """Time limit of one request: when it expires, another thread calls `abort`, which cuts the connection.
 
-    A socket's own timeout counts the silence between two bytes, so that a server could hold us for hours with one byte now
-    and then; this clock counts the whole request.
+    A socket's own timeout covers only the gap between two bytes, so a server that sends a byte now and then could hold the
+    client for hours; this limit covers the whole request.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -49,17 +49,17 @@ class Guard:
         """Cut the connection."""
         self.timed_out = True
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # it may be gone already
+            with contextlib.suppress(OSError):  # it may already be closed
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def connect(self, host: str, address: tuple[str, int], *args: Any, **kwargs: Any) -> socket.socket:
-        """Connect, refuse a private peer where a redirect led there, and keep a handle for `abort`."""
+        """Connect, refuse a private peer after a redirect, and keep a handle for `abort`."""
         if self.timed_out:
             raise TimeoutError("timed out")
         raw = socket.create_connection(address, *args, **kwargs)
         if self._socket is not None:
             self._socket.close()
-        self._socket = raw.dup()  # TLS takes the first handle over, so the clock needs one of its own
+        self._socket = raw.dup()  # TLS takes over the first handle; `abort` needs its own
         if self.public_host == host and not _is_public(raw.getpeername()[0]):
             raw.close()
             raise DownloadError(_private(host))
@@ -133,13 +133,13 @@ def _refuse_private_name(host: str) -> None:
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
-        return  # behind a proxy names may not resolve here; connecting will tell
+        return  # behind a proxy, names may not resolve here; the connection is checked too
     if not all(map(_is_public, found)):
         raise DownloadError(_private(host))
 
 
 def open_guarded(request: urllib.request.Request, guard: Guard) -> http.client.HTTPResponse:
-    """Open a request under a guard; environment proxies are honoured as usual."""
+    """Open a request under a guard; proxies from the environment are used as usual."""
     opener = urllib.request.build_opener(_HTTP(guard), _HTTPS(guard), _Redirects(guard))
     response: http.client.HTTPResponse = opener.open(request, timeout=min(_STEP_TIMEOUT_S, guard.limit_s))
     return response

@@ -1,4 +1,4 @@
-"""Header: what a GGUF file says about itself and its tensors."""
+"""Header: the metadata and tensor table of a GGUF file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from labkit.checks import visible
 from labkit.errors import UnknownKeyError
-from labkit.gguf_file.source import escape
 from labkit.gguf_file.tensor_table import TensorInfo
 
 __all__ = ["Header", "Metadata"]
@@ -24,7 +24,7 @@ class Metadata(Mapping[str, Any]):
         try:
             return self._values[key]
         except KeyError:
-            problem = f"the file has no key {key!r}; it has {len(self)} keys, list(metadata) names them"
+            problem = f"the file has no key {key!r}; list(metadata) returns its {len(self)} keys"
             raise UnknownKeyError(problem) from None
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -38,12 +38,12 @@ class Metadata(Mapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} keys: {', '.join(map(escape, self))}>"
+        return f"<{len(self)} keys: {', '.join(map(visible, self))}>"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Header:
-    """What a GGUF file says about itself and its tensors.
+    """The metadata and tensor table of a GGUF file.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Header:
     version : int
         Of the format, 2 or 3.
     alignment : int
-        Each tensor's data begins at a multiple of so many bytes.
+        Each tensor's data begins at a multiple of this many bytes.
     architecture : str
         ``general.architecture``.
     metadata : Mapping
@@ -66,11 +66,11 @@ class Header:
     file_size_bytes : int
         Of all parts together.
     paths : tuple of Path
-        The files; empty for a model that was read from a server.
+        The files; empty for a model read from a server.
     names : tuple of str
         Paths or addresses of all parts.
     warnings : tuple of str
-        What is odd but no error, one sentence each.
+        Problems that are not errors, one sentence each.
     """
 
     source: str
@@ -101,7 +101,7 @@ class Header:
 
     @property
     def parameter_count(self) -> int:
-        """Weights in all tensors."""
+        """Number of weights in all tensors."""
         return sum(tensor.n_elements for tensor in self.tensors)
 
     @property
@@ -115,4 +115,4 @@ class Header:
 
     def __repr__(self) -> str:
         size = f"{len(self.tensors):,} tensors, {len(self.metadata)} keys, {self.file_size_bytes:,} bytes"
-        return f"<Header of {escape(self.source, 400)}: GGUF {self.version}, {escape(self.architecture)}, {size}>"
+        return f"<Header of {visible(self.source, 400)}: GGUF {self.version}, {visible(self.architecture)}, {size}>"

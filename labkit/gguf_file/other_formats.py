@@ -1,4 +1,4 @@
-"""What a file that is no GGUF really is, told from its first bytes."""
+"""Recognize files in other formats from their first bytes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ __all__ = ["describe_foreign"]
 _CONVERT = "convert it with llama.cpp's convert_hf_to_gguf.py"
 _UNPACK = "unpack it first"
 _OTHER = "fetch the model file itself"
-_OLD = "a model file of 2023, older than GGUF; today's llama.cpp reads GGUF only"
+_OLD = "a model file from 2023, older than GGUF; llama.cpp now reads GGUF only"
 _FETCH = "use the model's download link"
 
-# first bytes -> (what it is, what to do); old llama.cpp magics stand back to front, as little-endian numbers
+# first bytes -> (what it is, what to do); old llama.cpp magics are reversed, as little-endian numbers
 _MAGICS: tuple[tuple[bytes, str, str], ...] = (
-    (b"FUGG", "a GGUF written back to front (big-endian?)", "convert the model again on this machine"),
+    (b"FUGG", "a GGUF with reversed bytes (big-endian?)", "convert the model again on this machine"),
     (b"lmgg", f"{_OLD} (ggml)", "fetch a GGUF of the model"),
     (b"fmgg", f"{_OLD} (ggmf)", "fetch a GGUF of the model"),
     (b"tjgg", f"{_OLD} (ggjt)", "fetch a GGUF of the model"),
@@ -49,12 +49,12 @@ _TEXTS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def describe_foreign(first: bytes) -> tuple[str, str]:
-    r"""Return what a file is that does not begin with ``GGUF``, and what to do about it.
+    r"""Return the format of a file that does not begin with ``GGUF``, and what to do about it.
 
     Parameters
     ----------
     first : bytes
-        The file's first bytes, up to some hundred of them.
+        The file's first bytes; a few hundred are enough.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def describe_foreign(first: bytes) -> tuple[str, str]:
     if first[8:9] == b"{" and first[6:8] == b"\0\0":  # an 8-byte length, then JSON
         return "a safetensors file", _CONVERT
     if not first.strip(b"\0"):
-        return "a run of zero bytes, so the download never filled it", "fetch the file again"
+        return "all zero bytes, an incomplete download", "fetch the file again"
     if b"GGUF".startswith(first[:4]):
-        return "the first bytes of a GGUF and nothing more", "download incomplete? fetch it again"
-    return f"no GGUF: it begins with {first[:4]!r}, and a GGUF with b'GGUF'", _OTHER
+        return "only the first bytes of a GGUF", "download incomplete? fetch it again"
+    return f"not a GGUF: it begins with {first[:4]!r}, not with b'GGUF'", _OTHER

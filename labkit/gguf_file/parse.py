@@ -1,8 +1,8 @@
-"""One file's bytes -> its header: versions 2 and 3, every claimed length checked against the bytes that remain.
+"""One file's bytes -> its header: versions 2 and 3; every length is checked against the remaining bytes.
 
 References
 ----------
-The format: ggml's ``docs/gguf.md``. What llama.cpp refuses, this refuses too: ``ggml/src/gguf.cpp``.
+The format: ggml's ``docs/gguf.md``. The parser refuses whatever llama.cpp refuses: ``ggml/src/gguf.cpp``.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import math
 import struct
 from typing import Any
 
+from labkit.checks import visible
 from labkit.gguf_file.cursor import I64, U32, U64, Cursor
 from labkit.gguf_file.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 from labkit.gguf_file.other_formats import describe_foreign
-from labkit.gguf_file.source import INCOMPLETE, Source, escape
+from labkit.gguf_file.source import INCOMPLETE, Source
 from labkit.gguf_file.tensor_table import Entry, TensorInfo, lay_out
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
 
 __all__ = ["Part", "parse"]
 
-# Limits far above any real model (thousands of tensors, dozens of keys), so that a hostile file costs little.
+# Limits far above any real model (thousands of tensors, dozens of keys) bound the cost of a hostile file.
 _MAX_KEYS, _MAX_TENSORS = 1 << 13, 1 << 16
-_MAX_KEY_BYTES = (1 << 16) - 1  # the specification's own
-_MAX_TEXT_BYTES = 1 << 24  # one string value; chat templates take some 10 KiB
+_MAX_KEY_BYTES = (1 << 16) - 1  # the specification's limit
+_MAX_TEXT_BYTES = 1 << 24  # one string value; a chat template has about 10 KiB
 _MAX_ARRAY_STRINGS = 1 << 22  # strings in all arrays together; a 262k vocabulary with its merges has 0.8 million
 _MAX_ARRAY = 1 << 30  # llama.cpp's own limit (GGUF_MAX_ARRAY_ELEMENTS)
 _MAX_NAME_BYTES = 63  # GGML_MAX_NAME with its final zero
 _MAX_DIMS = 4
 
-_EAGER_NUMBERS, _EAGER_STRINGS = 1024, 64  # arrays up to here become tuples at once (per-layer counts, tags)
-_EAGER_BYTES = 1 << 20  # of one file
+_EAGER_NUMBERS, _EAGER_STRINGS = 1024, 64  # arrays up to this length are read at once, as tuples (per-layer counts, tags)
+_EAGER_BYTES = 1 << 20  # per file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,13 @@ def parse(source: Source, part: int = 0) -> Part:
     Raises
     ------
     GGUFError
-        When the file is no sound GGUF; says in which section, at which key or tensor, and at which byte.
+        When the file is not a valid GGUF; the message names the section, the key or tensor, and the byte.
     """
     return _Parser(source, part).parse()
 
 
 class _Parser(Cursor):
-    """Reads the sections one after the other: counts, keys and values, tensor table."""
+    """Read the sections in order: counts, keys and values, tensor table."""
 
     def __init__(self, source: Source, part: int) -> None:
         super().__init__(source)
@@ -82,7 +83,7 @@ class _Parser(Cursor):
         return Part(self.source, version, alignment, metadata, types, tensors, data_offset, warnings)
 
     def _counts(self) -> tuple[int, int, int]:
-        """Read magic, version and the two counts."""
+        """Read the magic, the version and the two counts."""
         first = self.source.read(0, min(self.source.size, 512))
         if first[:4] != b"GGUF":
             what, advice = describe_foreign(first)
@@ -119,11 +120,11 @@ class _Parser(Cursor):
         key = self.text(raw, f"the name of {self.section}")
         if not key:
             self.fail(f"{self.section} has an empty name", start)
-        if "\0" in key:  # llama.cpp would see the name end there
-            self.fail(f"{self.section} has a zero byte in its name '{escape(key)}'", start)
+        if "\0" in key:  # llama.cpp would end the name there
+            self.fail(f"{self.section} has a zero byte in its name '{visible(key)}'", start)
         if key in metadata:
-            self.fail(f"duplicate key '{escape(key)}' ({self.section})", start)
-        self.section = f"key '{escape(key)}'"
+            self.fail(f"duplicate key '{visible(key)}' ({self.section})", start)
+        self.section = f"key '{visible(key)}'"
         number = self._value_type("value type")
         if number == ARRAY:
             element = self._value_type("element type")
@@ -136,7 +137,7 @@ class _Parser(Cursor):
     def _value_type(self, what: str) -> int:
         number: int = self.number(U32)
         if number == ARRAY and what == "element type":
-            self.fail(f"{self.section} is an array of arrays, which GGUF has not", self.position - 4)
+            self.fail(f"{self.section} is an array of arrays, which GGUF does not support", self.position - 4)
         if number not in SCALARS and number not in (STRING, ARRAY):
             self.fail(f"{self.section} has the unknown {what} {number:,}, 0 to 12 are known", self.position - 4)
         return number
@@ -197,7 +198,7 @@ class _Parser(Cursor):
         self.section = f"tensor {index + 1} of {n_tensors} in the tensor table"
         start = self.position
         name = self._tensor_name(start)
-        self.section = f"tensor '{escape(name)}'"
+        self.section = f"tensor '{visible(name)}'"
         n_dims: int = self.number(U32)
         if n_dims > _MAX_DIMS:
             self.fail(f"{self.section} claims {n_dims:,} dimensions, {_MAX_DIMS} at most exist", self.position - 4)

@@ -1,7 +1,7 @@
-"""Read a GGUF header: from a file, from all parts of a split model, or from a server that honours range requests.
+"""Read a GGUF header from a file, from all parts of a split model, or from a server that supports range requests.
 
-Only the header is read, never the weights: a few milliseconds, and memory that does not grow with the file.
-Nothing in the file is trusted; every error is one line that names the section, the key or tensor, and the byte.
+Only the header is read, never the weights: it needs a few milliseconds, and memory that does not grow with the file.
+The file is not trusted; every error is one line that names the section, the key or tensor, and the byte.
 
 References
 ----------
@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from labkit.checks import visible
 from labkit.errors import ArgumentTypeError, ModelNotFoundError
 from labkit.gguf_file.header import Header, Metadata
 from labkit.gguf_file.parse import Part, parse
-from labkit.gguf_file.source import LocalSource, Source, escape, gguf_error
+from labkit.gguf_file.source import LocalSource, Source, gguf_error
 from labkit.gguf_file.tensor_table import TensorInfo
 
 __all__ = ["read_header"]
@@ -26,25 +27,25 @@ _MAX_PARTS = 1024
 
 
 def read_header(source: str | Path) -> Header:
-    """Read the header of a GGUF file, of a split model (any of its parts), or of an ``http(s)`` address.
+    """Read the header of a GGUF file, a split model (any of its parts), or a file at an ``http(s)`` address.
 
     Parameters
     ----------
     source : str or Path
-        A path, or the address of a server that honours range requests.
+        A path, or an address on a server that supports range requests.
 
     Raises
     ------
     ModelNotFoundError
         When there is no such file.
     GGUFError
-        When it is no sound GGUF, when a part of a split model is missing, or when a server does not answer as needed.
+        When it is not a valid GGUF, a part of a split model is missing, or a server sends an invalid answer.
     ArgumentTypeError
         When the source is neither text nor a path.
 
     Notes
     -----
-    Costs about 0.1 µs for each string in the vocabulary and 5 µs for each tensor.
+    The time is about 0.1 µs per string in the vocabulary and 5 µs per tensor.
     """
     first = _open(source)
     part = parse(first)
@@ -67,7 +68,7 @@ def _open(source: object) -> Source:
 
 
 def _split_value(part: Part, key: str) -> int | None:
-    """Return one of the ``split.*`` keys; llama.cpp ends the process where its type is not the expected one."""
+    """Return one of the ``split.*`` keys; llama.cpp aborts the process where its type is not the expected one."""
     value = part.metadata.get(key)
     wanted = "int32" if key == "split.tensors.count" else "uint16"
     if value is not None and part.types[key] != wanted:
@@ -103,7 +104,7 @@ def _read_part(given: Part, match: re.Match[str], index: int, count: int) -> Par
     try:
         source = given.source.sibling(sibling)
     except ModelNotFoundError:
-        problem = f"part {index + 1} of {count} is missing: {escape(sibling)}"
+        problem = f"part {index + 1} of {count} is missing: {visible(sibling)}"
         message = str(gguf_error(given.source.name, problem, None, "fetch every part into one folder"))
         raise ModelNotFoundError(message) from None
     part = parse(source, index)
@@ -145,9 +146,9 @@ def _architecture(first: Part) -> str:
 
 
 def _check_names(first: Part, tensors: tuple[TensorInfo, ...]) -> None:
-    """Refuse a tensor that stands in two parts."""
+    """Refuse a tensor that occurs in two parts."""
     seen: dict[str, int] = {}
     for tensor in tensors:
         if seen.setdefault(tensor.name, tensor.part) != tensor.part:
             where = f"parts {seen[tensor.name] + 1} and {tensor.part + 1}"
-            raise gguf_error(first.source.name, f"tensor '{escape(tensor.name)}' stands in {where}")
+            raise gguf_error(first.source.name, f"tensor '{visible(tensor.name)}' occurs in {where}")

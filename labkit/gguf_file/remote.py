@@ -1,4 +1,4 @@
-"""Read a GGUF header from a server: range requests only, a few hundred KB growing as needed, nothing taken on trust."""
+"""Read a GGUF header from an untrusted server: range requests only, from a few hundred KB, growing as needed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import urllib.request
 from typing import NoReturn
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from labkit.checks import visible
 from labkit.errors import DownloadError, GGUFError, LabkitError, ModelNotFoundError
 from labkit.gguf_file.guard import Guard, open_guarded
-from labkit.gguf_file.source import escape, gguf_error
+from labkit.gguf_file.source import gguf_error
 
 __all__ = ["RemoteSource"]
 
 _REQUEST_LIMIT_S = 30.0  # one request, from the first byte sent to the last received
 _TOTAL_LIMIT_S = 120.0  # all requests of one file
-_TOTAL_LIMIT_BYTES = 1 << 26  # 64 MiB; the header of a 262k vocabulary takes some 16
+_TOTAL_LIMIT_BYTES = 1 << 26  # 64 MiB; the header of a 262k vocabulary has about 16
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _DOWNLOAD = "download the file and give its path"
 
 
 class RemoteSource:
-    """A file on an ``http(s)`` server that honours range requests.
+    """A file on an ``http(s)`` server that supports range requests.
 
     Parameters
     ----------
@@ -34,11 +35,11 @@ class RemoteSource:
     Raises
     ------
     ModelNotFoundError
-        When the server says that there is no such file.
+        When the server has no such file.
     DownloadError
-        When it cannot be reached, is too slow, honours no ranges, or redirects to a private host.
+        When the server cannot be reached, is too slow, does not support ranges, or redirects to a private host.
     GGUFError
-        When it contradicts itself about the file.
+        When the server's answers contradict each other.
     """
 
     window_bytes = (1 << 18, 1 << 22)  # 256 KiB, doubling up to 4 MiB
@@ -53,7 +54,7 @@ class RemoteSource:
         self._first = self._fetch(0, self.window_bytes[0])
 
     def read(self, offset: int, n_bytes: int) -> bytes:
-        """Return exactly ``n_bytes`` from ``offset``, or raise as the class says."""
+        """Return exactly ``n_bytes`` from ``offset``, or raise one of the class's errors."""
         if offset + n_bytes <= len(self._first):
             return self._first[offset : offset + n_bytes]
         return self._fetch(offset, n_bytes)
@@ -65,17 +66,17 @@ class RemoteSource:
 
     def _fetch(self, offset: int, n_bytes: int) -> bytes:
         if self.fetched_bytes + n_bytes > _TOTAL_LIMIT_BYTES:
-            self._fail(f"more than {_TOTAL_LIMIT_BYTES >> 20} MiB of header were asked for", _DOWNLOAD)
+            self._fail(f"more than {_TOTAL_LIMIT_BYTES >> 20} MiB of header were requested", _DOWNLOAD)
         limit_s = min(_REQUEST_LIMIT_S, _TOTAL_LIMIT_S - self._spent_s)
         if limit_s <= 0:
-            self._fail(f"the header was not there within {_TOTAL_LIMIT_S:.0f} s", f"try again later, or {_DOWNLOAD}")
+            self._fail(f"the header did not arrive within {_TOTAL_LIMIT_S:.0f} s", f"try again later, or {_DOWNLOAD}")
         started = time.monotonic()
         guard = Guard(limit_s)
         try:
             with guard:
                 data = self._request(offset, n_bytes, guard)
         except LabkitError as error:
-            if guard.timed_out:  # what was cut off by our own clock reads like nonsense
+            if guard.timed_out:  # a response cut off by the guard looks invalid
                 self._unreachable(TimeoutError(), guard)
             raise type(error)(self._line(error)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -88,7 +89,7 @@ class RemoteSource:
         return data
 
     def _line(self, error: LabkitError) -> str:
-        return str(error) if str(error).startswith(escape(self.name, 400)) else f"{escape(self.name, 400)}: {error}"
+        return str(error) if str(error).startswith(visible(self.name, 400)) else f"{visible(self.name, 400)}: {error}"
 
     def _request(self, offset: int, n_bytes: int, guard: Guard) -> bytes:
         headers = {
@@ -103,17 +104,17 @@ class RemoteSource:
             return self._body(response, expected, offset, guard)
 
     def _check(self, response: http.client.HTTPResponse, offset: int, n_bytes: int) -> int:
-        """Check that the answer is the range that was asked for, of the same file as before; return its length."""
+        """Check that the response is the requested range of the same file as before; return its length."""
         if response.status != 206:
-            self._fail("the server does not honour range requests", _DOWNLOAD)
+            self._fail("the server does not support range requests", _DOWNLOAD)
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            self._fail("the server compresses what it sends", _DOWNLOAD)
+            self._fail("the server compresses its responses", _DOWNLOAD)
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if match is None:
-            self._fail("the server does not say which range it sends", _DOWNLOAD)
+            self._fail("the server sends no Content-Range", _DOWNLOAD)
         first, last, size = map(int, match.groups())
         if first != offset or last != min(offset + n_bytes, size) - 1:
-            self._lie(f"bytes {offset:,} to {offset + n_bytes - 1:,} were asked for, {first:,} to {last:,} are sent")
+            self._lie(f"bytes {offset:,} to {offset + n_bytes - 1:,} were requested, {first:,} to {last:,} were sent")
         if self.size not in (0, size):
             self._lie(f"the file had {self.size:,} bytes before, {size:,} now")
         tag = response.headers.get("ETag")
@@ -130,17 +131,17 @@ class RemoteSource:
                 break
             body += piece
         if len(body) != expected and not guard.timed_out:
-            self._lie(f"{expected:,} bytes were announced, {len(body):,} came", offset)
+            self._lie(f"{expected:,} bytes were announced, {len(body):,} arrived", offset)
         return bytes(body)
 
     def _lie(self, problem: str, offset: int | None = None) -> NoReturn:
         raise gguf_error(self.name, f"the server contradicts itself, {problem}", offset, "try again, or download the file")
 
     def _fail(self, problem: str, advice: str) -> NoReturn:
-        raise DownloadError(f"{escape(self.name, 400)}: {problem}: {advice}")
+        raise DownloadError(f"{visible(self.name, 400)}: {problem}: {advice}")
 
     def _unreachable(self, error: Exception, guard: Guard) -> NoReturn:
-        name = escape(self.name, 400)
+        name = visible(self.name, 400)
         if isinstance(error, urllib.error.HTTPError):
             error.close()
             if error.code in (404, 410):
@@ -154,18 +155,18 @@ class RemoteSource:
             raise type(reason)(self._line(reason)) from None
         if guard.timed_out or isinstance(reason, TimeoutError):
             raise DownloadError(f"{name}: no answer within {guard.limit_s:.0f} s: try again later, or {_DOWNLOAD}") from None
-        text = escape(str(reason) or type(reason).__name__)
+        text = visible(str(reason) or type(reason).__name__)
         raise DownloadError(f"{name}: the server cannot be reached ({text}): check the address and the network") from None
 
 
 def _clean(url: str) -> str:
-    """Check an address that a person typed."""
+    """Check an address typed by a user."""
     try:
         parts = urlsplit(url.strip())
         host = parts.hostname
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises where it is not a number
     except ValueError:
         host = None
     if not host or any(ord(char) < 33 or ord(char) == 127 for char in url.strip()):
-        raise GGUFError(f"{escape(url, 400)}: no address of a file: give http(s)://HOST/…/NAME.gguf")
+        raise GGUFError(f"{visible(url, 400)}: not the address of a file: give http(s)://HOST/…/NAME.gguf")
     return quote(url.strip(), safe="%/:=&?~#+!$,;'@()*[]-._")

@@ -1,4 +1,4 @@
-"""Where GGUF bytes come from: a file on disk (or a server, see ``remote``), read by offset and never trusted."""
+"""Sources of GGUF bytes: a file on disk (or a server, see ``remote``), read by offset and not trusted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
+from labkit.checks import visible
 from labkit.errors import GGUFError, ModelNotFoundError
 
-__all__ = ["INCOMPLETE", "LocalSource", "Source", "escape", "gguf_error"]
+__all__ = ["INCOMPLETE", "LocalSource", "Source", "gguf_error"]
 
 
 class Source(Protocol):
-    """Bytes of one file that can be read by offset.
+    """One file that can be read by offset.
 
     Attributes
     ----------
@@ -22,7 +23,7 @@ class Source(Protocol):
     size : int
         Bytes of the whole file.
     window_bytes : tuple of int
-        How much a reader should ask for at first, and at most, in one go.
+        Size of a reader's first request, and of its largest.
     """
 
     @property
@@ -48,22 +49,10 @@ INCOMPLETE = "download incomplete? fetch it again"
 """What to do about a file that ends too early."""
 
 
-def escape(text: str, limit: int = 120) -> str:
-    r"""Return text from a file as it may be shown: no control characters, and not too long.
-
-    Examples
-    --------
-    >>> escape("blk.0\x1b[31m\n")
-    'blk.0\\x1b[31m\\n'
-    """
-    text = text if len(text) <= limit else f"{text[: limit - 1]}…"
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def gguf_error(name: str, problem: str, offset: int | None = None, advice: str = "fetch the file again") -> GGUFError:
-    """Make the one-line error of a file: which file, what is wrong, where, what to do next."""
+    """Return a one-line error: which file, what is wrong, where, what to do next."""
     where = "" if offset is None else f" (at byte {offset:,})"
-    return GGUFError(f"{escape(name, 400)}: {problem}{where}: {advice}")
+    return GGUFError(f"{visible(name, 400)}: {problem}{where}: {advice}")
 
 
 _KINDS = {
@@ -76,19 +65,19 @@ _KINDS = {
 
 
 class LocalSource:
-    """A regular file on disk; it is opened for each read, so that nothing stays open.
+    """A regular file on disk, opened for each read, so no handle stays open.
 
     Parameters
     ----------
     path : Path
-        The file. Nothing but a regular file is ever opened: a FIFO would block for ever.
+        The file. Only a regular file is opened: a FIFO would block forever.
 
     Raises
     ------
     ModelNotFoundError
         When there is no such file.
     GGUFError
-        When it is a folder, a device or a pipe, is empty, or may not be read.
+        When it is a folder, a device or a pipe, is empty, or is not readable.
     """
 
     window_bytes = (1 << 18, 1 << 18)  # 256 KiB: fits the CPU's second-level cache
@@ -100,20 +89,20 @@ class LocalSource:
         self.size = info.st_size
         self._stamp = (info.st_size, info.st_mtime_ns)
         if self.size == 0:
-            raise gguf_error(self.name, "the file is empty, a GGUF was needed", 0, INCOMPLETE)
+            raise gguf_error(self.name, "the file is empty, a GGUF is needed", 0, INCOMPLETE)
 
     def _stat(self) -> os.stat_result:
         try:
             info = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise ModelNotFoundError(
-                f"{escape(self.name, 400)}: no such file: check the path, or see list_models() for names that work"
+                f"{visible(self.name, 400)}: no such file: check the path, or see list_models() for names that work"
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             raise gguf_error(self.name, f"cannot be read, {_reason(error)}", advice="check the path") from None
         if not stat.S_ISREG(info.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(info.st_mode), "no regular file")
-            raise gguf_error(self.name, f"this is {kind}, a GGUF file was needed", advice="give the path of a file")
+            kind = _KINDS.get(stat.S_IFMT(info.st_mode), "not a regular file")
+            raise gguf_error(self.name, f"this is {kind}, a GGUF file is needed", advice="give the path of a file")
         return info
 
     def read(self, offset: int, n_bytes: int) -> bytes:
@@ -122,7 +111,7 @@ class LocalSource:
         Raises
         ------
         GGUFError
-            When the file cannot be read, or changed since it was first looked at.
+            When the file cannot be read, or has changed since it was first opened.
         """
         try:
             with self.path.open("rb", buffering=0) as file:

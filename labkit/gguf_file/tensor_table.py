@@ -1,4 +1,4 @@
-"""Where each tensor lies: one behind the other, aligned, inside the file."""
+"""The position of each tensor: one after the other, aligned, inside the file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 import math
 from typing import NoReturn
 
+from labkit.checks import visible
 from labkit.gguf_file.cursor import Cursor
 from labkit.gguf_file.formats import TensorType
-from labkit.gguf_file.source import INCOMPLETE, escape
+from labkit.gguf_file.source import INCOMPLETE
 from labkit.records import Record
 
 __all__ = ["Entry", "TensorInfo", "lay_out"]
@@ -19,7 +20,7 @@ Entry = tuple[str, tuple[int, ...], TensorType, int]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TensorInfo(Record):
-    """Where one tensor lies and how it is stored.
+    """Where and how one tensor is stored.
 
     Attributes
     ----------
@@ -28,7 +29,7 @@ class TensorInfo(Record):
     shape : tuple of int
         In ggml's order: the row length comes first (NumPy's shape is its reverse).
     type : TensorType
-        How its blocks are laid out.
+        The layout of its blocks.
     offset : int
         Its first byte, counted from the beginning of its file.
     n_bytes, n_elements : int
@@ -53,7 +54,7 @@ def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: i
     expected = 0
     for name, shape, kind, offset in entries:
         if name in names:
-            cursor.fail(f"duplicate tensor name '{escape(name)}'", data_offset)
+            cursor.fail(f"duplicate tensor name '{visible(name)}'", data_offset)
         names.add(name)
         if offset != expected:
             _misplaced(cursor, name, offset, expected, alignment, tensors)
@@ -63,7 +64,7 @@ def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: i
         if end > cursor.source.size:
             missing = end - cursor.source.size
             cursor.fail(
-                f"the file ends inside the data of tensor '{escape(name)}', {missing:,} bytes of it are missing",
+                f"the file ends inside the data of tensor '{visible(name)}', {missing:,} bytes are missing",
                 cursor.source.size,
                 INCOMPLETE,
             )
@@ -74,17 +75,17 @@ def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: i
 
 
 def _misplaced(cursor: Cursor, name: str, offset: int, expected: int, alignment: int, before: list[TensorInfo]) -> NoReturn:
-    last = f"tensor '{escape(before[-1].name)}'" if before else "the beginning of the data"
+    last = f"tensor '{visible(before[-1].name)}'" if before else "the beginning of the data"
     if offset % alignment:
-        problem = f"no multiple of the alignment {alignment}"
+        problem = f"not a multiple of the alignment {alignment}"
     elif offset < expected:
         problem = f"so it overlaps {last}, which ends at {expected:,}"
     else:
-        problem = f"so it leaves a gap behind {last}, which ends at {expected:,}"
-    cursor.fail(f"tensor '{escape(name)}' lies at offset {offset:,} of the data, {problem}")
+        problem = f"so it leaves a gap after {last}, which ends at {expected:,}"
+    cursor.fail(f"tensor '{visible(name)}' is at offset {offset:,} of the data, {problem}")
 
 
 def _check_tail(cursor: Cursor, end: int, alignment: int) -> None:
     extra = cursor.source.size - end
     if extra >= alignment:
-        cursor.warnings.append(f"{extra:,} bytes follow behind the last tensor; nothing reads them")
+        cursor.warnings.append(f"{extra:,} bytes follow the last tensor; they are not used")

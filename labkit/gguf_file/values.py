@@ -1,4 +1,4 @@
-"""Values in a GGUF header: scalars as Python values, long arrays left in the file until somebody asks for them."""
+"""Values in a GGUF header: scalars as Python values, long arrays stay in the file until they are used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from labkit.gguf_file.source import INCOMPLETE, Source, escape, gguf_error
+from labkit.checks import visible
+from labkit.gguf_file.source import INCOMPLETE, Source, gguf_error
 
 __all__ = ["ARRAY", "SCALARS", "STRING", "LazyArray", "Window", "type_name", "walk_strings"]
 
@@ -37,14 +38,14 @@ def type_name(number: int) -> str:
 
 
 class Window:
-    """A piece of a file held in memory, moved forward as a reader needs it.
+    """A part of a file held in memory, moved forward as a reader needs it.
 
     Attributes
     ----------
     start : int
         Offset in the file of ``data[0]``.
     data : bytes
-        The piece.
+        The bytes of that part.
     """
 
     def __init__(self, source: Source, start: int = 0, end: int | None = None) -> None:
@@ -55,7 +56,7 @@ class Window:
         self._n_bytes = source.window_bytes[0]
 
     def move(self, offset: int, n_bytes: int = 1) -> None:
-        """Hold at least ``n_bytes`` from ``offset`` on; the caller has checked that they lie inside the file."""
+        """Hold at least ``n_bytes`` from ``offset``; the caller has checked that the file has them."""
         want = min(max(n_bytes, self._n_bytes), self.end - offset)
         kept = self.data[offset - self.start :] if self.start <= offset <= self.start + len(self.data) else b""
         self.data = kept + self.source.read(offset + len(kept), want - len(kept)) if want > len(kept) else kept
@@ -64,14 +65,14 @@ class Window:
 
 
 def walk_strings(window: Window, offset: int, count: int, what: str) -> int:
-    """Step over ``count`` strings and return the offset behind the last one.
+    """Skip ``count`` strings and return the offset after the last one.
 
-    Only the 8-byte lengths are looked at: about 0.1 µs a string.
+    Only the 8-byte lengths are read: about 0.1 µs per string.
 
     Raises
     ------
     GGUFError
-        When a string reaches beyond the end of the file, or is longer than llama.cpp takes (1 GiB).
+        When a string extends past the end of the file, or is longer than llama.cpp allows (1 GiB).
     """
     left = count
     while left:
@@ -82,10 +83,10 @@ def walk_strings(window: Window, offset: int, count: int, what: str) -> int:
         data, began, first = window.data, offset, left
         position = offset - window.start
         try:
-            for left in range(first - 1, -1, -1):  # noqa: B007  # what is left is needed behind the loop
+            for left in range(first - 1, -1, -1):  # noqa: B007  # used after the loop
                 position += 8 + _LENGTH(data, position)[0]
         except (struct.error, OverflowError):
-            left += 1  # this string's length lies outside this window
+            left += 1  # this string's length is outside the window
         offset = window.start + position
         if offset > window.end or position > len(data) + _MAX_STRING_BYTES // 2:
             _find_overrun(window, began, count - first, what)
@@ -93,7 +94,7 @@ def walk_strings(window: Window, offset: int, count: int, what: str) -> int:
 
 
 def _find_overrun(window: Window, offset: int, index: int, what: str) -> None:
-    """Walk the window again, slowly, and raise the error of the string that reaches too far."""
+    """Walk the window again, slowly, and raise the error for the string that extends too far."""
     name = window.source.name
     while window.start <= offset <= window.start + len(window.data) - 8:
         length = _LENGTH(window.data, offset - window.start)[0]
@@ -108,7 +109,7 @@ def _find_overrun(window: Window, offset: int, index: int, what: str) -> None:
 
 
 class LazyArray(Sequence[Any]):
-    """A long array of a header: its type and length are known, its elements are read when asked for.
+    """A long array of a header: type and length are known, elements are read on demand.
 
     It is a sequence: ``len``, indexing, slicing and iterating read what they need from the file;
     ``read()`` reads everything.
@@ -116,11 +117,11 @@ class LazyArray(Sequence[Any]):
     Attributes
     ----------
     key : str
-        The key that it belongs to.
+        The key it belongs to.
     type : str
         The type of its elements: ``"string"``, ``"int32"``, …
     offset, n_bytes : int
-        Where its elements lie in the file, and how many bytes they take.
+        Position and size of its elements in the file.
     """
 
     def __init__(self, source: Source, key: str, number: int, length: int, offset: int, n_bytes: int) -> None:
@@ -142,7 +143,7 @@ class LazyArray(Sequence[Any]):
             return tuple(self._elements(stop + 1, start + 1))[::-1][::-step]
         position = index + self._length if index < 0 else index
         if not 0 <= position < self._length:
-            raise IndexError(f"{self.key} has {self._length:,} elements, there is no element {index:,}")
+            raise IndexError(f"{self.key} has {self._length:,} elements, no element {index:,}")
         return next(self._elements(position, position + 1))
 
     def __iter__(self) -> Iterator[Any]:
@@ -155,11 +156,11 @@ class LazyArray(Sequence[Any]):
         return hash(self._place())
 
     def _place(self) -> tuple[object, ...]:
-        """Return where the elements lie: two arrays of the same place are equal without being read."""
+        """Return the position of the elements: arrays at the same position compare equal without being read."""
         return self._source.name, self._source.size, self.key, self.type, self._length, self.offset, self.n_bytes
 
     def read(self) -> tuple[Any, ...]:
-        """Return every element; strings that are no UTF-8 get U+FFFD where they are broken."""
+        """Return every element; invalid UTF-8 in strings becomes U+FFFD."""
         return tuple(self)
 
     def raw_strings(self) -> Iterator[bytes]:
@@ -168,7 +169,7 @@ class LazyArray(Sequence[Any]):
             yield from batch
 
     def raw_batches(self) -> Iterator[list[bytes]]:
-        """Yield the bytes of the strings of a string array, a window of the file at a time."""
+        """Yield the bytes of the strings of a string array, one window of the file at a time."""
         return self._batches(0, self._length)
 
     def __repr__(self) -> str:
@@ -191,7 +192,7 @@ class LazyArray(Sequence[Any]):
         if start >= stop:
             return
         window = Window(self._source, self.offset, self.offset + self.n_bytes)
-        offset = walk_strings(window, self.offset, start, escape(self.key))
+        offset = walk_strings(window, self.offset, start, visible(self.key))
         left = stop - start
         while left:
             strings, offset = _cut_strings(window, offset, left)
@@ -203,7 +204,7 @@ class LazyArray(Sequence[Any]):
 
 
 def _cut_strings(window: Window, offset: int, count: int) -> tuple[list[bytes], int]:
-    """Return the strings that lie whole in the window, at most ``count``, and the offset behind them."""
+    """Return the strings that are complete in the window, at most ``count``, and the offset after them."""
     data, position = window.data, offset - window.start
     last, strings = position, list[bytes]()
     try:
@@ -212,8 +213,8 @@ def _cut_strings(window: Window, offset: int, count: int) -> tuple[list[bytes], 
             strings.append(data[position + 8 : end])
             last, position = position, end
     except struct.error:
-        pass  # the next length lies outside this window
-    if position > len(data):  # and so does the end of the last string
+        pass  # the next length is outside the window
+    if position > len(data):  # the end of the last string is outside it too
         strings.pop()
         position = last
     return strings, window.start + position

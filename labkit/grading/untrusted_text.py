@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from labkit import checks
+
 __all__ = ["sendable", "visible"]
 
 
 def visible(text: object) -> str:
     """Return text whose control and direction characters are seen, not obeyed; lines and tabs stay."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in str(text))
+    return checks.visible(text, None, keep="\n\t")
 
 
 def sendable(text: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from labkit.checks import one_line
 from labkit.errors import DownloadError, LabkitError
 
 __all__ = [
@@ -136,12 +137,12 @@ def _reason(error: Exception, repository: str, filename: str | None) -> str:
         return f"huggingface_hub was imported with HF_HUB_OFFLINE set: unset it and start Python again; {_WITHOUT_NETWORK}"
     if isinstance(error, http_library().HTTPError):
         return (
-            f"no connection to {endpoint()} ({_one_line(error)}): check the network and call again, what has arrived is "
+            f"no connection to {endpoint()} ({one_line(error)}): check the network and call again, what has arrived is "
             f"kept; {_WITHOUT_NETWORK}"
         )
     if isinstance(error, OSError):
-        return f"{filename or repository} cannot be stored ({_one_line(error)}): check the folder, or set HF_HOME to another"
-    return f"{repository} cannot be fetched: {_one_line(error)}"
+        return f"{filename or repository} cannot be stored ({one_line(error)}): check the folder, or set HF_HOME to another"
+    return f"{repository} cannot be fetched: {one_line(error)}"
 
 
 def _http_reason(status: int, repository: str) -> str:
@@ -158,7 +159,3 @@ def _what_it_has(repository: str) -> str:
     except DownloadError:
         names = []
     return f"its .gguf files are {', '.join(names)}" if names else "look at its page for the file's name"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

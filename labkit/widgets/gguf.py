@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from labkit.checks import visible
 from labkit.errors import ArgumentError
 from labkit.gguf_file import TensorInfo
 from labkit.gguf_file.fields import fields
-from labkit.gguf_file.source import LocalSource, escape
+from labkit.gguf_file.source import LocalSource
 from labkit.models import resolve_model
 from labkit.plots.picture import canvas
 from labkit.plots.quantization import plot_weights
@@ -107,7 +108,7 @@ class GGUFExplorer(FileExplorer):
         steps = steps_of(kind, raw) if can_decode(kind.name) else ()
         tables = contents.block_tables(tensor, number, parts_of(kind, raw), steps)
         sentence = (
-            f"Block {number:,} of {_blocks(tensor):,} in {escape(tensor.name)}, {kind.name}: {kind.block_bytes} bytes for "
+            f"Block {number:,} of {_blocks(tensor):,} in {visible(tensor.name)}, {kind.name}: {kind.block_bytes} bytes for "
             f"{kind.block_size} weight{'s' if kind.block_size > 1 else ''}, {kind.bits_per_weight:g} bits a weight. "
             f"{kind.layout}"
         )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from labkit.checks import visible
 from labkit.errors import ArgumentError
 from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import tensor_type
-from labkit.gguf_file.source import escape
 from labkit.plots.quantization import plot_quantization
 from labkit.widgets.explorer import Values, slider
 from labkit.widgets.file_explorer import FileExplorer
@@ -90,7 +90,7 @@ def sentence(sampled: Sampled, name: str, found: Loss) -> str:
         "back to another type; here blocks run on from row to row."
     )
     return (
-        f"{escape(tensor.name)} as {name}: {kind.bits_per_weight:g} bits a weight, {source.bits_per_weight:g} in the file. "
+        f"{visible(tensor.name)} as {name}: {kind.bits_per_weight:g} bits a weight, {source.bits_per_weight:g} in the file. "
         f"Over {computed} its {tensor.n_elements:,} weights the error's root mean square (RMS) is {found.rms:.3g}, "
         f"{100 * found.relative:.2g} % of the weights' own; the worst error is {found.worst:.3g}. "
         f"{origin}{'' if fits else misfit}"

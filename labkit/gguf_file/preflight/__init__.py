@@ -1,9 +1,9 @@
-"""Would the engine survive this file? A check for each kind of value that would end the process there.
+"""Would this file abort the process in llama.cpp? One check for each kind of dangerous value.
 
 ::
 
-    run               preflight: all checks
-    hparams           the model's numbers
+    run               `preflight`: all checks
+    hparams           hyperparameters
     tensors           names, shapes and types
     vocabulary        tokens, scores, merges
     latent_attention  DeepSeek's layers

@@ -1,6 +1,6 @@
-"""Which architectures assert what about their heads, read from llama.cpp's graphs (src/models/*.cpp, revision 0c1e570).
+"""What each architecture asserts about its heads, from llama.cpp's graphs (src/models/*.cpp, revision 0c1e570).
 
-An architecture that is missing here is merely not checked; a dry run in a child process tells about it.
+An architecture that is not listed is not checked here; a dry run in a child process covers it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _FULL_ROTATION_NAMES = """
     starcoder2 talkie xverse
 """
 FULL_ROTATION = frozenset(_FULL_ROTATION_NAMES.split())
-"""Architectures that rotate whole heads (``n_embd_head == n_rot``) and do not say so when a file differs."""
+"""Architectures that rotate whole heads (``n_embd_head == n_rot``) and give no error when a file differs."""
 
 WITHOUT_ROTATION = frozenset({"glm5-next"})
-"""Architectures that need ``rope.dimension_count`` to be 0; in the others a 0 makes an endless loop."""
+"""Architectures that need ``rope.dimension_count`` to be 0; in the others a 0 causes an endless loop."""
 
 LATENT = frozenset({"deepseek2", "deepseek2-ocr", "deepseek32", "glm-dsa", "mistral4"})
-"""Architectures whose attention is the latent one of deepseek2.cpp, with its assertions."""
+"""Architectures with the latent attention of deepseek2.cpp and its assertions."""
 
 OPTIONAL_ATTENTION = frozenset({"phi3", "pockettts"})
-"""Architectures whose loader takes missing attention weights in silence, and whose graph then reads from nowhere."""
+"""Architectures whose loader silently accepts missing attention weights, which the graph then dereferences."""

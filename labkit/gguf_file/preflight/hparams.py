@@ -1,7 +1,6 @@
-"""Preflight of the hyperparameters: the assertions of llama.cpp's ``llama_model_base::load_hparams`` and of its graphs.
+"""Preflight of the hyperparameters: the assertions in llama.cpp's ``llama_model_base::load_hparams`` and its graphs.
 
-A key whose type is not the one that llama.cpp asks for is refused by llama.cpp itself, with a reason; so only values
-of the expected type are looked at here.
+llama.cpp itself refuses a key of the wrong type, with a reason, so only values of the expected type are checked here.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
+from labkit.checks import visible
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, WITHOUT_ROTATION
-from labkit.gguf_file.source import escape, gguf_error
+from labkit.gguf_file.source import gguf_error
 
 __all__ = [
     "check_attention",
@@ -29,8 +29,8 @@ __all__ = [
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
-_MAX_CONTEXT = 1 << 27  # llama-cpp-python's tokenizer allocates 4 bytes a position: 512 MiB here
-_ODD_CONTEXT = 1 << 24  # no model was trained on more than some 10 million tokens
+_MAX_CONTEXT = 1 << 27  # llama-cpp-python's tokenizer allocates 4 bytes per position: 512 MiB here
+_ODD_CONTEXT = 1 << 24  # no model was trained on more than about 10 million tokens
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _EPSILONS = ("layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon")
 _ENCODERS = ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
@@ -42,19 +42,19 @@ _NO_GRAPH = ("clip", "wavtokenizer-dec")
 _CONVERT = "fetch or convert the model again"
 
 
-def refuse(header: Header, problem: str, advice: str = _CONVERT, effect: str = "end the process") -> NoReturn:
-    """Raise the error of a file that would end the process in llama.cpp, or do what ``effect`` says."""
+def refuse(header: Header, problem: str, advice: str = _CONVERT, effect: str = "abort the process") -> NoReturn:
+    """Raise the error for a file that would abort the process in llama.cpp, or have the given effect."""
     raise gguf_error(header.source, f"{problem}, which would {effect} in llama.cpp", None, advice)
 
 
 def uint(header: Header, name: str, default: int | None = None) -> int | None:
-    """Return an architecture's key where it has the type that llama.cpp asks for, else the default."""
+    """Return an architecture's key where it has the type that llama.cpp expects, else the default."""
     key = f"{header.architecture}.{name}"
     return int(header.metadata[key]) if header.types.get(key) == "uint32" else default
 
 
 def per_layer(header: Header, name: str) -> tuple[int, ...]:
-    """Return a key that may be one number for all layers or one a layer; empty where it is missing or of another type."""
+    """Return a key that holds one number for all layers or one per layer; empty where missing or of another type."""
     key = f"{header.architecture}.{name}"
     kind = header.types.get(key)
     if kind == "uint32":
@@ -65,12 +65,12 @@ def per_layer(header: Header, name: str) -> tuple[int, ...]:
 
 
 def check_layers(header: Header) -> tuple[str, ...]:
-    """Refuse what is no language model, and a layer count that llama.cpp has no room for."""
+    """Refuse a file that is not a language model, and a layer count beyond llama.cpp's limit."""
     kind = header.metadata.get("general.type")
     if kind in _PARTS:
-        raise gguf_error(header.source, f"this is {_PARTS[kind]}, no model of its own", None, "give the model it belongs to")
+        raise gguf_error(header.source, f"this is {_PARTS[kind]}, not a model", None, "give the model it belongs to")
     if header.architecture in _NO_GRAPH:
-        refuse(header, f"architecture '{header.architecture}' generates no text", "give the language model itself")
+        refuse(header, f"architecture '{header.architecture}' does not generate text", "give the language model itself")
     layers = uint(header, "block_count")
     if layers is not None and not 0 < layers <= _MAX_LAYERS:
         refuse(header, f"key '{header.architecture}.block_count' is {layers:,}, 1 to {_MAX_LAYERS} are possible")
@@ -78,16 +78,16 @@ def check_layers(header: Header) -> tuple[str, ...]:
     if layers is not None and nextn >= layers:
         refuse(header, f"key '{header.architecture}.nextn_predict_layers' is {nextn:,} of {layers} layers")
     if header.architecture in _ENCODERS:
-        return (f"{header.architecture} is an encoder: it makes embeddings, it does not generate text",)
+        return (f"{header.architecture} is an encoder: it computes embeddings and does not generate text",)
     return ()
 
 
 def check_experts(header: Header) -> tuple[str, ...]:
-    """Refuse counts of experts that contradict each other."""
+    """Refuse inconsistent expert counts."""
     experts, used = uint(header, "expert_count", 0) or 0, max(per_layer(header, "expert_used_count"), default=0)
     groups, groups_used = uint(header, "expert_group_count", 0) or 0, uint(header, "expert_group_used_count", 0) or 0
     if header.architecture.startswith("hunyuan") and experts <= 1:
-        return ()  # llama.cpp takes one expert for none there
+        return ()  # llama.cpp treats one expert as none there
     prefix = f"{header.architecture}.expert"
     if experts > _MAX_EXPERTS:
         refuse(header, f"key '{prefix}_count' is {experts:,}, {_MAX_EXPERTS:,} at most are possible")
@@ -107,10 +107,10 @@ def check_numbers(header: Header) -> tuple[str, ...]:
             continue
         bound = "clamp" in key or "limit" in key or "bound" in key  # infinity means "no bound" there
         if math.isnan(value) or (math.isinf(value) and not bound):
-            effect = "end the process" if key.endswith(_EPSILONS) else "make every result NaN"
-            refuse(header, f"key '{escape(key)}' is {value}, a finite number is needed", effect=effect)
+            effect = "abort the process" if key.endswith(_EPSILONS) else "make every result NaN"
+            refuse(header, f"key '{visible(key)}' is {value}, a finite number is needed", effect=effect)
         if key.endswith(_EPSILONS) and value < 0:
-            refuse(header, f"key '{escape(key)}' is {value:g}, zero or more is needed")
+            refuse(header, f"key '{visible(key)}' is {value:g}, zero or more is needed")
     return ()
 
 
@@ -119,14 +119,14 @@ def check_rope(header: Header) -> tuple[str, ...]:
     kind = header.hparam("rope.scaling.type")
     if isinstance(kind, str) and kind not in _ROPE_SCALINGS:
         known = ", ".join(_ROPE_SCALINGS)
-        refuse(header, f"key '{header.architecture}.rope.scaling.type' is '{escape(kind)}', known are {known}")
+        refuse(header, f"key '{header.architecture}.rope.scaling.type' is '{visible(kind)}', known are {known}")
     for suffix in ("", "_swa"):
         _check_rotation(header, suffix)
     return ()
 
 
 def _check_rotation(header: Header, suffix: str) -> None:
-    """Refuse a number of rotated dimensions that a head has not, or that the architecture does not take."""
+    """Refuse a number of rotated dimensions that does not fit the head or the architecture."""
     name = f"rope.dimension_count{suffix}"
     n_rot, head = uint(header, name), head_length(header, suffix)
     if n_rot is None or head is None or (n_rot == 0 and header.architecture in WITHOUT_ROTATION):
@@ -137,12 +137,12 @@ def _check_rotation(header: Header, suffix: str) -> None:
         )
     if header.architecture in FULL_ROTATION and n_rot != head and not suffix and not uint(header, f"{name}_swa"):
         refuse(
-            header, f"key '{header.architecture}.{name}' is {n_rot:,}, {header.architecture} rotates all {head:,} of a head"
+            header, f"key '{header.architecture}.{name}' is {n_rot:,}, {header.architecture} rotates all {head:,}"
         )
 
 
 def head_length(header: Header, suffix: str = "", kind: str = "key") -> int | None:
-    """Return the length of a key (or value) head; None where it follows from no single number."""
+    """Return the length of a key (or value) head; None where no single number determines it."""
     given = uint(header, f"attention.{kind}_length{suffix}") or uint(header, f"attention.{kind}_length")
     heads, width = per_layer(header, "attention.head_count"), uint(header, "embedding_length")
     if given is not None:
@@ -151,10 +151,10 @@ def head_length(header: Header, suffix: str = "", kind: str = "key") -> int | No
 
 
 def check_attention(header: Header) -> tuple[str, ...]:
-    """Refuse heads that do not fit each other, and a window that no memory holds."""
+    """Refuse key and value heads that do not match, and a window too large for any memory."""
     key, value = head_length(header), head_length(header, "", "value")
     if header.architecture in EQUAL_HEADS and None not in (key, value) and key != value:
-        refuse(header, f"key heads of {key:,} and value heads of {value:,}, {header.architecture} needs them equally long")
+        refuse(header, f"key heads of {key:,} and value heads of {value:,}, {header.architecture} needs equal lengths")
     window = uint(header, "attention.sliding_window", 0) or 0
     if window > _MAX_CONTEXT:
         name = f"{header.architecture}.attention.sliding_window"
@@ -168,15 +168,15 @@ def _check_sharing(header: Header) -> None:
     heads, kv_heads = per_layer(header, "attention.head_count"), per_layer(header, "attention.head_count_kv")
     layers = uint(header, "block_count") or 0
     if len(heads) not in (1, layers) or len(kv_heads) not in (1, layers):
-        return  # missing, or llama.cpp says itself that the array has the wrong length
+        return  # missing, or llama.cpp itself reports that the array has the wrong length
     for layer in range(layers):
         n_head, n_kv = heads[layer % len(heads)], kv_heads[layer % len(kv_heads)]
         if n_kv and n_head % n_kv:
-            refuse(header, f"layer {layer} has {n_head:,} query heads for {n_kv:,} key heads, no whole number each")
+            refuse(header, f"layer {layer} has {n_head:,} query heads for {n_kv:,} key heads, not a multiple")
 
 
 def check_context(header: Header) -> tuple[str, ...]:
-    """Refuse a trained length that no memory holds, and remark on an unlikely one."""
+    """Refuse a training context too large for any memory; warn about an unlikely one."""
     key, length = f"{header.architecture}.context_length", uint(header, "context_length")
     if length is None:
         return ()
@@ -189,7 +189,7 @@ def check_context(header: Header) -> tuple[str, ...]:
 
 
 def check_shapes(header: Header) -> tuple[str, ...]:
-    """Remark on an embedding table that fits neither the width nor the vocabulary: llama.cpp will refuse it."""
+    """Warn about an embedding table that does not match the width or the vocabulary: llama.cpp will refuse it."""
     table, width = header.tensor("token_embd.weight"), uint(header, "embedding_length")
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if table is None or len(table.shape) != 2:

@@ -1,4 +1,4 @@
-"""Preflight of latent attention (MLA): a cached key is a compressed and a rotated part, and the lengths must add up."""
+"""Preflight of latent attention (MLA): a cached key has a compressed and a rotated part; the lengths must add up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["check_latent"]
 
 
 def check_latent(header: Header) -> tuple[str, ...]:
-    """Refuse head lengths that do not add up to what llama.cpp's graph concatenates.
+    """Refuse head lengths that do not match what llama.cpp's graph concatenates.
 
     Notes
     -----
-    ``key_length = kv_lora_rank + rope.dimension_count`` is what is cached a token; ``key_length_mla`` is the length of a
+    ``key_length = kv_lora_rank + rope.dimension_count`` is cached per token; ``key_length_mla`` is the length of a
     query head, of which ``rope.dimension_count`` are rotated (src/models/deepseek2.cpp).
     """
     cached = head_length(header)
@@ -34,5 +34,5 @@ def check_latent(header: Header) -> tuple[str, ...]:
     if is_latent and any(n_kv != 1 for n_kv in heads_kv):
         refuse(header, f"key '{header.architecture}.attention.head_count_kv' is {max(heads_kv):,}, latent attention needs 1")
     if header.hparam("attention.temperature_scale") and not uint(header, "attention.temperature_length"):
-        refuse(header, f"key '{header.architecture}.attention.temperature_length' is missing beside temperature_scale")
+        refuse(header, f"key '{header.architecture}.attention.temperature_length' is missing, but temperature_scale is set")
     return ()

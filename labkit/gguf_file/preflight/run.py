@@ -1,8 +1,8 @@
-"""Would the engine survive this file? llama.cpp ends the whole process on some files that parse well.
+"""Would this file abort the process? llama.cpp does so on some files that parse without error.
 
-Each check either returns sentences about what is odd, or raises on what would end the process (an assertion, a division
-by zero, an exception that no C caller can catch, an endless loop). What llama.cpp refuses by itself, with a reason, is
-left to it.
+Each check returns warnings, or raises on a value that would abort or hang the process (an assertion, a division by zero,
+an exception that no C caller can catch, an endless loop). Files that llama.cpp refuses itself, with a reason, are left
+to llama.cpp.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
 
 
 def preflight(header: Header, *, vocabulary: bool = True) -> tuple[str, ...]:
-    """Refuse what would end the process in the engine, and return what is odd, one sentence each.
+    """Refuse a file that would abort the process in llama.cpp, and return warnings.
 
     Parameters
     ----------
     header : Header
         From `read_header`.
     vocabulary : bool
-        Whether to look at every token too; from a server that means to fetch them again.
+        Whether to check every token too; for a model on a server this downloads the tokens again.
 
     Returns
     -------
@@ -56,13 +56,13 @@ def preflight(header: Header, *, vocabulary: bool = True) -> tuple[str, ...]:
     Raises
     ------
     GGUFError
-        When loading the file, or generating with it, would end the process; names the key or the tensor.
+        When loading the file, or generating with it, would abort the process; the message names the key or tensor.
 
     Notes
     -----
-    The time goes into the vocabulary, every string of which is read once: about 0.3 µs each, 15 ms for 49,152.
-    Found by loading mutated files in child processes (``tests/gguf_mutants.py``). An architecture of its own kind may hold
-    traps of its own kind: a dry run in a child process (``labkit.memory.dry_run``) catches those.
+    Most of the time is spent on the vocabulary: each string is read once, about 0.3 µs each, 15 ms for 49,152.
+    The checks were found by loading mutated files in child processes (``tests/gguf_mutants.py``). A new architecture may
+    have other problems; a dry run in a child process (``labkit.memory.dry_run``) catches those.
     """
     checks = (*_CHECKS, check_vocabulary) if vocabulary else _CHECKS
     sentences = [sentence for check in checks for sentence in check(header)]

@@ -1,21 +1,21 @@
-"""Preflight of the tensors: types that llama.cpp cannot compute with, where it does not say so itself."""
+"""Preflight of the tensors: types that llama.cpp cannot compute with and does not refuse itself."""
 
 from __future__ import annotations
 
 import re
 
+from labkit.checks import visible
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.architectures import OPTIONAL_ATTENTION
 from labkit.gguf_file.preflight.hparams import refuse, uint
-from labkit.gguf_file.source import escape
 from labkit.gguf_file.tensor_table import TensorInfo
 
 __all__ = ["check_tensors"]
 
-# Plain numbers that are no weights, and the two types that exist only while computing.
+# Plain integers, which are not weights, and the two types that exist only during computation.
 _NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
-_INDICES = re.compile(r"(^|\.)(d2t|t2d)$|tid2eid")  # token maps, integers on purpose
-# Multiplied, added or scanned element by element, which llama.cpp does in F32 only, as its converters know
+_INDICES = re.compile(r"(^|\.)(d2t|t2d)$|tid2eid")  # token maps, integers by design
+# Used element by element (multiply, add, scan), which llama.cpp does in F32 only; its converters say
 # (conversion/base.py: "Most of the codebase that takes in 1D tensors or norms only handles F32 tensors")
 _F32_ONLY = re.compile(
     r"norm(_\d+)?\.weight$|_ln\d?\.weight$|(ssm_conv1d\w*|shortconv\.conv|time_mix_(first|lerp_\w+))\.weight$"
@@ -23,18 +23,18 @@ _F32_ONLY = re.compile(
 
 
 def check_tensors(header: Header) -> tuple[str, ...]:
-    """Refuse tensors of a type that llama.cpp cannot compute with, without elements, or missing without a word."""
+    """Refuse tensors that llama.cpp cannot compute with: of an unsuitable type, empty, or missing."""
     for tensor in header.tensors:
         kind, name = tensor.type.name, tensor.name
         if tensor.n_elements == 0:
-            refuse(header, f"tensor '{escape(name)}' has the shape {tensor.shape}, no element at all")
+            refuse(header, f"tensor '{visible(name)}' has the shape {tensor.shape}, without elements")
         if kind == "F32" or _INDICES.search(name):
             continue
         if kind in _NO_WEIGHTS:
             advice = "quantize the model again" if kind.startswith("Q") else "convert the model again"
-            refuse(header, f"tensor '{escape(name)}' holds weights as {kind}", advice)
+            refuse(header, f"tensor '{visible(name)}' holds weights as {kind}", advice)
         if _must_be_f32(tensor):
-            problem = f"tensor '{escape(name)}' is {kind}, a vector, a norm or a bias must be F32"
+            problem = f"tensor '{visible(name)}' is {kind}, a vector, a norm or a bias must be F32"
             refuse(header, problem, "quantize the model again")
     if header.architecture in OPTIONAL_ATTENTION:
         _check_attention_weights(header)

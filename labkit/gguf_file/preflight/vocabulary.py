@@ -1,25 +1,25 @@
-"""Preflight of the vocabulary: what makes llama.cpp's tokenizers assert, throw where nobody catches, or loop for ever."""
+"""Preflight of the vocabulary: what makes llama.cpp's tokenizers assert, throw an uncaught exception, or loop forever."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
 
+from labkit.checks import visible
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.hparams import refuse
-from labkit.gguf_file.source import escape
 from labkit.gguf_file.values import LazyArray
 
 __all__ = ["check_vocabulary"]
 
 _TOKENS = "tokenizer.ggml.tokens"
-_MAX_TOKEN_BYTES = 1 << 13  # the trie of two tokenizers is built by recursion, one call a byte
+_MAX_TOKEN_BYTES = 1 << 13  # two tokenizers build their trie by recursion, one call per byte
 _BYTE = 6  # LLAMA_TOKEN_TYPE_BYTE
-_BUCKET = 1 << 17  # hashes compared at a time, so that a set never takes more than some 8 MB
-# bytes that occur in UTF-8 text; a byte-fallback tokenizer must know each of them
+_BUCKET = 1 << 17  # hashes compared at a time: a set needs at most about 8 MB
+# bytes that occur in UTF-8 text; a byte-fallback tokenizer needs a token for each of them
 _TEXT_BYTES = [byte for byte in range(256) if byte not in (0xC0, 0xC1) and byte < 0xF5]
 
-# tokenizer -> (special token, the id where the file gives none, whether it is put around every text unless told otherwise)
+# tokenizer -> (special token, its default id, whether it is added to every text by default)
 _SPECIAL: dict[str, tuple[tuple[str, int | None, bool], ...]] = {
     "llama": (("bos", 1, True), ("eos", 2, False)),
     "bert": (("bos", 101, True), ("seperator", 102, True)),  # llama.cpp's own spelling
@@ -30,12 +30,12 @@ _SPECIAL: dict[str, tuple[tuple[str, int | None, bool], ...]] = {
 
 
 def check_vocabulary(header: Header) -> tuple[str, ...]:
-    """Refuse a vocabulary that llama.cpp's tokenizer would not survive."""
+    """Refuse a vocabulary that would abort or hang llama.cpp's tokenizer."""
     model = header.metadata.get("tokenizer.ggml.model")
     if model in ("none", "no_vocab"):
-        refuse(header, f"key 'tokenizer.ggml.model' is '{model}': there is no vocabulary to make text with")
+        refuse(header, f"key 'tokenizer.ggml.model' is '{model}': without a vocabulary there is no text")
     if not isinstance(model, str) or header.types.get(_TOKENS) != "array of string":
-        return ()  # llama.cpp says itself what is missing
+        return ()  # llama.cpp itself reports what is missing
     tokens = header.metadata[_TOKENS]
     hashes = _hashes(tokens)
     _check_duplicates(header, tokens, hashes)
@@ -58,7 +58,7 @@ def _strings(tokens: LazyArray | tuple[str, ...]) -> Iterator[bytes]:
 
 
 def _as_seen(token: bytes, index: int) -> bytes:
-    """Cut a token at its first zero byte, as llama.cpp does, and name an empty one."""
+    """Cut a token at its first zero byte, as llama.cpp does, and replace an empty one by a name."""
     return token.split(b"\0", 1)[0] or b"[EMPTY_%d]" % index
 
 
@@ -67,7 +67,7 @@ def _hashes(tokens: LazyArray | tuple[str, ...]) -> array[int]:
     batches = tokens.raw_batches() if isinstance(tokens, LazyArray) else [[token.encode() for token in tokens]]
     hashes = array("q")
     for batch in batches:
-        if all(batch) and b"\0" not in b"".join(batch):  # as nearly always; asked of all at once, for speed
+        if all(batch) and b"\0" not in b"".join(batch):  # nearly always; one test for the whole batch, for speed
             hashes.extend(map(hash, batch))
         else:
             first = len(hashes)
@@ -87,12 +87,12 @@ def _check_duplicates(header: Header, tokens: LazyArray | tuple[str, ...], hashe
     for index, token in enumerate(_strings(tokens)):
         first = seen.setdefault(token, index)
         if first != index:
-            shown = escape(token.decode("utf-8", "replace"))
+            shown = visible(token.decode("utf-8", "replace"))
             refuse(header, f"key '{_TOKENS}' holds the same token '{shown}' twice, at {first:,} and {index:,}")
 
 
 def _check_bytes(header: Header, hashes: array[int]) -> None:
-    """Refuse a SentencePiece vocabulary without a token for each byte: it falls back to them for unknown characters."""
+    """Refuse a SentencePiece vocabulary without a token for each byte, the fallback for unknown characters."""
     known = {hash(spelling): byte for byte in _TEXT_BYTES for spelling in _spellings(byte)}
     missing = set(_TEXT_BYTES) - {known[h] for h in hashes if h in known}
     if missing:
@@ -125,11 +125,11 @@ def _unescape(token: bytes) -> bytes:
 def _check_no_bytes(header: Header) -> None:
     kinds = header.metadata.get("tokenizer.ggml.token_type", ())
     if header.types.get("tokenizer.ggml.token_type") == "array of int32" and any(kind == _BYTE for kind in kinds):
-        refuse(header, "key 'tokenizer.ggml.token_type' marks byte tokens, which a 'bert' tokenizer has not")
+        refuse(header, "key 'tokenizer.ggml.token_type' marks byte tokens, which a 'bert' tokenizer does not have")
 
 
 def _check_special(header: Header, model: str, n_tokens: int) -> None:
-    """Refuse a special token that is put around every text and that the vocabulary has not."""
+    """Refuse a special token that is added to every text but is not in the vocabulary."""
     for name, default, usual in _SPECIAL.get(model, ()):
         key, switch = f"tokenizer.ggml.{name}_token_id", f"tokenizer.ggml.add_{name}_token"
         added = header.metadata[switch] if header.types.get(switch) == "bool" and model != "bert" else usual

@@ -7,8 +7,8 @@ from typing import Any
 
 import ipywidgets
 
+from labkit.checks import visible
 from labkit.gguf_file import TensorInfo
-from labkit.gguf_file.source import escape
 
 __all__ = ["dropdown", "search_box", "tensor_menu"]
 
@@ -32,4 +32,4 @@ def tensor_menu(tensors: Sequence[TensorInfo], value: str | None = None) -> Any:
     label = "Tensor" if len(offered) == len(tensors) else f"Tensor (the first {_MAX_OPTIONS:,} of {len(tensors):,})"
     names = [tensor.name for tensor in offered]
     chosen = value if value in names else next(iter(names), None)
-    return dropdown(label, [(f"{escape(tensor.name)}, {tensor.type.name}", tensor.name) for tensor in offered], chosen)
+    return dropdown(label, [(f"{visible(tensor.name)}, {tensor.type.name}", tensor.name) for tensor in offered], chosen)

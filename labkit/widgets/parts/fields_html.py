@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from labkit.checks import visible
 from labkit.gguf_file.fields import Field
-from labkit.gguf_file.source import escape
 from labkit.widgets.parts.shown import Table
 
 __all__ = ["fields_table", "hex_html"]
@@ -58,7 +58,7 @@ def _value(field: Field) -> str:
     if field.value is None:
         return ""
     return (
-        escape(field.value) if isinstance(field.value, str) else f"{field.value:,}" if _counts(field) else str(field.value)
+        visible(field.value) if isinstance(field.value, str) else f"{field.value:,}" if _counts(field) else str(field.value)
     )
 
 

@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from labkit.checks import visible
 from labkit.gguf_file import Header, LazyArray, TensorInfo
-from labkit.gguf_file.source import escape
 from labkit.units import format_bytes
 from labkit.widgets.parts.block import BlockPart, Step
 from labkit.widgets.parts.shown import Table
@@ -64,13 +64,13 @@ def groups_table(tensors: Sequence[TensorInfo], grouping: str) -> Table:
 
 def keys_table(header: Header, search: str = "") -> Table:
     """Return the keys with their types and values: those with the text somewhere in their row."""
-    rows = [(escape(key), header.types[key], _value(value)) for key, value in header.metadata.items()]
+    rows = [(visible(key), header.types[key], _value(value)) for key, value in header.metadata.items()]
     return _found("keys", ("key", "type", "value"), rows, search)
 
 
 def tensors_table(header: Header, search: str = "") -> tuple[Table, list[TensorInfo]]:
     """Return the tensors with the text in their row, as a table and as they are."""
-    rows = [(escape(one.name), _shape(one), one.type.name, f"{one.n_bytes:,}", f"{one.offset:,}") for one in header.tensors]
+    rows = [(visible(one.name), _shape(one), one.type.name, f"{one.n_bytes:,}", f"{one.offset:,}") for one in header.tensors]
     columns = ("tensor", "shape (row length first)", "type", "size (bytes)", "first byte in the file")
     found = [tensor for tensor, row in zip(header.tensors, rows, strict=True) if _matches(row, search)]
     return _found("tensors", columns, rows, search), found
@@ -123,13 +123,13 @@ def _value(value: Any) -> str:
 
 
 def _one(value: Any) -> str:
-    return escape(value, 80) if isinstance(value, str) else str(value)
+    return visible(value, 80) if isinstance(value, str) else str(value)
 
 
 def header_sentence(header: Header) -> str:
     """Return what the first 24 bytes say, and how much of the file is header."""
     return (
-        f"GGUF version {header.version}, architecture {escape(header.architecture)}: {len(header.tensors):,} tensors and "
+        f"GGUF version {header.version}, architecture {visible(header.architecture)}: {len(header.tensors):,} tensors and "
         f"{len(header.metadata):,} keys. The weights begin at byte {header.data_offset:,}; "
         f"the file has {format_bytes(header.file_size_bytes)}."
     )
