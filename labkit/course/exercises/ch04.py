@@ -91,7 +91,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        name="bits_per_weight",
+        name="weight_bits",
         points=1,
         question="the bits per weight, from the bytes of a block's parts and the number of its weights.",
         examples=((([2, 32], 32), 8.5), (([2, 16], 32), 4.5), (([2, 2, 12, 128], 256), 4.5), (([2, 2, 16], 32), 5.0)),
