@@ -213,6 +213,7 @@ def _run(model: Model, plan: _Plan, progress: Progress | bool | None, *, strict:
         n_generated=sum(item.n_generated for item in items.values()),
         n_decodes=0 if batch is None else batch.n_decodes,
         elapsed_s=time.perf_counter() - started_s,
+        n_threads=0 if batch is None else batch.used.summary(),
     )
 
 

@@ -13,8 +13,8 @@ from labkit.batch.records import BatchChunk, BatchItem
 from labkit.batch.sequence import Request, Sequence
 from labkit.batch.slots import Slots
 from labkit.engine.contexts import second_context, token_batch
-from labkit.engine.generation import CancelledError, decode
 from labkit.engine.native import C
+from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed, steps
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 from labkit.progress import Progress
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from labkit.engine.model import Model
 
 __all__ = ["Batch"]
+
+_READING = 4.0  # a step's reading of the weights, in tokens' worth of computing
 
 
 class Batch:
@@ -45,6 +47,8 @@ class Batch:
         Gets tokens done and tokens in all; those that an early end saves count as done.
     strict : bool
         Whether one prompt's failure ends all.
+    adapt_threads : bool
+        Whether a model that was loaded without ``n_threads`` uses fewer threads while other programs need the cores.
 
     Attributes
     ----------
@@ -52,6 +56,8 @@ class Batch:
         Index -> `BatchItem`, of the prompts that have ended.
     n_decodes, n_computed : int
         Calls of ``llama_decode``, and tokens of prompts that they computed.
+    used : ThreadsUsed
+        The threads that computed them.
     """
 
     def __init__(
@@ -64,12 +70,14 @@ class Batch:
         emit: Callable[[BatchChunk], object],
         report: Progress,
         strict: bool,
+        adapt_threads: bool = True,
     ) -> None:
         self.model, self.n_parallel, self.n_cells = model, n_parallel, n_cells
         self.waiting = deque(requests)
-        self.emit, self.report, self.strict = emit, report, strict
+        self.emit, self.report, self.strict, self.adapt_threads = emit, report, strict, adapt_threads
         self.items: dict[int, BatchItem] = {}
         self.n_decodes = self.n_computed = 0
+        self.used = ThreadsUsed()
         self._n_done, self._n_total = 0, sum(request.max_tokens for request in requests)
         # No more than the prompts need: the buffers of a computation grow with it.
         n_most = max(n_parallel, sum(len(request.prompt) for request in requests))
@@ -79,10 +87,11 @@ class Batch:
 
     def run(self, job: Job[Any]) -> None:
         """Compute everything; what a cancelled job has of its texts counts."""
-        with self._slots() as (ctx, slots), token_batch(self.n_batch) as batch:
+        with self._slots() as (ctx, slots), token_batch(self.n_batch) as batch, self._steps(ctx, job) as steps:
+            self.used = steps.used_batch
             try:
                 while self._admit(slots):
-                    self._step(ctx, slots, batch, job)
+                    self._step(steps, slots, batch, job)
                     self.report(self._n_done, self._n_total)
             except CancelledError:
                 self._cancel(slots)
@@ -101,6 +110,12 @@ class Batch:
                 Slots(C.llama_get_memory(ctx), n_seq, shares=not (has_state or has_window), can_move=not has_state),
             )
 
+    def _steps(self, ctx: Any, job: Job[Any]) -> contextlib.AbstractContextManager[Stepper]:
+        model = self.model
+        n_threads = model.settings.n_threads_batch
+        control = model._threads if self.adapt_threads else None
+        return steps(ctx, job, n_threads, n_threads, control, model._flag_to_redo())
+
     def _admit(self, slots: Slots) -> bool:
         """Give free slots to prompts that wait; returns whether anything is left to do.
 
@@ -115,17 +130,17 @@ class Batch:
             slots.close_gaps()
         return bool(slots.active)
 
-    def _step(self, ctx: Any, slots: Slots, batch: Any, job: Job[Any]) -> None:
+    def _step(self, steps: Stepper, slots: Slots, batch: Any, job: Job[Any]) -> None:
         """Compute a token of each sequence, or a piece of its prompt, and choose the tokens that follow."""
         rows = self._fill(slots, batch)
-        decode(ctx, batch, job)
+        self._decode(steps, batch, len(rows))
         self.n_decodes += 1
         if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
             raise CancelledError
         elapsed_s = time.perf_counter() - self._started_s
         for slot, sequence, row in rows:
             try:
-                text = sequence.sample(ctx, row, elapsed_s)
+                text = sequence.sample(steps.ctx, row, elapsed_s)
             except GenerationError as error:
                 self._end(slots, slot, sequence, f"prompts[{sequence.request.index}]: {error}", error)
                 continue
@@ -135,6 +150,14 @@ class Batch:
             elif text:
                 sequence.pieces.append(text)
                 self.emit(BatchChunk(sequence.request.index, text, len(sequence.tokens), elapsed_s))
+
+    def _decode(self, steps: Stepper, batch: Any, n_rows: int) -> None:
+        """Compute the batch. A step of single tokens is one kind of work; with pieces of prompts it is mostly prefill."""
+        control = self.model._threads
+        if control is None or batch.n_tokens > n_rows:
+            steps.decode(batch, max(2, batch.n_tokens))
+        else:
+            steps.decode(batch, max(2, n_rows), control.batch, _READING + n_rows)
 
     def _fill(self, slots: Slots, batch: Any) -> list[tuple[int, Sequence, int]]:
         """Put the next tokens into the batch; returns which sequence gets its logits from which of them."""

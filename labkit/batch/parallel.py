@@ -15,9 +15,9 @@ from labkit.batch.sequence import Request
 from labkit.cache import file_identity, recall, remember
 from labkit.checks import check_int
 from labkit.engine.contexts import second_context, token_batch, view
-from labkit.engine.generation import decode
 from labkit.engine.load_facts import sound_file
 from labkit.engine.native import C
+from labkit.engine.stepping import decode
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 from labkit.memory import estimate_memory_usage

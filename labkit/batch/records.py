@@ -100,6 +100,8 @@ class BatchResult(Record):
         Calls of ``llama_decode``; each reads the weights once, or a few times where prompts of different lengths meet.
     elapsed_s : float
         Wall time, the making of the cache included.
+    n_threads : int or tuple of (int, int)
+        Threads of all steps, or (threads, tokens) pairs in order where their number changed.
     """
 
     answers: tuple[BatchItem, ...]
@@ -110,6 +112,7 @@ class BatchResult(Record):
     n_generated: int
     n_decodes: int
     elapsed_s: float
+    n_threads: int | tuple[tuple[int, int], ...] = 0
 
     @property
     def texts(self) -> list[str]:

@@ -14,6 +14,7 @@ from labkit.benchmark.records import BenchmarkRun
 from labkit.benchmark.timing import EndlessTokenizer, TimedText
 from labkit.engine.model import Model
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
+from labkit.engine.stepping import Stepper
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 
@@ -23,14 +24,17 @@ __all__ = ["run_together", "together_speeds"]
 class _TimedBatch(Batch):
     """A batch that notes when each token was there."""
 
-    def __init__(self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int) -> None:
-        super().__init__(model, requests, n_parallel, n_cells, emit=_drop, report=_drop, strict=True)
+    def __init__(
+        self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int, *, adapt_threads: bool
+    ) -> None:
+        how = {"emit": _drop, "report": _drop, "strict": True, "adapt_threads": adapt_threads}
+        super().__init__(model, requests, n_parallel, n_cells, **how)  # type: ignore[arg-type]  # each has its type
         self._tokenizer = EndlessTokenizer(model._own_tokenizer)
         self.times_s: dict[int, list[float]] = {request.index: [] for request in requests}
 
-    def _step(self, ctx: Any, slots: Any, batch: Any, job: Job[Any]) -> None:
+    def _step(self, steps: Stepper, slots: Any, batch: Any, job: Job[Any]) -> None:
         active = [sequence for _, sequence in slots.active]
-        super()._step(ctx, slots, batch, job)
+        super()._step(steps, slots, batch, job)
         now_s = time.perf_counter()
         for sequence in active:
             times_s = self.times_s[sequence.request.index]
@@ -54,15 +58,18 @@ def run_together(
     model = texts[0].model
     started = time.perf_counter()
     requests = [Request(index, text.tokens(), text.max_tokens, _seeded(settings, index)) for index, text in enumerate(texts)]
-    batch = model.compute(lambda job: _compute(model, job, requests, n_parallel))
+    adapt = texts[0].adapt_threads
+    batch = model.compute(lambda job: _compute(model, job, requests, n_parallel, adapt_threads=adapt))
     elapsed_s = time.perf_counter() - started
     return [_run(batch, request, repeat, started) for request in requests], elapsed_s
 
 
-def _compute(model: Model, job: Job[Any], requests: Sequence[Request], n_parallel: int) -> _TimedBatch:
+def _compute(
+    model: Model, job: Job[Any], requests: Sequence[Request], n_parallel: int, *, adapt_threads: bool
+) -> _TimedBatch:
     n_cells = cells_of(model, requests)
     choice = choose_parallel(model, job, len(requests), n_cells, n_parallel)
-    batch = _TimedBatch(model, requests, choice.n_parallel, n_cells)
+    batch = _TimedBatch(model, requests, choice.n_parallel, n_cells, adapt_threads=adapt_threads)
     batch.run(job)
     if job.cancelled:
         raise GenerationError("this computation was cancelled")
@@ -89,6 +96,7 @@ def _run(batch: _TimedBatch, request: Request, repeat: int, started: float) -> B
         text_s=None,
         token_times_s=times_s,
         n_shared=batch.items[request.index].n_shared,
+        n_threads=batch.used.summary(),
     )
 
 

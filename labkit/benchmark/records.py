@@ -34,6 +34,8 @@ class BenchmarkRun(Record):
         From the call until each token.
     n_shared : int
         Tokens of the prompt that another prompt of the same batch had computed.
+    n_threads : int or tuple of (int, int)
+        Threads that generated, or (threads, tokens) pairs in order where their number changed.
     """
 
     repeat: int
@@ -49,6 +51,7 @@ class BenchmarkRun(Record):
     text_s: float | None
     token_times_s: tuple[float, ...] = dataclasses.field(repr=False)
     n_shared: int = 0
+    n_threads: int | tuple[tuple[int, int], ...] = 0
 
     @property
     def inter_token_latencies_s(self) -> tuple[float, ...]:
@@ -81,6 +84,8 @@ class BenchmarkSettings(Record):
     max_tokens, warmup, repeats, n_parallel : int
     temperature, top_p, min_p, repeat_penalty : float
     top_k, seed : int
+    adapt_threads : bool
+        Whether fewer threads were used while other programs needed the cores; the runs say how many.
     constrained : bool
         Whether a grammar or schema was followed.
     """
@@ -115,6 +120,7 @@ class BenchmarkSettings(Record):
     repeat_penalty: float
     seed: int
     constrained: bool
+    adapt_threads: bool = False
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from labkit.benchmark.stats import ConfidenceInterval, mean_and_deviation
 from labkit.output_files import written
 from labkit.records import Record
 from labkit.system import SystemProfile
+from labkit.tables import Table, notes_html, to_csv
 from labkit.units import format_bytes, format_duration, format_rate
 
 __all__ = ["HEADINGS", "USER", "BenchmarkResult", "bench_csv", "bench_records", "bench_rows", "summary_rows"]
@@ -217,56 +215,29 @@ def _pair(median: float, p95: float) -> str:
     return f"{format_duration(median)} in the median, 95 % below {format_duration(p95)}"
 
 
+def _tables(result: BenchmarkResult) -> tuple[Table, Table]:
+    title = f"{result.settings.model}: llama.cpp alone, and what a user of it sees"
+    return Table(title, HEADINGS, bench_rows(result)), Table("", (), summary_rows(result))
+
+
 def _markdown(result: BenchmarkResult) -> str:
-    """Return llama-bench's table, the user's figures and the notes as Markdown."""
-    table = _markdown_table(HEADINGS, bench_rows(result), right=(1, 2, 4, 5, 6))
-    summary = _markdown_table(("", ""), summary_rows(result), right=())
-    return "\n\n".join([table, summary, *result.notes]) + "\n"
-
-
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    rule = ["---:" if index in right else "---" for index in range(len(headings))]
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (headings, rule, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    tests, summary = _tables(result)
+    return "\n\n".join([tests.to_markdown(right=(1, 2, 4, 5, 6)), summary.to_markdown(), *result.notes]) + "\n"
 
 
 def _text(result: BenchmarkResult) -> str:
-    """Return the same as plain text."""
-    parts = []
-    for table in ([list(HEADINGS), *bench_rows(result)], [[name, value] for name, value in summary_rows(result)]):
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-        parts.append("\n".join(lines))
-    return "\n\n".join([*parts, *result.notes])
+    return "\n\n".join([*(table.to_text() for table in _tables(result)), *result.notes])
 
 
 def _html(result: BenchmarkResult) -> str:
-    """Return the same as HTML."""
-
-    def row(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
-
-    tests = "".join(row("td", cells) for cells in bench_rows(result))
-    summary = "".join(row("td", cells) for cells in summary_rows(result))
-    caption = f"<caption>{escape(result.settings.model)}: llama.cpp alone, and what a user of it sees</caption>"
-    notes = "".join(f"<p>{escape(note)}</p>" for note in result.notes)
-    first = f"<table>{caption}<thead>{row('th', HEADINGS)}</thead><tbody>{tests}</tbody></table>"
-    return f"{first}<table><tbody>{summary}</tbody></table>{notes}"
+    return "".join(table.to_html() for table in _tables(result)) + notes_html(result.notes)
 
 
 def bench_csv(result: BenchmarkResult) -> str:
     """Return a row a test as CSV, as ``llama-bench -o csv`` does."""
-    return _csv(bench_records(result))
+    return to_csv(bench_records(result))
 
 
 def _runs_csv(result: BenchmarkResult) -> str:
     """Return a row a run as CSV, without the times of single tokens."""
-    return _csv([{key: value for key, value in run.items() if key != "token_times_s"} for run in result.runs])
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    return to_csv(result.runs, without=("token_times_s",))

@@ -15,6 +15,7 @@ from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.timing import EngineTimes, ModelCard, TimedText, prepare_timing, time_engine
 from labkit.checks import check_flag, check_int
 from labkit.engine import Model
+from labkit.engine.model import check_model
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress, reporting
@@ -42,6 +43,7 @@ def benchmark_inference(
     n_parallel: int = 1,
     temperature: float = 0.0,
     engine: bool = True,
+    adapt_threads: bool = False,
     progress: Progress | bool | None = None,
     **kwargs: Any,
 ) -> BenchmarkResult:
@@ -67,6 +69,9 @@ def benchmark_inference(
     engine : bool
         Also time llama.cpp alone, by llama-bench's protocol, in the same rounds: as many random tokens as the longest
         prompt has, then ``max_tokens`` one by one. False leaves those figures None, and takes half the time for one prompt.
+    adapt_threads : bool
+        False measures with ``model.settings.n_threads`` whatever else runs on the machine; True lets a model that was loaded
+        without ``n_threads`` use fewer while other programs need the cores, as `generate_text` does.
     progress : callable, bool or None
         Gets (steps done, steps in all); True shows a bar.
     **kwargs
@@ -110,10 +115,13 @@ def benchmark_inference(
         repeats=check_int("repeats", repeats, 1, MAX_REPEATS),
         n_parallel=check_int("n_parallel", n_parallel, 1, MAX_PARALLEL),
         engine=check_flag("engine", engine),
+        adapt_threads=check_flag("adapt_threads", adapt_threads) and check_model(model).settings.adapt_threads,
     )
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
-    card, sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options)
+    card, sampling, timed = prepare_timing(
+        model, texts, plan.max_tokens, temperature, options, adapt_threads=plan.adapt_threads
+    )
     with reporting(progress, "benchmark", "step") as report:
         measured = _Session(model, timed, sampling, plan, report).measure()
     settings = _settings(model, card, sampling, plan, texts, timed)
@@ -139,6 +147,7 @@ class _Plan:
     repeats: int
     n_parallel: int
     engine: bool
+    adapt_threads: bool
 
 
 class _Session:
@@ -172,7 +181,7 @@ class _Session:
     def _engine(self) -> list[EngineTimes]:
         if not self.plan.engine:
             return []
-        times = time_engine(self.model, self._n_prompt, self.plan.max_tokens)
+        times = time_engine(self.model, self._n_prompt, self.plan.max_tokens, adapt_threads=self.plan.adapt_threads)
         self._advance()
         return [times]
 
@@ -201,6 +210,7 @@ class _Session:
             sampler_s=times.sampler_s,
             text_s=times.text_s,
             token_times_s=times.token_times_s,
+            n_threads=times.n_threads,
         )
 
     def _advance(self) -> None:
@@ -229,6 +239,7 @@ def _settings(
         **{name: getattr(sampling, name) for name in _SAMPLING},
         seed=sampling.seed or 0,
         constrained=sampling.grammar is not None,
+        adapt_threads=plan.adapt_threads,
     )
 
 

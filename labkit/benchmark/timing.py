@@ -18,17 +18,19 @@ import numpy as np
 from labkit.checks import check_flag
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
-from labkit.engine.generation import CancelledError, Generation, decode
+from labkit.engine.generation import Generation
 from labkit.engine.model import check_model
 from labkit.engine.native import C
 from labkit.engine.results import TextChunk
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_sampling
+from labkit.engine.stepping import CancelledError
 from labkit.errors import ContextOverflowError
 from labkit.system import engine_build
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
+    from labkit.engine.stepping import Stepper
     from labkit.engine.worker import Job
 
 __all__ = ["EndlessTokenizer", "EngineTimes", "ModelCard", "TimedRun", "TimedText", "prepare_timing", "time_engine"]
@@ -63,6 +65,8 @@ class TimedRun:
         What llama.cpp counts for computing the tokens after the first.
     sampler_s, text_s : float
         For the same tokens: choosing them, and turning them into text.
+    n_threads : int or tuple
+        Threads that computed these tokens, as in `GenerationReport`.
     """
 
     n_prompt: int
@@ -73,6 +77,7 @@ class TimedRun:
     engine_decode_s: float
     sampler_s: float
     text_s: float
+    n_threads: int | tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +108,8 @@ class TimedText:
         Without stops.
     parse_special : bool
         As for `generate_text`.
+    adapt_threads : bool
+        Whether fewer threads are used while other programs need the cores.
 
     Raises
     ------
@@ -111,10 +118,17 @@ class TimedText:
     """
 
     def __init__(
-        self, model: Model, prompt: str, max_tokens: int, settings: SamplingSettings, *, parse_special: bool
+        self,
+        model: Model,
+        prompt: str,
+        max_tokens: int,
+        settings: SamplingSettings,
+        *,
+        parse_special: bool,
+        adapt_threads: bool = False,
     ) -> None:
         self.model, self.prompt, self.max_tokens, self.settings = model, prompt, max_tokens, settings
-        self.parse_special = parse_special
+        self.parse_special, self.adapt_threads = parse_special, adapt_threads
         self.n_prompt = len(self.tokens())
         if self.n_prompt + max_tokens > model.n_ctx():
             raise ContextOverflowError(self.n_prompt, max_tokens, model.n_ctx())
@@ -142,10 +156,11 @@ class TimedText:
 
     def _generate(self, job: Job[Any], prompt: list[int], chunks: list[TextChunk]) -> _TimedGeneration:
         model = self.model
-        generation = _TimedGeneration(model, prompt, self.max_tokens, self.settings)
         try:
             model._prepare_memory(prompt)
-            report = generation.run(job, chunks.append)
+            with model.steps(job, adapt=self.adapt_threads) as steps:
+                generation = _TimedGeneration(steps, model, prompt, self.max_tokens, self.settings)
+                report = generation.run(job, chunks.append)
         finally:
             model._forget()
         if report.finish_reason == "cancelled":
@@ -156,9 +171,9 @@ class TimedText:
 class _TimedGeneration(Generation):
     """The loop of `generate_text`, with clocks around its parts and no end but ``max_tokens``."""
 
-    def __init__(self, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
+    def __init__(self, steps: Stepper, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
         tokenizer = EndlessTokenizer(model._own_tokenizer)
-        super().__init__(model._ctx.ctx, tokenizer, model.n_batch, prompt, max_tokens, settings)
+        super().__init__(steps, tokenizer, model.n_batch, prompt, max_tokens, settings)
         self.clocked = tokenizer
         self.text = self.clocked_text = _ClockedText(settings.stop)
         self.clocked_sampler: _ClockedSampler | None = None
@@ -183,6 +198,7 @@ class _TimedGeneration(Generation):
             # of n tokens, the first was sampled before the time of decoding, and the last became text after it
             sampler_s=sum(sampler.ends[1:]) - sum(sampler.begins[1:]),
             text_s=sum(ends[:-1]) - sum(begins[:-1]),
+            n_threads=self.steps.used.summary(),
         )
 
 
@@ -245,7 +261,13 @@ class _ClockedText(TextAssembler):
 
 
 def prepare_timing(
-    model: Any, prompts: list[str], max_tokens: int, temperature: Any, options: Mapping[str, Any]
+    model: Any,
+    prompts: list[str],
+    max_tokens: int,
+    temperature: Any,
+    options: Mapping[str, Any],
+    *,
+    adapt_threads: bool = False,
 ) -> tuple[ModelCard, SamplingSettings, tuple[TimedText, ...]]:
     """Check everything before anything is computed.
 
@@ -262,7 +284,8 @@ def prepare_timing(
     given = dict(options)
     parse_special = check_flag("parse_special", given.pop("parse_special", False))
     settings = dataclasses.replace(check_sampling(temperature, given), stop=())
-    texts = tuple(TimedText(checked, prompt, max_tokens, settings, parse_special=parse_special) for prompt in prompts)
+    how = {"parse_special": parse_special, "adapt_threads": adapt_threads}
+    texts = tuple(TimedText(checked, prompt, max_tokens, settings, **how) for prompt in prompts)
     return checked.compute(lambda _: _describe(checked)), settings, texts
 
 
@@ -281,13 +304,15 @@ def _describe(model: Model) -> ModelCard:
     )
 
 
-def time_engine(model: Model, n_prompt: int, n_gen: int) -> EngineTimes:
+def time_engine(model: Model, n_prompt: int, n_gen: int, *, adapt_threads: bool = False) -> EngineTimes:
     """Time llama.cpp alone, by llama-bench's protocol: random tokens, nothing sampled, an empty cache before each test.
 
     Parameters
     ----------
     n_prompt, n_gen : int
         Tokens of the two tests, at least 1 and at most the context.
+    adapt_threads : bool
+        Whether fewer threads are used while other programs need the cores.
 
     Notes
     -----
@@ -297,14 +322,19 @@ def time_engine(model: Model, n_prompt: int, n_gen: int) -> EngineTimes:
     ----------
     llama.cpp tools/llama-bench/llama-bench.cpp (test_prompt, test_gen).
     """
-    return model.compute(lambda job: _EngineRun(model, job).times(n_prompt, n_gen))
+
+    def run(job: Job[EngineTimes]) -> EngineTimes:
+        with model.steps(job, adapt=adapt_threads) as steps:
+            return _EngineRun(model, steps).times(n_prompt, n_gen)
+
+    return model.compute(run)
 
 
 class _EngineRun:
     """The two tests, in the model's thread."""
 
-    def __init__(self, model: Model, job: Job[Any]) -> None:
-        self.model, self.job, self.ctx = model, job, model._ctx.ctx
+    def __init__(self, model: Model, steps: Stepper) -> None:
+        self.model, self.steps, self.ctx = model, steps, steps.ctx
         self.vocab = model._model.vocab
         self.n_batch = model.n_batch
 
@@ -333,7 +363,7 @@ class _EngineRun:
         for start in range(0, len(tokens), step):
             count = min(step, len(tokens) - start)
             address = ctypes.cast(ctypes.byref(tokens, start * size), ctypes.POINTER(C.llama_token))
-            decode(self.ctx, C.llama_batch_get_one(address, count), self.job)
+            self.steps.decode(C.llama_batch_get_one(address, count), count)
             C.llama_synchronize(self.ctx)
         return time.perf_counter() - started, (self._counted_ms() - counted_ms) / 1e3
 

@@ -19,60 +19,25 @@ from labkit.engine.native import C
 from labkit.engine.results import FinishReason, GenerationReport, TextChunk
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
-from labkit.errors import GenerationError
+from labkit.engine.stepping import CancelledError, Stepper
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from labkit.engine.worker import Job
 
-__all__ = ["CancelledError", "Generation", "Stream", "TextStream", "decode", "prefill"]
+__all__ = ["Generation", "Stream", "TextStream", "prefill"]
 
 T = TypeVar("T")
 
 
-_ABORTED = 2  # what llama_decode returns when its abort callback asked for it
-
-
-_DECODE_ERRORS = {
-    1: "found no free place in its cache for the tokens",
-    -1: "was given tokens that it cannot take",
-    -2: "could not allocate the memory that the computation needs",
-    -3: "failed in the middle of the computation",
-}
-
-
-class CancelledError(Exception):
-    """The abort flag ended a computation."""
-
-
-def decode(ctx: Any, batch: Any, job: Job[Any]) -> None:
-    """Compute a batch of tokens.
-
-    Raises
-    ------
-    CancelledError
-        When the job was cancelled, before or meanwhile.
-    GenerationError
-        When the engine failed.
-    """
-    if job.cancelled:
-        raise CancelledError
-    status = C.llama_decode(ctx, batch)
-    if status == _ABORTED:
-        raise CancelledError
-    if status != 0:
-        reason = _DECODE_ERRORS.get(status, f"answered {status}")
-        raise GenerationError(f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs")
-
-
-def prefill(ctx: Any, prompt: list[int], n_batch: int, job: Job[Any], n_reused: int = 0) -> None:
-    """Compute a prompt's tokens from number ``n_reused`` on, ``n_batch`` at a time; raises as `decode`."""
+def prefill(steps: Stepper, prompt: list[int], n_batch: int, n_reused: int = 0) -> None:
+    """Compute a prompt's tokens from number ``n_reused`` on, ``n_batch`` at a time; raises as `Stepper.decode`."""
     tokens = (C.llama_token * len(prompt))(*prompt)
     for start in range(n_reused, len(prompt), n_batch):
         count = min(n_batch, len(prompt) - start)
         address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
-        decode(ctx, C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), job)
+        steps.decode(C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), count)
 
 
 class Generation:
@@ -80,8 +45,11 @@ class Generation:
 
     Parameters
     ----------
-    ctx, tokenizer, n_ctx, n_batch
-        The native context, its vocabulary, and its sizes in tokens.
+    steps : Stepper
+        The calls of llama_decode.
+    tokenizer : Tokenizer
+    n_batch : int
+        Tokens of a prompt that one call computes.
     prompt : list of int
         At least one token.
     max_tokens : int or None
@@ -90,14 +58,14 @@ class Generation:
 
     def __init__(
         self,
-        ctx: Any,
+        steps: Stepper,
         tokenizer: Tokenizer,
         n_batch: int,
         prompt: list[int],
         max_tokens: int,
         settings: SamplingSettings,
     ) -> None:
-        self.ctx, self.tokenizer, self.n_batch = ctx, tokenizer, n_batch
+        self.steps, self.ctx, self.tokenizer, self.n_batch = steps, steps.ctx, tokenizer, n_batch
         self.prompt, self.max_tokens, self.settings = prompt, max_tokens, settings
         self.text = TextAssembler(settings.stop)
         self.tokens: list[int] = []
@@ -114,7 +82,7 @@ class Generation:
             silent = self.tokenizer.silent_tokens() if self.settings.grammar is not None else ()
             with Sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
                 self.seed = sampler.seed
-                prefill(self.ctx, self.prompt, self.n_batch, job, self.n_reused)
+                prefill(self.steps, self.prompt, self.n_batch, self.n_reused)
                 self._loop(job, sampler, emit)
         except CancelledError:
             self.finish_reason = "cancelled"
@@ -126,7 +94,7 @@ class Generation:
         batch = C.llama_batch_get_one(slot, 1)
         while self._take(sampler.sample(self.ctx), job, emit):
             slot[0] = self.tokens[-1]
-            decode(self.ctx, batch, job)
+            self.steps.decode(batch, 1)
 
     def _take(self, token: int, job: Job[Any], emit: Callable[[TextChunk], None]) -> bool:
         """Add a token that was chosen to the text; returns whether another one is wanted."""
@@ -170,6 +138,8 @@ class Generation:
             finish_reason=self.finish_reason,
             seed=self.seed,
             token_ids=tuple(self.tokens),
+            n_threads=self.steps.used.summary(),
+            n_threads_batch=self.steps.used_batch.summary(),
         )
 
 

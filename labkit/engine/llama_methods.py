@@ -20,9 +20,11 @@ from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.native import C
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
+from labkit.engine.stepping import set_threads
 from labkit.engine.worker import LockstepJob, Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError
 from labkit.grammar.check import check_grammar
+from labkit.thread_control import ThreadController
 
 __all__ = ["COMPUTING", "READING", "READING_PROPERTIES", "LlamaMethods"]
 
@@ -163,6 +165,7 @@ class LlamaMethods(Llama):
     _cached_prompt: list[int]
     _tokenizer: Tokenizer | None
     _worker: Worker
+    _threads: ThreadController | None
     _vocabulary_lock: threading.RLock
     _vocabulary_holder: int | None
 
@@ -227,6 +230,7 @@ class LlamaMethods(Llama):
 
     def _begin_llama(self, name: str) -> None:
         self._cached_prompt = []
+        set_threads(self._ctx.ctx, self.settings.n_threads, self.settings.n_threads_batch, self._threads)
         if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
             self._forget()  # a small window's cache cannot go back to where an earlier text was the same
 

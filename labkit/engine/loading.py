@@ -17,7 +17,7 @@ from labkit.engine.settings import ModelSettings, choose_settings, refuse_unfit
 from labkit.engine.tuned import tuned_settings
 from labkit.errors import LabkitWarning
 from labkit.models import resolve_model
-from labkit.system import engine_build, physical_cores_available
+from labkit.system import engine_build
 
 __all__ = ["load_model"]
 
@@ -44,7 +44,8 @@ def load_model(
     n_ctx : int
         Tokens that the context holds, prompt and answer together; rounded up to 256. 0 is what the model was trained on.
     n_threads : int or None
-        Threads to compute with; None is the physical cores that this process may use (affinity and container quota count).
+        Threads to compute with. None is up to the physical cores that this process may use (affinity and container quota
+        count), and fewer while other programs need them; a number is kept as given.
     n_gpu_layers : int
         Layers to put on a GPU, or on ``devices``; -1 is all. Without either this warns once and runs on the CPU.
     devices : list of str or ServedDevice, or None
@@ -110,8 +111,7 @@ def load_model(
                 "everything runs on the CPU",
             )
             n_gpu_layers = 0
-        threads = n_threads or physical_cores_available()
-        chosen = choose_settings(facts, build, n_ctx, threads, n_gpu_layers, options, borrowed)
+        chosen = choose_settings(facts, build, n_ctx, n_threads or None, n_gpu_layers, options, borrowed)
         refuse_unfit(facts, chosen)
         for sentence in chosen.warnings:
             _warn_once(f"{path}: {sentence}", sentence)

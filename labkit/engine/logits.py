@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labkit.checks import check_flag
-from labkit.engine.generation import CancelledError, prefill
+from labkit.engine.generation import prefill
 from labkit.engine.model import check_model
 from labkit.engine.native import C
+from labkit.engine.stepping import CancelledError
 from labkit.errors import ContextOverflowError, GenerationError
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def token_text(model: Model, token: int) -> str:
 def _compute(model: Model, tokens: list[int], job: Job[NDArray[np.float32]]) -> NDArray[np.float32]:
     ctx = model._ctx.ctx
     try:
-        prefill(ctx, tokens, model.n_batch, job, model._prepare_memory(tokens))
+        with model.steps(job) as steps:
+            prefill(steps, tokens, model.n_batch, model._prepare_memory(tokens))
         row = C.llama_get_logits_ith(ctx, -1)
         return np.array(np.ctypeslib.as_array(row, shape=(model._n_vocab,)), dtype=np.float32)
     except BaseException:

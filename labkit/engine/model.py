@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
 import threading
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
-from labkit.engine.generation import CancelledError, Generation
+from labkit.engine.generation import Generation
 from labkit.engine.llama_methods import LlamaMethods
 from labkit.engine.native import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
+from labkit.engine.stepping import CancelledError, Stepper, steps
 from labkit.engine.worker import Job, Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
+from labkit.thread_control import ThreadController
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
+    from labkit.engine.native import AbortFlag
 
 __all__ = ["Model", "check_model"]
 
@@ -33,6 +37,7 @@ _PASSED_ON = (
     "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
     "type_k", "type_v",
 )  # fmt: skip
+_SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than any: more is contention
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
@@ -77,6 +82,7 @@ class Model(LlamaMethods):
         self.settings, self.last_generation = settings, None
         self._cached_prompt: list[int] = []
         self._devices = devices
+        self._threads: ThreadController | None = None
         self._log = EngineLog(echo=bool(options.get("verbose", False)), renames={} if devices is None else devices.renames)
         self._worker = Worker(self._log, devices)
         self._closed = False
@@ -133,6 +139,9 @@ class Model(LlamaMethods):
         has_encoder = bool(C.llama_model_has_encoder(self._model.model))
         self._decodes = C.llama_get_memory(self._ctx.ctx) is not None and not has_encoder
         self._embeds = self._decodes or not (has_encoder and C.llama_model_has_decoder(self._model.model))
+        if chosen.adapt_threads:
+            first_s = _SLOWEST_S + int(C.llama_model_size(self._model.model)) / _SLOWEST_BYTES_PER_S
+            self._threads = ThreadController(chosen.n_threads, chosen.n_threads_batch, first_s)
         self._load_log = self._log.text()
         self._log.clear()
 
@@ -294,6 +303,24 @@ class Model(LlamaMethods):
 
         return iterate(), lambda: self._worker.cancel(job)
 
+    def steps(self, job: Job[Any], *, adapt: bool = True) -> contextlib.AbstractContextManager[Stepper]:
+        """Give the steps of this model's context; in its thread.
+
+        Parameters
+        ----------
+        adapt : bool
+            False keeps ``settings.n_threads``, for measurements, whatever else runs.
+        """
+        control = self._threads if adapt else None
+        return steps(
+            self._ctx.ctx, job, self.settings.n_threads, self.settings.n_threads_batch, control, self._flag_to_redo()
+        )
+
+    def _flag_to_redo(self) -> AbortFlag | None:
+        """Return the flag that may end a step which is then computed again: not with a recurrent state or devices."""
+        lasting = self._is_recurrent or self._is_hybrid or self.settings.n_gpu_layers != 0
+        return None if lasting else self._worker.flag
+
     def _compute(self, job: Job[T], function: Callable[[Job[T]], T]) -> T:
         self._refuse_unless_it_generates()
         try:
@@ -321,10 +348,12 @@ class Model(LlamaMethods):
         emit: Callable[[TextChunk], None],
     ) -> None:
         self._refuse_unless_it_generates()
-        generation = Generation(self._ctx.ctx, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings)
         n_reused = self._prepare_memory(prompt)
         try:
-            report = generation.run(job, emit, n_reused)
+            with self.steps(job) as steps:
+                report = Generation(steps, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings).run(
+                    job, emit, n_reused
+                )
         except BaseException:
             self._forget()
             raise

@@ -61,6 +61,9 @@ class GenerationReport(Record):
         As in `TextChunk`.
     seed : int
         The seed that was used; pass it again for the same text.
+    n_threads, n_threads_batch : int or tuple of (int, int)
+        Threads that computed single tokens, and pieces of the prompt: one number, or (threads, tokens) pairs in order where it
+        changed on the way; 0 where there were no such steps.
     """
 
     n_prompt: int
@@ -71,6 +74,8 @@ class GenerationReport(Record):
     finish_reason: FinishReason
     seed: int
     token_ids: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+    n_threads: int | tuple[tuple[int, int], ...] = 0
+    n_threads_batch: int | tuple[tuple[int, int], ...] = 0
 
     @property
     def decode_tokens_per_second(self) -> float:

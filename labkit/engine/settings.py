@@ -32,7 +32,9 @@ class ModelSettings(Record):
     n_ctx : int
         Tokens that the context holds (rounded up to 256, as llama.cpp does).
     n_threads, n_threads_batch : int
-        Threads for generating and for prompts.
+        Threads for generating and for prompts; at most, with ``adapt_threads``.
+    adapt_threads : bool
+        Whether fewer threads are used while other programs need the cores; ``last_generation.n_threads`` says how many were.
     n_gpu_layers : int
         Layers on a GPU or another device; -1 is all.
     n_batch, n_ubatch : int
@@ -67,6 +69,7 @@ class ModelSettings(Record):
     type_k: int
     type_v: int
     reasons: dict[str, str]
+    adapt_threads: bool = False
     warnings: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
 
@@ -75,7 +78,7 @@ def choose_settings(
     facts: LoadFacts,
     build: EngineBuild,
     n_ctx: int,
-    n_threads: int,
+    n_threads: int | None,
     n_gpu_layers: int,
     options: dict[str, Any],
     devices: ModelDevices | None = None,
@@ -84,12 +87,22 @@ def choose_settings(
 
     Parameters
     ----------
+    n_threads : int or None
+        None is up to this process's physical cores, adapted to what else runs.
     options : dict
         The caller's own keyword arguments, checked; what is None or absent is chosen here.
     devices : ModelDevices or None
         What the caller named for the layers; None is this machine's own GPUs.
     """
+    from labkit.system import physical_cores_available
+
     reasons: dict[str, str] = {}
+    most = n_threads or physical_cores_available()
+    reasons["n_threads"] = (
+        "as given"
+        if n_threads
+        else f"up to the {most} physical cores that this process may use, fewer while other programs need them"
+    )
     type_k, type_v = options.get("type_k", 1), options.get("type_v", 1)
     cells = _round_up(n_ctx or int(facts.hparam("context_length", 0) or 512), CELLS)
     n_batch = min(options.get("n_batch") or 512, cells)
@@ -104,8 +117,8 @@ def choose_settings(
         reasons["devices"] = _say_devices(devices, n_gpu_layers, "tensor_split" in options)
     return ModelSettings(
         n_ctx=cells,
-        n_threads=n_threads,
-        n_threads_batch=options.get("n_threads_batch") or n_threads,
+        n_threads=most,
+        n_threads_batch=options.get("n_threads_batch") or most,
         n_gpu_layers=n_gpu_layers,
         n_batch=n_batch,
         n_ubatch=min(options.get("n_ubatch") or 512, n_batch),
@@ -116,6 +129,7 @@ def choose_settings(
         type_k=type_k,
         type_v=type_v,
         reasons=reasons,
+        adapt_threads=n_threads is None,
         warnings=_warn(facts, cells),
         devices=() if devices is None else devices.names,
     )

@@ -6,6 +6,7 @@ all count here. One thread a physical core is what llama.cpp wants: two hyper-th
 ::
 
     cgroups    container limits, read from a file tree that a test can make up
+    load       how busy the machine is now
     cores      physical, performance and logical cores
     ram        RAM free, RAM held, the peak
     build      what llama.cpp was built with, its devices, what it repacks
@@ -21,6 +22,7 @@ from labkit.system.build import Device, EngineBuild, engine_build, is_repacked, 
 from labkit.system.cgroups import cpu_quota
 from labkit.system.cores import logical_cores_available, performance_cores_available, physical_cores_available
 from labkit.system.instructions import unused_instructions
+from labkit.system.load import CpuLoad
 from labkit.system.profile import SystemProfile, measure_system
 from labkit.system.ram import (
     available_ram_bytes,
@@ -31,6 +33,7 @@ from labkit.system.ram import (
 )
 
 __all__ = [
+    "CpuLoad",
     "Device",
     "EngineBuild",
     "SystemProfile",

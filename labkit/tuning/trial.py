@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labkit.engine.contexts import second_context, token_batch, view
-from labkit.engine.generation import decode
 from labkit.engine.native import C
+from labkit.engine.stepping import decode
 from labkit.engine.worker import Job
 from labkit.kv_cache.size import CELLS
 

@@ -1,0 +1,303 @@
+"""One ``llama_decode`` after the other, each with as many threads as are worth it now.
+
+`labkit.thread_control` decides. This module measures the steps, ends those that other programs hold up, and computes them
+again with fewer threads. With a given ``n_threads`` it does nothing but call llama.cpp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from labkit.engine.native import C
+from labkit.errors import GenerationError
+from labkit.system import CpuLoad
+from labkit.thread_control import Phase, ThreadController
+
+if TYPE_CHECKING:
+    from labkit.engine.native import AbortFlag
+    from labkit.engine.worker import Job
+
+__all__ = ["CancelledError", "Stepper", "ThreadsUsed", "Watchdog", "decode", "set_threads", "steps"]
+
+_ABORTED = 2  # what llama_decode returns when its abort callback asked for it
+_DECODE_ERRORS = {
+    1: "found no free place in its cache for the tokens",
+    -1: "was given tokens that it cannot take",
+    -2: "could not allocate the memory that the computation needs",
+    -3: "failed in the middle of the computation",
+}
+_RECENT_S = 5.0  # for so long another model's choice is a good first guess
+
+
+class CancelledError(Exception):
+    """The abort flag ended a computation."""
+
+
+def decode(ctx: Any, batch: Any, job: Job[Any]) -> None:
+    """Compute a batch of tokens with the context's own threads.
+
+    Raises
+    ------
+    CancelledError
+        When the job was cancelled, before or during the computation.
+    GenerationError
+        When the engine failed.
+    """
+    if job.cancelled:
+        raise CancelledError
+    _check(C.llama_decode(ctx, batch))
+
+
+def _check(status: int) -> None:
+    if status == _ABORTED:
+        raise CancelledError
+    if status != 0:
+        reason = _DECODE_ERRORS.get(status, f"answered {status}")
+        raise GenerationError(f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs")
+
+
+class ThreadsUsed:
+    """How many tokens were computed with how many threads, in order."""
+
+    def __init__(self) -> None:
+        self._runs: list[list[int]] = []
+
+    def add(self, n_threads: int, n_tokens: int) -> None:
+        """Note tokens; the list grows only when the number of threads changes."""
+        if self._runs and self._runs[-1][0] == n_threads:
+            self._runs[-1][1] += n_tokens
+        else:
+            self._runs.append([n_threads, n_tokens])
+
+    def summary(self) -> int | tuple[tuple[int, int], ...]:
+        """Return the number of threads, or (threads, tokens) pairs where it changed; 0 where nothing was computed."""
+        if len(self._runs) <= 1:
+            return self._runs[0][0] if self._runs else 0
+        return tuple((n_threads, n_tokens) for n_threads, n_tokens in self._runs)
+
+
+class Watchdog:
+    """Sets a model's abort flag when a step is not done at its limit. Its thread starts with the first limit.
+
+    Parameters
+    ----------
+    flag : AbortFlag
+        What the engine polls.
+    """
+
+    def __init__(self, flag: AbortFlag) -> None:
+        self._flag = flag
+        self._deadline_s = math.inf
+        self._ended = self._stopped = self._idle = False
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def arm(self, deadline_s: float) -> None:
+        """Set the flag at this time of ``time.perf_counter``, unless `disarm` is called before."""
+        self._ended = False
+        self._deadline_s = deadline_s
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="labkit-watchdog", daemon=True)
+            self._thread.start()
+        elif self._idle:
+            self._wake.set()
+
+    def disarm(self) -> bool:
+        """Forget the limit and clear the flag; returns whether it was set at the limit."""
+        self._deadline_s = math.inf
+        if self._ended:
+            self._flag.clear()
+        return self._ended
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped:
+            left_s = self._deadline_s - time.perf_counter()
+            if left_s <= 0:
+                self._deadline_s = math.inf
+                self._ended = True
+                self._flag.set()
+                continue
+            self._idle = math.isinf(left_s)
+            self._wake.wait(min(left_s, 1.0))
+            self._idle = False
+            self._wake.clear()
+
+
+class _Cores:
+    """What the models of this process know of the cores together."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.n_at_work = 0
+        self._load: CpuLoad | None = None
+        self._settled = (0, -math.inf)
+
+    def free(self) -> float | None:
+        """Return the cores that are idle or this process's own."""
+        if self._load is None:
+            self._load = CpuLoad()
+        return self._load.free_cores()
+
+    def settle(self, n_threads: int) -> None:
+        """Remember what other programs left to one model, for the next."""
+        self._settled = (n_threads, time.monotonic())
+
+    def settled(self) -> int | None:
+        """Return what another model has just settled on."""
+        n_threads, at_s = self._settled
+        return n_threads if time.monotonic() - at_s < _RECENT_S else None
+
+
+_cores = _Cores()
+
+
+@contextlib.contextmanager
+def steps(
+    ctx: Any,
+    job: Job[Any],
+    n_threads: int,
+    n_threads_batch: int,
+    control: ThreadController | None = None,
+    flag: AbortFlag | None = None,
+) -> Iterator[Stepper]:
+    """Give the steps of a context.
+
+    Parameters
+    ----------
+    ctx : native context
+    job : Job
+        What may be cancelled.
+    n_threads, n_threads_batch : int
+        For one token, and for several; with ``control`` at most.
+    control : ThreadController, optional
+        Chooses the threads of each step. It begins with what is known of the machine, and models of this process that compute
+        at the same time share its cores.
+    flag : AbortFlag, optional
+        Ends a step that other programs hold up; None where such a step cannot be computed again: with a recurrent state, or
+        layers on devices.
+    """
+    if control is None:
+        yield Stepper(ctx, job, n_threads, n_threads_batch)
+        return
+    watchdog = None if flag is None else Watchdog(flag)
+    control.begin(_cores.free(), _cores.settled())
+    with _cores.lock:
+        _cores.n_at_work += 1
+    try:
+        yield Stepper(ctx, job, n_threads, n_threads_batch, control, watchdog)
+    finally:
+        with _cores.lock:
+            _cores.n_at_work -= 1
+        if watchdog is not None:
+            watchdog.stop()
+
+
+def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadController | None) -> None:
+    """Set a context's threads for a computation whose steps llama-cpp-python takes itself."""
+    if control is not None:
+        control.begin(_cores.free(), _cores.settled())
+        n_threads, n_threads_batch = control.decode.n_threads, control.prefill.n_threads
+    C.llama_set_n_threads(ctx, n_threads, n_threads_batch)
+
+
+class Stepper:
+    """The calls of ``llama_decode`` for one context, in the model's thread; made by `steps`.
+
+    Attributes
+    ----------
+    used, used_batch : ThreadsUsed
+        What one token, and what several at a time were computed with.
+    """
+
+    def __init__(
+        self,
+        ctx: Any,
+        job: Job[Any],
+        n_threads: int,
+        n_threads_batch: int,
+        control: ThreadController | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        self.ctx, self.job = ctx, job
+        self._control, self._watchdog = control, watchdog
+        self.used, self.used_batch = ThreadsUsed(), ThreadsUsed()
+        self._pinned = n_threads, n_threads_batch
+        self._set = (0, 0)
+
+    def decode(self, batch: Any, n_tokens: int, phase: Phase | None = None, work: float = 0.0) -> None:
+        """Compute a batch of tokens.
+
+        Parameters
+        ----------
+        batch : llama_batch
+        n_tokens : int
+            Tokens in it.
+        phase : Phase, optional
+            Who chooses the threads and learns from the time; decode or prefill by default.
+        work : float
+            Units of the phase's work in it; the tokens by default.
+
+        Raises
+        ------
+        CancelledError
+            When the job was cancelled, before or during the computation.
+        GenerationError
+            When the engine failed.
+        """
+        one = n_tokens == 1
+        if self._control is None:
+            n_threads = self._pinned[0 if one else 1]
+            self._set_threads(*self._pinned)
+            decode(self.ctx, batch, self.job)
+        else:
+            phase = phase or (self._control.decode if one else self._control.prefill)
+            n_threads = self._adapt(batch, self._control, phase, work or n_tokens)
+        (self.used if one else self.used_batch).add(n_threads, n_tokens)
+
+    def _set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        if self._set != (n_threads, n_threads_batch):
+            self._set = n_threads, n_threads_batch
+            C.llama_set_n_threads(self.ctx, n_threads, n_threads_batch)
+
+    def _adapt(self, batch: Any, control: ThreadController, phase: Phase, work: float) -> int:
+        """Compute a step, again with fewer threads if it was ended at its limit; returns the threads."""
+        while True:
+            chosen = phase.choose()
+            n_threads = min(chosen, max(1, phase.n_max // max(1, _cores.n_at_work)))
+            self._set_threads(n_threads, n_threads)
+            if self.job.cancelled:
+                raise CancelledError
+            limit_s = phase.limit_s(work) if self._watchdog is not None and n_threads == chosen else math.inf
+            started_s = time.perf_counter()
+            status, ended = self._call(batch, started_s + limit_s)
+            seconds = time.perf_counter() - started_s
+            again = ended and status == _ABORTED and not self.job.cancelled
+            if not again:
+                _check(status)
+            if n_threads == chosen:
+                before = phase.n_threads
+                control.record(phase, work, seconds, free=_cores.free(), ended=again)
+                if phase.n_threads < before:
+                    _cores.settle(phase.n_threads)
+            if not again:
+                return n_threads
+
+    def _call(self, batch: Any, deadline_s: float) -> tuple[int, bool]:
+        """Call llama_decode; returns its status, and whether the watchdog ended it."""
+        if self._watchdog is None or math.isinf(deadline_s):
+            return C.llama_decode(self.ctx, batch), False
+        self._watchdog.arm(deadline_s)
+        status = C.llama_decode(self.ctx, batch)
+        return status, self._watchdog.disarm()

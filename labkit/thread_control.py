@@ -1,0 +1,260 @@
+"""How many threads the next step computes with: a controller that follows the machine.
+
+Every node of llama.cpp's graph ends at a barrier where all threads wait for the slowest one, and they wait by spinning. When
+another program takes one of their cores, a barrier can last a whole time slice of the scheduler, and a token takes ten or a
+hundred times longer than with one thread fewer. The controller sees this in the time of a step, uses fewer threads at once,
+and returns when cores are free again.
+
+Nothing here measures or computes: the seconds of a step go in, a number of threads comes out. So the same code runs on
+simulated machines (``tests/test_thread_control.py``) and on real ones (`labkit.engine.stepping`).
+
+Notes
+-----
+A step is one ``llama_decode``: one token (decode), one token of each sequence (batch), or a piece of a prompt (prefill).
+
+1. A step that needs `SLOW` times the usual: fewer threads, from the next step on. With `Phase.limit_s` the caller can end
+   such a step early and compute it again.
+2. A trial computes one to four steps with another count, and is kept if they are at least 5 % faster. More threads are tried
+   soon after cores become free, fewer when steps get slower or cores are missing, and both now and then.
+3. Each failed trial of a count doubles the time until its next one, and trials that fail use at most `TRIAL_SHARE` of all
+   steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["Phase", "ThreadController"]
+
+SLOW = 3.0  # times the usual step: other programs, not noise
+SLOW_FLOOR_S = 0.015  # and at least this much longer: a few time slices of Linux
+WORSE = 1.25  # times the usual step: reason enough to try fewer threads
+GAIN = 0.95  # a trial has to need less than this share of the current step
+LOST = 1.5  # times the current step: the trial has failed
+TRIAL_SHARE = 0.02
+_MAX_CREDIT = 4.0  # trial steps that can be saved up
+_RESERVE = 2.0  # trial steps kept for when there is a reason
+_PATIENCE = 64.0  # steps before a count is tried again; doubles with each failure
+_FIRST = 8.0  # steps before the first trial of a count
+_MAX_PATIENCE = 8192.0
+_PROMPTED = 16.0  # with a reason to try, a step counts this many times: 4 steps instead of 64
+_AGAINST = 1 / 16  # with a reason not to
+_SETTLED = 48  # steps with a count after which it was no mistake
+_FREE = 0.7  # share of a core that must be idle to try one thread more
+_MISSING = 0.5  # share of a core that must be missing to try one thread fewer
+
+
+class Phase:
+    """Steps of one kind: their usual seconds per unit of work (a token, a step of a batch) with each number of threads.
+
+    Parameters
+    ----------
+    n_max : int
+        Most threads.
+    n_threads : int
+        Threads to begin with.
+    first_s : float
+        Seconds per unit that even a slow machine would not need: the limit of a step while nothing is known.
+    """
+
+    def __init__(self, n_max: int, n_threads: int, first_s: float = math.inf) -> None:
+        self.n_max, self.n_threads, self.first_s = n_max, n_threads, first_s
+        self.usual = [0.0] * (n_max + 1)  # seconds per unit with each count; 0 is unknown
+        self.n_steps = self.n_failed_steps = 0
+        self._recent = 0.0  # seconds per unit lately, with the current count
+        self._since_change = 0
+        self._patience = [_PATIENCE] * (n_max + 1)
+        self._left = [_FIRST] * (n_max + 1)
+        self._credit = _MAX_CREDIT
+        self._tested: set[int] = set()
+        self._trial = 0  # the count that is being tried
+        self._tried: list[float] = []
+        self.lowered_from = 0  # where another phase's contention lowered this one from
+
+    def choose(self) -> int:
+        """Return the threads for the next step."""
+        return self._trial or self.n_threads
+
+    def limit_s(self, units: float) -> float:
+        """Return the seconds after which a step is better ended and computed again with fewer threads; may be infinite."""
+        n = self.choose()
+        if n == 1:
+            return math.inf
+        if self._trial:
+            return LOST * self._recent * units + SLOW_FLOOR_S / 5
+        return self._slow_s(n, units)
+
+    def _slow_s(self, n: int, units: float) -> float:
+        known = [usual * max(1.0, k / n) for k, usual in enumerate(self.usual) if usual]
+        usual = (self.usual[n] or min(known, default=0.0)) * units  # of an unknown count, what another's would be at most
+        return max(SLOW * usual, usual + SLOW_FLOOR_S) if usual else self.first_s * units
+
+    def record(self, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> int:
+        """Take the time of the step that was chosen.
+
+        Parameters
+        ----------
+        units : float
+            Its work: tokens, or what its caller counts.
+        seconds : float
+        free : float or None
+            Cores that are idle or this process's own; None is unknown.
+        ended : bool
+            The step was ended at its limit.
+
+        Returns
+        -------
+        int
+            The change of the number of threads: 0, or less than 0 after contention, or more after a successful trial.
+        """
+        self.n_steps += 1
+        self._credit = min(self._credit + TRIAL_SHARE, _MAX_CREDIT)
+        before = self.n_threads
+        unit_s = seconds / units
+        if self._trial:
+            self._judge(unit_s, ended)
+        elif before > 1 and (ended or seconds > self._slow_s(before, units)):
+            self._drop(free)
+        else:
+            self._note(unit_s)
+            self._consider(free)
+        return self.n_threads - before
+
+    def move(self, n_threads: int) -> None:
+        """Continue with another number of threads."""
+        self.n_threads, self._trial = n_threads, 0
+        self._recent, self._since_change = 0.0, 0
+
+    def expect(self, n_threads: int) -> None:
+        """Try a number of threads at the next opportunity."""
+        self._left[n_threads] = 0.0
+
+    def _note(self, unit_s: float) -> None:
+        n = self.n_threads
+        self._since_change += 1
+        self._recent = unit_s if not self._recent else self._recent + (unit_s - self._recent) / 4
+        usual = self.usual[n]
+        self.usual[n] = self._recent if not usual or self._recent < usual else usual + (self._recent - usual) / 128
+        if self._since_change == _SETTLED:
+            self._patience[n] = self._left[n] = _PATIENCE
+
+    def _drop(self, free: float | None) -> None:
+        n = self.n_threads
+        if self._since_change < _SETTLED:  # it was a mistake to come here
+            self._fail(n)
+        else:
+            self._left[n] = self._patience[n]
+        self.move(_fewer(n, free) if free is not None else n - 1 if n <= 4 else n * 3 // 4)
+
+    def _consider(self, free: float | None) -> None:
+        """Begin a trial where one is due."""
+        for m, pace in self._candidates(free).items():
+            self._left[m] -= pace
+            needed = self._trial_steps() + (0 if pace == _PROMPTED or m not in self._tested else _RESERVE)
+            if self._left[m] <= 0 and self._credit >= needed and self._since_change > 2:
+                self._tested.add(m)
+                self._trial, self._tried = m, []
+                return
+
+    def _candidates(self, free: float | None) -> dict[int, float]:
+        """Return the counts worth a trial, and how fast the time until each runs."""
+        n = self.n_threads
+        slower = self._recent > WORSE * self.usual[n]
+        pace = {m: _PROMPTED if slower else 1.0 for m in (n - 1, n * 3 // 4, n // 2) if m >= 1}
+        if n < self.n_max:
+            pace[n + 1] = 1.0 if free is None else _AGAINST
+        if free is not None and free < n - _MISSING and n > 1:
+            pace[_fewer(n, free)] = _PROMPTED
+        elif free is not None and free >= n + _FREE and n < self.n_max:
+            pace[min(self.n_max, _within(free))] = _PROMPTED
+        return pace
+
+    def _trial_steps(self) -> int:
+        return 4 if self._recent < 0.002 else 2 if self._recent < 0.1 else 1
+
+    def _judge(self, unit_s: float, ended: bool) -> None:
+        """Keep what is tried, give it up, or go on trying."""
+        n, m = self.n_threads, self._trial
+        self._tried.append(unit_s)
+        mean = sum(self._tried) / len(self._tried)
+        wanted = self._trial_steps()
+        if ended or mean > self._recent or (len(self._tried) >= wanted and mean > GAIN * self._recent):
+            self.n_failed_steps += len(self._tried)
+            self._credit -= len(self._tried)
+            if m < n:
+                self.usual[n] = self._recent  # what seemed slower is the usual now: a longer context, a slower clock
+            self._fail(m)
+            self._trial = 0
+        elif len(self._tried) >= wanted:
+            self._left[n] = self._patience[n]
+            self.move(m)
+            self._recent = mean
+            self.usual[m] = min(self.usual[m] or mean, mean)
+
+    def _fail(self, m: int) -> None:
+        self._patience[m] = min(2 * self._patience[m], _MAX_PATIENCE)
+        self._left[m] = self._patience[m]
+
+
+class ThreadController:
+    """The threads of one model: decode, prefill and batches of sequences, which share the cores that are free.
+
+    Parameters
+    ----------
+    n_max, n_max_batch : int
+        Most threads for decode, and for prefill and batches.
+    first_s : float
+        Seconds per token that even a slow machine would not need to decode.
+    """
+
+    def __init__(self, n_max: int, n_max_batch: int, first_s: float = math.inf) -> None:
+        self.decode = Phase(n_max, n_max, first_s)
+        self.prefill, self.batch = Phase(n_max_batch, n_max_batch), Phase(n_max_batch, n_max_batch)
+        self._phases = self.decode, self.prefill, self.batch
+
+    def begin(self, free: float | None, fewest: int | None = None) -> None:
+        """Start a generation: use what is known of the machine since the last one.
+
+        Parameters
+        ----------
+        free : float or None
+            Cores that were idle or this process's own lately.
+        fewest : int or None
+            Threads that another model of this process has just settled on because of other programs.
+        """
+        for phase in self._phases:
+            n = phase.n_threads
+            if free is not None and free < n - _MISSING:
+                phase.lowered_from = max(phase.lowered_from, n)
+                phase.move(_within(free))
+            elif fewest is not None and fewest < n:
+                phase.lowered_from = max(phase.lowered_from, n)
+                phase.move(fewest)
+            elif n < phase.n_max and free is not None and free >= n + _FREE:
+                phase.expect(min(phase.n_max, _within(free)))
+
+    def record(self, phase: Phase, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> None:
+        """Take the time of a step, as `Phase.record`, and let the other phases know of contention and its end."""
+        change = phase.record(units, seconds, free=free, ended=ended)
+        for other in self._phases if change else ():
+            if other is not phase:
+                _follow(other, phase.n_threads, change)
+
+
+def _follow(other: Phase, n: int, change: int) -> None:
+    """Let a phase use fewer threads because another one had to, or as many as before now that it may."""
+    if change < 0 and other.n_threads > n:
+        other.lowered_from = max(other.lowered_from, other.n_threads)
+        other.move(n)
+    elif change > 0 and other.n_threads < min(n, other.lowered_from):
+        other.move(min(n, other.lowered_from))
+
+
+def _within(free: float) -> int:
+    """Return how many threads find a core of their own."""
+    return max(1, math.floor(free + 1 - _FREE))
+
+
+def _fewer(n: int, free: float) -> int:
+    """Return how many threads to go down to from ``n``: for each core that is missing, others wait for one more."""
+    return min(n - 1, _within(2 * free - n))
