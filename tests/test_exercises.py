@@ -1,4 +1,4 @@
-"""check() says at once what is right, and what may be wrong; it never tells the answer."""
+"""check() reports at once whether an answer is correct, or what may be wrong; it never reveals the answer."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def _answer(name: str, source: str) -> Any:
     return names.get(name)
 
 
-def test_every_exercise_stands_in_a_notebook() -> None:
-    """Exercises and solution cells are the same ones."""
+def test_every_exercise_is_in_a_notebook() -> None:
+    """The exercises and the notebooks' solution cells have the same names."""
     assert set(SOLUTIONS) == set(known_exercises())
 
 
 @pytest.mark.parametrize("name", sorted(known_exercises()))
-def test_solution_is_right_and_stub_is_not(name: str) -> None:
-    """The notebook's solution passes, also on the inputs that grading draws; a placeholder is told that nothing is there."""
+def test_solution_passes_and_placeholder_does_not(name: str) -> None:
+    """The notebook's solution passes and is deterministic on drawn inputs; a placeholder is reported as no answer."""
     exercise = known_exercises()[name]
     source = SOLUTIONS[name]
     assert REGION.search(source), source
-    if exercise.accepts is not None:  # it is measured: the notebook's own check cell shows that it is right
+    if exercise.accepts is not None:  # measured: the notebook's check cell tests it
         return
     answer = _answer(name, source)
     passed, message = judge(exercise, answer)
@@ -57,7 +57,7 @@ def test_solution_is_right_and_stub_is_not(name: str) -> None:
     for inputs in exercise.draw_inputs(1):
         assert exercise.same(answer(*inputs), answer(*inputs))
     stub = None if not exercise.is_function else _stub
-    assert judge(exercise, stub) == (False, "Nothing is written there yet: replace the placeholder by your answer.")
+    assert judge(exercise, stub) == (False, "No answer: replace the placeholder with your answer.")
 
 
 def _stub(*_: Any) -> Any:
@@ -65,8 +65,8 @@ def _stub(*_: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(known_exercises()))
-def test_catalogued_mistakes_get_their_hint(name: str) -> None:
-    """Each of at least three wrong answers is wrong and told its own hint, which does not hold the answer."""
+def test_known_mistakes_get_their_hint(name: str) -> None:
+    """Each of at least three known mistakes fails with its own hint, which does not contain the answer."""
     exercise = known_exercises()[name]
     assert len(exercise.mistakes) >= 3
     assert 1 <= exercise.points <= 5
@@ -80,8 +80,8 @@ def test_catalogued_mistakes_get_their_hint(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(known_exercises()))
-def test_hints_lead_to_the_answer_without_telling_it(name: str) -> None:
-    """Two or three short sentences, other than the mistakes' hints, without an expected value or a line of the solution."""
+def test_hints_do_not_reveal_the_answer(name: str) -> None:
+    """An exercise has 2 or 3 short hints, none a mistake's hint, an expected value or a line of the solution."""
     exercise = known_exercises()[name]
     region = REGION.search(SOLUTIONS[name])
     assert region
@@ -113,31 +113,31 @@ def _has_two_digits(number: float) -> bool:
 
 
 def test_each_further_wrong_attempt_gets_one_more_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first gets none, and the last hint stays; a right answer begins anew; a placeholder is no attempt."""
-    monkeypatch.setattr(checks, "_WRONG", Counter())
+    """The first attempt gets none, the last hint repeats, a correct answer resets the count; placeholders do not count."""
+    monkeypatch.setattr(checks, "_WRONG_ATTEMPTS", Counter())
     hints = known_exercises()["count_min_p"].hints
 
     def wrong() -> str:
         return check("count_min_p", lambda shares, p: -1).message
 
-    def right() -> str:
+    def correct() -> str:
         return check("count_min_p", lambda shares, p: sum(share >= p * max(shares) for share in shares)).message
 
     assert "Hint" not in wrong()
     assert wrong().endswith(f" Hint 1 of {len(hints)}: {hints[0]}")
     assert "Hint" not in check("count_min_p", _stub).message
-    assert "Hint" not in check("count_top_p", lambda shares, p: -1).message  # each exercise counts for itself
+    assert "Hint" not in check("count_top_p", lambda shares, p: -1).message  # counted separately per exercise
     assert wrong().endswith(f" Hint 2 of {len(hints)}: {hints[1]}")
     for _ in hints:
         last = wrong()
     assert last.endswith(f" Hint {len(hints)} of {len(hints)}: {hints[-1]}")
-    assert "Hint" not in right()
+    assert "Hint" not in correct()
     assert "Hint" not in wrong()
     assert wrong().endswith(f" Hint 1 of {len(hints)}: {hints[0]}")
 
 
 def test_inputs_for_grading_are_the_same_with_the_same_seed() -> None:
-    """A seed gives the same inputs again, another one others."""
+    """The same seed gives the same inputs, a different seed gives different ones."""
     for exercise in known_exercises().values():
         if exercise.is_function:
             assert exercise.draw_inputs(3) == exercise.draw_inputs(3)
@@ -158,34 +158,34 @@ DOUBLE = Exercise(
     ("answer", "words"),
     [
         (5, "should be a function"),
-        (lambda x: None, "returns nothing"),
+        (lambda x: None, "returns None"),
         (lambda x: x**2, "That is its square."),
-        (lambda x: x + 1, "double(2) gave 3."),
+        (lambda x: x + 1, "double(2) returned 3."),
         (lambda x: str(2 * x), "of type str"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
         (lambda: 1, "TypeError"),
-        (None, "Nothing is written"),
-        (..., "Nothing is written"),
+        (None, "No answer"),
+        (..., "No answer"),
     ],
 )
-def test_messages_say_what_to_look_at(answer: object, words: str) -> None:
-    """Whatever is given, the message is one line that names what is wrong."""
+def test_messages_name_what_is_wrong(answer: object, words: str) -> None:
+    """The message for any wrong answer is one line that names the problem."""
     passed, message = judge(DOUBLE, answer)
     assert not passed
     assert words in message
     assert "\n" not in message
 
 
-def test_check_looks_in_the_callers_names() -> None:
-    """Without an answer check takes what has the exercise's name; an unknown exercise is an error that names the others."""
-    assert "There is no" in check("softmax_at").message
+def test_check_uses_the_callers_names() -> None:
+    """Without an answer, check uses the variable named like the exercise; an unknown exercise is an error listing them."""
+    assert "'softmax_at' is not defined" in check("softmax_at").message
     assert check("count_min_p", lambda shares, p: sum(share >= p * max(shares) for share in shares)).passed
     with pytest.raises(labkit.ArgumentError, match="softmax_at"):
         check("nothing")
 
 
-def test_an_object_cannot_say_that_it_is_equal() -> None:
-    """An object whose == is always true is not the answer, alone or in a list, nor is a subclass that lies."""
+def test_an_object_cannot_claim_to_be_equal() -> None:
+    """An object whose == is always true does not pass, alone, in a list or as a subclass of int."""
 
     class Liar:
         def __eq__(self, other: object) -> bool:
@@ -210,8 +210,8 @@ def test_an_object_cannot_say_that_it_is_equal() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_hints_name_steps_that_are_there(path: Path) -> None:
-    """A step that a hint sends the student to is a heading of the chapter."""
+def test_hints_name_existing_steps(path: Path) -> None:
+    """Every step that a hint refers to is a heading of the chapter."""
     cells = nbformat.read(path, as_version=4).cells
     steps = set(
         re.findall(r"^## (\d+)", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), re.MULTILINE)

@@ -44,7 +44,7 @@ HOSTILE = (
     "import time\ntry:\n    time.sleep(100)\nexcept BaseException:\n    time.sleep(100)",
     "class Same:\n    __eq__ = lambda *_: True\n    __hash__ = None\nsoftmax_at = lambda *_: Same()",
     "import labkit.course.checks as checks\n"
-    "checks.judge = lambda one, _: (True, f'That is it, for {len(one.examples)} examples; grading tries others.')\n"
+    "checks.judge = lambda one, _: (True, f'Correct on {len(one.examples)} examples; grading uses others, too.')\n"
     "softmax_at = lambda *_: [1.0]",
     "raise SystemExit('<script>alert(1)</script>\x1b[2J')",
 )

@@ -1,4 +1,4 @@
-"""nbgrader, in an environment of its own, releases and grades the source notebooks; labkit grades what it collected."""
+"""nbgrader, in its own environment, releases and grades the source notebooks; labkit grades what nbgrader collected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NBGRADER = "nbgrader==0.9.6"
 ASSIGNMENT = "course"
-HANDED_IN = ("03_inside_gguf", "05_sampling")  # the quickest ones
+HANDED_IN = ("03_inside_gguf", "05_sampling")  # the fastest to run
 WRONG = "softmax_at"
 MISTAKEN = f"from labkit.course.checks import known_exercises\n\n{WRONG} = known_exercises()['{WRONG}'].mistakes[0].answer"
 POINTS_OF = """
@@ -40,20 +40,20 @@ POINTS_OF = """
 
 
 def test_check_raises_under_nbgrader_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong answer is told, and raised where nbgrader runs the cell; a right one is the same in both places."""
+    """A wrong answer is reported, and raised as an error only if nbgrader runs the cell; a correct one is reported."""
     name = "writing_speed"
     assert not check(name, lambda n, seconds: n * seconds).passed
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
     with pytest.raises(AssertionError, match=f"{name}: not yet. The same text in more seconds"):
         check(name, lambda n, seconds: n * seconds)
-    with pytest.raises(AssertionError, match="There is no 'names_that_fit' yet"):
+    with pytest.raises(AssertionError, match="'names_that_fit' is not defined"):
         check("names_that_fit")
     assert check(name, lambda n, seconds: n / seconds).passed
 
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Let nbgrader release all notebooks and grade three students, as docs/nbgrader.md says."""
+    """Release all notebooks and grade three students with nbgrader, as docs/nbgrader.md describes."""
     folder = tmp_path_factory.mktemp("nbgrader")
     run = _nbgrader(folder / "tools")
     place = folder / "class"
@@ -70,7 +70,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _nbgrader(folder: Path) -> Any:
-    """Install nbgrader beside the project; its kernel ``python3`` is the Python of these tests."""
+    """Install nbgrader in a separate environment whose kernel ``python3`` is the Python of these tests."""
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "this test needs uv: pip install uv"
     bin_folder = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
@@ -80,14 +80,14 @@ def _nbgrader(folder: Path) -> Any:
     (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
     places = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **places, "JUPYTER_PATH": str(folder / "jupyter")}
-    path = os.pathsep.join([str(bin_folder), os.environ.get("PATH", os.defpath)])  # nbgrader calls alembic by its name
+    path = os.pathsep.join([str(bin_folder), os.environ.get("PATH", os.defpath)])  # nbgrader finds alembic on PATH
     environment |= {"HF_HUB_OFFLINE": "1", "IPYTHONDIR": str(folder / "ipython"), "PATH": path}
     for name in ("LABKIT_MODEL", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"):
         environment.pop(name, None)
     install = ["pip", "install", "-q", "--python", str(folder / "venv"), "-c", str(ROOT / "constraints.txt"), NBGRADER]
     for arguments in (["venv", "-q", "--python", sys.executable, str(folder / "venv")], install):
         done = subprocess.run([uv, *arguments], capture_output=True, env=environment)
-        assert done.returncode == 0, f"uv {arguments[0]} failed"  # its own words name the package index
+        assert done.returncode == 0, f"uv {arguments[0]} failed"  # its output would name the package index
 
     def run(place: Path, *arguments: str) -> None:
         command = [str(bin_folder / "nbgrader"), *arguments]
@@ -98,7 +98,7 @@ def _nbgrader(folder: Path) -> Any:
 
 
 def _hand_in(place: Path, name: str) -> None:
-    """Write what three students make of nbgrader's release: one is right, one mistaken once, one wrote nothing."""
+    """Submit for three students from nbgrader's release: all correct, one known mistake, nothing written."""
     solutions = {cell.answers: cell.source for cell in read_source(place / "source" / ASSIGNMENT / f"{name}.ipynb").cells}
     for student, answers in {"right": solutions, "stubs": {}, "mistaken": {**solutions, WRONG: MISTAKEN}}.items():
         notebook = _read(place / "release" / ASSIGNMENT / f"{name}.ipynb")
@@ -116,7 +116,7 @@ def _read(path: Path) -> Any:
 
 
 def _expected() -> dict[tuple[str, str], float]:
-    """Return what each student should have, by exercise."""
+    """Return the points that each student should get, by exercise."""
     names = {name for path in SOURCES if path.stem in HANDED_IN for name in read_source(path).points}
     points = {name: known_exercises()[name].points for name in names}
     right = {("right", name): float(most) for name, most in points.items()}
@@ -125,7 +125,7 @@ def _expected() -> dict[tuple[str, str], float]:
 
 
 def _words(cell: Any) -> str:
-    """Return a cell's source; of links in a text only the words, as ours lead into the released folder."""
+    """Return a cell's source, with links in text replaced by their words: labkit rewrites them for the released folder."""
     text = str(cell.source).rstrip("\n")
     return text if cell.cell_type == "code" else re.sub(r"\[([^\]]+)\]\(\.{0,2}/?(?:docs/|README)[^)]*\)", r"\1", text)
 
@@ -133,7 +133,7 @@ def _words(cell: Any) -> str:
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_nbgrader_releases_what_labkit_releases(course: Path, tmp_path: Path) -> None:
-    """Its release has our cells, but for the points above our checks and where links lead; no solution is left."""
+    """Both releases have the same cells except for points above checks and link targets; neither has a solution."""
     release_course(course / "source" / ASSIGNMENT, tmp_path)
     assert [path.name for path in sorted((course / "release" / ASSIGNMENT).glob("*.ipynb"))] == [
         path.name for path in SOURCES
@@ -149,23 +149,23 @@ def test_nbgrader_releases_what_labkit_releases(course: Path, tmp_path: Path) ->
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_nbgrader_gives_the_points(course: Path) -> None:
-    """Solutions get all points, stubs none, a known mistake loses its own exercise's alone."""
+def test_nbgrader_awards_the_points(course: Path) -> None:
+    """Solutions get all points, placeholders none, and a known mistake loses only its own exercise's points."""
     with contextlib.closing(sqlite3.connect(course / "gradebook.db")) as book:
         rows = book.execute(POINTS_OF).fetchall()
     expected = _expected()
     given = {(student, name.removeprefix("check-")): points for student, name, points in rows}
     assert {key: given.get(key) for key in expected} == expected
-    for name in HANDED_IN:  # and no other cell fails there
+    for name in HANDED_IN:  # and no other cell fails
         cells = _read(course / "autograded" / "right" / ASSIGNMENT / f"{name}.ipynb").cells
         assert not [cell.id for cell in cells if any(output.output_type == "error" for output in cell.get("outputs", ()))]
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox")
+@pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "sandbox works")
 def test_labkit_grades_what_nbgrader_collected(course: Path, tmp_path: Path) -> None:
-    """The folders submitted/ and source/ of nbgrader are taken as they are, and the points are the same."""
+    """The submitted/ and source/ folders of nbgrader are graded unchanged, with the same points."""
     result = grade_course(course / "source" / ASSIGNMENT, course / "submitted", tmp_path / "grades", seed=1)
     assert result.problems == ()
     assert all(grade.problems == () for grade in result.grades)

@@ -1,4 +1,4 @@
-"""An instructor's own exercise, as docs/exercises.md says: checked, tested, released and graded like the course's."""
+"""An instructor's exercise, written as in docs/exercises.md, is checked, tested, released and graded like the course's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRONG = "def bits_per_weight(n_bytes, n_weights):\n    return n_bytes / n_weight
 
 @pytest.fixture
 def course(tmp_path: Path) -> Path:
-    """Write the guide's notebook, and its file of exercises."""
+    """Write the guide's notebook and its exercises.py."""
     folder = tmp_path / "course"
     folder.mkdir()
     (folder / "exercises.py").write_text(FILE, encoding="utf-8")
@@ -46,19 +46,19 @@ def _write(path: Path, answer: str) -> None:
 
 
 def test_guide_passes_the_selftest(course: Path) -> None:
-    """The exercise of the guide is sound, and an unsound one is told."""
+    """The guide's exercise has no fault; a mistake that its inputs do not detect is a fault."""
     assert [(one.name, one.n_mistakes, one.fault) for one in selftest_course(course)] == [("bits_per_weight", 3, "")]
     blind = FILE.replace("10**6), draw.randint(1, 10**6)", "9), 1").replace(
         "((34, 32), 8.5), ((1024, 512), 16.0)", "((9, 1), 72),"
     )
     (course / "exercises.py").write_text(blind, encoding="utf-8")
     fault = selftest_course(course)[0].fault
-    assert fault == "a known mistake is not told its hint: Half a bit counts: is the result whole?"
+    assert fault == "a known mistake does not get its hint: Half a bit counts: is the result whole?"
 
 
-def test_check_finds_the_file_beside_the_notebook(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the notebook's folder its exercises are known beside the course's; one hint more with each wrong attempt."""
-    with pytest.raises(labkit.ArgumentError, match="no exercise 'bits_per_weight'"):
+def test_check_finds_the_file_next_to_the_notebook(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the notebook's folder its exercises work like the course's, with one more hint per wrong attempt."""
+    with pytest.raises(labkit.ArgumentError, match="unknown exercise 'bits_per_weight'"):
         check("bits_per_weight", 1)
     monkeypatch.chdir(course)
     assert check("bits_per_weight", lambda n_bytes, n_weights: 8 * n_bytes / n_weights).passed
@@ -73,19 +73,19 @@ def test_check_finds_the_file_beside_the_notebook(course: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("EXERCISES = 1", "EXERCISES is a tuple"),
+        ("EXERCISES = 1", "EXERCISES must be a tuple"),
         ("x = 1", "has no EXERCISES"),
         ("import nothing_of_that_name", "does not run: ModuleNotFoundError"),
-        (FILE.replace('"bits_per_weight"', '"token_cache"'), "'token_cache' already"),
-        (FILE.replace('"bits_per_weight"', '"another"'), "no exercise 'bits_per_weight'"),
+        (FILE.replace('"bits_per_weight"', '"token_cache"'), "already has an exercise 'token_cache'"),
+        (FILE.replace('"bits_per_weight"', '"another"'), "unknown exercise 'bits_per_weight'"),
         (f"{FILE}\nEXERCISES *= 2", "two exercises"),
-        (FILE.replace("((34, 32), 8.5), ((1024, 512), 16.0)", "(34, 32), 8.5"), "examples are pairs"),
+        (FILE.replace("((34, 32), 8.5), ((1024, 512), 16.0)", "(34, 32), 8.5"), "examples must be .* pairs"),
         (re.sub("examples=.*", "", FILE), "it needs examples"),
-        (FILE.replace('"bits_per_weight"', '"bits per weight"'), "its name is one that Python takes"),
+        (FILE.replace('"bits_per_weight"', '"bits per weight"'), "its name must be a Python identifier"),
     ],
 )
-def test_unsound_file_ends_in_one_line(course: Path, text: str, words: str) -> None:
-    """Whoever writes exercises is told what is wrong with the file."""
+def test_faulty_file_is_refused_in_one_line(course: Path, text: str, words: str) -> None:
+    """The author gets a one-line error that names what is wrong with the file."""
     (course / "exercises.py").write_text(text, encoding="utf-8")
     with pytest.raises(labkit.GradingError, match=words) as caught:
         read_source(course / "own.ipynb")
@@ -93,7 +93,7 @@ def test_unsound_file_ends_in_one_line(course: Path, text: str, words: str) -> N
 
 
 def test_release_has_the_file(course: Path, tmp_path: Path) -> None:
-    """Students get the exercises with the notebook, as their checks need them, and the stub in the solution's place."""
+    """Students get the exercises that their checks need, and a placeholder instead of the solution."""
     (course / "llamacpp_inference.py").write_text("# the instructor's own attempt at chapter 09")
     release_course(course, tmp_path / "students")
     assert not (tmp_path / "students" / "llamacpp_inference.py").exists()
@@ -104,21 +104,21 @@ def test_release_has_the_file(course: Path, tmp_path: Path) -> None:
     assert "8 * n_bytes" not in "".join(map(str, cells))
     code = CHECK.replace("check(", "print(check(", 1).rstrip() + ")"
     stub = "".join(cells[0]["source"])
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", f"{stub}\n{code}"], cwd=tmp_path / "students", capture_output=True, text=True
     )
-    assert "not yet. Nothing is written there yet" in told.stdout, told.stderr
+    assert "not yet. No answer: replace the placeholder" in done.stdout, done.stderr
 
 
-@pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox")
+@pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "sandbox works")
 def test_grading_knows_the_exercise(course: Path, tmp_path: Path) -> None:
-    """In the sandbox, too, the check finds the file; the verdict is made outside; another file is another exercise."""
+    """The check finds the file in the sandbox, too; answers are scored outside; a changed file regrades the class."""
     _write(tmp_path / "submissions" / "alice" / "own.ipynb", ANSWER)
     _write(tmp_path / "submissions" / "bob" / "own.ipynb", WRONG)
     (tmp_path / "submissions" / "bob" / "exercises.py").write_text("raise SystemExit", encoding="utf-8")
     result = grade_course(course, tmp_path / "submissions", tmp_path / "grades", limits=LIMITS)
     assert [grade.points for grade in result.grades] == [2, 0]
-    assert "That is it, for 2 examples" in result.grades[0].exercises[0].check
+    assert "Correct on 2 examples" in result.grades[0].exercises[0].check
     assert "A byte has how many bits?" in result.grades[1].exercises[0].check
     (course / "exercises.py").write_text(FILE.replace("points=2", "points=2,\n        relative=1e-3"), encoding="utf-8")
     assert grade_course(course, tmp_path / "submissions", tmp_path / "grades", limits=LIMITS).graded == 2

@@ -1,4 +1,4 @@
-"""A prediction box takes a guess, keeps it, and shows it beside the measurement, with a frontend or without one."""
+"""A prediction box reads a guess, keeps it, and shows it next to the measurement, with or without a frontend."""
 
 import subprocess
 import sys
@@ -19,13 +19,13 @@ def _forget_boxes() -> Iterator[None]:
 
 
 def type_into(box: Prediction, text: str) -> None:
-    """Do what a student does: write into the field and leave it."""
+    """Type into the field and leave it, as a student does."""
     widget = box._widget()
     widget.children[1].value = text
 
 
 def test_running_a_cell_again_keeps_its_guess() -> None:
-    """The same question and unit give the same box; another question or unit another one."""
+    """The same question and unit return the same box; a different question or unit returns a new one."""
     predict("How fast?", unit="tokens/s").guess = 50
     assert predict("How fast?", unit="tokens/s").guess == 50
     assert predict("How fast?", unit="MiB/s").guess is None
@@ -53,27 +53,27 @@ def test_running_a_cell_again_keeps_its_guess() -> None:
     ],
 )
 def test_box_reads_numbers_as_people_type_them(text: str, guess: float | None) -> None:
-    """Thousands, decimal points and commas, units after the number; what is no number is no guess."""
+    """Thousands separators, decimal points and commas, and units are read; text without a number is not a guess."""
     box = predict("How many?")
     type_into(box, text)
     assert box.guess == guess
 
 
 def test_box_answers_what_was_typed() -> None:
-    """A number is noted; anything else is answered with an example, and no markup of it survives."""
+    """A number is noted; anything else gets an example, and its markup is escaped."""
     box = predict("How many?", unit="tokens")
     type_into(box, "1200")
     status = box._widget().children[2]
     assert "noted: 1,200 tokens" in status.value
     type_into(box, "<script>x</script>")
-    assert "is no number" in status.value
+    assert "is not a number" in status.value
     assert "<script>" not in status.value
     type_into(box, "")
-    assert "no number" not in status.value
+    assert "not a number" not in status.value
 
 
-def test_field_has_a_visible_label_and_says_its_question() -> None:
-    """The label is the field's own description, which ipywidgets ties to it; the question is its tooltip."""
+def test_field_has_a_visible_label_and_a_tooltip() -> None:
+    """The label is the field's description, which ipywidgets ties to it; the question is the tooltip."""
     field = predict("How fast?", unit="tokens/s")._widget().children[1]
     assert field.description == "Your guess (tokens/s):"
     assert field.tooltip == "How fast?"
@@ -101,16 +101,16 @@ def test_guess_set_in_code_shows_in_the_field() -> None:
         (None, 3.614, "measured 3.61 tokens (no guess yet: write one in the box and run this cell again)"),
     ],
 )
-def test_comparison_says_how_far_apart(guess: float | None, measured: float, sentence: str) -> None:
-    """The sentence names both numbers and the factor, or the difference where a factor means nothing."""
+def test_comparison_states_the_difference(guess: float | None, measured: float, sentence: str) -> None:
+    """The sentence has both numbers and the factor, or the difference if one is zero or negative."""
     box = predict("How many?", unit="tokens")
     box.guess = guess
     assert box.compare(measured).sentence == sentence
     assert repr(box.compare(measured)) == sentence
 
 
-def test_picture_has_a_text_that_says_the_same() -> None:
-    """The alternative text holds the question and both numbers, escaped; the caption repeats the sentence."""
+def test_picture_has_an_equivalent_text() -> None:
+    """The alt text has the question and both numbers, escaped; the caption repeats the sentence."""
     html = Comparison('Is 1 < "2"?', "<i>", 50, 104)._repr_html_()
     assert (
         'alt="Bar chart. Is 1 &lt; &quot;2&quot;? you guessed 50, measured 104 &lt;i&gt;: a factor of 2.1 too low"' in html
@@ -122,12 +122,12 @@ def test_picture_has_a_text_that_says_the_same() -> None:
 
 @pytest.mark.parametrize(("guess", "measured"), [(None, 0), (0, 0), (-3, 5), (1e-9, 1e12), (1, 1)])
 def test_any_pair_of_numbers_can_be_drawn(guess: float | None, measured: float) -> None:
-    """Zeros, negative numbers and numbers far apart make a picture too."""
+    """Zeros, negative numbers and very different numbers give a picture, too."""
     assert Comparison("How many?", "", guess, measured)._png().startswith(b"\x89PNG")
 
 
 def test_question_is_shown_escaped_with_and_without_a_frontend() -> None:
-    """The bundle holds plain text, HTML and a widget view; markup in a question stays text in all of them."""
+    """The bundle has plain text, HTML and a widget view; markup in a question is escaped in HTML and widget."""
     box = predict("Is <b> bold & 'so'?", unit="tokens")
     bundle = box._repr_mimebundle_()
     assert bundle["text/plain"] == "Predict: Is <b> bold & 'so'? (no guess yet)"
@@ -137,7 +137,7 @@ def test_question_is_shown_escaped_with_and_without_a_frontend() -> None:
 
 
 def test_box_works_without_ipywidgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where ipywidgets is missing, the question is shown as text and a guess can be set in code."""
+    """Without ipywidgets, the question is displayed as text and a guess can be set in code."""
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     box = predict("How many?", unit="tokens")
     assert set(box._repr_mimebundle_()) == {"text/plain", "text/html"}
@@ -150,20 +150,20 @@ def test_box_works_without_ipywidgets(monkeypatch: pytest.MonkeyPatch) -> None:
     ("value", "error"), [("50", ArgumentTypeError), (True, ArgumentTypeError), (float("nan"), ArgumentError)]
 )
 def test_measurement_must_be_a_finite_number(value: object, error: type[Exception]) -> None:
-    """A text, a bool or NaN is refused in one line."""
+    """Text, a bool and NaN are refused with a one-line error."""
     with pytest.raises(error) as caught:
         predict("How many?").compare(value)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_question_must_be_text() -> None:
-    """A number in place of the question is refused."""
+    """A number as the question is refused."""
     with pytest.raises(ArgumentTypeError, match="question must be text"):
         predict(3)  # type: ignore[arg-type]
 
 
 def test_importing_predict_loads_neither_matplotlib_nor_ipywidgets() -> None:
-    """Both are imported when a box or a picture is first shown."""
+    """Both are imported only when a box or a picture is first displayed."""
     code = "import sys, labkit.course.predict as _; "
     code += "print([m for m in ('matplotlib', 'ipywidgets', 'llama_cpp') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The students' version has no solution, is always the same, and runs; the exercises tell right from wrong."""
+"""The students' version has no solutions, is reproducible and runs; the course passes its self-test."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _write(folder: Path, notebook: Any, name: str = "05_made_up.ipynb") -> Path:
     return folder
 
 
-def test_students_get_stubs_and_points_and_nothing_else(tmp_path: Path) -> None:
-    """No solution, hidden test or output survives; ids and all other cells do; a second release has the same bytes."""
+def test_release_keeps_placeholders_and_points_only(tmp_path: Path) -> None:
+    """Solutions, hidden tests and outputs are removed, ids and other cells kept; a second release has the same bytes."""
     hidden = 'check("count_min_p")\n### BEGIN HIDDEN TESTS\nassert secret\n### END HIDDEN TESTS'
     source = _write(tmp_path / "source", _notebook(check=hidden))
     for name in ("one", "two"):
@@ -75,15 +75,15 @@ def test_students_get_stubs_and_points_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_released_notebook_runs_to_its_end(tmp_path: Path) -> None:
-    """Run All does not stop at a stub: its check says that nothing is written yet."""
+    """Run All does not stop at a placeholder: its check reports that there is no answer."""
     release_course(_write(tmp_path / "source", _notebook()), tmp_path / "out")
     notebook = nbformat.read(tmp_path / "out" / "05_made_up.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    assert "Nothing is written there yet" in notebook.cells[3].outputs[0]["data"]["text/plain"]
+    assert "No answer: replace the placeholder" in notebook.cells[3].outputs[0]["data"]["text/plain"]
 
 
-def test_manifest_says_what_is_in_the_files(tmp_path: Path) -> None:
-    """Its checksums are the files', its points those of the check cells, its cells those of the notebook."""
+def test_manifest_describes_the_files(tmp_path: Path) -> None:
+    """Its checksums match the files, its points the check cells, its cells the notebook."""
     result = release_course(_write(tmp_path / "source", _notebook()), tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     (entry,) = manifest["notebooks"]
@@ -92,8 +92,8 @@ def test_manifest_says_what_is_in_the_files(tmp_path: Path) -> None:
     assert entry["cells"][3]["points"] == entry["points"] == result.points == 2
 
 
-def test_grading_takes_a_released_notebook_as_it_was_handed_out(tmp_path: Path) -> None:
-    """Points above a check, hidden tests that went, and cells after the last check are no tampering."""
+def test_grading_accepts_an_unchanged_released_notebook(tmp_path: Path) -> None:
+    """Points above a check, removed hidden tests and cells after the last check do not count as tampering."""
     hidden = 'check("count_min_p")\n### BEGIN HIDDEN TESTS\nassert secret\n### END HIDDEN TESTS'
     notebook = _notebook(check=hidden)
     notebook.cells.append(new_code_cell("after = 1", id="after"))
@@ -104,10 +104,10 @@ def test_grading_takes_a_released_notebook_as_it_was_handed_out(tmp_path: Path) 
     assert rebuilt.problems == ()
 
 
-def test_stub_earns_nothing_and_compiles() -> None:
-    """A function's stub raises where the solution stood, a value's is None."""
+def test_placeholder_earns_nothing_and_compiles() -> None:
+    """A function's placeholder raises an error where the solution was, a value's is None."""
     names: dict[str, Any] = {}
-    exec(stub_of(FUNCTION, "count_min_p"), names)  # noqa: S102  # the stub
+    exec(stub_of(FUNCTION, "count_min_p"), names)  # noqa: S102  # the placeholder
     assert judge(known_exercises()["count_min_p"], names["count_min_p"])[0] is False
     value = stub_of("import math\n### BEGIN SOLUTION\nx = math.pi\n### END SOLUTION", "x")
     assert value == "import math\nx = None  # YOUR CODE HERE"
@@ -123,8 +123,8 @@ def test_stub_earns_nothing_and_compiles() -> None:
         (lambda nb: nb.cells[3].update(source="### BEGIN HIDDEN TESTS\nx"), "have no end"),
     ],
 )
-def test_a_notebook_that_does_not_fit_is_one_line_and_nothing_is_written(change: Any, words: str, tmp_path: Path) -> None:
-    """What is wrong is named, and no file is left."""
+def test_inconsistent_notebook_is_refused_in_one_line(change: Any, words: str, tmp_path: Path) -> None:
+    """The error names the problem, and no file is written."""
     notebook = _notebook()
     change(notebook)
     source = _write(tmp_path / "source", notebook)
@@ -134,8 +134,8 @@ def test_a_notebook_that_does_not_fit_is_one_line_and_nothing_is_written(change:
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_replaced_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second release into the same folder needs --force; the folder of the solutions is never the target."""
+def test_release_replaces_files_only_with_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second release into the same folder needs --force; the folder with the solutions is refused as target."""
     source = _write(tmp_path / "source", _notebook())
     out = tmp_path / "out"
     assert main(["release", str(source), "--out", str(out)]) == 0
@@ -149,8 +149,8 @@ def test_nothing_is_replaced_unless_told(tmp_path: Path, capsys: pytest.CaptureF
         release_course(out.parent, tmp_path / "other")
 
 
-def test_the_course_is_released_without_a_solution(tmp_path: Path) -> None:
-    """Every notebook of the course has a students' version, and no solution's region survives in one."""
+def test_course_is_released_without_solutions(tmp_path: Path) -> None:
+    """Every notebook of the course has a students' version without a solution."""
     result = release_course(COURSE, tmp_path / "out")
     assert [one.name for one in result.notebooks] == [path.name for path in sorted(COURSE.glob("*.ipynb"))]
     assert {name for one in result.notebooks for name in one.exercises} == set(known_exercises())
@@ -161,8 +161,8 @@ def test_the_course_is_released_without_a_solution(tmp_path: Path) -> None:
         assert "A solution</summary>" not in text
 
 
-def test_released_links_hold(tmp_path: Path) -> None:
-    """Wherever the released folder is taken, its links lead to a file in it or to the web."""
+def test_released_links_work(tmp_path: Path) -> None:
+    """Links in a released folder point to a file in it or to the web."""
     release_course(COURSE, tmp_path / "course")
     pages = sorted((tmp_path / "course" / "docs").glob("*.md"))
     assert "glossary.md" in [page.name for page in pages]
@@ -176,17 +176,17 @@ def test_released_links_hold(tmp_path: Path) -> None:
     assert {"docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
 
 
-def test_the_courses_exercises_tell_right_from_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    """Solutions earn all, stubs nothing, known mistakes their hint; grading would notice each of them."""
+def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Solutions earn all points, placeholders none, known mistakes get their hint and fail in grading."""
     assert {one.name: one.fault for one in selftest_course(COURSE)} == dict.fromkeys(known_exercises(), "")
     assert main(["selftest-course", str(COURSE)]) == 0
-    assert "0 with a fault" in capsys.readouterr().out
+    assert "0 faulty" in capsys.readouterr().out
 
 
 def test_selftest_finds_a_wrong_solution_and_wrong_points(tmp_path: Path) -> None:
-    """A solution that is wrong, or points that differ from the exercise's, are faults."""
+    """A wrong solution and points that differ from the exercise's are faults."""
     wrong = FUNCTION.replace(">=", ">")
     (one,) = selftest_course(_write(tmp_path / "wrong", _notebook(wrong)))
-    assert "solution is not right" in one.fault
+    assert "solution is wrong" in one.fault
     (one,) = selftest_course(_write(tmp_path / "points", _notebook(points=5)))
     assert "5 points, the exercise 2" in one.fault

@@ -1,10 +1,10 @@
-"""The course around the notebooks: exercises with checks for students; release and grading for instructors.
+"""The course behind the notebooks: exercises with checks for students, release and self-test for instructors.
 
 ::
 
-    exercise    Exercise: what is asked, examples, inputs for grading, known mistakes with their hints
-    exercises/  the course's own, a module a chapter
-    checks      check("name"): says at once whether an answer is right, and what may be wrong
+    exercise    Exercise: question, examples, inputs for grading, known mistakes with their hints
+    exercises/  the course's exercises, one module per chapter
+    checks      check("name"): reports at once whether an answer is correct, or what may be wrong
 """
 
 from __future__ import annotations

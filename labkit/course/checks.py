@@ -1,4 +1,4 @@
-"""check("name"): whether an answer is right, at once, and what may be wrong; it never tells the answer."""
+"""check("name"): report at once whether an answer is correct, or what may be wrong, without revealing the answer."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ __all__ = ["OWN_EXERCISES", "CheckResult", "check", "find_exercise", "judge", "k
 OWN_EXERCISES = "exercises.py"
 _UNDER_NBGRADER = "NBGRADER_EXECUTION"  # the environment variable that nbgrader sets while it grades or validates
 
-_STUB_NAMES = (NotImplementedError,)
-_BLANK = "Nothing is written there yet: replace the placeholder by your answer."
-_WRONG: Counter[str] = Counter()  # attempts at an exercise since the last right one
+_BLANK = "No answer: replace the placeholder with your answer."
+_WRONG_ATTEMPTS: Counter[str] = Counter()  # by exercise, since the last correct one
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """What `check` says.
+    """The result of `check`.
 
     Parameters
     ----------
     name : str
-        Of the exercise.
+        The exercise.
     passed : bool
     message : str
-        What was right, or what to look at.
+        What was tested, or what to look at.
     points : int
-        Of the exercise; grading gives them, on other inputs too.
+        Points of the exercise; grading awards them after testing on other inputs, too.
     """
 
     name: str
@@ -50,68 +49,67 @@ class CheckResult:
     points: int
 
     def __repr__(self) -> str:
-        mark = "right" if self.passed else "not yet"
-        return f"{self.name}: {mark}. {self.message}"
+        return f"{self.name}: {'' if self.passed else 'not yet. '}{self.message}"
 
     def _repr_html_(self) -> str:
-        mark = "✔ right" if self.passed else "✘ not yet"
-        return f"<p><strong>{html.escape(self.name)}: {mark}.</strong> {html.escape(self.message)}</p>"
+        mark = "✔" if self.passed else "✘ not yet."
+        return f"<p><strong>{html.escape(self.name)}: {mark}</strong> {html.escape(self.message)}</p>"
 
 
 def check(name: str, answer: Any = ...) -> CheckResult:
-    """Say whether the answer to an exercise is right.
+    """Check the answer to an exercise.
 
-    The first wrong attempt is told what is wrong with it; each further one gets one more of the exercise's hints.
+    A wrong attempt gets a message about what is wrong; each further one also gets the next of the exercise's hints.
 
     Parameters
     ----------
     name : str
-        Of the exercise, and of the function or variable that answers it. Exercises are the course's, and those of an
-        ``exercises.py`` in the working directory, which is the notebook's folder.
+        Name of the exercise, and of the function or variable that answers it. Known are the course's exercises and those
+        of an ``exercises.py`` in the working directory, which is the notebook's folder.
     answer : object, optional
-        The answer itself; what has that name in the notebook by default.
+        The answer itself; by default the notebook's variable or function of that name.
 
     Returns
     -------
     CheckResult
-        As the last line of a cell it shows one line.
+        Displayed as one line when it is the last line of a cell.
 
     Raises
     ------
     ArgumentError
-        When there is no such exercise, or ``exercises.py`` does not run.
+        If the exercise is unknown, or ``exercises.py`` does not run.
     AssertionError
-        When the answer is wrong and nbgrader runs the cell: a cell that raises nothing gets all its points there.
+        If the answer is wrong and nbgrader runs the cell: nbgrader gives full points to a cell that raises nothing.
     """
     exercise = find_exercise(name, Path.cwd())
     if answer is ...:
         names: Mapping[str, Any] = sys._getframe(1).f_globals
         if name not in names:
-            message = f"There is no {name!r} yet: run the cell that defines it first."
-            return _told(CheckResult(name, False, message, exercise.points))
+            message = f"{name!r} is not defined: run the cell that defines it first."
+            return _raise_under_nbgrader(CheckResult(name, False, message, exercise.points))
         answer = names[name]
     passed, message = judge(exercise, answer)
     if message != _BLANK:
         message += _next_hint(exercise, passed)
-    return _told(CheckResult(name, passed, message, exercise.points))
+    return _raise_under_nbgrader(CheckResult(name, passed, message, exercise.points))
 
 
-def _told(result: CheckResult) -> CheckResult:
-    """Return a result; under nbgrader a wrong one is raised."""
+def _raise_under_nbgrader(result: CheckResult) -> CheckResult:
+    """Return the result; under nbgrader, raise it if the answer is wrong."""
     if not result.passed and _UNDER_NBGRADER in os.environ:
         raise AssertionError(repr(result))
     return result
 
 
 def _next_hint(exercise: Exercise, passed: bool) -> str:
-    """Return the hint that is due after so many wrong attempts in this session, or an empty text."""
-    _WRONG[exercise.name] = 0 if passed else _WRONG[exercise.name] + 1
-    number = min(_WRONG[exercise.name] - 1, len(exercise.hints))
+    """Count the attempt and return the next hint, or an empty text if none is due."""
+    _WRONG_ATTEMPTS[exercise.name] = 0 if passed else _WRONG_ATTEMPTS[exercise.name] + 1
+    number = min(_WRONG_ATTEMPTS[exercise.name] - 1, len(exercise.hints))
     return f" Hint {number} of {len(exercise.hints)}: {exercise.hints[number - 1]}" if number > 0 else ""
 
 
 def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
-    """Return whether an answer is right for the examples, and what to say of it."""
+    """Return whether an answer is correct on the examples, and the message for the student."""
     if answer is None or answer is ...:
         return False, _BLANK
     if exercise.is_function:
@@ -121,20 +119,20 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
 
 def _judge_value(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     if callable(answer):
-        return False, f"{exercise.name} should be a value, and it is a function: did you forget to call it?"
+        return False, f"{exercise.name} should be a value, but it is a function: did you forget to call it?"
     if exercise.accepts is not None:
-        right = _holds(exercise, answer)
+        correct = _is_accepted(exercise, answer)
     else:
-        right = any(exercise.same(answer, expected) for _, expected in exercise.examples)
-    if right:
-        return True, "That is it."
+        correct = any(exercise.same(answer, expected) for _, expected in exercise.examples)
+    if correct:
+        return True, "Correct."
     for mistake in exercise.mistakes:
         if exercise.same(answer, mistake.answer):
             return False, mistake.hint
-    return False, f"Not what was asked for: {exercise.question}"
+    return False, f"Not correct. Asked for: {exercise.question}"
 
 
-def _holds(exercise: Exercise, answer: Any) -> bool:
+def _is_accepted(exercise: Exercise, answer: Any) -> bool:
     try:
         return exercise.accepts is not None and exercise.accepts(answer) is True
     except Exception:  # a value of the wrong type
@@ -143,19 +141,19 @@ def _holds(exercise: Exercise, answer: Any) -> bool:
 
 def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     if not callable(answer):
-        return False, f"{exercise.name} should be a function, and it is {type(answer).__name__}."
+        return False, f"{exercise.name} should be a function, but its type is {type(answer).__name__}."
     results = []
     for inputs, _ in exercise.examples:
         try:
             results.append(answer(*inputs))
-        except _STUB_NAMES:
+        except NotImplementedError:  # the placeholder
             return False, _BLANK
         except Exception as error:
-            return False, f"{exercise.name}({_shown(inputs)}) raised {type(error).__name__}: {' '.join(str(error).split())}"
+            return False, f"{exercise.name}({_format(inputs)}) raised {type(error).__name__}: {' '.join(str(error).split())}"
     if all(exercise.same(result, expected) for result, (_, expected) in zip(results, exercise.examples, strict=True)):
-        return True, f"That is it, for {len(results)} examples; grading tries others."
+        return True, f"Correct on {len(results)} examples; grading uses others, too."
     if all(result is None for result in results):
-        return False, f"{exercise.name} returns nothing: does its last line say return?"
+        return False, f"{exercise.name} returns None: is the return statement missing?"
     for mistake in exercise.mistakes:
         if _same_results(exercise, mistake, results):
             return False, mistake.hint
@@ -165,7 +163,7 @@ def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
 def _same_results(exercise: Exercise, mistake: Mistake, results: list[Any]) -> bool:
     try:
         expected = [mistake.answer(*inputs) for inputs, _ in exercise.examples]
-    except Exception:  # a mistake that raises for some inputs is told by its own error
+    except Exception:  # if a mistake raises for some inputs, the error itself is the message
         return False
     return all(exercise.same(result, wrong) for result, wrong in zip(results, expected, strict=True))
 
@@ -175,12 +173,12 @@ def _first_difference(exercise: Exercise, results: list[Any]) -> str:
         if not exercise.same(result, expected):
             kind = "" if type(result) is type(expected) else f", of type {type(result).__name__}"
             return (
-                f"{exercise.name}({_shown(inputs)}) gave {_short(result)}{kind}. Work this example out by hand and compare."
+                f"{exercise.name}({_format(inputs)}) returned {_short(result)}{kind}. Work this example by hand and compare."
             )
-    return f"Not what was asked for: {exercise.question}"
+    return f"Not correct. Asked for: {exercise.question}"
 
 
-def _shown(inputs: tuple[Any, ...]) -> str:
+def _format(inputs: tuple[Any, ...]) -> str:
     return ", ".join(_short(value) for value in inputs)
 
 
@@ -190,34 +188,34 @@ def _short(value: Any) -> str:
 
 
 def find_exercise(name: str, folder: Path | None = None) -> Exercise:
-    """Return an exercise by its name.
+    """Return an exercise by name.
 
     Parameters
     ----------
     name : str
     folder : Path, optional
-        Where an ``exercises.py`` can be.
+        Folder that may have an ``exercises.py``.
 
     Raises
     ------
     ArgumentError
-        When there is none.
+        If no exercise has that name.
     """
-    if name in _course_exercises():  # whatever else a student calls exercises.py
+    if name in _course_exercises():  # works even if a student's unrelated exercises.py does not run
         return _course_exercises()[name]
     known = known_exercises(folder)
     if name not in known:
-        raise ArgumentError(f"there is no exercise {name!r}: it is one of {', '.join(known)}")
+        raise ArgumentError(f"unknown exercise {name!r}: choose one of {', '.join(known)}")
     return known[name]
 
 
 def known_exercises(folder: Path | None = None) -> dict[str, Exercise]:
-    """Return all exercises, by name: the course's, and those of an ``exercises.py`` in a folder.
+    """Return all exercises by name: the course's, and those of an ``exercises.py`` in a folder.
 
     Raises
     ------
     ArgumentError
-        When that file does not run, or has an exercise of a name that is there already.
+        If that file does not run, or repeats the name of another exercise.
     """
     path = folder / OWN_EXERCISES if folder else None
     if path is None or not path.is_file():
@@ -237,18 +235,18 @@ def _own_exercises(path: Path, _changed: int) -> dict[str, Exercise]:
     try:
         found = runpy.run_path(str(path))["EXERCISES"]
     except KeyError:
-        raise ArgumentError(f"{path} has no EXERCISES: a tuple of labkit.course.Exercise") from None
+        raise ArgumentError(f"{path} has no EXERCISES: define it as a tuple of labkit.course.Exercise") from None
     except Exception as error:  # the author's own file
         raise ArgumentError(f"{path} does not run: {type(error).__name__}: {error}") from error
     if not isinstance(found, (tuple, list)) or not all(isinstance(exercise, Exercise) for exercise in found):
-        raise ArgumentError(f"{path}: EXERCISES is a tuple of labkit.course.Exercise")
+        raise ArgumentError(f"{path}: EXERCISES must be a tuple of labkit.course.Exercise")
     if taken := _course_exercises().keys() & {exercise.name for exercise in found}:
-        raise ArgumentError(f"{path}: the course has an exercise {min(taken)!r} already: give yours another name")
+        raise ArgumentError(f"{path}: the course already has an exercise {min(taken)!r}: give yours another name")
     return _by_name(found)
 
 
 def _by_name(found: Sequence[Exercise]) -> dict[str, Exercise]:
     names = Counter(exercise.name for exercise in found)
     if twice := [name for name, count in names.items() if count > 1]:
-        raise ArgumentError(f"two exercises are called {twice[0]!r}")
+        raise ArgumentError(f"two exercises are named {twice[0]!r}: rename one")
     return {exercise.name: exercise for exercise in found}

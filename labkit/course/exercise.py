@@ -17,14 +17,14 @@ Inputs = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A wrong answer that is often given.
+    """A common wrong answer.
 
     Parameters
     ----------
     hint : str
         What to think about; never the answer.
     answer : callable or value
-        The wrong function, or the wrong value: an answer that gives the same as this is told the hint.
+        The wrong function or value: an answer with the same results gets the hint.
     """
 
     hint: str
@@ -33,34 +33,34 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True)
 class Exercise:
-    """What an exercise asks for; the solution stands in the notebook alone.
+    """The definition of an exercise; its solution is only in the notebook.
 
     Parameters
     ----------
     name : str
-        Of the function or variable that the student writes, and of the exercise.
+        Name of the function or variable that the student writes, and of the exercise.
     points : int
-        One for each thing that it asks, as a rule.
+        Usually one per thing asked for.
     question : str
-        In one sentence.
+        One sentence.
     examples : sequence of (inputs, output)
-        For a function: arguments as a tuple, and what it returns. For a value: ``((), value)``, or none where ``accepts``
-        says what can be right.
+        For a function: arguments as a tuple, and what it returns. For a value: ``((), value)``; no examples are needed if
+        ``accepts`` is given.
     inputs : callable of Random, optional
-        Makes arguments for grading; a function that is right for examples alone is found so. None for a value.
+        Draws arguments for grading, which catch a function that works on the examples only. None for a value.
     accepts : callable of value, optional
-        For a value that depends on the machine: whether it can be right.
+        For a value that depends on the machine: returns whether it is plausible.
     mistakes : sequence of Mistake
         At least three.
     hints : sequence of str
-        From a vague one to the nearest, never the answer: one more is told with every further attempt that is wrong.
+        From vague to specific, never the answer; each further wrong attempt gets the next one.
     relative, absolute : float
-        How far numbers may be off.
+        Tolerances for numbers.
 
     Raises
     ------
     ArgumentError
-        When they do not fit together.
+        If the parameters are inconsistent.
     """
 
     name: str
@@ -77,35 +77,35 @@ class Exercise:
     def __post_init__(self) -> None:
         fault = ""
         if not self.name.isidentifier():
-            fault = "its name is one that Python takes for a function or variable"
+            fault = "its name must be a Python identifier"
         elif not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], tuple) for pair in self.examples):
-            fault = "examples are pairs of (inputs as a tuple, output), with a comma after a single one: (((2,), 4),)"
+            fault = "examples must be (tuple of inputs, output) pairs, with a comma after a single pair: (((2,), 4),)"
         elif not self.examples and self.accepts is None:
             fault = "it needs examples, or accepts= for a value"
         elif isinstance(self.hints, str):
-            fault = "hints are a tuple of texts, with a comma after a single one"
+            fault = "hints must be a tuple of str, with a comma after a single one"
         if fault:
-            raise ArgumentError(f"the exercise {self.name!r}: {fault}")
+            raise ArgumentError(f"exercise {self.name!r}: {fault}")
 
     @property
     def is_function(self) -> bool:
-        """Whether the answer is a function; else it is a value."""
+        """Whether the answer is a function rather than a value."""
         return self.inputs is not None
 
     def same(self, answer: Any, expected: Any) -> bool:
-        """Whether an answer counts as the expected one: numbers within the tolerance, everything else alike."""
+        """Return whether an answer equals the expected one: numbers within the tolerance, everything else exactly."""
         return equal(answer, expected, relative=self.relative, absolute=self.absolute)
 
     def draw_inputs(self, seed: int, count: int = 8) -> list[Inputs]:
-        """Return arguments for grading; the same seed gives the same."""
+        """Return arguments for grading; the same seed gives the same arguments."""
         if self.inputs is None:
             return []
-        generator = random.Random(f"{self.name}-{seed}")  # noqa: S311  # inputs of an exercise, no secret
+        generator = random.Random(f"{self.name}-{seed}")  # noqa: S311  # inputs of an exercise, not a secret
         return [self.inputs(generator) for _ in range(count)]
 
 
 def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bool:
-    """Whether two plain values are alike: built-in types only, as an object's own ``==`` can say anything.
+    """Return whether two plain values are equal; only built-in types count, as an object's ``==`` may lie.
 
     Examples
     --------
@@ -133,9 +133,9 @@ def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bo
 
 
 def plain(value: Any) -> Any:
-    """Return numbers, text, lists and dicts of any kind as Python's own; what is none of them as it is.
+    """Convert numbers, text, lists and dicts of any kind to Python's built-in types; return other objects unchanged.
 
-    NumPy's arrays and scalars become lists and numbers, tuples become lists; a subclass of ``int`` becomes an ``int``.
+    NumPy arrays and scalars become lists and numbers, tuples become lists, a subclass of ``int`` becomes an ``int``.
     """
     if isinstance(value, bool) or value is None:
         return value

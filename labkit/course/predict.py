@@ -1,8 +1,7 @@
-"""Prediction boxes: guess a number first, then see the guess drawn beside the measurement.
+"""Prediction boxes: guess a number first, then see the guess next to the measurement.
 
-A guess that is written down beforehand is what makes a measurement teach something. The box is an ipywidgets field where
-there is a frontend for one; without one (a terminal, nbconvert, an automatic run) everything works the same, only without
-a guess, or with one that was given in code.
+A measurement teaches more if you wrote down a guess first. The box is an ipywidgets field. Without a frontend (a terminal,
+nbconvert, an automatic run) everything else works the same, without a guess or with one set in code.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from labkit.records import Record
 
 __all__ = ["Comparison", "Prediction", "predict"]
 
-_GUESS = "#E69F00"  # orange and blue of Okabe and Ito: apart for every kind of colour vision, and in grey
+_GUESS = "#E69F00"  # Okabe and Ito's orange and blue: distinct for colour-blind readers, and in grey
 _MEASURED = "#0072B2"
-_INVITATION = "no guess yet: write one in the box and run this cell again"
+_NO_GUESS = "no guess yet: write one in the box and run this cell again"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:[.,]?\d+)?(?:[eE][-+]?\d+)?")
 _boxes: dict[tuple[str, str], Prediction] = {}
 
@@ -33,20 +32,20 @@ def predict(question: str, unit: str = "") -> Prediction:
     Parameters
     ----------
     question : str
-        What to foretell; plain text.
+        What to predict; plain text.
     unit : str
-        Of the answer, ``"tokens/s"`` for example.
+        Unit of the answer, for example ``"tokens/s"``.
 
     Returns
     -------
     Prediction
-        As the last line of a cell it shows a box to answer in. The same question gives the same box again, so a cell
-        that is run twice keeps its guess.
+        Displays a box to answer in when it is the last line of a cell. The same question and unit return the same box, so
+        running a cell again keeps its guess.
 
     Raises
     ------
     ArgumentTypeError
-        When question or unit is no text.
+        If question or unit is not text.
 
     Examples
     --------
@@ -60,14 +59,14 @@ def predict(question: str, unit: str = "") -> Prediction:
 
 
 class Prediction:
-    """A question with a box to answer in: what `predict` returns.
+    """A question with a box to answer in, returned by `predict`.
 
     Attributes
     ----------
     question, unit : str
         As given.
     guess : float or None
-        The answer so far; may be set in code too.
+        The current guess; can also be set in code.
     """
 
     def __init__(self, question: str, unit: str = "") -> None:
@@ -79,7 +78,7 @@ class Prediction:
 
     @property
     def guess(self) -> float | None:
-        """The answer so far, None before there is one."""
+        """The current guess; None if there is none."""
         return self._guess
 
     @guess.setter
@@ -89,12 +88,12 @@ class Prediction:
             self._field.value = "" if self._guess is None else _write(self._guess)
 
     def compare(self, measured: float) -> Comparison:
-        """Put the guess beside the measurement, as a sentence and, in a notebook, as two bars.
+        """Compare the guess with the measurement: a sentence and, in a notebook, two bars.
 
         Raises
         ------
         ArgumentError, ArgumentTypeError
-            When ``measured`` is no finite number.
+            If ``measured`` is not a finite number.
         """
         return Comparison(self.question, self.unit, self._guess, _finite("measured", measured))
 
@@ -117,7 +116,7 @@ class Prediction:
         return "" if self._guess is None else f"noted: {_quantity(self._guess, self.unit)}"
 
     def _widget(self) -> Any:
-        """Return the box, made when it is first shown; None without ipywidgets."""
+        """Return the box, created when first displayed; None without ipywidgets."""
         try:
             import ipywidgets
         except ImportError:
@@ -127,35 +126,35 @@ class Prediction:
             self._field = ipywidgets.Text(
                 value="" if self._guess is None else _write(self._guess),
                 placeholder="a number",
-                description=label,  # a <label> tied to the field: screen readers say it, a click on it goes to the field
+                description=label,  # a <label> tied to the field: screen readers read it, a click on it focuses the field
                 tooltip=self.question,
                 continuous_update=False,
                 style={"description_width": "initial"},
                 layout={"width": f"{12 + 0.6 * len(label):.0f}em", "max_width": "100%"},
             )
             self._answer = ipywidgets.HTML(value=_status(self._noted()))
-            self._field.observe(self._take, names="value")
+            self._field.observe(self._read_field, names="value")
             self._box = ipywidgets.VBox([ipywidgets.HTML(value=self._question_html()), self._field, self._answer])
         return self._box
 
-    def _take(self, change: Any) -> None:
-        """Read what was typed."""
+    def _read_field(self, change: Any) -> None:
+        """Parse the typed text as the guess."""
         text = str(change["new"])
         self._guess = _read(text)
-        wrong = f"“{text.strip()}” is no number: write one such as 12, 1,200 or 0.5"
+        wrong = f"“{text.strip()}” is not a number: enter one such as 12, 1,200 or 0.5"
         self._answer.value = _status(wrong if text.strip() and self._guess is None else self._noted())
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Comparison(Record):
-    """A guess beside a measurement: what `Prediction.compare` returns.
+    """A guess and a measurement, returned by `Prediction.compare`.
 
     Attributes
     ----------
     question, unit : str
-        As given to `predict`.
+        As passed to `predict`.
     guess : float or None
-        None where there was none.
+        None if there was none.
     measured : float
         In the same unit.
     """
@@ -167,10 +166,10 @@ class Comparison(Record):
 
     @property
     def sentence(self) -> str:
-        """Both numbers, and how far apart they are."""
+        """Both numbers and their difference."""
         measured = f"measured {_quantity(self.measured, self.unit)}"
         if self.guess is None:
-            return f"{measured} ({_INVITATION})"
+            return f"{measured} ({_NO_GUESS})"
         return f"you guessed {_write(self.guess)}, {measured}: {self._verdict(self.guess)}"
 
     def _verdict(self, guess: float) -> str:
@@ -197,7 +196,7 @@ class Comparison(Record):
         )
 
     def _png(self) -> bytes:
-        """Draw a bar for the guess, or a question mark in its place, and one for the measurement; returns a PNG."""
+        """Draw a bar for the guess (a question mark if there is none) and one for the measurement; return a PNG."""
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
@@ -220,7 +219,7 @@ class Comparison(Record):
 
 
 def _read(text: str) -> float | None:
-    """Read a number as people type it: "1,200", "1 200", "0,5", "about 50 tokens"; None where there is none.
+    """Parse a number as people type it: "1,200", "1 200", "0,5", "about 50 tokens"; None if there is none.
 
     Examples
     --------
@@ -248,12 +247,12 @@ def _finite(name: str, value: Any) -> float:
         raise ArgumentTypeError(f"{name} must be a number, not {type(value).__name__}: for example 104.5")
     number = float(value)
     if not math.isfinite(number):
-        raise ArgumentError(f"{name}={number} is not finite: nothing can be put beside it")
+        raise ArgumentError(f"{name}={number} is not finite: pass a number such as 104.5")
     return number
 
 
 def _write(value: float, *, digits: int = 3) -> str:
-    """Write a number: whole ones in full, others with so many digits.
+    """Format a number: whole numbers in full, others to N significant digits.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""release_course: the students' version of the notebooks, without solutions and outputs, and a manifest."""
+"""release_course: write the students' version of the notebooks, without solutions and outputs, and a manifest."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){_BEGIN}[ \t]*\n.*?^[ \t]*{_END}[ \
 HIDDEN_TESTS = re.compile(
     r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.DOTALL | re.MULTILINE
 )
-_LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # to what stands outside the notebooks' folder
+_LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # a link out of the notebooks' folder
 _PAGE = re.compile(r"\]\((?:docs/)?([\w-]+\.md)(?:#[^)]*)?\)")
 _DETAILS = re.compile(r"<details>\s*<summary>A solution</summary>.*?</details>\s*", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ReleasedNotebook(Record):
-    """One notebook as students get it.
+    """A released notebook.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        File name.
     exercises : tuple of str
     points : float
-        Of all its exercises.
+        Total of its exercises.
     sha256 : str
-        Of the released file.
+        Checksum of the released file.
     """
 
     name: str
@@ -54,14 +54,14 @@ class ReleasedNotebook(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ReleaseResult(Record):
-    """What `release_course` wrote.
+    """The result of `release_course`.
 
     Attributes
     ----------
     folder : str
     notebooks : tuple of ReleasedNotebook
     points : float
-        Of the whole course.
+        Total of the course.
     """
 
     folder: str
@@ -70,42 +70,42 @@ class ReleaseResult(Record):
 
 
 def release_course(source: str | Path, target: str | Path, *, overwrite: bool = False) -> ReleaseResult:
-    """Write the students' version of every notebook of a folder, what goes with them, and ``manifest.json``.
+    """Write the students' version of every notebook in a folder, the files that they need, and ``manifest.json``.
 
-    With them go ``exercises.py`` beside them, and the pages of ``../docs`` that they link to. Solutions become stubs, hidden
-    tests and outputs go, check cells say their points. The same source gives the same bytes.
+    Solutions become placeholders, hidden tests and outputs are removed, check cells show their points. An ``exercises.py``
+    next to the notebooks and the pages of ``../docs`` that they link to are copied. The same source gives the same bytes.
 
     Parameters
     ----------
     source : path
         The instructor's notebooks, with solutions.
     target : path
-        A folder; it is made.
+        Output folder; created if missing.
     overwrite : bool
-        Replace notebooks that are there.
+        Replace existing files.
 
     Raises
     ------
     ArgumentError
-        When there is no notebook, or a file is there already.
+        If the source has no notebooks, or the target already has one of the files.
     GradingError
-        When a notebook is damaged, or its cells do not fit together; nothing is written then.
+        If a notebook is damaged or inconsistent; nothing is written.
     """
     folder, place = Path(source).expanduser(), Path(target).expanduser()
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
-        raise ArgumentError(f"{folder} has no notebooks: name the folder of the notebooks with their solutions")
+        raise ArgumentError(f"{folder} has no notebooks: name the folder with the instructor's notebooks")
     if place.resolve() == folder.resolve():
-        raise ArgumentError("the released notebooks cannot stand in the folder of the solutions: name another one")
+        raise ArgumentError("the released notebooks cannot replace those with the solutions: name another folder")
     documents = {path.name: _release(path) for path in paths}
     files = {**exercises_file(folder), **_pages(folder, [text for text, _ in documents.values()])}
     existing = [name for name in (*documents, *files, MANIFEST) if (place / name).exists()]
     if existing and not overwrite:
-        raise ArgumentError(f"{place} has {existing[0]} already: name another folder, or pass overwrite=True (--force)")
+        raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
     place.mkdir(parents=True, exist_ok=True)
     entries = [_manifest_entry(name, text, read) for name, (text, read) in documents.items()]
-    beside = [{"file": name, "sha256": _sha256(text)} for name, text in files.items()]
-    manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": beside}, indent=1, sort_keys=True) + "\n"
+    extras = [{"file": name, "sha256": _sha256(text)} for name, text in files.items()]
+    manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": extras}, indent=1, sort_keys=True) + "\n"
     for name, text in [*((name, text) for name, (text, _) in documents.items()), *files.items()]:
         _write(place / name, text)
     _write(place / MANIFEST, manifest)
@@ -117,12 +117,12 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
 
 
 def stub_of(source: str, name: str) -> str:
-    r"""Return a solution cell as students get it: in a function an error to replace, for a value a None.
+    r"""Replace the solution in a cell by a placeholder: an error in a function, None for a value.
 
     Raises
     ------
     GradingError
-        When the cell has no region between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, or one has no end.
+        If the cell does not have exactly one region between ``### BEGIN SOLUTION`` and ``### END SOLUTION``.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def stub_of(source: str, name: str) -> str:
 
 
 def _release(path: Path) -> tuple[str, SourceNotebook]:
-    """Return the released notebook as text, and what the source says."""
+    """Return the released notebook as text, and the parsed source."""
     read = read_source(path)
     notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     try:
@@ -157,14 +157,14 @@ def _release(path: Path) -> tuple[str, SourceNotebook]:
 
 
 def _strip(cell: Any) -> None:
-    """Take out what students do not get."""
+    """Remove what students do not get."""
     marks = cell.metadata.get("nbgrader", {})
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = [], None
         if marks.get("solution"):
             cell.source = stub_of(cell.source, str(marks.get("grade_id")))
         elif _BEGIN in cell.source:
-            raise GradingError(f"the cell {cell.get('id')} has a solution, and is not marked as an answer")
+            raise GradingError(f"the cell {cell.get('id')} has a solution, but is not marked as an answer")
         cell.source = HIDDEN_TESTS.sub("", cell.source).rstrip("\n")
         if "### BEGIN HIDDEN TESTS" in cell.source:
             raise GradingError(f"the hidden tests of the cell {cell.get('id')} have no end")
@@ -172,17 +172,17 @@ def _strip(cell: Any) -> None:
             points = float(marks.get("points", 0))
             cell.source = f"# {points:g} point{'' if points == 1 else 's'}\n{cell.source}"
     else:
-        cell.source = _LINK.sub(_inward, _DETAILS.sub("", cell.source).rstrip("\n"))
+        cell.source = _LINK.sub(_local_link, _DETAILS.sub("", cell.source).rstrip("\n"))
 
 
-def _inward(link: re.Match[str]) -> str:
-    """Return a link as it holds in the students' folder: pages of docs/ go there, of anything else the words are left."""
-    text, target, place = link.groups(default="")
-    return f"[{text}]({target}{place})" if re.fullmatch(r"docs/[\w-]+\.md", target) else text
+def _local_link(link: re.Match[str]) -> str:
+    """Rewrite a link for the students' folder: to the copied page of docs/, or as plain text for anything else."""
+    text, target, anchor = link.groups(default="")
+    return f"[{text}]({target}{anchor})" if re.fullmatch(r"docs/[\w-]+\.md", target) else text
 
 
 def _pages(folder: Path, documents: Sequence[str]) -> dict[str, str]:
-    """Return the pages that released notebooks link to, and those that these link to, by name."""
+    """Return the pages of docs/ that released notebooks link to, directly or through other pages, by name."""
     pages: dict[str, str] = {}
     names = [name for text in documents for name in _PAGE.findall(text)]
     while names:

@@ -1,4 +1,4 @@
-"""selftest_course: every solution earns all its points, every stub none, every known mistake gets its hint."""
+"""selftest_course: solutions earn all points, placeholders none, and every known mistake gets its hint."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _SEED = 1
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ExerciseTest(Record):
-    """How an exercise stood its test.
+    """The self-test result of an exercise.
 
     Attributes
     ----------
     notebook, name : str
     points : float
     n_mistakes : int
-        In its catalogue.
+        Number of known mistakes.
     fault : str
-        The first thing that is wrong with the exercise; empty where nothing is.
+        The first fault of the exercise; empty if it has none.
     """
 
     notebook: str
@@ -40,12 +40,12 @@ class ExerciseTest(Record):
 
 
 def selftest_course(source: str | Path) -> tuple[ExerciseTest, ...]:
-    """Test the exercises of a folder of notebooks, or of one; their own cells are run in this process.
+    """Test the exercises of a notebook or a folder of notebooks; their solution cells run in this process.
 
     Raises
     ------
     ArgumentError, GradingError
-        When there is no notebook, or one is damaged.
+        If the source has no notebook with exercises, or one is damaged.
     """
     return tuple(
         ExerciseTest(notebook.name, name, notebook.points[name], len(exercise.mistakes), _fault(notebook, exercise))
@@ -55,7 +55,7 @@ def selftest_course(source: str | Path) -> tuple[ExerciseTest, ...]:
 
 
 def _fault(notebook: SourceNotebook, exercise: Exercise) -> str:
-    """Return the first thing that is wrong, or an empty text."""
+    """Return the first fault, or an empty text."""
     cell = next(cell for cell in notebook.cells if cell.answers == exercise.name)
     if notebook.points[exercise.name] != exercise.points:
         return f"its check cell says {notebook.points[exercise.name]:g} points, the exercise {exercise.points}"
@@ -66,10 +66,10 @@ def _fault(notebook: SourceNotebook, exercise: Exercise) -> str:
     except GradingError as error:
         return str(error)
     if judge(exercise, stub)[0]:
-        return "the stub is right: it should earn nothing"
+        return "the placeholder passes: it should earn no points"
     wrong = [mistake for mistake in exercise.mistakes if judge(exercise, mistake.answer) != (False, mistake.hint)]
     if wrong:
-        return f"a known mistake is not told its hint: {wrong[0].hint}"
+        return f"a known mistake does not get its hint: {wrong[0].hint}"
     if exercise.accepts is not None:  # the value is measured when the notebook runs
         return ""
     return _solution_fault(exercise, cell.source)
@@ -82,32 +82,32 @@ def _solution_fault(exercise: Exercise, source: str) -> str:
         return f"its solution cell does not run by itself: {type(error).__name__}: {error}"
     passed, message = judge(exercise, answer)
     if not passed:
-        return f"its solution is not right: {message}"
+        return f"its solution is wrong: {message}"
     for inputs in exercise.draw_inputs(_SEED):
         try:
             expected = answer(*inputs)
         except Exception as error:
             return f"its solution fails on {inputs!r}: {type(error).__name__}: {error}"
         if not exercise.same(answer(*inputs), expected):
-            return f"its solution is not the same twice on {inputs!r}"
-    return _unseen_mistake(exercise, answer)
+            return f"its solution returns different results for the same inputs {inputs!r}"
+    return _undetected_mistake(exercise, answer)
 
 
-def _unseen_mistake(exercise: Exercise, answer: Any) -> str:
-    """Return the mistake that the drawn inputs do not tell from the solution: grading would give it all points."""
+def _undetected_mistake(exercise: Exercise, answer: Any) -> str:
+    """Return a fault if the drawn inputs do not distinguish a mistake from the solution: it would get all points."""
     if not exercise.is_function:
         return ""
     drawn = [*exercise.draw_inputs(_SEED), *(inputs for inputs, _ in exercise.examples)]
     for mistake in exercise.mistakes:
         if all(_agrees(exercise, mistake.answer, answer, inputs) for inputs in drawn):
-            return f"grading would not notice the mistake: {mistake.hint}"
+            return f"grading would not detect the mistake: {mistake.hint}"
     return ""
 
 
 def _agrees(exercise: Exercise, mistake: Any, answer: Any, inputs: tuple[Any, ...]) -> bool:
     try:
         return exercise.same(mistake(*inputs), answer(*inputs))
-    except Exception:  # a mistake that raises is noticed
+    except Exception:  # a mistake that raises is detected
         return False
 
 

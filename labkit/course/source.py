@@ -1,4 +1,4 @@
-"""The instructor's notebook as grading needs it: the cells to run, and where a student's answers go."""
+"""Read the instructor's notebooks for release and grading: cells to run, answer cells, points, exercises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labkit.errors import ArgumentError, GradingError
 
 __all__ = ["SourceCell", "SourceNotebook", "exercises_file", "read_source", "read_sources"]
 
-_MOST_FILE = 1 << 20
+_MAX_FILE_CHARACTERS = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class SourceCell:
     cell_id : str
     source : str
     answers : str or None
-        The exercise that it answers.
+        The exercise that the cell answers.
     checks : str or None
-        The exercise that it checks.
+        The exercise that the cell checks.
     """
 
     cell_id: str
@@ -40,25 +40,25 @@ class SourceCell:
 
 @dataclasses.dataclass(frozen=True)
 class SourceNotebook:
-    """The instructor's notebook.
+    """An instructor's notebook.
 
     Parameters
     ----------
     name : str
-        Of the file, without .ipynb.
+        File name without .ipynb.
     cells : tuple of SourceCell
-        To run, in order, up to the last check.
+        Cells to run, in order, up to the last check.
     points : mapping of str to float
-        Of each exercise, as the check cells say.
+        Points of each exercise, from the check cells.
     exercises : mapping of str to Exercise
     checksum : str
-        SHA-256 of the file, and of ``exercises.py`` beside it.
+        SHA-256 of the file and of the ``exercises.py`` next to it.
     kernel : str
-        The name of the kernel that it asks for.
+        Name of the kernel that it requests.
     cell_ids : frozenset of str
-        Of all its code cells, those after the last check too.
+        Ids of all code cells, including those after the last check.
     files : mapping of str to str
-        The text of ``exercises.py`` beside it, by name.
+        Text of the ``exercises.py`` next to it, by file name.
     """
 
     name: str
@@ -72,37 +72,37 @@ class SourceNotebook:
 
 
 def read_sources(path: str | Path) -> dict[str, SourceNotebook]:
-    """Read a notebook, or all of a folder that have exercises, by name.
+    """Read a notebook, or the notebooks with exercises in a folder; return them by name.
 
     Raises
     ------
     ArgumentError
-        When there is none.
+        If there are none.
     GradingError
-        When one is damaged or names an exercise that is not known.
+        If one is damaged or names an unknown exercise.
     """
     place = Path(path).expanduser()
     paths = sorted(place.glob("*.ipynb")) if place.is_dir() else [place]
     found = {item.stem: read_source(item) for item in paths if item.is_file()}
     sources = {name: source for name, source in found.items() if source.points}
     if not sources:
-        raise ArgumentError(f"{place} has no notebook with exercises: name the folder of the notebooks with their solutions")
+        raise ArgumentError(f"{place} has no notebook with exercises: name the folder with the instructor's notebooks")
     return sources
 
 
 def read_source(path: Path) -> SourceNotebook:
-    """Read one notebook with its solutions.
+    """Read one instructor's notebook.
 
     Raises
     ------
     GradingError
-        When it is damaged, or its cells do not fit together.
+        If it is damaged or its cells are inconsistent.
     """
     try:
         content = path.read_bytes()
         notebook = nbformat.reads(content.decode(), as_version=4)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, nbformat.ValidationError) as error:
-        raise GradingError(f"{path} is no notebook: {error}") from None
+        raise GradingError(f"{path} is not a notebook: {error}") from None
     cells = [_cell(cell) for cell in notebook.cells if cell.cell_type == "code" and not _is_skipped(cell)]
     last = max((index for index, cell in enumerate(cells) if cell.checks or cell.answers), default=-1)
     points = {
@@ -119,12 +119,12 @@ def read_source(path: Path) -> SourceNotebook:
 
 
 def exercises_file(folder: Path) -> dict[str, str]:
-    """Return the text of the file of exercises in a folder, by its name; nothing where there is none.
+    """Return the text of a folder's ``exercises.py`` by file name; empty if there is none.
 
     Raises
     ------
     GradingError
-        When it is no text, or too large to send with each notebook.
+        If it is not text, or too large to send with each notebook.
     """
     path = folder / OWN_EXERCISES
     if not path.is_file():
@@ -133,8 +133,8 @@ def exercises_file(folder: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise GradingError(f"{path} cannot be read: {error}") from None
-    if len(text) > _MOST_FILE:
-        raise GradingError(f"{path} is larger than {_MOST_FILE >> 20} MB")
+    if len(text) > _MAX_FILE_CHARACTERS:
+        raise GradingError(f"{path} is larger than {_MAX_FILE_CHARACTERS >> 20} MB")
     return {path.name: text}
 
 
@@ -164,6 +164,6 @@ def _exercises(path: Path, cells: list[SourceCell], points: dict[str, float]) ->
     except ArgumentError as error:
         raise GradingError(str(error)) from None
     if unknown := points.keys() - known.keys():
-        where = f"it is none of the course's, and {OWN_EXERCISES} beside the notebook has none of that name"
-        raise GradingError(f"{path.name}: there is no exercise {min(unknown)!r}: {where}")
+        where = f"define it in {OWN_EXERCISES} next to the notebook, or use an exercise of the course"
+        raise GradingError(f"{path.name}: unknown exercise {min(unknown)!r}: {where}")
     return {name: known[name] for name in points}

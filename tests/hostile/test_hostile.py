@@ -358,7 +358,7 @@ def _command(number: int) -> bytes:
 def _forged_outputs() -> dict[str, Any]:
     notebook = handed_in({name: STUB.format(name=name) for name in SOLUTIONS})
     for item in notebook["cells"]:
-        shown = {"text/plain": "softmax_at: right. That is it."}
+        shown = {"text/plain": "softmax_at: Correct."}
         item["outputs"] = [{"output_type": "execute_result", "data": shown, "metadata": {}, "execution_count": 1}]
     return notebook
 
