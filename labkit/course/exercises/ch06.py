@@ -25,20 +25,20 @@ def _results(generator: random.Random) -> Inputs:
 
 def _budget(generator: random.Random) -> Inputs:
     fixed = generator.randint(1_000_000, 5_000_000_000)
-    a_token = generator.randint(500, 600_000)
+    per_token = generator.randint(500, 600_000)
     groups = generator.randint(2, 128)
     within = generator.randint(1, groups - 1)
     fitting = generator.choice((within, within, within, groups + generator.randint(1, 200), -generator.randint(2, 50)))
-    beyond = generator.choice((-1, 0, *(generator.randint(1, 255 * a_token) for _ in range(4))))
-    return max(0, fixed + fitting * _CELLS * a_token + beyond), fixed, a_token, _CELLS * groups
+    beyond = generator.choice((-1, 0, *(generator.randint(1, 255 * per_token) for _ in range(4))))
+    return max(0, fixed + fitting * _CELLS * per_token + beyond), fixed, per_token, _CELLS * groups
 
 
 def _row(layers: int, heads: int, key: int, value: int, size: int = 2) -> int:
     return layers * heads * (key + value) * size
 
 
-def _context(budget: int, fixed: int, a_token: int, trained: int) -> int:
-    return min(trained, (budget - fixed) // a_token // _CELLS * _CELLS)
+def _context(budget: int, fixed: int, per_token: int, trained: int) -> int:
+    return min(trained, (budget - fixed) // per_token // _CELLS * _CELLS)
 
 
 EXERCISES = (
@@ -114,17 +114,17 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "llama.cpp uses whole groups of cells: would it round this context up?",
-                lambda budget, fixed, a_token, trained: max(0, min(trained, (budget - fixed) // a_token)),
+                lambda budget, fixed, per_token, trained: max(0, min(trained, (budget - fixed) // per_token)),
             ),
             Mistake(
                 "Rounded up, it needs more than there is.",
-                lambda budget, fixed, a_token, trained: max(
-                    0, min(trained, -(-((budget - fixed) // a_token) // _CELLS) * _CELLS)
+                lambda budget, fixed, per_token, trained: max(
+                    0, min(trained, -(-((budget - fixed) // per_token) // _CELLS) * _CELLS)
                 ),
             ),
             Mistake(
                 "With a lot of memory: was the model trained for such a context?",
-                lambda budget, fixed, a_token, trained: max(0, (budget - fixed) // a_token // _CELLS * _CELLS),
+                lambda budget, fixed, per_token, trained: max(0, (budget - fixed) // per_token // _CELLS * _CELLS),
             ),
             Mistake("A negative context? Try a small budget.", _context),
             Mistake("Weights and runtime need their share first.", lambda b, fixed, a, trained: _context(b, 0, a, trained)),
