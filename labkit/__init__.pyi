@@ -40,9 +40,6 @@ from .errors import QuantizationError as QuantizationError
 from .ghost import GhostShape as GhostShape
 from .ghost import build_ghost_model as build_ghost_model
 from .ghost import ghost_shapes as ghost_shapes
-from .lint import LintFinding as LintFinding
-from .lint import LintReport as LintReport
-from .lint import lint_settings as lint_settings
 from .memory import MeasuredMemory as MeasuredMemory
 from .memory import MemoryEstimate as MemoryEstimate
 from .memory import MemoryPart as MemoryPart

@@ -1,4 +1,4 @@
-"""The command line: what a newcomer types, and what a script reads."""
+"""The command line, for people and for scripts."""
 
 import json
 import os
@@ -34,16 +34,16 @@ def _labkit(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_tour_shows_a_real_model_at_work() -> None:
-    """The main job: a card, tokens, a completion, a chat, speed and memory, from the bundled model."""
+    """The tour shows a summary, tokens, a completion, a chat, speed and memory of the bundled model."""
     result = _labkit("tour")
     assert result.returncode == 0, result.stderr
-    for part in ("SmolLM2", "5.74", "is 5 tokens", "primary colours are[", "you:", "model:", "tokens/s", "MiB of RAM"):
+    for part in ("SmolLM2", "5.74", "is 5 tokens", "primary colours are[", "you:", "model:", "tokens/s", "MiB peak RSS"):
         assert part in result.stdout
     assert "Traceback" not in result.stderr
 
 
 def test_tour_as_json_is_one_document() -> None:
-    """--json prints one document and nothing else on stdout."""
+    """--json prints exactly one document on stdout."""
     document = json.loads(_labkit("tour", "--json", "--question", "Say hello.").stdout)
     assert document["tokens"]["count"] == 5
     assert document["chat"]["answer"].strip()
@@ -52,7 +52,7 @@ def test_tour_as_json_is_one_document() -> None:
 
 
 def test_tour_names_a_missing_model_in_one_line() -> None:
-    """A wrong path is answered with one line on stderr and exit code 1."""
+    """A wrong path prints one line on stderr and exits with code 1."""
     result = _labkit("tour", "--model", "no-such-model.gguf")
     assert result.returncode == 1
     assert result.stdout.strip() == ""
@@ -62,7 +62,7 @@ def test_tour_names_a_missing_model_in_one_line() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_interrupt_ends_with_130_and_one_line() -> None:
-    """Ctrl-C at any moment of the tour ends it within two seconds, without a traceback."""
+    """Ctrl-C ends the tour within two seconds, without a traceback."""
     process = subprocess.Popen([*LABKIT, "tour"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     assert process.stdout is not None
     while "model: " not in process.stdout.readline():  # the chat is being written
@@ -77,7 +77,7 @@ def test_interrupt_ends_with_130_and_one_line() -> None:
 
 
 def test_doctor_finds_a_sound_installation() -> None:
-    """Where the tests run everything is installed, and the doctor says so in words and in its exit code."""
+    """In the test environment everything is installed; the doctor reports it and exits with code 0."""
     result = _labkit("doctor", "--json")
     document = json.loads(result.stdout)
     assert result.returncode == 0
@@ -88,31 +88,31 @@ def test_doctor_finds_a_sound_installation() -> None:
 
 
 def test_doctor_says_whether_grading_can_be_isolated(tmp_path: Path) -> None:
-    """A missing bubblewrap is a note with what to install, and nothing that the course needs."""
+    """A missing bubblewrap is only a note, with what to install: the course does not need it."""
     result = _labkit("doctor", "--json", PATH=str(tmp_path))
     found = {finding["what"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert found["grading sandbox"]["state"] == "note"
-    assert "apt install bubblewrap" in found["grading sandbox"]["advice"]
+    assert "apt install bubblewrap" in found["grading sandbox"]["fix"]
     assert result.returncode == 0
 
 
 def test_doctor_names_what_is_missing() -> None:
-    """A model of the student's own that is not there is reported, with exit code 1."""
+    """A missing model in LABKIT_MODEL is reported, with exit code 1."""
     result = _labkit("doctor", LABKIT_MODEL="missing.gguf")
     assert result.returncode == 1
     assert "MISSING" in result.stdout
     assert "missing.gguf" in result.stdout
 
 
-def test_models_lists_the_bundled_one_as_here() -> None:
-    """The list says which models lie on this machine."""
+def test_models_lists_the_bundled_one_as_local() -> None:
+    """The list shows which models are on this machine."""
     entries = {entry["name"]: entry for entry in json.loads(_labkit("models", "--json").stdout)}
     assert entries["smollm2-135m"]["path"].endswith(".gguf")
     assert len(entries) >= 8
 
 
 def test_models_fetch_without_a_network_names_the_bundled_model() -> None:
-    """No network is one line that says what works without."""
+    """Without a network, one line names the model that needs none."""
     result = _labkit("models", "--fetch", "qwen2.5-0.5b", HF_HUB_OFFLINE="1", HF_HOME=str(Path("no-such-cache").absolute()))
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
@@ -120,30 +120,30 @@ def test_models_fetch_without_a_network_names_the_bundled_model() -> None:
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown command or option is wrong usage; no command at all prints the help."""
+    """An unknown command is wrong usage; no command at all prints the help."""
     with pytest.raises(SystemExit, match="2"):
         main(["fly"])
     assert main([]) == 2
     assert "labkit tour" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["tour", "lab", "models", "info", "lint", "quantize", "doctor"])
-def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each command explains itself."""
+@pytest.mark.parametrize("command", ["tour", "lab", "models", "info", "quantize", "doctor"])
+def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help prints more than the usage line."""
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     assert len(capsys.readouterr().out.splitlines()) > 5
 
 
-def test_lab_makes_a_copy_to_work_in_once(
+def test_lab_makes_a_working_copy_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--work opens a folder of one's own without solutions, and never writes over what was written there."""
+    """--work opens a copy without solutions, and never overwrites work in it."""
     opened: list[list[str]] = []
     monkeypatch.setattr("subprocess.call", lambda command: opened.append(command) or 0)
     mine = tmp_path / "mine"
     assert main(["lab", "--work", str(mine)]) == 0
-    assert "10 notebooks without solutions are in" in capsys.readouterr().out
+    assert "copied 10 notebooks, without solutions, to" in capsys.readouterr().out
     assert opened[0][-1] == str(mine)
     chapter = mine / "06_memory.ipynb"
     assert "YOUR CODE HERE" in chapter.read_text(encoding="utf-8")
@@ -155,7 +155,7 @@ def test_lab_makes_a_copy_to_work_in_once(
 
 
 def test_lab_finds_the_notebooks_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The course is found from any folder inside it; a folder without one is named."""
+    """The course is found from any folder inside it; an error names a folder without notebooks."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "00_start_here.ipynb").touch()
     (tmp_path / "deep" / "deeper").mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_lab_finds_the_notebooks_from_below(tmp_path: Path, monkeypatch: pytest.
         find_notebooks(tmp_path / "deep")
 
 
-def test_output_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Escape sequences in a name or a text are printed as text."""
     from labkit.cli.output import Output
 
@@ -177,16 +177,16 @@ def test_output_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert "[bold]" in printed
 
 
-def test_info_shows_a_card_of_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a model the card tells about the bundled one."""
+def test_info_summarizes_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an argument, the summary is of the bundled model."""
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    for part in ("llama", "Q4_1, 5.74 bits a weight", "134,515,008", "8,192 tokens", "apache-2.0", "68.7%"):
+    for part in ("llama", "Q4_1, 5.74 bits per weight", "134,515,008", "8,192 tokens", "apache-2.0", "68.7%"):
         assert part in printed
 
 
 def test_info_lists_tensors_sorted_and_filtered(capsys: pytest.CaptureFixture[str]) -> None:
-    """--sort bytes puts the largest first; --filter takes a text or a pattern, of name or type, in any case."""
+    """--sort bytes puts the largest first; --filter matches name or type by text or pattern, ignoring case."""
     assert main(["info", "--tensors", "--sort", "bytes", "--json", "--filter", "BLK.1.*"]) == 0
     tensors = json.loads(capsys.readouterr().out)["tensors"]
     assert len(tensors) == 9
@@ -199,7 +199,7 @@ def test_info_lists_tensors_sorted_and_filtered(capsys: pytest.CaptureFixture[st
 
 
 def test_info_lists_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    """--keys tells each key's type; a single long text is shown whole."""
+    """--keys shows each key's type; a single long text is shown in full."""
     assert main(["info", "--keys"]) == 0
     assert "49,152 elements" in capsys.readouterr().out
     assert main(["info", "--keys", "--filter", "chat_template"]) == 0
@@ -209,13 +209,13 @@ def test_info_lists_keys(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_info_as_json_equals_get_model_info(capsys: pytest.CaptureFixture[str]) -> None:
-    """--json is the record, and no tensor list unless it is asked for."""
+    """--json prints the record, without a tensor list unless requested."""
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(get_model_info().to_dict()))
 
 
 def test_info_reads_a_header_from_a_server_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Card, keys and tensors of an address cost no more requests than get_model_info."""
+    """Keys and tensors of a URL need the same requests as get_model_info."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")
     path = bundled_model_path()
@@ -230,8 +230,8 @@ def test_info_reads_a_header_from_a_server_once(monkeypatch: pytest.MonkeyPatch,
     assert "272 of 272 tensors" in capsys.readouterr().out
 
 
-def test_info_refuses_what_is_no_model_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that is no GGUF and a name that nobody knows end with exit code 1 and one line."""
+def test_info_rejects_other_files_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is not GGUF and an unknown name exit with code 1 and one line."""
     (tmp_path / "page.gguf").write_text("<!DOCTYPE html>", encoding="utf-8")
     for model in (str(tmp_path / "page.gguf"), "no-such-model"):
         assert main(["info", model]) == 1
@@ -242,7 +242,7 @@ def test_info_refuses_what_is_no_model_in_one_line(tmp_path: Path, capsys: pytes
 
 
 def test_quantize_writes_a_smaller_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table tells what was written; an existing target is refused; a second loss is warned of in one line."""
+    """A table shows the result; an existing target is an error; requantizing prints a one-line warning."""
     source, target = str(write_tiny_model(tmp_path / "tiny.gguf")), str(tmp_path / "small.gguf")
     assert main(["quantize", source, target, "--type", "q8_0"]) == 0
     assert "Q8_0" in capsys.readouterr().out
@@ -256,8 +256,8 @@ def test_quantize_writes_a_smaller_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert captured.err.count("\n") == 1
 
 
-def test_quantize_lists_types_and_wants_two_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """--list needs no files; without it a missing one is wrong usage."""
+def test_quantize_lists_types_and_needs_two_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """--list needs no files; without it, a missing one is wrong usage."""
     assert main(["quantize", "--list", "--json"]) == 0
     kinds = {kind["name"]: kind for kind in json.loads(capsys.readouterr().out)}
     assert kinds["Q4_0"]["bits_per_weight"] == 4.5
@@ -267,7 +267,7 @@ def test_quantize_lists_types_and_wants_two_files(capsys: pytest.CaptureFixture[
 
 
 def test_perplexity_is_measured_from_the_command_line(tmp_path: Path) -> None:
-    """The figure of the library, for a text file and for the lab's own text's size."""
+    """The command prints the same perplexity as the library, for a text file."""
     text = tmp_path / "text.txt"
     text.write_text(labkit.evaluation_text()[:2600], encoding="utf-8")
     shown = _labkit("perplexity", "--text", str(text), "--n-ctx", "128")
@@ -282,7 +282,7 @@ def test_perplexity_is_measured_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_perplexity_against_a_reference(tmp_path: Path) -> None:
-    """--reference measures how far the forecasts are apart: of a model from itself, not at all."""
+    """--reference measures the divergence between two models' predictions: zero between a model and itself."""
     text = tmp_path / "text.txt"
     text.write_text(labkit.evaluation_text()[:1000], encoding="utf-8")
     model = str(labkit.bundled_model_path())
@@ -303,7 +303,7 @@ def test_perplexity_against_a_reference(tmp_path: Path) -> None:
     ],
 )
 def test_perplexity_fails_in_one_line(arguments: tuple[str, ...], needed: str) -> None:
-    """What cannot be measured is said in one line on stderr."""
+    """An error is one line on stderr."""
     result = _labkit("perplexity", *arguments, "--json")
     assert result.returncode == 1
     assert needed in result.stderr
@@ -311,7 +311,7 @@ def test_perplexity_fails_in_one_line(arguments: tuple[str, ...], needed: str) -
 
 
 def test_perplexity_names_a_text_in_another_encoding(tmp_path: Path) -> None:
-    """A Latin-1 file is no UTF-8."""
+    """The error for a Latin-1 file asks for UTF-8."""
     text = tmp_path / "latin.txt"
     text.write_bytes("caf\xe9 ".encode("latin-1") * 100)
     result = _labkit("perplexity", "--text", str(text))

@@ -1,6 +1,6 @@
-"""The command ``labkit``: one module a subcommand, each with ``HELP``, ``add_arguments(parser)`` and ``run(args, out)``.
+"""The command ``labkit``: one module per subcommand, each with ``HELP``, ``add_arguments(parser)`` and ``run(args, out)``.
 
-Exit codes: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 failure (with one line on stderr), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labkit.errors import LabkitError, LabkitWarning
 __all__ = ["main"]
 
 COMMANDS = (
-    "tour", "lab", "explore", "models", "info", "memory", "lint", "bench", "tune", "quantize", "perplexity", "milestone",
+    "tour", "lab", "explore", "models", "info", "memory", "bench", "tune", "quantize", "perplexity", "milestone",
     "device", "check", "release", "grade", "selftest-course", "doctor",
 )  # fmt: skip
 
@@ -29,14 +29,14 @@ _EPILOG = """\
 first steps:
   labkit tour                  meet the bundled model: tokens, text, a chat, speed and memory (under 30 s)
   labkit lab                   open the course in JupyterLab
-  labkit doctor                what is installed, what is missing, what to do
+  labkit doctor                check the installation: what is missing and how to fix it
 
-exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     out = Output(as_json=getattr(args, "json", False))
     try:
-        with _warnings_told(out):
+        with _print_warnings(out):
             return int(args.run(args, out))
     except LabkitError as error:
         out.fail(str(error))
@@ -52,25 +52,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         out.fail("interrupted")
         return 130
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 @contextlib.contextmanager
-def _warnings_told(out: Output) -> Iterator[None]:
-    """Tell labkit's own warnings as they come, in one line, and leave others to Python."""
+def _print_warnings(out: Output) -> Iterator[None]:
+    """Print labkit's warnings in one line as they occur; leave others to Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", LabkitWarning)
         show = warnings.showwarning
 
-        def tell(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+        def print_warning(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
             if issubclass(category, LabkitWarning):
                 out.warn(str(message))
             else:
                 show(message, category, *rest, **options)
 
-        warnings.showwarning = tell
+        warnings.showwarning = print_warning
         yield
 
 

@@ -1,151 +1,175 @@
-"""Look over the installation: what is here, what is missing, and what to do about it.
+"""Check the installation, this machine and a model file: what was found, what it costs and what to do.
 
-Exits with 1 when something that the course needs is missing.
+Without MODEL the file is the bundled model, or the one in LABKIT_MODEL. Exits with 1 if something that the course needs is
+missing; notes do not change the exit code.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable, Iterator
 
+from labkit.checks import check_int
+from labkit.cli import doctor_checks as checks
+from labkit.cli.arguments import add_model
+from labkit.cli.doctor_checks import Finding
 from labkit.cli.output import Output
 from labkit.errors import LabkitError
-from labkit.records import Record
 from labkit.units import format_bytes
 
-HELP = "what is installed, what is missing, what to do"
+HELP = "problems of the installation, this machine or a model file, and what to do"
 
-State = Literal["ok", "note", "missing"]
-_MARKS: dict[State, str] = {"ok": "ok", "note": "note", "missing": "MISSING"}
-
-
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Finding(Record):
-    """One thing that was looked at."""
-
-    what: str
-    state: State
-    found: str
-    advice: str = ""
+_LOOK_S = 0.5  # how long other programs are watched
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
+    add_model(parser, by_header=True)
+    parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="tokens of context (2,048); 0: as trained")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
+    n_ctx = check_int("n_ctx", args.n_ctx, 0, 2**31 - 1)
+    about_file = list(check_file(args.model, n_ctx))  # first: a wrong name ends here, in one line
     findings = [finding for check in CHECKS for finding in check()]
-    missing = [finding for finding in findings if finding.state == "missing"]
-    out.table(("", "what", "found", "what to do"), [(_MARKS[f.state], f.what, f.found, f.advice) for f in findings])
-    out.say("Something that the course needs is missing." if missing else "All that the course needs is here.")
+    findings += [*about_file, *check_instructor_tools()]
+    missing, notes = (sum(finding.state == state for finding in findings) for state in ("missing", "note"))
+    out.table(("", "what", "found"), _rows(findings))
+    verdict = "Something that the course needs is missing." if missing else "Everything that the course needs is here."
+    out.say(f"{verdict} {notes} {'note' if notes == 1 else 'notes'}.", style="bold")
     out.result({"healthy": not missing, "findings": findings})
     return 1 if missing else 0
 
 
+def _rows(findings: Iterable[Finding]) -> Iterator[tuple[str, str, str]]:
+    """Yield up to three rows per finding: five columns would be too narrow to read."""
+    for finding in findings:
+        yield finding.state.upper() if finding.state == "missing" else finding.state, finding.what, finding.found
+        if finding.cost:
+            yield "", "  cost", finding.cost
+        if finding.fix:
+            yield "", "  fix", finding.fix
+
+
 def check_python() -> Iterator[Finding]:
-    """Look at Python."""
+    """Check the version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("Python", "ok" if sys.version_info >= (3, 10) else "missing", version, "")
+    yield Finding("Python", "ok" if sys.version_info >= (3, 10) else "missing", version)
 
 
 def check_packages() -> Iterator[Finding]:
-    """Look for the packages that the course uses."""
+    """Check for the packages that the course uses."""
     needed = ("llama-cpp-python", "gguf", "jupyterlab", "ipywidgets", "nbval", "psutil", "matplotlib", "huggingface-hub")
     for name in needed:
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "not installed", f"pip install {name}")
+            yield Finding(name, "missing", "not installed", fix=f"pip install {name}")
 
 
 def check_engine() -> Iterator[Finding]:
-    """Look at what llama.cpp was built with."""
-    from labkit.system import engine_build
+    """Check what llama.cpp was built with, and whether that suits this CPU (Linux says what a CPU has)."""
+    from labkit.system import engine_build, unused_instructions
+    from labkit.system.instructions import cpu_flags
 
     try:
         build = engine_build()
     except LabkitError as error:
-        yield Finding("llama.cpp", "missing", "cannot be imported", str(error))
+        yield Finding("llama.cpp", "missing", "cannot be imported", fix=str(error))
         return
     yield Finding("llama.cpp's CPU features", "ok", ", ".join(build.features) or "none reported")
-    devices = ", ".join(device.name for device in build.devices)
-    yield Finding("devices", "ok", devices, "" if build.has_gpu else "no GPU backend: n_gpu_layers runs on the CPU")
-    advice = "build with CMAKE_ARGS=-DGGML_RPC=ON for layers on a second device"
-    yield Finding(
-        "RPC backend", "ok" if build.has_rpc else "note", "yes" if build.has_rpc else "no", "" if build.has_rpc else advice
-    )
+    cpu_only = "" if build.has_gpu else " (no GPU backend: all layers stay on the CPU)"
+    yield Finding("devices", "ok", ", ".join(device.name for device in build.devices) + cpu_only)
+    if build.has_rpc:
+        yield Finding("RPC backend", "ok", "yes")
+    else:
+        fix = "build with CMAKE_ARGS=-DGGML_RPC=ON to put layers on a second device"
+        yield Finding("RPC backend", "note", "no", fix=fix)
+    yield from checks.check_openmp(build.features)
+    yield from checks.check_amx(build.features, cpu_flags())
+    yield from checks.check_instructions(unused_instructions(build.features))
 
 
-def check_instructions() -> Iterator[Finding]:
-    """Compare the CPU's instructions with those that llama.cpp was built for (Linux says what a CPU has)."""
-    from labkit.system import engine_build, unused_instructions
+def check_machine() -> Iterator[Finding]:
+    """Check the cores and the RAM that this process may use, and what else runs."""
+    from labkit.system import available_ram_bytes, cpu_quota, logical_cores_available, physical_cores_available
+    from labkit.system.cores import allowed_cpus, count_physical
 
-    unused: tuple[str, ...] = ()
-    with contextlib.suppress(LabkitError):  # told above
-        unused = unused_instructions(engine_build().features)
-    if unused:
-        advice = "slower than it could be: build it here with pip install --no-binary llama-cpp-python llama-cpp-python"
-        yield Finding("CPU instructions", "note", f"the CPU has {', '.join(unused)}, the build does not", advice)
+    cores = f"{physical_cores_available()} physical, {logical_cores_available()} logical"
+    yield Finding("cores for this process", "ok", cores)
+    yield from checks.check_quota(cpu_quota(), count_physical(allowed_cpus()))
+    free, programs = _watch_programs()
+    yield from checks.check_load(free, len(allowed_cpus()), programs)
+    ram = available_ram_bytes()
+    tight = "close other programs: the course needs 2 GiB" if ram < 2 * 1024**3 else ""
+    yield Finding("free RAM", "note" if tight else "ok", format_bytes(ram), fix=tight)
 
 
-def check_model() -> Iterator[Finding]:
-    """Look for the bundled model, and for the student's own."""
+def _watch_programs(limit: int = 3) -> tuple[float | None, list[tuple[str, float]]]:
+    """Return how many CPUs are free, and the other programs that use most, up to ``limit``, as (name, CPUs)."""
+    import psutil
+
+    from labkit.system.load import CpuLoad
+
+    load = CpuLoad()
+    list(psutil.process_iter(["cpu_percent"]))  # starts the interval of each
+    time.sleep(_LOOK_S)
+    free = load.free_cores()
+    others = [one.info for one in psutil.process_iter(["name", "cpu_percent"]) if one.pid not in (0, os.getpid())]
+    used = [(str(one["name"]), (one["cpu_percent"] or 0.0) / 100) for one in others]
+    return free, sorted((one for one in used if one[1] >= 0.1), key=lambda one: -one[1])[:limit]
+
+
+def check_models() -> Iterator[Finding]:
+    """Check for the bundled model, and for the student's own."""
     from labkit.models import bundled_model_path, course_model
 
     try:
         path = bundled_model_path()
         yield Finding("bundled model", "ok", f"{path.name}, {format_bytes(path.stat().st_size)}")
     except LabkitError as error:
-        yield Finding("bundled model", "missing", "not found", str(error))
+        yield Finding("bundled model", "missing", "not found", fix=str(error))
     if os.environ.get("LABKIT_MODEL"):
         try:
             yield Finding("LABKIT_MODEL", "ok", course_model().name)
         except LabkitError as error:
-            yield Finding("LABKIT_MODEL", "missing", os.environ["LABKIT_MODEL"], str(error))
+            yield Finding("LABKIT_MODEL", "missing", os.environ["LABKIT_MODEL"], fix=str(error))
 
 
-def check_machine() -> Iterator[Finding]:
-    """Look at cores and RAM that this process may use."""
-    from labkit.system import available_ram_bytes, cpu_quota, logical_cores_available, physical_cores_available
+def check_file(model: str | None, n_ctx: int) -> Iterator[Finding]:
+    """Check a model's file: the named one, or else the one that the notebooks use.
 
-    quota = cpu_quota()
-    limit = f"; the container may use {quota:g}" if quota is not None else ""
-    cores = f"{physical_cores_available()} physical, {logical_cores_available()} logical{limit}"
-    yield Finding("cores for this process", "ok", cores)
-    ram = available_ram_bytes()
-    tight = "close other programs: the course wants 2 GiB" if ram < 2 * 1024**3 else ""
-    yield Finding("free RAM", "note" if tight else "ok", format_bytes(ram), tight)
+    Raises
+    ------
+    ModelNotFoundError, GGUFError
+        If the model is named and cannot be loaded; one that the course needs is reported by `check_models`.
+    """
+    from labkit.gguf_file import preflight
+    from labkit.model_info import read_model_header
+    from labkit.models import course_model
+    from labkit.system import engine_build
 
-
-def check_settings() -> Iterator[Finding]:
-    """Look for traps in how load_model would load the models of the course here; what is missing is told above."""
-    try:
-        from labkit.lint import lint_settings
-    except (ImportError, OSError, RuntimeError):  # llama_cpp's own: told above
-        return
-    for model in (None, os.environ.get("LABKIT_MODEL")) if os.environ.get("LABKIT_MODEL") else (None,):
-        with contextlib.suppress(LabkitError):
-            for trap in lint_settings(model).findings:
-                if trap.code != "unused-instructions":
-                    yield Finding(f"{trap.code}, {_name(model)}", "note", f"{trap.trap}: {trap.cost}", trap.mend)
-
-
-def _name(model: str | None) -> str:
-    return "bundled model" if model is None else Path(model).name
+    with contextlib.nullcontext() if model else contextlib.suppress(LabkitError):
+        header = read_model_header(model or course_model())
+        preflight(header, vocabulary=False)
+        if model:
+            yield Finding("model", "ok", f"{header.source}, {format_bytes(header.file_size_bytes)}")
+        features = None
+        with contextlib.suppress(LabkitError):  # reported by check_engine
+            features = engine_build().features
+        yield from checks.check_model_file(header, n_ctx, features)
 
 
 def check_instructor_tools() -> Iterator[Finding]:
-    """Look for what only instructors and developers need."""
+    """Check for what only instructors and developers need."""
     from labkit.grading.sandbox.start import refuse_without_isolation
 
     problem = ""
@@ -153,18 +177,15 @@ def check_instructor_tools() -> Iterator[Finding]:
         refuse_without_isolation()
     except LabkitError as error:
         problem = str(error)
-    yield Finding("grading sandbox", "note" if problem else "ok", "no" if problem else "bubblewrap works", problem)
+    yield Finding("grading sandbox", "note" if problem else "ok", "no" if problem else "bubblewrap works", fix=problem)
     found = shutil.which("chromium")
-    yield Finding("chromium", "ok" if found else "note", "yes" if found else "no", "" if found else "only for browser tests")
+    yield Finding("chromium", "ok" if found else "note", "yes" if found else "no (only browser tests need it)")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
     check_packages,
     check_engine,
-    check_instructions,
-    check_model,
     check_machine,
-    check_settings,
-    check_instructor_tools,
+    check_models,
 )

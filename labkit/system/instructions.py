@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labkit.system.cgroups import read_text
 
-__all__ = ["unused_instructions"]
+__all__ = ["cpu_flags", "unused_instructions"]
 
 # The kernel's flag -> llama.cpp's name in its system info; those that its matrix products gain most from.
 _INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
@@ -23,7 +23,11 @@ def unused_instructions(features: Iterable[str], root: Path = Path("/")) -> tupl
     root : Path
         Where ``proc`` lies (tests pass a made-up tree).
     """
-    lines = read_text(root / "proc/cpuinfo").splitlines()
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags") and ":" in line), [])
-    have = frozenset(features)
+    flags, have = cpu_flags(root), frozenset(features)
     return tuple(name for flag, name in _INSTRUCTIONS if flag in flags and name not in have)
+
+
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """Return the CPU's features as Linux on x86 names them, such as ``"avx2"``; empty elsewhere."""
+    lines = read_text(root / "proc/cpuinfo").splitlines()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags") and ":" in line), []))
