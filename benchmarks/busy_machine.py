@@ -1,0 +1,266 @@
+"""Speed next to other programs: labkit's own choice of threads against every fixed number and against `llama_cpp.Llama`.
+
+Other programs are Python loops that keep a core busy: none, one or two; in the session of this script, or each in a separate
+session, which Linux schedules as a group (as it does a browser); steadily, or half a second on and half a second off. Each
+side is a process that stays loaded. Sides take turns; a run reads a prompt of 128 tokens and generates up to 96, for at most
+3 seconds. Ratios are of medians.
+
+    uv run benchmarks/busy_machine.py [--repeats 5] [--model bundled|1B]
+
+At the end one more generation runs while a core becomes busy and free again: how many tokens until the threads follow?
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import median, report
+
+import labkit
+from labkit.system import physical_cores_available
+
+N_PROMPT, N_TOKENS, LIMIT_S = 128, 96, 3.0
+TEXT = "The story goes on: " + "and on " * 200
+# A loop that is switched by lines on stdin; with "burst" it rests every other half second.
+LOOP = """
+import sys, threading, time
+busy = threading.Event()
+def listen():
+    for line in sys.stdin:
+        busy.set() if line.strip() == "on" else busy.clear()
+    import os; os._exit(0)
+threading.Thread(target=listen, daemon=True).start()
+while True:
+    busy.wait()
+    if sys.argv[1] == "burst" and int(time.time() * 2) % 2:
+        time.sleep(0.01)
+    else:
+        sum(range(2000))
+"""
+SITUATIONS = {
+    "nothing else runs": (0, False, False),
+    "1 busy process, same session": (1, False, False),
+    "1 busy process, own session": (1, True, False),
+    "2 busy processes, same session": (2, False, False),
+    "2 busy processes, own sessions": (2, True, False),
+    "1 process in bursts, same session": (1, False, True),
+    "1 process in bursts, own session": (1, True, True),
+}
+
+
+class Others:
+    """Programs that keep cores busy while they are switched on."""
+
+    def __init__(self, n: int, *, own_session: bool, burst: bool) -> None:
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", LOOP, "burst" if burst else "steady"],
+                stdin=subprocess.PIPE,
+                text=True,
+                start_new_session=own_session,
+            )
+            for _ in range(n)
+        ]
+        time.sleep(0.3 if n else 0.0)
+
+    def switch(self, state: str) -> None:
+        """Switch them ``"on"`` or ``"off"``."""
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(state + "\n")
+            process.stdin.flush()
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def others(n: int, *, own_session: bool, burst: bool) -> Iterator[Others]:
+    programs = Others(n, own_session=own_session, burst=burst)
+    programs.switch("on")
+    try:
+        yield programs
+    finally:
+        programs.end()
+
+
+class Side:
+    """One way to compute, in a process that stays loaded."""
+
+    def __init__(self, name: str, model: str) -> None:
+        self.name = name
+        command = [sys.executable, __file__, "--side", name, "--model", model]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask()  # a first run loads everything
+
+    def ask(self) -> dict[str, Any]:
+        """Run once; returns what the process measured."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def by_labkit(model: Any) -> dict[str, Any]:
+    """Read the prompt and generate with labkit."""
+    prompt = model.tokenize(TEXT.encode())[:N_PROMPT]
+    text = model.detokenize(prompt).decode()
+    model.reset()
+    with labkit.stream_text(model, text, N_TOKENS, temperature=0) as stream:
+        begun = time.perf_counter()
+        for _ in stream:
+            if time.perf_counter() - begun > LIMIT_S:
+                model.cancel()
+    done = model.last_generation
+    return {
+        "decode": done.decode_tokens_per_second,
+        "prefill": done.prompt_tokens_per_second,
+        "threads": [done.n_threads_batch, done.n_threads],
+    }
+
+
+def by_llama(llama: Any) -> dict[str, Any]:
+    """Read the prompt and generate with Llama's own eval and sample."""
+    prompt = llama.tokenize(TEXT.encode())[:N_PROMPT]
+    llama.reset()
+    begun = time.perf_counter()
+    llama.eval(prompt)
+    token = llama.sample(temp=0.0)
+    first = time.perf_counter()
+    count = 0
+    while count < N_TOKENS and time.perf_counter() - first < LIMIT_S:
+        llama.eval([token])
+        token = llama.sample(temp=0.0)
+        count += 1
+    return {
+        "decode": count / (time.perf_counter() - first),
+        "prefill": len(prompt) / (first - begun),
+        "threads": [llama.n_threads_batch, llama.n_threads],
+    }
+
+
+def serve(name: str, path: str) -> None:
+    """Be a side: a run for each line on stdin."""
+    if name.startswith("llama"):
+        import llama_cpp
+
+        n = physical_cores_available() if name == "llama all" else None
+        llama = llama_cpp.Llama(path, n_ctx=2048, n_threads=n, n_threads_batch=n, verbose=False)
+        run = lambda: by_llama(llama)  # noqa: E731
+    else:
+        pinned = None if name == "labkit" else int(name.split()[-1])
+        model = labkit.load_model(path, n_ctx=2048, n_threads=pinned)
+        run = lambda: by_labkit(model)  # noqa: E731
+    for _ in sys.stdin:
+        print(json.dumps(run()), flush=True)
+
+
+def compare(sides: list[Side], repeats: int) -> dict[str, dict[str, float]]:
+    """Medians of each side's speeds, sides taking turns."""
+    found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+    for repeat in range(repeats):
+        for side in sides[repeat % len(sides) :] + sides[: repeat % len(sides)]:
+            found[side.name].append(side.ask())
+    return {
+        name: {part: median([run[part] for run in runs]) for part in ("decode", "prefill")} for name, runs in found.items()
+    }
+
+
+def answer_to_change(path: str, own_session: bool) -> dict[str, Any]:
+    """Tokens from the moment that a core becomes busy, and free again, until the threads follow."""
+    with labkit.load_model(path, n_ctx=2048) as model, others(1, own_session=own_session, burst=False) as programs:
+        programs.switch("off")
+        time.sleep(0.2)
+        labkit.generate_text(model, "Once upon a time", 100, temperature=0)
+        changes = {}
+        with labkit.stream_text(model, TEXT[:60], 600, temperature=0) as stream:
+            for count, _ in enumerate(stream, 1):
+                if count == 150:
+                    programs.switch("on")
+                    changes["busy"] = count
+                elif count == 300:
+                    programs.switch("off")
+                    changes["free"] = count
+        used = model.last_generation.n_threads
+    return {"changes": changes, "threads": used}
+
+
+def first_change(used: Any, after: int, wanted: int) -> int | None:
+    """Tokens after token ``after`` until ``wanted`` threads computed a token; None where that never came."""
+    at = 0
+    for n_threads, n_tokens in used if isinstance(used, (list, tuple)) else ((used, 10**9),):
+        if at + n_tokens > after and n_threads == wanted:
+            return max(0, at - after)
+        at += n_tokens
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", default="bundled", help="bundled, or 1B: a synthetic model of that shape (0.7 GB)")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        serve(arguments.side, arguments.model)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(labkit.bundled_model_path())
+        if arguments.model != "bundled":
+            path = str(labkit.build_ghost_model(Path(folder) / "ghost.gguf", shape=arguments.model, quantization="Q4_K_M"))
+        cores = physical_cores_available()
+        pinned = [f"labkit, n_threads {n}" for n in range(1, cores + 1)]
+        sides = [Side(name, path) for name in ("labkit", *pinned, "llama", "llama all")]
+        rows, results = [], {}
+        goals = {}
+        for situation, (n, own, burst) in SITUATIONS.items():
+            with others(n, own_session=own, burst=burst):
+                speeds = compare(sides, arguments.repeats)
+            results[situation] = speeds
+            for part in ("decode", "prefill"):
+                best = max(speeds[name][part] for name in pinned)
+                ratio, over_llama = speeds["labkit"][part] / best, speeds["labkit"][part] / speeds["llama"][part]
+                rows.append(
+                    (
+                        situation,
+                        part,
+                        *(f"{speeds[side.name][part]:.1f}" for side in sides),
+                        f"{ratio:.2f}",
+                        f"{over_llama:.2f}",
+                    )
+                )
+                goals[f"{situation}, {part}"] = ratio >= (0.9 if n else 0.98) and over_llama >= 0.9
+        for side in sides:
+            side.end()
+        for own in (False, True):
+            seen = answer_to_change(path, own)
+            lower = first_change(seen["threads"], seen["changes"]["busy"], 1)
+            raised = first_change(seen["threads"], seen["changes"]["free"], cores)
+            name = f"core busy, then free, {'own' if own else 'same'} session: tokens until the threads follow"
+            results[name] = {"lower": lower, "raised": raised, "threads": seen["threads"]}
+            rows.append((name, "decode", f"{lower}", f"{raised}", *[""] * len(sides)))
+            goals[name] = lower is not None and raised is not None and max(lower, raised) <= 10
+    rows += [(f"goal: {goal}", "", "met" if met else "MISSED", *[""] * (len(sides) + 1)) for goal, met in goals.items()]
+    headings = ("situation", "part", *(side.name for side in sides), "labkit / best fixed", "labkit / Llama")
+    report(f"busy_machine, {arguments.model} model", headings, rows, {"speeds": results, "goals": goals})
+
+
+if __name__ == "__main__":
+    main()
