@@ -120,7 +120,7 @@ def test_k_quants_that_fell_back_are_found(files: dict[str, Path]) -> None:
     assert info.quantization == "Q4_K_M"
     assert "Q4_K" not in info.tensor_types
     assert finding.state == "note"
-    assert "not a multiple of 256 (64)" in finding.found
+    assert "such as 64 weights, are not a multiple of 256" in finding.found
     assert bytes_in_type(read_model_header(files["fallback"]), "Q4_0") == plain.weights_bytes < info.weights_bytes
     assert "quantize the original to Q4_0" in finding.fix
     assert "fallback types" not in _findings(files["plain"])

@@ -23,7 +23,7 @@ from labkit.cli.output import Output
 from labkit.errors import LabkitError
 from labkit.units import format_bytes
 
-HELP = "problems of the installation, this machine or a model file, and what to do"
+HELP = "check the installation, this machine and a model file"
 
 _LOOK_S = 0.5  # how long other programs are watched
 

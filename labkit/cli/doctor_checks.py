@@ -101,9 +101,10 @@ def _check_fallback_types(header: Header) -> Iterator[Finding]:
         fix += "compare the quality of both with labkit.compare_quantizations"
     yield _cost_in_bytes(
         "fallback types",
-        f"named {named}, but {len(odd)} of {len(matrices)} matrices have rows that are not a multiple of 256 "
-        f"({odd[0].shape[0]:,}), so they have other types: {', '.join(f'{count} {name}' for name, count in used)}",
-        f"{format_bytes(excess)} more than with the types in its name, to store and to read for every token",
+        f"named {named}, but {len(odd)} of {len(matrices)} matrices have other types "
+        f"({', '.join(f'{count} {name}' for name, count in used)}): their rows, such as {odd[0].shape[0]:,} weights, are "
+        "not a multiple of 256",
+        f"{format_bytes(excess)} more to store, and to read for every token",
         fix,
         excess,
         now / (now - excess),
@@ -286,4 +287,4 @@ def _f16_cache_bytes(header: Header, n_ctx: int) -> int:
 def _cost_in_bytes(what: str, found: str, cost: str, fix: str, n_bytes: int, ratio: float) -> Finding:
     """Return a finding that costs memory, a note if that is a notable share."""
     state: State = "note" if ratio >= _NOTABLE else "ok"
-    return Finding(what, state, found, f"{cost} ({ratio:.2f} times)", fix, n_bytes, ratio)
+    return Finding(what, state, found, f"{cost}, {ratio:.2f} times as much", fix, n_bytes, ratio)
