@@ -1,4 +1,4 @@
-"""get_model_info: what a GGUF model is, from its header alone."""
+"""get_model_info: describe a GGUF model from its header."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labkit.records import Record, to_plain
 
 __all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header"]
 
-# Architectures whose files may name a window that llama.cpp does not use (src/models/phi3.cpp and others)
+# Architectures whose files may name a sliding window that llama.cpp does not use (src/models/phi3.cpp and others)
 _IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
 _STATE_KEYS = ("ssm.inner_size", "ssm.state_size", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
 
@@ -26,47 +26,47 @@ PerLayer = int | tuple[int, ...] | None
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModelInfo(Record):
-    """What a model is. A value that the file does not tell is None.
+    """Description of a model. A value missing from the file is None.
 
     Attributes
     ----------
     architecture, name, quantization : str
-        ``"llama"``; the model's own name or the file's; ``"Q4_K_M"`` as people write it.
+        For example ``"llama"``; the model's name, or the file's; the usual name, such as ``"Q4_K_M"``.
     parameter_count : int
-        Weights in all tensors.
+        Number of weights in all tensors.
     context_length : int or None
-        Tokens that the model was trained on.
+        Context length of the training, tokens.
     file_size_bytes, weights_bytes : int
-        Of all files; of the tensors alone.
+        Size of all files; size of the tensors alone.
     bits_per_weight : float
         ``8 * weights_bytes / parameter_count``.
     gguf_version, tensor_count : int
-        Of the format; of all parts.
+        Version of the format; tensors in all parts.
     tensor_types : dict
-        Type -> (number of tensors, their bytes), the most bytes first.
+        Type -> (number of tensors, their bytes), largest first.
     block_count, embedding_length : int or None
-        Layers; numbers that stand for one token.
+        Number of layers; numbers per token embedding.
     feed_forward_length, head_count, head_count_kv : int, tuple of int or None
-        One number where all layers agree, else one a layer; 0 where a layer has none.
+        One number where all layers agree, else one per layer; 0 where a layer has none.
     head_dim_k, head_dim_v : int or None
         Length of one key and one value head, as they are cached.
     sliding_window : int or None
         Tokens that the sliding-window layers look back, where the engine uses a window.
     expert_count, expert_used_count : int or None
-        Of a mixture of experts: how many there are, how many compute each token.
+        For a mixture of experts: number of experts, and number used per token.
     layer_kinds : tuple of str
-        What is not plain attention: ``"mixture of experts"``, ``"sliding window"``, ``"latent attention"``, ``"recurrent"``,
-        ``"hybrid"``.
+        Differences from plain attention: ``"mixture of experts"``, ``"sliding window"``, ``"latent attention"``,
+        ``"recurrent"``, ``"hybrid"``.
     vocab_size : int or None
         Tokens in the vocabulary.
     tokenizer, chat_template, license : str or None
-        ``"gpt2"`` is byte-pair, ``"llama"`` SentencePiece; the Jinja template; as the file names it.
+        ``"gpt2"`` is byte-pair, ``"llama"`` SentencePiece; the Jinja template; the license as named in the file.
     metadata : Mapping
         Every key; long arrays are lazy.
     warnings : tuple of str
-        What is odd about the file, and whether the engine would survive it; one sentence each.
+        Problems of the file, and whether `load_model` will refuse it; one sentence each.
     path : str
-        What was read.
+        The path or address that was read.
     """
 
     architecture: str
@@ -110,22 +110,22 @@ def _plain_value(value: Any) -> Any:
 
 
 def get_model_info(model_path: str | Path | None = None) -> ModelInfo:
-    """Tell what a model is, from its header alone: a few milliseconds, whatever its size.
+    """Describe a model from its header: a few milliseconds, whatever its size.
 
     Parameters
     ----------
     model_path : str, Path or None
-        A file, any part of a split model, a name of `list_models`, or the ``http(s)`` address of a file on a server that
-        honours range requests (only the header is fetched). None is the bundled model.
+        A file, any part of a split model, a name from `list_models`, or the ``http(s)`` address of a file on a server that
+        supports range requests (only the header is fetched). None is the bundled model.
 
     Raises
     ------
     ModelNotFoundError
         No such file or name.
     GGUFError
-        It is no sound GGUF. A sound file that the engine would not survive is *not* refused: ``warnings`` says so.
+        The file is not a valid GGUF. A valid file that would abort the process is *not* refused: see ``warnings``.
     DownloadError
-        The server cannot be reached, or honours no range requests.
+        The server cannot be reached, or does not support range requests.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def _exists(text: str) -> bool:
 
 
 def describe_model(header: Header) -> ModelInfo:
-    """Return what a header tells; see `get_model_info`."""
+    """Describe a model from a header; see `get_model_info`."""
     quantization, doubt = quantization_name(header)
     heads = _per_layer(header, "attention.head_count")
     heads_kv = _per_layer(header, "attention.head_count_kv")
@@ -201,7 +201,7 @@ def _int(header: Header, name: str) -> int | None:
 
 
 def _per_layer(header: Header, *names: str) -> PerLayer:
-    """Return the first key that is there: a number, or a tuple where layers differ."""
+    """Return the first key that exists: a number, or a tuple where layers differ."""
     for name in names:
         value = header.hparam(name)
         if isinstance(value, (tuple, LazyArray)) and all(isinstance(item, int) for item in value[:1024]):
@@ -213,7 +213,7 @@ def _per_layer(header: Header, *names: str) -> PerLayer:
 
 
 def _head_dim(header: Header, name: str, heads: PerLayer) -> int | None:
-    """Return the length of one head: as given, else the width shared out over the query heads."""
+    """Return the length of one head: as given, else the embedding width divided by the number of query heads."""
     given, width = _int(header, name), _int(header, "embedding_length")
     if given is not None:
         return given
@@ -224,7 +224,7 @@ def _head_dim(header: Header, name: str, heads: PerLayer) -> int | None:
 def _sliding_window(header: Header) -> int | None:
     given = _int(header, "attention.sliding_window")
     if given is None:
-        if header.architecture == "exaone4":  # the 32B model alone slides
+        if header.architecture == "exaone4":  # only the 32B model has sliding windows
             return 4096 if header.hparam("block_count") == 64 else None
         return DEFAULT_WINDOW.get(header.architecture)
     if given <= 0 or header.architecture in _IGNORES_WINDOW:

@@ -83,14 +83,14 @@ def _foreign() -> Iterator[Hostile]:
         b"fmgg" + bytes(40): r"older than GGUF.*ggmf",
         b"tjgg" + bytes(40): r"older than GGUF.*ggjt",
         b"algg" + bytes(40): r"LoRA",
-        b"FUGG" + bytes(40): r"back to front",
+        b"FUGG" + bytes(40): r"reversed bytes",
         struct.pack("<Q", 60) + b'{"__metadata__":{}}': r"safetensors",
         bytes(100): r"zero bytes",
         b"G": r"first bytes of a GGUF",
         b"GGU": r"first bytes of a GGUF",
-        b"hello": r"no GGUF: it begins with b'hell'",
-        b"\x1b[31mred": r"no GGUF.*\\x1b",
-        b"gguf" + bytes(40): r"no GGUF: it begins with b'gguf'",
+        b"hello": r"not a GGUF: it begins with b'hell'",
+        b"\x1b[31mred": r"not a GGUF.*\\x1b",
+        b"gguf" + bytes(40): r"not a GGUF: it begins with b'gguf'",
     }
     for index, (data, expect) in enumerate(beginnings.items()):
         yield Hostile(f"foreign {index}", data, expect)
@@ -228,7 +228,7 @@ def _tensor_shapes() -> Iterator[Hostile]:
     for shape in ((-1,), (64, -1), (-(1 << 63),), (1 << 62, 4), ((1 << 63) - 1, 2), (1 << 32, 1 << 32), (1 << 21,) * 3):
         yield Hostile(f"shape {shape}", _tensor(shape=shape), r"tensor 'output_norm.weight' has the impossible shape \(")
     for shape in ((65,), (64, 2), (1 << 40,), (1 << 30, 1 << 30)):
-        expect = r"the file ends inside the data of tensor 'output_norm.weight', [\d,]+ bytes of it are missing"
+        expect = r"the file ends inside the data of tensor 'output_norm.weight', [\d,]+ bytes are missing"
         yield Hostile(f"shape {shape} beyond the end", _tensor(shape=shape), expect)
 
 
@@ -248,18 +248,18 @@ def _tensor_rows() -> Iterator[Hostile]:
 
 
 def _tensor_offsets() -> Iterator[Hostile]:
-    named = r"tensor 'output_norm.weight' lies at offset"
+    named = r"tensor 'output_norm.weight' is at offset"
     for offset in (1, 16, 161, 191):
         yield Hostile(
-            f"offset {offset}", _tensor(offset=offset), rf"{named} {offset} of the data, no multiple of the alignment 32"
+            f"offset {offset}", _tensor(offset=offset), rf"{named} {offset} of the data, not a multiple of the alignment 32"
         )
     for offset in (0, 32, 128):
         expect = rf"{named} {offset} of the data, so it overlaps tensor 'token_embd.weight'"
         yield Hostile(f"offset {offset}", _tensor(offset=offset), expect)
     for offset in (192, 1 << 20, 1 << 40, 1 << 63, (1 << 64) - 32):
-        expect = rf"{named} {offset:,} of the data, so it leaves a gap behind tensor 'token_embd.weight'"
+        expect = rf"{named} {offset:,} of the data, so it leaves a gap after tensor 'token_embd.weight'"
         yield Hostile(f"offset {offset}", _tensor(offset=offset), expect)
-    expect = r"tensor 'token_embd.weight' lies at offset 32 of the data, so it leaves a gap behind the beginning"
+    expect = r"tensor 'token_embd.weight' is at offset 32 of the data, so it leaves a gap after the beginning"
     yield Hostile("first offset", _tensor(0, offset=32), expect)
 
 

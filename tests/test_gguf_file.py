@@ -157,7 +157,7 @@ def test_text_that_is_no_utf8_is_replaced_with_a_warning(tmp_path: Path) -> None
 def test_bytes_behind_the_last_tensor_are_remarked_on(tmp_path: Path) -> None:
     """A file with something appended is read, and the header says so."""
     path = dataclasses.replace(zoo.small(), tail=bytes(100)).write(tmp_path / "tail.gguf")
-    assert read_header(path).warnings == ("100 bytes follow behind the last tensor; nothing reads them",)
+    assert read_header(path).warnings == ("100 bytes follow the last tensor; they are not used",)
 
 
 def test_header_is_shown_without_control_characters(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ SPLIT_FAULTS = {
     "number": ("split.no", (zoo.U16, 5, None), r"part 2 of 3 by its name, but number 5 \(from 0\) of 3 by its keys"),
     "count": ("split.count", (zoo.U16, 4, None), r"part 2 of 3 by its name, but number 1 \(from 0\) of 4"),
     "type of number": ("split.no", (zoo.U32, 1, None), r"key 'split.no' is of type uint32, uint16 is needed"),
-    "tensor twice": (None, None, r"tensor 'token_embd.weight' stands in parts 1 and 2"),
+    "tensor twice": (None, None, r"tensor 'token_embd.weight' occurs in parts 1 and 2"),
 }
 
 

@@ -327,7 +327,7 @@ def test_quantization_is_told_from_the_tensors(tmp_path: Path, name: str) -> Non
     del parts.keys["general.file_type"]
     info = get_model_info(parts.write(tmp_path / "model.gguf"))
     assert info.quantization == name
-    assert info.warnings[0] == f"key 'general.file_type' is missing; {name} is what the tensors tell"
+    assert info.warnings[0] == f"key 'general.file_type' is missing; the tensors indicate {name}"
 
 
 def test_a_wrong_file_type_is_corrected(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_wrong_file_type_is_corrected(tmp_path: Path) -> None:
     q8_0 = _with_types(WIDE, MIXES["Q8_0"])
     info = get_model_info(q8_0.set("general.file_type", 15).write(tmp_path / "claims.gguf"))
     assert info.quantization == "Q8_0"
-    assert info.warnings == ("key 'general.file_type' says Q4_K_M, of which no tensor is; Q8_0 is what the tensors tell",)
+    assert info.warnings == ("key 'general.file_type' says Q4_K_M, but no tensor has that type; the tensors indicate Q8_0",)
     info = get_model_info(q8_0.set("general.file_type", 999).write(tmp_path / "nonsense.gguf"))
     assert (info.quantization, len(info.warnings)) == ("Q8_0", 1)
     text = q8_0.copy()

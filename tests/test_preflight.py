@@ -87,7 +87,7 @@ KILLERS: dict[str, tuple[Parts, str]] = {
     "same token twice": (_tokens(GPT2, {300: "the"}), r"same token 'the' twice, at \d+ and 300"),
     "same token behind a zero byte": (_tokens(GPT2, {300: "the\0x"}), r"same token 'the' twice, at \d+ and 300"),
     "same token as an empty one": (_tokens(GPT2, {300: "", 301: "[EMPTY_300]"}), r"twice, at 300 and 301"),
-    "no vocabulary": (LLAMA.set("tokenizer.ggml.model", "none"), r"there is no vocabulary"),
+    "no vocabulary": (LLAMA.set("tokenizer.ggml.model", "none"), r"without a vocabulary there is no text"),
     "no byte tokens": (_tokens(LLAMA, {3 + 0xF0: "x y z"}), r"no token <0xF0> for the byte 240"),
     "byte tokens in bert": (LLAMA.set("tokenizer.ggml.model", "bert"), r"marks byte tokens"),
     "norm in Q4_0": (_retyped(LLAMA, "blk.0.attn_norm.weight", INTEGERS["Q4_0"]), r"attn_norm.weight' is Q4_0, a vector"),
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[Parts, str]] = {
     "uneven heads": (LLAMA.set("llama.attention.head_count_kv", 3), r"layer 0 has 4 query heads for 3 key heads"),
     "uneven heads in one layer": (
         _changed(LLAMA, llama__attention__head_count_kv=_with(ARRAY, [2, 3], U32)), r"layer 1 has 4 query heads for 3"),
-    "an audio model": (LLAMA.set("general.architecture", "clip"), r"architecture 'clip' generates no text"),
+    "an audio model": (LLAMA.set("general.architecture", "clip"), r"architecture 'clip' does not generate text"),
     "an adapter": (_changed(LLAMA, general__type=_with(STRING, "adapter")), r"this is an adapter \(LoRA\), no model"),
     "rwkv without bytes": (GPT2.set("tokenizer.ggml.model", "rwkv"), r"no token for the byte 0"),
     "bert without its special tokens": (BERT_OF_TWO, r"bos_token_id' is 319, the vocabulary has 2"),

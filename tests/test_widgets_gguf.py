@@ -99,7 +99,7 @@ def test_fields_agree_with_labkit(tmp_path: Path) -> None:
 def test_fields_say_why_they_end() -> None:
     """What is no GGUF, of an unknown version or type, or cut, is said at the last field."""
     head = small().bytes()
-    assert "no GGUF" in fields(b"<!DOCTYPE html>")[-1].note
+    assert "not the magic of a GGUF file" in fields(b"<!DOCTYPE html>")[-1].note
     assert "version" in fields(b"GGUF\0\0\0\3" + head[8:])[-1].note
     assert "cut" in fields(head[:30])[-1].note
     assert fields(head[:30])[-1].value is None

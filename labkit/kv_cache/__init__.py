@@ -1,7 +1,7 @@
-"""What each layer keeps of the tokens that it has seen, and its bytes.
+"""What each layer caches per token, and its size.
 
 ::
 
-    layers  what a model's layers hold, from its header
-    size    cells, rows and layers -> the cache's bytes
+    layers  what a model's layers cache, from its header
+    size    cells, rows and layers -> size of the cache
 """

@@ -1,4 +1,4 @@
-"""What each layer of a model keeps of the tokens it has seen, by architecture: keys and values, or a recurrent state.
+"""What each layer of a model caches, by architecture: keys and values, or a recurrent state.
 
 References
 ----------
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-# Layers that attend to everything and cache keys and values: llama.cpp's plain llama_kv_cache.
+# Layers with full attention that cache keys and values: llama.cpp's plain llama_kv_cache.
 _PLAIN = frozenset({
     "apertus", "arcee", "arctic", "baichuan", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chameleon", "chatglm",
     "codeshell", "cogvlm", "command-r", "dbrx", "deci", "deepseek", "deepseek2", "dots1", "ernie4_5", "ernie4_5-moe",
@@ -38,21 +38,21 @@ _PLAIN = frozenset({
     "phimoe", "plamo", "plm", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe",
     "refact", "seed_oss", "smollm3", "stablelm", "starcoder", "starcoder2", "xverse",
 })  # fmt: skip
-# Architecture -> (one full layer in so many, whether the full one comes first).
+# Architecture -> (one full layer in N, whether the full one comes first).
 _WINDOW_PATTERN = {
     "cohere2": (4, False), "exaone4": (4, False), "gemma2": (2, False), "gemma3": (6, False), "gemma3n": (5, False),
     "gpt-oss": (2, False), "llama4": (4, False), "olmo2": (4, False), "plamo3": (8, False), "smallthinker": (4, True),
 }  # fmt: skip
-FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # whatever the file says, unless it says 0
-DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file says nothing
+FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # overrides the file, unless the file says 0
+DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file has no value
 RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 _HYBRID = frozenset({
     "falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
     "qwen3next",
 })  # fmt: skip
-_EVERY_FOURTH = frozenset({"qwen35", "qwen35moe", "qwen3next"})  # attends; the others have a state
+_EVERY_FOURTH = frozenset({"qwen35", "qwen35moe", "qwen3next"})  # full attention; the others have a state
 
-# Whose figures the tests compare with llama.cpp's own, to the byte; the other rules were read from its source.
+# Tests compare these sizes with llama.cpp's, to the byte; the other rules come from its source.
 CHECKED = frozenset({
     "deepseek2", "falcon-h1", "gemma2", "gemma3", "granitehybrid", "jamba", "lfm2", "llama", "mamba", "mamba2", "phi3",
     "qwen2", "qwen2moe", "qwen3", "qwen3moe",
@@ -60,30 +60,30 @@ CHECKED = frozenset({
 
 
 class HasHparams(Protocol):
-    """What is needed of a header: its architecture, and the architecture's own keys."""
+    """The needed part of a header: its architecture, and the architecture's keys."""
 
     @property
     def architecture(self) -> str:
         """``general.architecture``."""
 
     def hparam(self, name: str, default: Any = None) -> Any:
-        """Return an architecture's own key, such as ``block_count``."""
+        """Return an architecture's key, such as ``block_count``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerMemory:
-    """What one layer keeps.
+    """What one layer caches.
 
     Attributes
     ----------
     key_width, value_width : int
-        Numbers cached a token; 0 where it caches none.
+        Numbers cached per token; 0 where it caches none.
     is_windowed : bool
-        It looks back over the window only.
+        Whether attention is limited to the window.
     state_width : int
-        Numbers (f32) of its recurrent state a sequence; 0 where it has none.
+        Numbers (f32) of its recurrent state per sequence; 0 where it has none.
     n_heads, key_length, value_length : int
-        Query heads; length of one head of keys and of values, as cached.
+        Number of query heads; length of one key head and of one value head, as cached.
     """
 
     key_width: int
@@ -97,22 +97,22 @@ class LayerMemory:
 
 @dataclasses.dataclass(frozen=True)
 class ModelLayers:
-    """What all layers keep.
+    """What all layers cache.
 
     Attributes
     ----------
     layers : tuple of LayerMemory
-        One a layer.
+        One per layer.
     window : int
-        Tokens that windowed layers look back; 0 where there are none.
+        Window of the windowed layers, tokens; 0 where there are none.
     widest_value : int
-        The widest row of values: without flash attention every layer's is padded to it.
+        Width of the widest row of values: without flash attention every layer's is padded to it.
     layout : str
-        In words: ``"grouped-query attention"``, for example.
+        A description, such as ``"grouped-query attention"``.
     is_known : bool
-        Whether the architecture is one whose rules stand here; else plain attention was assumed.
+        Whether this module has rules for the architecture; else plain attention is assumed.
     is_checked : bool
-        Whether tests compare what these rules give with llama.cpp's own figures.
+        Whether tests compare the result with llama.cpp's figures.
     """
 
     layers: tuple[LayerMemory, ...]
@@ -124,12 +124,12 @@ class ModelLayers:
 
 
 def number(model: HasHparams, name: str, default: int = 0) -> int:
-    """Return one of an architecture's whole numbers; the default where the file has none, or 0 of it.
+    """Return one of an architecture's whole numbers; the default where the file has none, or 0.
 
     Raises
     ------
     GGUFError
-        When the file holds something else there.
+        When the value is not a whole number.
     """
     value = model.hparam(name)
     if value is None:
@@ -149,13 +149,13 @@ def _is_list(value: Any) -> bool:
 def _whole(model: HasHparams, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**31 or value != int(value):
         raise GGUFError(
-            f"key '{model.architecture}.{name}' is no whole number of 0 to {2**31 - 1:,}: this is no sound model"
+            f"key '{model.architecture}.{name}' is not a whole number from 0 to {2**31 - 1:,}: the file is not a valid model"
         )
     return int(value)
 
 
 def model_layers(model: HasHparams) -> ModelLayers:
-    """Return what each layer of a model keeps, from its header's keys alone."""
+    """Return what each layer of a model caches, from the header's keys."""
     n_layers = number(model, "block_count")
     if n_layers > _MAX_LAYERS:
         raise GGUFError(f"key '{model.architecture}.block_count' is {n_layers:,}, 1 to {_MAX_LAYERS} are possible")
@@ -196,7 +196,7 @@ def _per_layer(model: HasHparams, name: str, n_layers: int, default: int | None)
     if not _is_list(value):
         return [_whole(model, name, value)] * n_layers
     if len(value) < n_layers:
-        raise GGUFError(f"key '{model.architecture}.{name}' has {len(value)} values for {n_layers} layers: no sound model")
+        raise GGUFError(f"key '{model.architecture}.{name}' has {len(value)} values for {n_layers} layers: invalid model")
     return [_whole(model, name, item) for item in value[: n_layers or len(value)]]
 
 
@@ -210,13 +210,13 @@ def _head_dim(model: HasHparams, heads: list[int], name: str, windowed: bool) ->
 
 
 def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
-    """Return which layers look back over the window only, and its length."""
+    """Return which layers have a sliding window, and its length."""
     architecture = model.architecture
     given = model.hparam("attention.sliding_window")
     window = DEFAULT_WINDOW.get(architecture, 0) if given is None else _whole(model, "attention.sliding_window", given)
     if architecture in FIXED_WINDOW and window:
         window = FIXED_WINDOW[architecture]
-    if architecture == "exaone4":  # the 32B model alone slides
+    if architecture == "exaone4":  # only the 32B model has sliding windows
         window = (window or 4096) if n_layers == 64 else 0
     pattern = model.hparam("attention.sliding_window_pattern")
     if architecture in ("lfm2", "lfm2moe") and window:
@@ -232,7 +232,7 @@ def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
 
 
 def _recurrent(model: HasHparams, heads_kv: list[int]) -> list[bool]:
-    """Return which layers keep a recurrent state."""
+    """Return which layers have a recurrent state."""
     n_layers = number(model, "block_count")
     if model.architecture in RECURRENT:
         return [True] * n_layers
@@ -260,7 +260,7 @@ def _attends(model: HasHparams, index: int, is_recurrent: bool) -> bool:
 
 
 def _first_sharing(model: HasHparams, n_layers: int) -> int:
-    """Return the first layer that uses another one's cache."""
+    """Return the first layer that shares another layer's cache."""
     if model.architecture == "gemma3n":
         return min(20, n_layers)
     if model.architecture == "gemma4":
@@ -269,7 +269,7 @@ def _first_sharing(model: HasHparams, n_layers: int) -> int:
 
 
 def _state_width(model: HasHparams, heads: list[int]) -> int:
-    """Return the numbers of one layer's state a sequence: what the convolution saw last, and the state itself."""
+    """Return the size of one layer's state per sequence, in numbers: the convolution's last inputs, and the state."""
     width, head = number(model, "embedding_length"), number(model, "wkv.head_size")
     if head:  # RWKV; rwkv6qwen2 and arwkv7 shift one token, the others two
         return width * (number(model, "token_shift_count", 2) + head)
@@ -287,7 +287,7 @@ def _describe(layers: tuple[LayerMemory, ...], heads: list[int], heads_kv: list[
         return "recurrent state, no cache"
     pairs = {(heads[index], heads_kv[index]) for index in caching if index < len(heads)}
     if has_latent:
-        kind = "latent attention (one compressed key a token)"
+        kind = "latent attention (one compressed key per token)"
     elif all(n == kv for n, kv in pairs):
         kind = "multi-head attention"
     elif all(kv == 1 for _, kv in pairs):

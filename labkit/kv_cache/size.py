@@ -1,4 +1,4 @@
-"""How many bytes the cache takes: cells, rows, layers, and the recurrent state.
+"""Size of the cache: cells, rows, layers, and the recurrent state.
 
 References
 ----------
@@ -29,11 +29,11 @@ class CacheShape:
     Attributes
     ----------
     n_ctx : int
-        Tokens that the context holds, all sequences together.
+        Context size in tokens, all sequences together.
     n_streams : int
-        Sequences with cells of their own.
+        Number of sequences with separate cells.
     n_cells, n_window_cells : int
-        Cells a stream, in layers that look at everything and in those with a window.
+        Cells per stream, in layers with full attention and in layers with a window.
     """
 
     n_ctx: int
@@ -49,8 +49,8 @@ def cache_shape(
 
     Notes
     -----
-    ``cells = pad(n_ctx, 256)``, shared out over the sequences unless they are unified (and each share padded again). A
-    window needs ``pad(min(cells, window * sequences + n_ubatch), 256)``, the sequences counting only where they share cells.
+    ``cells = pad(n_ctx, 256)``, divided by the number of sequences unless they are unified (and padded again). A
+    window needs ``pad(min(cells, window * sequences + n_ubatch), 256)``; the sequences count only where they share cells.
     """
     total = _pad(n_ctx, CELLS)
     streams = 1 if unified else n_seq
@@ -64,12 +64,12 @@ def cache_shape(
 def cache_bytes(
     layers: ModelLayers, devices: Sequence[int], shape: CacheShape, *, key: TensorType, value: TensorType, flash_attn: bool
 ) -> dict[int, int]:
-    """Return the bytes of keys and values by device.
+    """Return the size of keys and values by device, bytes.
 
     Notes
     -----
-    A layer takes ``streams * cells * (row(type_k, key_width) + row(type_v, value_width))``, where a row of n numbers takes
-    ``n / block * block_bytes``. Without flash attention every layer's values are as wide as the widest layer's.
+    A layer needs ``streams * cells * (row(type_k, key_width) + row(type_v, value_width))``, where a row of n numbers needs
+    ``n / block * block_bytes``. Without flash attention, every layer's values are padded to the widest layer's.
     """
     total: dict[int, int] = {}
     for layer, device in zip(layers.layers, devices, strict=False):
@@ -83,7 +83,7 @@ def cache_bytes(
 
 
 def state_bytes(layers: ModelLayers, devices: Sequence[int], n_seq: int) -> dict[int, int]:
-    """Return the bytes of the recurrent state by device: 4 bytes a number, a state a layer and sequence."""
+    """Return the size of the recurrent state by device, bytes: 4 bytes per number, one state per layer and sequence."""
     total: dict[int, int] = {}
     for layer, device in zip(layers.layers, devices, strict=False):
         if layer.state_width:
@@ -92,19 +92,19 @@ def state_bytes(layers: ModelLayers, devices: Sequence[int], n_seq: int) -> dict
 
 
 def rotates(lengths: Sequence[int], kind: TensorType) -> bool:
-    """Say whether llama.cpp rotates what it quantizes into the cache: heads of one length, a multiple of 64."""
+    """Return whether llama.cpp rotates before it quantizes into the cache: heads of equal length, a multiple of 64."""
     return kind.is_quantized and len(set(lengths)) == 1 and lengths[0] > 0 and lengths[0] % 64 == 0
 
 
 def cache_type(name: str, value: object) -> TensorType:
-    """Return a type for the cache by its name, or by its ggml number."""
+    """Return a cache type by its name or its ggml number."""
     if isinstance(value, str) and value.lower() in CACHE_TYPES:
         return tensor_type(value)
     if isinstance(value, int) and not isinstance(value, bool) and value in TENSOR_TYPES:
         kind = TENSOR_TYPES[value]
         if kind.name.lower() in CACHE_TYPES:
             return kind
-    raise ArgumentError(f"{name}={value!r} is no type for the cache: choose {', '.join(CACHE_TYPES)}")
+    raise ArgumentError(f"{name}={value!r} is not a cache type: choose {', '.join(CACHE_TYPES)}")
 
 
 def _pad(number: int, multiple: int) -> int:
