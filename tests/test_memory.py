@@ -271,7 +271,7 @@ def test_a_model_that_ends_the_engine_ends_only_the_dry_run(tmp_path: Path) -> N
     parts = MODELS["multi-head"]()
     parts.keys["llama.expert_count"] = (U32, 3, None)  # llama.cpp asserts that some of them are used
     parts.write(broken)
-    with pytest.raises(labkit.ModelLoadError, match="ended its process"):
+    with pytest.raises(labkit.ModelLoadError, match="aborted its process"):
         simulate(broken, n_ctx=512, n_batch=512, n_ubatch=512)
     with pytest.raises(labkit.GGUFError):
         labkit.estimate_memory_usage(broken, 512)

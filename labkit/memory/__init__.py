@@ -1,16 +1,16 @@
-"""What a model takes, from its header alone: weights, cache, buffers, runtime; and the settings that fit.
+"""Estimate a model's memory from its header (weights, cache, buffers, runtime), and find settings that fit.
 
 ::
 
-    caches     cells, rows and layers -> the cache's bytes
-    weights    tensors -> the engine's buffers, by device
-    allocator  ggml's allocator, played through
-    graphs     a model's graph in outline -> the compute buffer
-    work       the room to convert activations
-    records    MemoryEstimate and its parts
-    estimate   estimate_memory_usage
-    advice     recommend_settings
-    measure    measure_memory: what it really took, in a process of its own
+    weights         tensors -> llama.cpp's buffers, by device
+    allocator       simulation of ggml's allocator
+    compute_buffer  outline of a model's graph -> the compute buffer
+    work            buffer to convert activations
+    records         MemoryEstimate and its parts
+    estimate        estimate_memory_usage
+    dry_run         llama.cpp's own figures, from a dry run
+    recommend       recommend_settings
+    measure         measure_memory: actual memory, in a subprocess
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How large the compute buffer must be: a graph of tensors, laid out in one buffer as ggml lays them out.
+"""Size of the compute buffer: a graph of tensors, laid out in one buffer as ggml does.
 
-Every operation needs room for its result, and a result's room is free again when its last reader is done. There is no closed
-formula for the highest address that this reaches: it depends on which holes are left where. So the graph's layout is played
-through, as ggml does before it computes anything.
+Every operation needs memory for its result, which is free again after the last operation that reads it. The highest address
+depends on the holes between allocations and has no closed formula, so the layout is simulated, as ggml does before it
+computes anything.
 
 References
 ----------
@@ -21,18 +21,18 @@ _FLOAT = 4
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """One result of a graph: its size, where it comes from, and who still reads it.
+    """One result of a graph: its size, its sources, and the operations that still read it.
 
     Attributes
     ----------
     n_bytes : int
-        Its size; a view has none of its own.
+        Its size; 0 for a view.
     sources : tuple of Tensor
-        What it is computed from.
+        The tensors it is computed from.
     viewed : Tensor or None
-        Whose memory it shows.
+        The tensor whose memory it shares.
     may_overwrite : bool
-        Whether it can be written over a source of its own size that nobody else reads.
+        Whether it can overwrite a source of equal size that no other operation reads.
     """
 
     n_bytes: int
@@ -47,12 +47,12 @@ class Tensor:
 
     @property
     def root(self) -> Tensor:
-        """The tensor whose memory this is."""
+        """The tensor that owns the memory."""
         return self.viewed or self
 
 
 class Graph:
-    """Tensors in the order in which they are computed."""
+    """Tensors in the order of computation."""
 
     def __init__(self) -> None:
         self._tensors: list[Tensor] = []
@@ -62,25 +62,25 @@ class Graph:
         self._peak = 0
 
     def input(self, n_elements: int, element_bytes: int = _FLOAT) -> Tensor:
-        """Add what is given from outside."""
+        """Add an input."""
         tensor = Tensor(_aligned(n_elements * element_bytes), is_input=True)
         self._inputs.append(tensor)
         return tensor
 
     def compute(self, n_elements: int, *sources: Tensor, output: bool = False) -> Tensor:
-        """Add a result of 32-bit floats with room of its own."""
+        """Add a result of 32-bit floats in its own memory."""
         return self._add(Tensor(_aligned(n_elements * _FLOAT), sources, is_output=output))
 
     def overwrite(self, *sources: Tensor) -> Tensor:
-        """Add a result of its first source's size, which may be written over one that nobody else reads."""
+        """Add a result of its first source's size, which may overwrite a source that no other operation reads."""
         return self._add(Tensor(sources[0].root.n_bytes, sources, may_overwrite=True))
 
     def view(self, source: Tensor) -> Tensor:
-        """Add another look at a tensor, or at a part of it."""
+        """Add a view of a tensor or of a part of it."""
         return self._add(Tensor(0, (source,), viewed=source.root))
 
     def store(self, *sources: Tensor) -> None:
-        """Write tensors into the cache, which lies elsewhere."""
+        """Write tensors into the cache, which is a separate buffer."""
         self._add(Tensor(0, sources))
 
     def _add(self, tensor: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Graph:
         return tensor
 
     def buffer_bytes(self) -> int:
-        """Play the layout through and return the highest address that it reaches, bytes."""
+        """Simulate the layout and return its highest address, bytes."""
         for tensor in self._tensors:
             if tensor.viewed is not None:
                 tensor.viewed.views += 1
@@ -126,7 +126,7 @@ class Graph:
         """Return the offset of the smallest hole that is large enough, or of the end."""
         holes = [(size, index) for index, (_, size) in enumerate(self._free) if size >= n_bytes]
         if not holes:
-            offset = self._end  # no hole touches it: what is free up to the end is not kept as a hole
+            offset = self._end  # no hole ends here: free space at the end is not kept as a hole
             self._end = offset + n_bytes
             self._peak = max(self._peak, self._end)
             return offset
@@ -140,7 +140,7 @@ class Graph:
         return offset
 
     def _give_back(self, offset: int, n_bytes: int) -> None:
-        """Free a stretch and join it with the holes that it touches."""
+        """Free a range and merge it with adjacent holes."""
         holes = sorted([*self._free, (offset, n_bytes)])
         joined: list[tuple[int, int]] = []
         for start, size in holes:
@@ -148,13 +148,13 @@ class Graph:
                 joined[-1] = (joined[-1][0], joined[-1][1] + size)
             else:
                 joined.append((start, size))
-        if joined and sum(joined[-1]) == self._end:  # free to the end: nothing to remember
+        if joined and sum(joined[-1]) == self._end:  # free up to the end: not a hole
             self._end = joined.pop()[0]
         self._free = joined
 
 
 def _can_take_over(tensor: Tensor, source: Tensor) -> bool:
-    """Say whether a result may be written over a source: one of its size, with no other reader and no view of it."""
+    """Return whether a result may overwrite a source: equal size, no other reader and no view."""
     if not tensor.may_overwrite or source.viewed is not None or source.offset < 0 or source.is_output:
         return False
     return source.n_bytes == tensor.n_bytes and source.readers == 1 and not source.views

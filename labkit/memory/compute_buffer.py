@@ -1,7 +1,7 @@
-"""A model's graph in outline: the results that computing a batch of tokens makes, in order, for the buffer's size.
+"""Outline of a model's graph: the results of computing a batch of tokens, in order, to find the buffer's size.
 
-Only sizes matter here, so one outline serves most transformers: what differs (fused projections, norms of queries and keys,
-experts, latent attention, a state-space layer) is read from the tensors that the file has.
+Only sizes matter, so one outline covers most transformers; the differences (fused projections, norms of queries and keys,
+experts, latent attention, a state-space layer) follow from the tensors in the file.
 
 References
 ----------
@@ -25,7 +25,7 @@ _HALF, _INDEX = 2, 8  # bytes of an f16, of a 64-bit index
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What one computation is reserved for.
+    """The batch that llama.cpp reserves memory for.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class Batch:
     n_outputs : int
         Rows of logits.
     n_seq : int
-        Sequences that they belong to.
+        Sequences in the batch.
     n_cells, n_window_cells : int
-        Cells of the cache that a token may look at, in layers with and without a window.
+        Cells of the cache that a token may attend to, in layers without and with a window.
     flash_attn : bool
     rotates_keys, rotates_values : bool
         Whether llama.cpp rotates them before it quantizes them into the cache.
@@ -52,11 +52,11 @@ class Batch:
     rotates_values: bool = False
 
 
-_COPIES = 4  # of each input, where devices work on several batches at once (GGML_SCHED_MAX_COPIES)
+_COPIES = 4  # of each input, where devices process several batches at once (GGML_SCHED_MAX_COPIES)
 
 
 def graph_bytes(header: Header, layers: ModelLayers, batch: Batch) -> int:
-    """Return the size of the buffer that the graph of a batch needs when all of it is computed on the CPU, bytes."""
+    """Return the compute buffer's size, in bytes, for a batch computed on the CPU only."""
     outline = _Outline(header, layers, batch)
     outline.give_tokens()
     return outline.build(range(outline.n_layers), with_output=True)
@@ -65,12 +65,12 @@ def graph_bytes(header: Header, layers: ModelLayers, batch: Batch) -> int:
 def graph_bytes_by_device(
     header: Header, layers: ModelLayers, batch: Batch, layer_devices: Sequence[int], host: int
 ) -> dict[int, int]:
-    """Return the size of each device's buffer; the host has one even where it computes no layer.
+    """Return the size of each device's compute buffer; the host has one even where it computes no layer.
 
     Notes
     -----
-    The host keeps the inputs and looks the embeddings up. Each device gets copies of the inputs that its layers read, four
-    of each where several devices have all layers between them, as llama.cpp then works on several batches at once.
+    The host holds the inputs and looks up the embeddings. Each device gets copies of the inputs that its layers read: four
+    copies where several devices share all layers, because llama.cpp then processes several batches at once.
     """
     n_layers = _Outline(header, layers, batch).n_layers
     devices = sorted({host, *layer_devices})
@@ -89,7 +89,7 @@ def graph_bytes_by_device(
 
 @dataclasses.dataclass
 class _Mask:
-    """What the attention of one kind of layer is given."""
+    """Inputs of the attention in one kind of layer."""
 
     mask: Tensor
     keys: Tensor
@@ -109,12 +109,12 @@ class _Outline:
         self.activations: Tensor | None = None
 
     def give_tokens(self) -> None:
-        """Let it begin with tokens, and with room for embeddings given instead of them."""
+        """Begin with tokens, and with room for embeddings given instead."""
         self.tokens = self._input(self.n_tokens)
         self._input(self.n_tokens * self.width)
 
     def give_activations(self) -> None:
-        """Let it begin with what another device has computed."""
+        """Begin with activations from another device."""
         self.activations = self._input(self.n_tokens * self.width)
 
     def _input(self, n_elements: int, element_bytes: int = 4) -> Tensor:
@@ -123,7 +123,7 @@ class _Outline:
         return self.graph.input(n_elements, element_bytes)
 
     def build(self, here: Sequence[int], *, with_output: bool, keeps_inputs: bool = False) -> int:
-        """Return the buffer's size for the layers that are computed here."""
+        """Return the buffer's size for the layers on this device."""
         graph, n_tokens = self.graph, self.n_tokens
         if here or keeps_inputs:
             self._give_inputs()
@@ -140,7 +140,7 @@ class _Outline:
         return graph.buffer_bytes()
 
     def _give_inputs(self) -> None:
-        """Add what the layers read beside the activations: positions, masks, where to store keys and values."""
+        """Add the other inputs of the layers: positions, masks, cache indices of keys and values."""
         n_tokens = self.n_tokens
         self.positions = self._input(n_tokens * (4 if self.header.hparam("rope.dimension_sections") else 1))
         self.masks = {windowed: self._mask(windowed) for windowed in self._kinds()}
@@ -175,7 +175,7 @@ class _Outline:
         return _Mask(mask, keys, values, n_cells)
 
     def _hadamard(self) -> None:
-        """Add the matrices that rotate keys and values before they are quantized: the largest power of two that divides."""
+        """Add the matrices that rotate keys and values before quantization: of the largest power of two that divides."""
         self.rotations: dict[str, Tensor] = {}
         for name, rotates in (("key", self.batch.rotates_keys), ("value", self.batch.rotates_values)):
             length = max((getattr(layer, f"{name}_length") for layer in self.layers.layers), default=0)
@@ -189,7 +189,7 @@ class _Outline:
         return f"blk.{index}.{name}" in self.shapes
 
     def _rows(self, index: int, name: str) -> int:
-        """Return the outputs of a weight matrix, 0 where a layer has none of this name."""
+        """Return the number of outputs of a weight matrix, 0 where the layer has no such matrix."""
         shape = self.shapes.get(f"blk.{index}.{name}.weight", (0, 0))
         return shape[1] if len(shape) > 1 else 0
 
@@ -224,7 +224,7 @@ class _Outline:
         return graph.overwrite(outcome, current)
 
     def _both(self, index: int, layer: LayerMemory, given: Tensor, current: Tensor) -> Tensor:
-        """Attention and a state-space layer side by side, as Falcon-H1 has them; what was found is projected last."""
+        """Attention and a state-space layer in parallel, as in Falcon-H1; the attention's result is projected last."""
         found = self._mixed(index, layer, self._stored(index, layer, current))
         scanned = self._scanned(index, self._norm(given))
         found = self._projected_back(index, found)
@@ -261,7 +261,7 @@ class _Outline:
         return query
 
     def _mixed(self, index: int, layer: LayerMemory, query: Tensor) -> Tensor:
-        """Compare queries with keys, and mix the values."""
+        """Compute attention scores and mix the values."""
         return self._attend(
             self.graph.view(query),
             self.masks[layer.is_windowed],
@@ -283,21 +283,21 @@ class _Outline:
         return self.graph.view(made)
 
     def _turned(self, index: int, letter: str, width: int, source: Tensor) -> Tensor:
-        """Normalize where the model does, and apply the position: a view cannot be written over."""
+        """Normalize where the model does, and apply the position; a view cannot be overwritten."""
         if self._has(index, f"attn_{letter}_norm.weight"):
             source = self.graph.overwrite(self.graph.compute(width * self.n_tokens, source))
             return self.graph.overwrite(source, self.positions)
         return self.graph.compute(width * self.n_tokens, source, self.positions)
 
     def _rotated(self, name: str, width: int, source: Tensor) -> Tensor:
-        """Rotate what goes into a quantized cache, or what is compared with it."""
+        """Rotate tensors that go into a quantized cache or are compared with it."""
         if name not in self.rotations:
             return source
         made = self.graph.compute(width * self.n_tokens, self.graph.view(source), self.rotations[name])
         return self.graph.view(made)
 
     def _attend(self, query: Tensor, given: _Mask, n_heads: int, width: int, latent: int = 0) -> Tensor:
-        """Compare queries with keys and mix the values; ``latent`` is what values are before they are unfolded."""
+        """Compute attention scores and mix the values; ``latent`` is the values' width before decompression."""
         graph, n_tokens = self.graph, self.n_tokens
         if self.batch.flash_attn:
             found = graph.compute((latent or width) * n_tokens, query, given.mask)
@@ -338,7 +338,7 @@ class _Outline:
         return graph.compute(self.width * n_tokens, found)
 
     def _scanned(self, index: int, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run a state-space layer up to its scan: return the scan, what went into it, and the gate."""
+        """Run a state-space layer up to its scan: return the scan, its input, and the gate."""
         graph, n_tokens, n_seq = self.graph, self.n_tokens, self.batch.n_seq
         inner, state = (number(self.header, f"ssm.{name}") for name in ("inner_size", "state_size"))
         kernel = number(self.header, "ssm.conv_kernel", 1)
@@ -364,7 +364,7 @@ class _Outline:
         return scanned, seen, gate
 
     def _gated(self, index: int, scanned: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
-        """Add what bypasses the scan, apply the gate, and project."""
+        """Add the skip connection around the scan, apply the gate, and project."""
         graph, n_tokens = self.graph, self.n_tokens
         inner = number(self.header, "ssm.inner_size")
         direct = graph.compute(inner * n_tokens, graph.view(seen))

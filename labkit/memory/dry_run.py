@@ -1,4 +1,4 @@
-"""What a model would take, by llama.cpp's own account: a dry run that allocates nothing, in a process of its own."""
+"""llama.cpp's own memory figures for a model, from a dry run in a subprocess that allocates nothing."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _SIZES = {
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Simulation(Record):
-    """What llama.cpp laid out.
+    """Sizes of llama.cpp's buffers, from a dry run.
 
     Attributes
     ----------
     weights_bytes : int or None
-        All tensors as they lie in its buffers; None where this build does not tell.
+        All tensors as stored in its buffers; None where this build does not report it.
     kv_cache_bytes, recurrent_state_bytes, compute_buffer_bytes, output_buffer_bytes : int
-        Its other buffers.
+        The other buffers.
     runtime_bytes : int
-        Resident memory of a process that has imported labkit's engine and holds the model's vocabulary and its graph, but
-        no buffer: measured in the dry run.
+        RSS of a process with labkit's engine, the model's vocabulary and its graph, but without buffers; measured in the
+        dry run.
     is_exact : bool
-        To the byte, or to the 0.01 MiB that the engine's log shows.
+        Exact to the byte; else to 0.01 MiB, as in the log.
     log : str
-        The engine's own log.
+        llama.cpp's log.
     """
 
     weights_bytes: int | None
@@ -74,24 +74,23 @@ def simulate(
     kv_unified: bool = False,
     limit_s: float = 60.0,
 ) -> Simulation:
-    """Let llama.cpp lay a model out on the CPU without allocating it.
+    """Run llama.cpp's memory layout of a model on the CPU without allocating it.
 
     Parameters
     ----------
     type_k, type_v : int
-        ggml's numbers of the cache's types.
+        Cache types, as ggml numbers.
     limit_s : float
-        After so many seconds the process is ended.
+        Time limit of the process, seconds.
 
     Raises
     ------
     ModelLoadError
-        The engine refused the model, ended its process or took too long; the message says which.
+        llama.cpp refused the model, aborted the process or exceeded the time limit; the message says which.
 
     Notes
     -----
-    Remembered for the same file, settings and versions. The dry run reserves as if the file were
-    read: what is mapped is no matter of it.
+    The result is cached for the same file, settings and versions. The dry run assumes that the file is read, not mapped.
     """
     settings = {
         "n_gpu_layers": 0,
@@ -128,13 +127,13 @@ def _ask(model: Path, settings: Mapping[str, Any], limit_s: float) -> dict[str, 
         answer = ask_child(_CHILD, {**settings, "model": str(model.resolve())}, limit_s)
     except subprocess.TimeoutExpired:
         raise ModelLoadError(
-            f"llama.cpp's dry run of {model.name} took over {limit_s:g} s and was ended: method='formula' needs none"
+            f"llama.cpp's dry run of {model.name} exceeded {limit_s:g} s and was stopped: use method='formula'"
         ) from None
     except OSError as error:
-        raise ModelLoadError(f"the dry run's process could not be started ({error}): method='formula' needs none") from error
+        raise ModelLoadError(f"the dry run's process could not be started ({error}): use method='formula'") from error
     except ChildEndedError as error:
         raise ModelLoadError(
-            f"llama.cpp's dry run of {model.name} ended its process ({error}): use method='formula'"
+            f"llama.cpp's dry run of {model.name} aborted its process ({error}): use method='formula'"
         ) from None
     if answer["error"]:
         reason = " ".join(str(answer["error"]).split()).partition(": ")

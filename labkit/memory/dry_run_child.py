@@ -1,7 +1,7 @@
-"""Lay a model out without allocating it: the program that `labkit.memory.dry_run` starts.
+"""Lay out a model without allocating it: the script that `labkit.memory.dry_run` starts.
 
-It reads one line of JSON (the settings), and writes one (what llama.cpp said and what this process took). The engine ends
-the process on some files; here that is one lost child.
+It reads one line of JSON (the settings) and writes one (llama.cpp's log and this process's memory). On some files llama.cpp
+aborts the process; that ends only this child.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def main() -> None:
-    """Make the dry run that the first line of the input asks for."""
+    """Make the dry run requested in the first line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = request["path"]
     import llama_cpp
 
-    import labkit.engine  # noqa: F401  # what a process that loads a model has imported too
+    import labkit.engine  # noqa: F401  # a process that loads a model has imported it too
     from labkit.system import resident_bytes
 
     lines: list[str] = []
@@ -49,7 +49,7 @@ def main() -> None:
     }
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # freeing takes time, and nothing here outlives the process
+    os._exit(0)  # skip freeing, which is slow and not needed at the end of the process
 
 
 _DEBUG, _INFO, _ERROR, _CONTINUES = 1, 2, 4, 5  # ggml_log_level
@@ -58,7 +58,7 @@ _DEBUG, _INFO, _ERROR, _CONTINUES = 1, 2, 4, 5  # ggml_log_level
 def _model_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
     params = llama_cpp.llama_model_default_params()
     params.no_alloc = True
-    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # mapped and unallocated do not go together
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # mapping does not work without allocation
     params.n_gpu_layers = request["n_gpu_layers"]
     return params
 
@@ -94,7 +94,7 @@ class _Node(ctypes.Structure):
 
 
 def _breakdown(llama_cpp: Any, ctx: Any) -> list[tuple[str, int, int, int]] | None:
-    """Return buffer type, and bytes of its weights, cache and graph; None where this build gives no way to ask."""
+    """Return each buffer type with the bytes of its weights, cache and graph; None where this build cannot report them."""
     library = llama_cpp.llama_cpp._lib
     ask = getattr(library, "_Z26llama_get_memory_breakdownPK13llama_context", None)
     if ask is None or not sys.platform.startswith("linux"):

@@ -1,4 +1,4 @@
-"""estimate_memory_usage: what a model takes, before it is loaded."""
+"""estimate_memory_usage: the memory a model needs, before it is loaded."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["estimate_memory_usage"]
 
 MIB = 1024**2
-# Measured with CPython 3.11 on Linux; a dry run measures the first three on the machine itself.
+# Measured with CPython 3.11 on Linux; a dry run measures the first three on this machine.
 _PROCESS = 45 * MIB  # Python with labkit's engine
-_VOCABULARY = 160  # a token
-_MERGES = 170  # a merge of byte-pair encoding
-_CELL = 52  # a cell of the cache, beside its keys and values
-_LOADED = 4 * MIB  # what else is there once a model is open
-_GENERATION = 4 * MIB  # sampler, threads, and what the C library keeps for later
+_VOCABULARY = 160  # per token
+_MERGES = 170  # per merge of byte-pair encoding
+_CELL = 52  # per cell of the cache, in addition to keys and values
+_LOADED = 4 * MIB  # other memory of a loaded model
+_GENERATION = 4 * MIB  # sampler, threads, and freed memory that the C library keeps
 METHODS = ("auto", "formula", "simulate")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything that decides what a model takes, checked and filled in."""
+    """Everything that determines a model's memory, checked and with defaults filled in."""
 
     header: Header
     layers: ModelLayers
@@ -83,48 +83,48 @@ def estimate_memory_usage(
     devices: Sequence[Any] | None = None,
     tensor_split: Sequence[float] | None = None,
 ) -> MemoryEstimate:
-    """Foretell what `load_model` with the same arguments takes once its context is full.
+    """Estimate the memory `load_model` with the same arguments needs with a full context.
 
     Parameters
     ----------
     model_path : str, Path or None
-        As for `get_model_info`: a file, a name, or an address (of which only the header is read). None is the bundled model.
+        As for `get_model_info`: a file, a name, or an address (only the header is read). None is the bundled model.
     n_ctx : int
-        Tokens that the context holds, all sequences together; 0 is what the model was trained on.
+        Context size in tokens, all sequences together; 0 is the model's training context.
     n_gpu_layers : int
-        Layers on a device, the output counting as one; -1 is all. The figures are for such a device even where this machine
-        has none.
+        Layers on a device, the output counts as one; -1 is all. The figures assume such a device even where this machine has
+        none.
     type_k, type_v : str
         Types of the cache: ``"f16"``, ``"q8_0"``, …
     n_seq : int
-        Sequences decoded together, each with cells of its own unless ``kv_unified``.
+        Sequences decoded together, each with separate cells unless ``kv_unified``.
     use_mmap, flash_attn : bool, None or "auto"
-        None and ``"auto"`` are what `load_model` chooses on this machine.
+        None and ``"auto"``: as `load_model` chooses on this machine.
     swa_full : bool
         Whether layers with a sliding window cache the whole context.
     method : str
-        ``"formula"`` computes from the header alone. ``"simulate"`` asks llama.cpp, in a dry run that allocates nothing.
+        ``"formula"`` uses only the header. ``"simulate"`` runs llama.cpp in a dry run that allocates nothing.
         ``"auto"`` takes the compute buffer and the runtime from the dry run, the rest from the formula where it knows the
         architecture.
     n_outputs_max : int, optional
-        Rows of logits a computation keeps; None is one a sequence as `load_model` has it, 0 is ``n_batch`` as
-        llama-cpp-python has it.
+        Rows of logits per computation; None is one per sequence, as in `load_model`; 0 is ``n_batch``, as in
+        llama-cpp-python.
     devices : sequence, optional
-        What `load_model` would be given; it decides how many devices share the layers, one by default.
+        As for `load_model`; determines how many devices share the layers, one by default.
     tensor_split : sequence of float, optional
-        Their shares; equal by default.
+        The devices' shares; equal by default.
 
     Raises
     ------
     ModelNotFoundError, GGUFError, ArgumentError, ArgumentTypeError
-        As `load_model` raises them.
+        As in `load_model`.
     ModelLoadError
-        With ``method="simulate"``: llama.cpp cannot lay the model out.
+        With ``method="simulate"``: llama.cpp cannot lay out the model.
 
     Notes
     -----
-    The cache and the weights are exact, to the byte. The compute buffer has no closed form: the formula plays ggml's
-    allocator through on the graph's outline, which is exact for the usual transformers and near for others. The runtime was
+    The cache and the weights are exact to the byte. The compute buffer has no closed form: the formula simulates ggml's
+    allocator on an outline of the graph, exactly for the usual transformers and approximately for others. The runtime is
     measured.
 
     Examples
@@ -166,8 +166,8 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     flash = None if given["flash_attn"] == "auto" else given["flash_attn"]
     for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
         if flag is not None and not isinstance(flag, bool):
-            raise ArgumentTypeError(f"{name} must be True, False or left to labkit, not {flag!r}")
-    preflight(header, vocabulary=False)  # what loading would refuse has no figures
+            raise ArgumentTypeError(f"{name} must be True, False or omitted, not {flag!r}")
+    preflight(header, vocabulary=False)  # no figures for a model that load_model would refuse
     build = _engine()
     options = {
         "type_k": key.id,
@@ -223,7 +223,7 @@ def _engine() -> EngineBuild:
 
 
 def check_int(name: str, value: Any, low: int) -> None:
-    """Refuse what is no whole number from ``low`` on."""
+    """Refuse anything but a whole number of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ArgumentTypeError(f"{name} must be a whole number, not {value!r}")
     if not low <= value < 2**31:
@@ -240,7 +240,7 @@ def _devices(
         names = ("device",) if n_gpu_layers else ()
     shares = tuple(float(share) for share in tensor_split) if tensor_split is not None else (1.0,) * len(names)
     if len(shares) != len(names) or any(not share >= 0 for share in shares) or (names and not sum(shares) > 0):
-        raise ArgumentError(f"tensor_split={tensor_split!r} must have a share of 0 or more for each of {len(names)} devices")
+        raise ArgumentError(f"tensor_split={tensor_split!r} needs a share of 0 or more for each of {len(names)} devices")
     return names, shares
 
 
@@ -254,7 +254,7 @@ def _batch(
     n_seq: int,
     flash_attn: bool,
 ) -> Batch:
-    """Return what llama.cpp reserves for: whole sequences, and as many rows of logits as are asked for."""
+    """Return the batch that llama.cpp reserves memory for: whole sequences, and the requested rows of logits."""
     tokens = min(cells.n_ctx, n_ubatch)
     outputs = min(tokens, n_outputs)
     if tokens % n_seq:
@@ -275,18 +275,16 @@ def _batch(
 
 
 def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
-    """Estimate what a plan takes; see `estimate_memory_usage`."""
+    """Estimate the memory of a plan; see `estimate_memory_usage`."""
     assumptions = [f"{plan.header.architecture}: {plan.layers.layout}"]
     simulated = _simulated(plan, method, assumptions)
     if not plan.layers.is_checked:
         name = plan.header.architecture
-        doubt = (
-            f"the rules for {name} were read, not checked" if plan.layers.is_known else f"the formula does not know {name}"
-        )
-        remedy = "the cache is llama.cpp's own figure" if simulated else "taken for plain attention"
+        doubt = f"the rules for {name} are untested" if plan.layers.is_known else f"the formula does not know {name}"
+        remedy = "the cache is llama.cpp's own figure" if simulated else "plain attention assumed"
         assumptions.append(doubt if plan.layers.is_known and not simulated else f"{doubt}: {remedy}")
     if plan.device_names == ("device",) and not _engine().has_gpu:
-        assumptions.append("this llama.cpp has no GPU: load_model keeps all layers on the CPU unless devices=[…] lends one")
+        assumptions.append("this llama.cpp has no GPU: load_model keeps all layers on the CPU unless devices=[…] names one")
     parts = _parts(plan, simulated, method, assumptions)
     return _summed(plan, parts, assumptions, method if simulated is not None else "formula")
 
@@ -298,8 +296,8 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
         return None
     if not plan.header.paths:
         if method == "simulate":
-            raise ArgumentError(f"{plan.header.source} lies on a server, and a dry run needs the file: use method='formula'")
-        assumptions.append("the file lies on a server, so all is by formula")
+            raise ArgumentError(f"{plan.header.source} is on a server, and a dry run needs the file: use method='formula'")
+        assumptions.append("the file is on a server, so all figures are by formula")
         return None
     try:
         return simulate(
@@ -318,7 +316,7 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
     except ModelLoadError as error:
         if method == "simulate":
             raise
-        assumptions.append(f"all is by formula, as the dry run failed: {error}")
+        assumptions.append(f"all figures are by formula, because the dry run failed: {error}")
         return None
 
 
@@ -340,12 +338,12 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
     parts.append(_part(plan, "output", HOST, logits, f"{rows} row(s) of {n_vocab(plan.header):,} logits, 4 bytes each"))
     parts.append(_runtime_part(plan, simulated, assumptions))
     if plan.use_mmap:
-        assumptions.append("mapped weights count as resident: the system can take their pages back, and reads them again")
+        assumptions.append("mapped weights count as resident: the system can drop their pages and read them again")
     return parts
 
 
 def _rescaled(by_device: dict[int, int], total: int) -> dict[int, int]:
-    """Share out llama.cpp's own total as the formula shares out its own."""
+    """Divide llama.cpp's total among devices in the formula's proportions."""
     known = sum(by_device.values())
     if not known or known == total:
         return by_device or ({HOST: total} if total else {})
@@ -364,7 +362,7 @@ def _weights_part(plan: Plan, buffer: WeightBuffer) -> MemoryPart:
     formula = {
         "mapped": "the file's pages from the first tensor to the last",
         "loaded": "the sum of the tensors, each padded to 32 bytes",
-        "repacked": "tensors in the order that this CPU computes with",
+        "repacked": "tensors repacked for this CPU's instructions",
     }[buffer.kind]
     name = "repacked weights" if buffer.kind == "repacked" else "weights"
     return MemoryPart(name, plan.name(buffer.device), backing, buffer.n_bytes, buffer.n_bytes, formula)
@@ -385,7 +383,7 @@ def _say_state(plan: Plan) -> str:
     return (
         f"{len(layers)} layers x {plan.n_seq} sequence(s) x {layers[0]:,} numbers of 4 bytes"
         if layers
-        else "llama.cpp's own"
+        else "llama.cpp's own figure"
     )
 
 
@@ -395,13 +393,13 @@ def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[s
     try:
         sizes = _compute_bytes(plan, simulated, assumptions)
     except LookupError as error:
-        raise GGUFError(f"{plan.header.source}: its tensors do not make a whole {plan.header.architecture} model") from error
+        raise GGUFError(f"{plan.header.source}: its tensors are not a complete {plan.header.architecture} model") from error
     return [_part(plan, "compute", device, size, said) for device, size in sorted(sizes.items())]
 
 
 def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> dict[int, int]:
     if set(plan.layer_devices) != {HOST}:
-        assumptions.append("compute buffers with layers on devices are by formula: the dry run is on the CPU alone")
+        assumptions.append("compute buffers with layers on devices are by formula: the dry run uses only the CPU")
         return graph_bytes_by_device(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
     if simulated is None:
         return {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
@@ -421,7 +419,7 @@ def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[st
         source = "as measured with CPython 3.11 on Linux"
     assumptions.append(
         f"runtime: Python, the engine and the vocabulary {format_bytes(process)} ({source}), conversion of activations "
-        f"{format_bytes(work)}, sampler and threads {format_bytes(_GENERATION)}; a notebook's own memory comes on top"
+        f"{format_bytes(work)}, sampler and threads {format_bytes(_GENERATION)}; a notebook's own memory is not included"
     )
     size = process + work + _GENERATION
     said = f"process {format_bytes(process)} + work {format_bytes(work)} + generation {format_bytes(_GENERATION)}"
@@ -429,7 +427,7 @@ def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[st
 
 
 def n_vocab(header: Header) -> int:
-    """Return the tokens of a model's vocabulary."""
+    """Return the size of a model's vocabulary."""
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, (tuple, LazyArray)):
         return len(tokens)

@@ -1,4 +1,4 @@
-"""measure_memory: what a load and a full context really take, in a process of their own."""
+"""measure_memory: the actual memory of a load and a full context, in a subprocess."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHILD = Path(__file__).with_name("measure_child.py")
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MeasuredMemory(Record):
-    """Resident memory of a process, as the system counts it.
+    """RSS of a process, as the system reports it.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class MeasuredMemory(Record):
     loaded_bytes : int
         After `load_model`.
     peak_bytes : int
-        The most that there was, the context filled.
+        Peak RSS, with the context full.
     anonymous_bytes, file_bytes : int or None
-        At the end: memory of its own, and pages of files; None where the system does not tell them apart.
+        At the end: anonymous memory, and pages of files; None where the system does not distinguish them.
     n_tokens : int
         Tokens that filled the context.
     """
@@ -46,30 +46,30 @@ class MeasuredMemory(Record):
 def measure_memory(
     model_path: str | Path | None = None, n_ctx: int = 2048, *, seed: int = 0, limit_s: float = 1800.0, **options: Any
 ) -> MeasuredMemory:
-    """Load a model in a process of its own, fill its context with random tokens, and read what that took.
+    """Load a model in a subprocess, fill its context with random tokens, and measure the memory.
 
     Parameters
     ----------
     model_path, n_ctx, **options
-        As for `load_model`; what they hold must be JSON (no callbacks).
+        As for `load_model`; values must be JSON-serializable (no callbacks).
     seed : int
-        Of the random tokens.
+        Seed of the random tokens.
     limit_s : float
-        After so many seconds the process is ended.
+        Time limit of the process, seconds.
 
     Raises
     ------
     ModelNotFoundError
         No such file or name.
     ModelLoadError
-        The model could not be loaded or computed; the message is the child's.
+        The model could not be loaded or computed; the message comes from the subprocess.
     LabkitError
-        The process ended by itself, or took too long: too little memory, perhaps.
+        The process died or exceeded the time limit, possibly from lack of memory.
 
     Notes
     -----
-    The peak is Linux's high-water mark (VmHWM); elsewhere the process's own peak where the system keeps one, or else what is
-    resident at the end.
+    The peak is Linux's high-water mark (VmHWM); on other systems the peak that the system records, or else the RSS at the
+    end.
 
     Examples
     --------
@@ -81,11 +81,11 @@ def measure_memory(
     try:
         answer = ask_child(_CHILD, request, limit_s)
     except subprocess.TimeoutExpired:
-        raise LabkitError(f"measuring took over {limit_s:g} s and was ended: choose a smaller n_ctx") from None
+        raise LabkitError(f"the measurement exceeded {limit_s:g} s and was stopped: choose a smaller n_ctx") from None
     except OSError as error:
-        raise LabkitError(f"the process that measures could not be started ({error})") from error
+        raise LabkitError(f"the measuring process could not be started ({error})") from error
     except ChildEndedError as error:
-        raise LabkitError(f"the process that measures ended by itself ({error}): does the model fit in RAM?") from None
+        raise LabkitError(f"the measuring process died ({error}): does the model fit in RAM?") from None
     if "error" in answer:
         raise ModelLoadError(answer["error"])
     return MeasuredMemory(**answer)

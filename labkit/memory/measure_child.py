@@ -1,4 +1,4 @@
-"""Load a model and fill its context: the program that `measure_memory` starts. One line of JSON in, one out."""
+"""Load a model and fill its context: the script that `measure_memory` starts. One line of JSON in, one out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Measure what the first line of the input asks for."""
+    """Run the measurement requested in the first line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = request["path"]
     import labkit.engine
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _fill(model: Any, seed: int) -> int:
-    """Generate one token behind a prompt of random ones; return how many cells that fills."""
+    """Generate one token after a prompt of random tokens; return the number of filled cells."""
     import numpy as np
 
     from labkit.engine.sampling_settings import check_sampling
@@ -55,7 +55,7 @@ def _fill(model: Any, seed: int) -> int:
 
 
 def _kinds() -> tuple[int | None, int | None]:
-    """Return resident bytes of memory of its own and of files, where Linux tells."""
+    """Return resident bytes of anonymous memory and of files, where Linux reports them."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():

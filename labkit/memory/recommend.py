@@ -1,4 +1,4 @@
-"""recommend_settings: the largest context, the cache's type and the layers on devices that fit."""
+"""recommend_settings: the largest context, the cache type and the number of layers on devices that fit."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from labkit.units import format_bytes, parse_bytes
 
 __all__ = ["Recommendation", "recommend_settings"]
 
-_HEADROOM = 0.05  # of the RAM, for what else runs
-_UNKNOWN_CONTEXT = 4096  # where the file does not say what the model was trained on
+_HEADROOM = 0.05  # share of the RAM reserved for other programs
+_UNKNOWN_CONTEXT = 4096  # where the file has no training context
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Recommendation(Record):
-    """What to load a model with.
+    """Recommended settings to load a model with.
 
     Attributes
     ----------
     n_ctx, n_gpu_layers : int
         As for `load_model`.
     type_k, type_v : str
-        Types of the cache.
+        Cache types.
     fits : bool
-        Whether it fits at all; if not, the settings are the smallest there are.
+        Whether the model fits; if not, the settings are the smallest possible.
     reasons : tuple of str
-        A sentence a choice.
+        One sentence per choice.
     ram_bytes : int
-        The RAM that was reckoned with.
+        The assumed RAM.
     estimate : MemoryEstimate
-        What that takes.
+        The memory these settings need.
     """
 
     n_ctx: int
@@ -54,7 +54,7 @@ class Recommendation(Record):
     estimate: MemoryEstimate
 
     def as_arguments(self) -> dict[str, Any]:
-        """Return the settings as `load_model` takes them.
+        """Return the settings as arguments of `load_model`.
 
         Examples
         --------
@@ -71,29 +71,28 @@ def recommend_settings(
     devices: Sequence[int | str] | None = None,
     n_ctx: int | None = None,
 ) -> Recommendation:
-    """Recommend the largest context, the cache's type and the number of layers on devices that fit.
+    """Recommend the largest context, the cache type and the number of layers on devices that fit.
 
     Parameters
     ----------
     model_path : str, Path or None
         As for `estimate_memory_usage`.
     ram : int or str, optional
-        Bytes, or a text such as ``"8 GiB"``; None is what this process may use now.
+        Bytes, or text such as ``"8 GiB"``; None is the RAM that this process may use now.
     devices : sequence of int or str, optional
-        The memory of each device that layers may go to, as ``ram``; None is the free memory of this machine's own GPUs.
+        The memory of each device for layers, as ``ram``; None is the free memory of this machine's GPUs.
     n_ctx : int, optional
-        The context that is needed; None is the largest that fits, up to what the model was trained on.
+        The required context; None is the largest that fits, up to the model's training context.
 
     Raises
     ------
     ModelNotFoundError, GGUFError, ArgumentError
-        As `estimate_memory_usage` raises them.
+        As in `estimate_memory_usage`.
 
     Notes
     -----
-    The cache stays in F16 where the context that was asked for (or the trained one) fits that way; else Q8_0 holds nearly
-    twice as many tokens at a small loss. Smaller types are for you to choose: measure what they cost. 5 % of the RAM are
-    left free.
+    The cache stays in F16 where the requested (or training) context fits; else Q8_0 holds nearly twice as many tokens at a
+    small loss. Smaller types are not recommended automatically: measure their loss first. 5 % of the RAM is kept free.
     """
     if n_ctx is not None:
         check_int("n_ctx", n_ctx, 1)
@@ -122,7 +121,7 @@ def recommend_settings(
 def _size(name: str, value: int | str) -> int:
     size = parse_bytes(value)
     if size <= 0:
-        raise ArgumentError(f"{name}={value!r} is no memory to reckon with: give bytes, or a text such as '8 GiB'")
+        raise ArgumentError(f"{name}={value!r} is not a memory size: give bytes, or text such as '8 GiB'")
     return size
 
 
@@ -135,11 +134,11 @@ def _capacities(devices: Sequence[int | str] | None) -> list[int]:
 
 
 class _Search:
-    """What fits of one model."""
+    """Search for the settings of one model that fit."""
 
     def __init__(self, header: Header, ram: int, capacities: list[int]) -> None:
         self.header, self.ram, self.capacities = header, ram, capacities
-        self.n_layers = number(header, "block_count") + 1  # the output counts
+        self.n_layers = number(header, "block_count") + 1  # the output counts as a layer
 
     def plan(self, n_ctx: int, kind: str, n_gpu_layers: int) -> Any:
         """Return the plan of a load."""
@@ -167,12 +166,12 @@ class _Search:
         return all(size <= room[name] for name, size in sizes.items())
 
     def most_layers(self, n_ctx: int, kind: str) -> int | None:
-        """Return the most layers that can go to the devices; None where nothing fits at all."""
+        """Return the maximum number of layers on devices; None where nothing fits."""
         candidates = range(self.n_layers, -1, -1) if self.capacities else (0,)
         return next((count for count in candidates if self._fits(n_ctx, kind, count)), None)
 
     def _largest(self, wanted: int, kind: str) -> int:
-        """Return the largest context up to the one wanted that fits in RAM and devices, 0 for none."""
+        """Return the largest context, up to ``wanted``, that fits in RAM and devices; 0 for none."""
         low, high = 0, wanted // CELLS
         while low < high:
             middle = (low + high + 1) // 2
@@ -183,7 +182,7 @@ class _Search:
         return low * CELLS
 
     def choose(self, wanted: int, *, exactly: bool) -> tuple[str, int]:
-        """Return the cache's type and the context."""
+        """Return the cache type and the context."""
         best = ("f16", self._largest(wanted, "f16"))
         if best[1] < wanted and self._may_quantize():
             other = ("q8_0", self._largest(wanted, "q8_0"))
@@ -191,31 +190,31 @@ class _Search:
         return (best[0], wanted if exactly else max(best[1], CELLS))
 
     def _may_quantize(self) -> bool:
-        """Say whether heads can be quantized: their length is a multiple of 32."""
+        """Return whether the cache can be quantized: every head length is a multiple of 32."""
         caching = [layer for layer in model_layers(self.header).layers if layer.key_width]
         lengths = {length for layer in caching for length in (layer.key_length, layer.value_length)}
         return all(length and length % 32 == 0 for length in lengths)
 
     def reasons(self, wanted: int, context: int, kind: str, layers: int, *, fits: bool) -> list[str]:
         """Return a sentence for each choice."""
-        said = [f"{format_bytes(self.ram)} of RAM reckoned with, 5 % left to what else runs"]
+        said = [f"{format_bytes(self.ram)} RAM budget, 5 % reserved for other programs"]
         if not fits:
             smallest = estimate_plan(self.plan(context, kind, 0), "formula")
             said.append(
                 f"n_ctx={context:,}: does not fit; it needs {format_bytes(smallest.ram_bytes)}, "
-                f"{format_bytes(smallest.weights_bytes + smallest.repack_bytes)} of it weights: take a smaller quantization"
+                f"{format_bytes(smallest.weights_bytes + smallest.repack_bytes)} for weights: use a smaller quantization"
             )
             return said
         if context == wanted:
-            said.append(f"n_ctx={context:,}: all that was asked for, or what the model was trained on")
+            said.append(f"n_ctx={context:,}: the requested size, or the model's training context")
         else:
-            said.append(f"n_ctx={context:,}: the largest that fits; {wanted:,} would not")
+            said.append(f"n_ctx={context:,}: the largest that fits; {wanted:,} does not")
         said.append(
-            "cache in F16: as exact as llama.cpp keeps it by default"
+            "cache in F16: llama.cpp's default"
             if kind == "f16"
-            else "cache in Q8_0: in F16 fewer tokens would fit; it needs flash attention, and loses little"
+            else "cache in Q8_0: holds more tokens than F16 at a small loss; needs flash attention"
         )
         if self.capacities:
             room = ", ".join(map(format_bytes, self.capacities))
-            said.append(f"n_gpu_layers={layers}: the most of {self.n_layers} that fit in {room} with their cache")
+            said.append(f"n_gpu_layers={layers}: the most of {self.n_layers} layers that fit in {room} with their cache")
         return said

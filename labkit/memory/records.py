@@ -1,4 +1,4 @@
-"""What an estimate consists of."""
+"""Records of a memory estimate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MemoryEstimate", "MemoryPart"]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MemoryPart(Record):
-    """One thing that takes memory.
+    """One part of the memory.
 
     Attributes
     ----------
@@ -22,14 +22,14 @@ class MemoryPart(Record):
     device : str
         ``"CPU"``, or the device that holds it.
     backing : str
-        ``"file"`` (pages of the model's file: the system can take them back and read them again), ``"memory"`` (it
-        cannot, short of swapping) or ``"device"``.
+        ``"file"`` (pages of the model's file: the system can drop them and read them again), ``"memory"`` (it can only
+        swap them out) or ``"device"``.
     reserved_bytes : int
-        What is asked of the system.
+        Requested from the system.
     resident_bytes : int
-        What is really there when the context is full.
+        Resident when the context is full.
     formula : str
-        How the figure comes about, with its numbers.
+        The calculation, with its numbers.
     """
 
     name: str
@@ -42,42 +42,42 @@ class MemoryPart(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MemoryEstimate(Record):
-    """What loading a model and filling its context takes.
+    """Memory needed to load a model and fill its context.
 
     Attributes
     ----------
     file_size_bytes : int
-        Of the file, all parts of a split model together.
+        Size of the file, all parts of a split model together.
     weights_bytes : int
-        Weights in memory, wherever; mapped ones count as long as their pages are there.
+        Weights on all devices; mapped weights count while their pages are resident.
     repack_bytes : int
-        Weights that are there a second time, in the order that this CPU computes with.
+        Weights held twice: the second copy, repacked for this CPU's instructions.
     kv_cache_bytes, recurrent_state_bytes : int
-        What the model keeps of the tokens it has seen.
+        Keys and values of past tokens; the state of recurrent layers.
     compute_buffer_bytes : int
-        Intermediate results of one batch; reserved, and nearly all of it used when the context is full.
+        Intermediate results of one batch: the reserved size, nearly all used when the context is full.
     output_buffer_bytes : int
         Rows of logits.
     runtime_bytes : int
-        Python, the engine, the vocabulary, the graph and the room to convert activations.
+        Python, llama.cpp, the vocabulary, the graph and the buffer to convert activations.
     total_bytes : int
-        Everything, at its peak: a load and a generation that fills the context.
+        Peak of a load and a generation that fills the context.
     gpu_bytes, ram_bytes : int
-        Of that, on devices and on the host.
+        The shares of that on devices and on the host.
     method : str
-        ``"formula"``, ``"simulate"`` or ``"auto"``: what the figures come from.
+        ``"formula"``, ``"simulate"`` or ``"auto"``: the source of the figures.
     assumptions : tuple of str
-        A sentence each.
+        One sentence each.
     fits : bool
-        Whether ``ram_bytes`` fit in the RAM that this process may use now.
+        Whether ``ram_bytes`` fits in the RAM that this process may use now.
     available_bytes : int
-        That RAM, with what this process holds already.
+        That RAM, including what this process already holds.
     n_ctx, n_cells : int
-        Tokens that the context holds; cells of a layer that looks at everything.
+        Context size in tokens; cells of a layer with full attention.
     layout : str
-        What the layers keep, in words.
+        Description of what the layers cache.
     parts : tuple of MemoryPart
-        The same by part and device, each with its formula.
+        Parts of the total, by kind and device, each with its formula.
     """
 
     file_size_bytes: int
@@ -101,12 +101,12 @@ class MemoryEstimate(Record):
 
     @property
     def file_backed_bytes(self) -> int:
-        """Resident pages of the model's file: the system can drop them, and reads them again when they are needed."""
+        """Resident pages of the model's file; the system can drop them and read them again when needed."""
         return sum(part.resident_bytes for part in self.parts if part.backing == "file")
 
     @property
     def verdict(self) -> str:
-        """Whether it fits, in a sentence."""
+        """One sentence: whether it fits."""
         needs = f"needs {format_bytes(self.ram_bytes)} of RAM"
         if self.gpu_bytes:
             needs += f" and {format_bytes(self.gpu_bytes)} on devices"
@@ -115,8 +115,8 @@ class MemoryEstimate(Record):
             return f"fits: {needs}, {room}"
         short = format_bytes(self.ram_bytes - self.available_bytes)
         if self.ram_bytes - self.file_backed_bytes <= self.available_bytes:
-            return f"hardly fits: {needs}, {room}; the system would read {short} of the file again and again"
-        return f"does not fit: {needs}, {room}: {short} are missing"
+            return f"hardly fits: {needs}, {room}; the system would keep rereading {short} of the file"
+        return f"does not fit: {needs}, {room}: {short} too little"
 
     def by_device(self) -> dict[str, int]:
         """Return resident bytes by device, the CPU first."""

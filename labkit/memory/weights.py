@@ -1,4 +1,4 @@
-"""Where the weights go: mapped, read or rearranged, and which layers on which device.
+"""Placement of the weights: mapped, loaded or repacked, and which layers on which device.
 
 References
 ----------
@@ -28,18 +28,18 @@ _ROPE = ("rope_freqs", "rope_factors_long", "rope_factors_short")  # each device
 
 @dataclasses.dataclass(frozen=True)
 class WeightBuffer:
-    """One of the engine's model buffers.
+    """One of llama.cpp's model buffers.
 
     Attributes
     ----------
     device : int
         `HOST`, or the number of the device.
     kind : str
-        ``"mapped"`` (pages of the file), ``"loaded"`` (a copy in memory) or ``"repacked"`` (a copy in another order).
+        ``"mapped"`` (pages of the file), ``"loaded"`` (a copy in memory) or ``"repacked"`` (a copy in a different order).
     n_bytes : int
         Its size.
     twice_bytes : int
-        How much of it is in another buffer of the same device too.
+        Bytes that another buffer of the same device holds too.
     """
 
     device: int
@@ -49,14 +49,14 @@ class WeightBuffer:
 
 
 def place_layers(n_layers: int, n_gpu_layers: int, shares: Sequence[float]) -> list[int]:
-    """Return the device of each layer, the output last: the first layers stay on the host.
+    """Return the device of each layer, the output last; the first layers stay on the host.
 
     Parameters
     ----------
     n_gpu_layers : int
-        Layers to move, the output counting as one; -1 is all.
+        Layers to move, the output counts as one; -1 is all.
     shares : sequence of float
-        How the moved ones are shared, a number a device.
+        How the moved layers are shared, one number per device.
     """
     wanted = n_layers + 1 if n_gpu_layers < 0 else min(n_gpu_layers, n_layers + 1)
     if not shares or not wanted:
@@ -82,11 +82,11 @@ def place_weights(
     Parameters
     ----------
     layer_devices : sequence of int
-        As `place_layers` returns.
+        From `place_layers`.
     mapped : bool
         Whether the host's share of the file is mapped rather than read.
     features : iterable of str
-        What the CPU backend uses (`labkit.EngineBuild.features`): it decides which weights are rearranged.
+        CPU features in use (`labkit.EngineBuild.features`), which determine the repacked weights.
     """
     have = tuple(features)
     plain: dict[int, list[TensorInfo]] = {}
@@ -123,13 +123,13 @@ def _placed(header: Header, layer_devices: Sequence[int]) -> list[tuple[TensorIn
             placed.append((tensor, layer_devices[-1]))
         elif stem in _ROPE:
             placed += [(tensor, device) for device in dict.fromkeys(layer_devices[:-1])]
-        else:  # what is used in the first layer
+        else:  # used in the first layer
             placed.append((tensor, layer_devices[0]))
     return placed
 
 
 def _is_rearranged(tensor: TensorInfo, features: tuple[str, ...], *, as_output: bool) -> bool:
-    """Say whether the CPU keeps a weight in another order: those of plain products, and the experts' stacked ones."""
+    """Return whether the CPU repacks a weight: a matrix of a plain product, or the experts' stacked matrices."""
     name = tensor.name
     if not name.endswith(".weight") or (not as_output and name.split(".")[0] in _INPUTS):
         return False
@@ -145,7 +145,7 @@ def _duplicate_output(
     plain: dict[int, list[TensorInfo]],
     repacked: list[TensorInfo],
 ) -> int:
-    """Add the second copy of an embedding that is the output too, where the two cannot be one; return its bytes."""
+    """Add the second copy of an embedding tied to the output, where one cannot serve both; return its bytes."""
     table = header.tensor("token_embd.weight")
     if table is None or header.tensor("output.weight") is not None:
         return 0
@@ -158,7 +158,7 @@ def _duplicate_output(
 
 
 def _span(tensors: Iterable[TensorInfo], part: int) -> int:
-    """Return the bytes of a file from its first mapped tensor to the end of its last."""
+    """Return the bytes from a file's first mapped tensor to the end of its last."""
     here = [tensor for tensor in tensors if tensor.part == part]
     if not here:
         return 0

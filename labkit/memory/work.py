@@ -1,4 +1,4 @@
-"""What the CPU needs beside the graph: room to turn activations into what the weights are multiplied with.
+"""The CPU's work buffer: room to convert activations to the type that the weights are multiplied with.
 
 References
 ----------
@@ -15,7 +15,7 @@ from labkit.memory.compute_buffer import Batch
 
 __all__ = ["work_bytes"]
 
-# A weight's type -> the type that activations are turned into; F32 stays as it is.
+# A weight's type -> the type that activations are converted to; F32 stays F32.
 _PARTNERS = {
     **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "MXFP4", "NVFP4", "Q1_0", "Q2_0"), "Q8_0"),
     **dict.fromkeys(("Q4_1", "Q5_1"), "Q8_1"),
@@ -30,7 +30,7 @@ def work_bytes(header: Header, layers: ModelLayers, batch: Batch, value: TensorT
 
     Notes
     -----
-    ``n_tokens * columns`` numbers for a weight matrix (times the experts used, for theirs); for attention without flash
+    ``n_tokens * columns`` numbers for a weight matrix (times the used experts, for theirs); for attention without flash
     attention, ``n_tokens * heads * cells`` weights of the values.
     """
     tokens = batch.n_tokens

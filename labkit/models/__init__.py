@@ -1,13 +1,13 @@
-"""Models by name: where one lies on this machine, which ones are known, and how to fetch one.
+"""Models by name: find a model on this machine, list known models, and fetch one.
 
 ::
 
-    catalog    a small table of well-known GGUF models
-    cache      where huggingface_hub keeps downloads, read without importing it
+    catalog    table of well-known GGUF models
+    cache      huggingface_hub's download cache, read without importing it
     resolve    a name, a path or nothing -> a file on this machine
-    reference  "name", "org/repo", "org/repo:FILE.gguf" and which file of a repository is meant
-    hub        questions to the hub, and its answers as one-line errors
-    download   fetch a file: resumable, checked, into huggingface_hub's own cache
+    reference  parses "name", "org/repo", "org/repo:FILE.gguf"; chooses a repository's file
+    hub        requests to the hub, and its errors in one line
+    download   resumable, verified downloads into huggingface_hub's cache
 """
 
 from __future__ import annotations

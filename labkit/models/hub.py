@@ -1,7 +1,7 @@
-"""Questions to the hub through huggingface_hub, and its answers as errors of one line.
+"""Requests to the hub through huggingface_hub, with one-line errors.
 
-huggingface_hub is imported inside the functions: it takes longer than all of labkit. It reads HF_ENDPOINT and
-HF_HUB_OFFLINE once, at its import; here the environment counts as it is at the call.
+huggingface_hub is imported inside the functions: its import is slower than labkit's. It reads HF_ENDPOINT and
+HF_HUB_OFFLINE once, at import; here their values at the time of the call count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WITHOUT_NETWORK = "without a network the bundled model works: load_model() or f
 
 
 class HubFile(NamedTuple):
-    """What the hub says about one file: address, name of its content (for a large file the SHA-256), and bytes."""
+    """The hub's metadata of one file: address, ETag (for a large file the SHA-256), and size in bytes."""
 
     url: str
     etag: str
@@ -41,7 +41,7 @@ class HubFile(NamedTuple):
 
     @property
     def sha256(self) -> str | None:
-        """The checksum, where the hub's name for the content is one, as it is for every file that LFS or Xet stores."""
+        """The checksum, if the ETag is one: true for every file stored with LFS or Xet."""
         is_checksum = len(self.etag) == 64 and set(self.etag) <= set("0123456789abcdef")
         return self.etag if is_checksum else None
 
@@ -56,7 +56,7 @@ def refuse_offline(wanted: str) -> None:
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").upper() in _YES:
             raise DownloadError(
-                f"{wanted} is not on this machine and {variable} forbids fetching it: unset {variable}; {_WITHOUT_NETWORK}"
+                f"{wanted} is not on this machine and {variable} forbids downloads: unset {variable}; {_WITHOUT_NETWORK}"
             )
 
 
@@ -66,7 +66,7 @@ def ask_file(repository: str, filename: str) -> HubFile:
     Raises
     ------
     DownloadError
-        When the hub cannot be reached, does not have the file, or does not give it to everyone.
+        When the hub cannot be reached, does not have the file, or restricts access to it.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -89,18 +89,18 @@ def list_files(repository: str) -> list[str]:
     from huggingface_hub import HfApi
 
     with explain(repository):
-        # Not list_repo_files: that tries for half a minute, and says so on standard error, before it gives up.
+        # Not list_repo_files, which retries for half a minute, with messages on standard error.
         found = HfApi(endpoint=endpoint()).model_info(repository, timeout=TIMEOUT_S)
     return [file.rfilename for file in found.siblings or ()]
 
 
 def http_library() -> Any:
-    """Return the HTTP library that huggingface_hub uses: httpx in its versions 1.x, httpx2 from 2.x on."""
+    """Return the HTTP library that huggingface_hub uses: httpx in versions 1.x, httpx2 since 2.x."""
     return sys.modules[type(hub_utils().get_session()).__module__.partition(".")[0]]
 
 
 def hub_utils() -> Any:
-    """Return huggingface_hub.utils, untyped: its documented names are not re-exported for type checkers."""
+    """Return huggingface_hub.utils, untyped, because its documented names are not exported to type checkers."""
     import huggingface_hub.utils
 
     return huggingface_hub.utils
@@ -108,7 +108,7 @@ def hub_utils() -> Any:
 
 @contextlib.contextmanager
 def explain(repository: str, filename: str | None = None) -> Iterator[None]:
-    """Turn what huggingface_hub and its HTTP library raise into a DownloadError of one line."""
+    """Convert errors of huggingface_hub and its HTTP library to a one-line DownloadError."""
     try:
         yield
     except LabkitError:
@@ -137,8 +137,8 @@ def _reason(error: Exception, repository: str, filename: str | None) -> str:
         return f"huggingface_hub was imported with HF_HUB_OFFLINE set: unset it and start Python again; {_WITHOUT_NETWORK}"
     if isinstance(error, http_library().HTTPError):
         return (
-            f"no connection to {endpoint()} ({one_line(error)}): check the network and call again, what has arrived is "
-            f"kept; {_WITHOUT_NETWORK}"
+            f"no connection to {endpoint()} ({one_line(error)}): check the network and call again to resume; "
+            f"{_WITHOUT_NETWORK}"
         )
     if isinstance(error, OSError):
         return f"{filename or repository} cannot be stored ({one_line(error)}): check the folder, or set HF_HOME to another"
@@ -149,7 +149,7 @@ def _http_reason(status: int, repository: str) -> str:
     if status in (401, 403):
         return f"the hub refuses {repository} (HTTP {status}): check HF_TOKEN, and that its account may read the repository"
     if status == 429:
-        return f"the hub refuses {repository} for now (HTTP 429, too many requests): wait some minutes and call again"
+        return f"the hub refuses {repository} for now (HTTP 429, too many requests): wait a few minutes and call again"
     return f"the hub answers HTTP {status} for {repository}: try again later; {_WITHOUT_NETWORK}"
 
 
@@ -158,4 +158,4 @@ def _what_it_has(repository: str) -> str:
         names = sorted(name for name in list_files(repository) if name.lower().endswith(".gguf"))
     except DownloadError:
         names = []
-    return f"its .gguf files are {', '.join(names)}" if names else "look at its page for the file's name"
+    return f"its .gguf files are {', '.join(names)}" if names else "see its page for the file's name"

@@ -1,4 +1,4 @@
-"""What a student may write for a model on the hub: "name", "org/repo", "org/repo:Q8_0", "org/repo:FILE.gguf"."""
+"""References to a model on the hub: "name", "org/repo", "org/repo:Q8_0", "org/repo:FILE.gguf"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFAULT_QUANTIZATION = "Q4_K_M"
 
 
 class Reference(NamedTuple):
-    """A repository and, where they are known, the file in it, its size in bytes and its checksum."""
+    """A repository and, if known, the file in it, its size in bytes and its checksum."""
 
     repository: str
     filename: str | None = None
@@ -28,7 +28,7 @@ class Reference(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference:
-    """Read what names a model on the hub.
+    """Parse a reference to a model on the hub.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def parse_reference(text: str) -> Reference:
     match = _REPOSITORY.fullmatch(text.strip())
     if match is None or ".." in text:
         raise ModelNotFoundError(
-            f"{text!r} names no model{nearest_name(text)}: use a name of list_models() "
+            f"{text!r} is not a model{nearest_name(text)}: use a name from list_models() "
             f"({', '.join(known.name for known in CATALOG)}), 'org/repo' or 'org/repo:FILE.gguf'"
         )
     repository, below = match.groups()
@@ -58,18 +58,18 @@ def parse_reference(text: str) -> Reference:
 
 
 def nearest_name(text: str) -> str:
-    """Return " (did you mean 'X'?)" for the nearest known name, or nothing."""
+    """Return " (did you mean 'X'?)" for the nearest known name, or an empty text."""
     near = difflib.get_close_matches(text.strip().lower(), [entry.name for entry in CATALOG], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def choose_file(reference: Reference, files: Iterable[str]) -> str:
-    """Choose the file of a repository: the only model in it, the quantization asked for, or Q4_K_M.
+    """Choose a repository's file: its only model, the requested quantization, or Q4_K_M.
 
     Raises
     ------
     DownloadError
-        When the repository has no GGUF file, or several and none that fits; the message names them.
+        When the repository has no GGUF file, or several without a match; the message lists them.
     """
     models = sorted(file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file.lower())
     firsts = [file for file in models if not (part := _PART.search(file)) or part[1] == "00001"]
@@ -88,7 +88,7 @@ def choose_file(reference: Reference, files: Iterable[str]) -> str:
 
 
 def split_parts(filename: str) -> tuple[str, ...]:
-    """Return the names of all parts of a split model, given any of them; an unsplit file is its own only part.
+    """Return the names of all parts of a split model, given any part; an unsplit file is the only part.
 
     Examples
     --------

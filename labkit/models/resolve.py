@@ -22,7 +22,7 @@ def bundled_model_path() -> Path:
     Raises
     ------
     ModelNotFoundError
-        When the package that carries it is not installed.
+        When its package is not installed.
 
     Examples
     --------
@@ -39,14 +39,14 @@ def bundled_model_path() -> Path:
 
 
 def course_model() -> Path:
-    """Return the model that the notebooks use: the one that LABKIT_MODEL names (a path or a known name), else the bundled.
+    """Return the model for the notebooks: the one that LABKIT_MODEL names (a path or a known name), else the bundled model.
 
-    Only the notebooks ask this; ``load_model()`` without a path loads the bundled model whatever LABKIT_MODEL says.
+    Only the notebooks use this; ``load_model()`` without a path ignores LABKIT_MODEL and loads the bundled model.
 
     Raises
     ------
     ModelNotFoundError
-        When LABKIT_MODEL names nothing that is on this machine.
+        When the model that LABKIT_MODEL names is not on this machine.
     """
     wanted = os.environ.get(MODEL_VARIABLE, "").strip()
     if not wanted:
@@ -58,31 +58,31 @@ def course_model() -> Path:
 
 
 def resolve_model(name_or_path: str | os.PathLike[str] | None) -> Path:
-    """Find the file that a name or a path means. Never downloads.
+    """Find a model's file from its name or path. Never downloads.
 
     Parameters
     ----------
     name_or_path : str, Path or None
-        None is the bundled model. A str may be a path (``~`` is the home folder), a name of `list_models`, or
-        "org/repo:FILE.gguf" of a file that was fetched before. A Path is always a path.
+        None is the bundled model. A str may be a path (``~`` is the home folder), a name from `list_models`, or
+        "org/repo:FILE.gguf" for a file fetched before. A Path is always a path.
 
     Raises
     ------
     ModelNotFoundError
-        When there is no such file or name; the message says what is near, or how to fetch it.
+        When there is no such file or name; the message suggests a similar name, or how to fetch it.
     ArgumentTypeError
-        When it is neither text nor a path.
+        When the argument is neither text nor a path.
     """
     if name_or_path is None:
         return bundled_model_path()
     if not isinstance(name_or_path, (str, os.PathLike)) or isinstance(os.fspath(name_or_path), bytes):
         raise ArgumentTypeError(
-            f"a model is a path, a name of list_models() or None, not {type(name_or_path).__name__}: "
+            f"a model is a path, a name from list_models() or None, not {type(name_or_path).__name__}: "
             "for example resolve_model('smollm2-135m')"
         )
     text = os.fspath(name_or_path)
     if not text.strip() or "\0" in text:
-        raise ModelNotFoundError(f"{text!r} is no path: give a .gguf file, a name of list_models(), or None")
+        raise ModelNotFoundError(f"{text!r} is not a path: give a .gguf file, a name from list_models(), or None")
     path = Path(text).expanduser() if text.startswith("~") else Path(text)
     if path.is_file():
         return path
@@ -91,7 +91,7 @@ def resolve_model(name_or_path: str | os.PathLike[str] | None) -> Path:
 
 
 def _resolve_name(text: str) -> Path | None:
-    """Return where a known or fetched model lies; None when the text is no such name."""
+    """Return the path of a known or fetched model; None if the text is not such a name."""
     entry = find_entry(text)
     if entry is not None:
         if entry.path is None:
@@ -117,13 +117,13 @@ def _as_reference(text: str) -> Reference | None:
 
 
 def _fail(text: str, path: Path) -> Path:
-    """Say what is in the way, and what is near."""
+    """Raise the error: what is wrong with the path, and similar names."""
     if "://" in text:
         raise ModelNotFoundError(
             f"{text!r} is an address: download the file first, or use fetch_model('org/repo:FILE.gguf')"
         )
     if path.is_dir():
-        raise ModelNotFoundError(f"{text!r} is a folder: name a file in it; {_models_in(path)}")
+        raise ModelNotFoundError(f"{text!r} is a folder: give the path of a file; {_models_in(path)}")
     if path.exists():
         raise ModelNotFoundError(f"{text!r} is not a regular file: give the path of a .gguf file")
     if path.is_symlink():
@@ -131,22 +131,22 @@ def _fail(text: str, path: Path) -> Path:
             f"{text!r} is a link to {str(path.readlink())!r}, which does not exist: fetch or copy it again"
         )
     if path.parent == Path() and path.suffix.lower() != ".gguf":
-        raise ModelNotFoundError(f"{text!r} is no file and no known model{nearest_name(text)}: see list_models()")
-    raise ModelNotFoundError(f"there is no file {text!r}{_near_file(path)}")
+        raise ModelNotFoundError(f"{text!r} is neither a file nor a known model{nearest_name(text)}: see list_models()")
+    raise ModelNotFoundError(f"no such file: {text!r}{_near_file(path)}")
 
 
 def _models_in(folder: Path) -> str:
     try:
         names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".gguf")
     except OSError:
-        return "nothing can be read"
+        return "the folder cannot be read"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"the .gguf files are {', '.join(names[:5])}{more}" if names else "there is no .gguf file in it"
+    return f"the folder has {', '.join(names[:5])}{more}" if names else "the folder has no .gguf file"
 
 
 def _near_file(path: Path) -> str:
     if not path.parent.is_dir():
-        return f": there is no folder {str(path.parent)!r} either; check the path"
+        return f": the folder {str(path.parent)!r} does not exist either; check the path"
     try:
         names = [file.name for file in path.parent.iterdir() if file.suffix.lower() == ".gguf"]
     except OSError:
@@ -154,4 +154,4 @@ def _near_file(path: Path) -> str:
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if near:
         return f": did you mean {near[0]!r} in the same folder?"
-    return f": check the path; of its folder, {_models_in(path.parent)}"
+    return f": check the path; {_models_in(path.parent)}"
