@@ -37,7 +37,7 @@ def model() -> Iterator[labkit.Model]:
 def f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a copy of the bundled model in 16-bit floats."""
     target = tmp_path_factory.mktemp("quality") / "SmolLM2-F16.gguf"
-    with pytest.warns(labkit.LabkitWarning, match="quantized already"):
+    with pytest.warns(labkit.LabkitWarning, match="already quantized"):
         labkit.quantize_model(labkit.bundled_model_path(), target, "F16")
     return target
 
@@ -284,7 +284,7 @@ def test_divergence_equals_the_definition_over_raw_logits(f16: Path, tmp_path: P
 
 
 def test_models_of_different_vocabularies_are_refused(model: labkit.Model, tmp_path: Path) -> None:
-    """Their forecasts are of different tokens."""
+    """Models with different vocabularies are refused: their predictions are for different tokens."""
     with (
         labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf")) as other,
         pytest.raises(labkit.ArgumentError, match="do not share a vocabulary"),
@@ -330,7 +330,7 @@ def test_comparison_of_a_quantized_source_says_what_it_cannot_see(tmp_path: Path
     """The reference is an F16 copy of it; nothing stays behind."""
     table = labkit.compare_quantizations(None, ["Q4_1"], PROSE, n_ctx=64)
     assert table.reference == "an F16 copy of the source"
-    assert "quantized already" in table.notes[0]
+    assert "already quantized" in table.notes[0]
     assert table.rows[0].path is None
     with pytest.raises(labkit.ArgumentError, match="there are Q4_1"):
         table.row("Q8_0")
@@ -344,7 +344,7 @@ def test_comparison_of_a_quantized_source_says_what_it_cannot_see(tmp_path: Path
         ({"quantizations": ["Q9_9"]}, "Q9_9"),
         ({"text": "too short"}, "give a longer text"),
         ({"source": "no/such/model.gguf"}, "no/such/model.gguf"),
-        ({"folder": "no/such/folder", "text": PROSE, "n_ctx": 64}, "no folder"),
+        ({"folder": "no/such/folder", "text": PROSE, "n_ctx": 64}, "folder .* does not exist"),
     ],
 )
 def test_comparison_refuses_before_it_makes_anything(arguments: dict[str, Any], needed: str) -> None:

@@ -166,7 +166,7 @@ NEED_MORE = {
 def f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bundled model in F16."""
     target = tmp_path_factory.mktemp("quantize") / "f16.gguf"
-    with pytest.warns(LabkitWarning, match="quantized already"):
+    with pytest.warns(LabkitWarning, match="already quantized"):
         result = quantize_model(bundled_model_path(), target, "F16")
     assert result.target_bytes == target.stat().st_size == 270_885_952
     assert result.warnings

@@ -1,12 +1,12 @@
-"""What quantizing costs: how well a model foretells a text, and how far that is from what another model foretells.
+"""Quality loss from quantization: how well a model predicts a text, and how far its predictions are from a reference's.
 
 ::
 
-    windows     a text's tokens -> windows, as llama-perplexity cuts them
-    logits      rows of logits -> surprise, divergence: the arithmetic
+    windows     a text's tokens -> windows, cut as in llama-perplexity
+    logits      rows of logits -> surprise, divergence
     perplexity  measure_perplexity
     divergence  measure_divergence, against a reference model
-    compare     compare_quantizations: every type made of one source, measured in one run
+    compare     compare_quantizations: several types of one source, measured in one run
 """
 
 from __future__ import annotations

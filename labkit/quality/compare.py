@@ -1,12 +1,9 @@
-"""Every type made of one source, measured in one run: `compare_quantizations`."""
+"""Several types of one source, measured in one run: `compare_quantizations`."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import html
-import io
 import statistics
 import tempfile
 import warnings
@@ -22,16 +19,17 @@ from labkit.gguf_file.formats import FileType, file_type, tensor_type
 from labkit.model_info import ModelInfo, get_model_info
 from labkit.models import resolve_model
 from labkit.progress import Progress, reporting
-from labkit.quality.divergence import DivergenceResult, Forecasts, compare_with, recorded
+from labkit.quality.divergence import DivergenceResult, Predictions, compare_with, recorded
 from labkit.quality.scoring import Window, time_decoding
 from labkit.quality.windows import check_size, evaluation_text, text_windows
 from labkit.quantize import quantize_model
 from labkit.records import Record
+from labkit.tables import Table, notes_html, to_csv
 
 __all__ = ["DEFAULT_TYPES", "QuantizationComparison", "QuantizationQuality", "compare_quantizations"]
 
 DEFAULT_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
-_DECODED, _ROUNDS = 32, 3  # tokens timed a round; the rounds go through all types, so that a slow minute falls on all
+_DECODED, _ROUNDS = 32, 3  # tokens timed per round; each round covers all types, so a temporary slowdown affects all of them
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -43,26 +41,26 @@ class QuantizationQuality(Record):
     quantization : str
     file_size_bytes : int
     bits_per_weight : float
-        Of the weights alone, without the header.
+        Of the weights only, without the header.
     perplexity, perplexity_standard_error : float
     perplexity_ratio : float
-        Over the reference's.
+        Ratio to the reference's.
     kl_divergence, kl_p99 : float
-        From the reference in nats: the mean, and what 99 % of the tokens lie below.
+        Divergence from the reference in nats: mean and 99th percentile over the tokens.
     top_token_agreement : float
         0 to 1.
     delta_p_rms : float
-        Root mean square of the change of the true token's probability.
+        Root mean square of the change in the true token's probability.
     prompt_tokens_per_second, decode_tokens_per_second : float
         Medians of three rounds.
     decode_ratio : float
-        Over the reference's in the same round, the median.
+        Ratio to the reference's speed in the same round, median.
     quality_rating, speed_rating : str or None
-        What the lab's table says of the type.
+        The type's rating in the lab's table.
     path : Path or None
-        The file, where it was kept.
+        The file, if it was kept.
     is_reference : bool
-        Whether the divergences and ratios refer to this very file.
+        Whether this file is the reference of divergences and ratios.
     """
 
     quantization: str
@@ -86,20 +84,20 @@ class QuantizationQuality(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class QuantizationComparison(Record):
-    """What `compare_quantizations` found: a row a type, all from one run on one machine.
+    """Result of `compare_quantizations`: one row per type, all from one run on one machine.
 
     Attributes
     ----------
     source : Path
-        The model that all were made from.
+        The source of all files.
     reference : str
-        What the divergence and the ratios refer to.
+        The reference of divergences and ratios.
     n_ctx, n_scored : int
-        Tokens a window, and tokens scored.
+        Tokens per window; scored tokens.
     notes : tuple of str
-        What to keep in mind when reading the figures.
+        Remarks for reading the figures.
     rows : tuple of QuantizationQuality
-        In the order in which they were asked for.
+        In the requested order.
     """
 
     source: Path
@@ -115,52 +113,40 @@ class QuantizationComparison(Record):
         Raises
         ------
         ArgumentError
-            When it was not measured; the message names those that were.
+            When the type was not measured; the message lists the measured types.
         """
         name = file_type(quantization).name
         for row in self.rows:
             if row.quantization == name:
                 return row
-        raise ArgumentError(f"{name} was not measured here; there are {', '.join(row.quantization for row in self.rows)}")
+        raise ArgumentError(f"{name} was not measured; there are {', '.join(row.quantization for row in self.rows)}")
 
     def to_markdown(self) -> str:
         """Return the table as Markdown."""
-        lines = [HEADINGS, ["---", *["---:"] * (len(HEADINGS) - 1)], *map(cells, self.rows)]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return self._table().to_markdown(right=range(1, len(HEADINGS)))
 
     def to_csv(self) -> str:
         """Return every figure, unrounded, as CSV."""
-        text = io.StringIO()
-        names = [name for name in self.rows[0] if name != "path"]
-        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.to_dict() for row in self.rows)
-        return text.getvalue()
+        return to_csv([row.to_dict() for row in self.rows], without=("path",))
+
+    def _table(self) -> Table:
+        return Table(self._caption(), HEADINGS, [cells(row) for row in self.rows])
 
     def __repr__(self) -> str:
-        lines = [HEADINGS, *map(cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([self._caption(), *table, *self.notes])
+        return "\n".join([self._caption(), self._table().to_text(align=">"), *self.notes])
 
     def _caption(self) -> str:
         return f"{self.source.name}: {self.n_scored:,} tokens scored at n_ctx={self.n_ctx}, against {self.reference}"
 
     def _repr_html_(self) -> str:
-        def line(tag: str, cells: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(line("td", cells(row)) for row in self.rows)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        caption = f"<caption>{html.escape(self._caption())}</caption>"
-        return f"<table>{caption}<thead>{line('th', HEADINGS)}</thead><tbody>{body}</tbody></table>{notes}"
+        return self._table().to_html() + notes_html(self.notes)
 
 
 HEADINGS = ["type", "MB", "bits/weight", "perplexity", "KL divergence", "same top token", "prompt tok/s", "decode tok/s"]
 
 
 def cells(row: QuantizationQuality) -> list[str]:
-    """Return a type's figures as people read them, one for each of ``HEADINGS``."""
+    """Return a type's figures formatted, one for each of ``HEADINGS``."""
     return [
         row.quantization,
         f"{row.file_size_bytes / 1e6:,.1f}",
@@ -183,13 +169,13 @@ def compare_quantizations(
     folder: str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> QuantizationComparison:
-    """Make each type of one source, and measure its size, its quality and its speed in one run.
+    """Quantize one source to several types, and measure size, quality and speed of each in one run.
 
     Parameters
     ----------
     source : str, Path or None
-        A model, best in F32, F16 or BF16: it is the reference then. Of a quantized one an F16 copy is made first and is the
-        reference: what the source itself has lost is not seen. None is the bundled model.
+        A model, preferably in F32, F16 or BF16, which is then the reference. For a quantized source the reference is an F16
+        copy, so the loss of the source itself is not measured. None is the bundled model.
     quantizations : sequence of str
         File types by name.
     text, n_ctx
@@ -197,10 +183,10 @@ def compare_quantizations(
     n_threads : int or None
         None is the physical cores that this process may use.
     folder : str, Path or None
-        Where the files are kept, as ``NAME-TYPE.gguf``; those that are there already are replaced. None is a temporary
-        folder, which takes the sizes of all types together.
+        Folder to keep the files in, as ``NAME-TYPE.gguf``; existing files are replaced. None is a temporary folder, which
+        needs disk space for all types together.
     progress : callable, bool or None
-        Gets (steps done, steps in all); True shows a bar.
+        Called with (done steps, total steps); True shows a bar.
 
     Returns
     -------
@@ -209,12 +195,12 @@ def compare_quantizations(
     Raises
     ------
     ModelNotFoundError, GGUFError, ModelLoadError, QuantizationError, ArgumentError, ArgumentTypeError
-        As `quantize_model`, `load_model` and `measure_perplexity` do.
+        As in `quantize_model`, `load_model` and `measure_perplexity`.
 
     Notes
     -----
-    Speeds are timed in three rounds through all types, llama-bench's way: given tokens, no sampling. Only one model is open
-    at a time.
+    Speeds are timed in three rounds over all types, as in llama-bench: with given tokens, without sampling. Only one model
+    is loaded at a time.
 
     Examples
     --------
@@ -242,7 +228,7 @@ def compare_quantizations(
 
 def _kinds(quantizations: Sequence[str]) -> list[FileType]:
     if isinstance(quantizations, str) or not isinstance(quantizations, Sequence):
-        raise ArgumentTypeError(f"quantizations is a list of file types, not {quantizations!r}: ['Q8_0', 'Q4_K_M']")
+        raise ArgumentTypeError(f"quantizations must be a list of file types, not {quantizations!r}: try ['Q8_0', 'Q4_K_M']")
     kinds = list(dict.fromkeys(map(file_type, quantizations)))
     if not kinds:
         raise ArgumentError("quantizations is empty: name at least one file type, such as 'Q4_K_M'")
@@ -250,7 +236,7 @@ def _kinds(quantizations: Sequence[str]) -> list[FileType]:
 
 
 def _windows(path: Path, text: str, n_ctx: int) -> list[Window]:
-    """Cut the text before anything is made, so that a text that is too short costs no time."""
+    """Cut the text first, so that a text that is too short fails before any file is made."""
     with load_model(path, vocab_only=True) as model:
         return text_windows(model, text, n_ctx)
 
@@ -263,12 +249,12 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
         return
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise ArgumentError(f"there is no folder {path}: make it first")
+        raise ArgumentError(f"folder {path} does not exist: create it first")
     yield path
 
 
 class _Run:
-    """One comparison: files made, forecasts compared, speeds timed."""
+    """One comparison: make files, compare predictions, time speeds."""
 
     def __init__(
         self,
@@ -292,8 +278,8 @@ class _Run:
         self.notes: list[str] = []
         if not self.is_reference:
             self.notes.append(
-                f"The source is quantized already ({info.quantization}, {info.bits_per_weight:.2f} bits a weight): the "
-                "reference is an F16 copy of it, so what the source lost when it was made is not seen here."
+                f"The source is already quantized ({info.quantization}, {info.bits_per_weight:.2f} bits per weight): the "
+                "reference is an F16 copy of it, so the loss of the source itself is not measured."
             )
         n_files = 1 + sum(kind.name != self.name for kind in kinds)
         self._total = n_files * (1 + _ROUNDS) + len(windows) * (1 + len(kinds)) - self.is_reference
@@ -306,32 +292,32 @@ class _Run:
     def _make(self, source: Path, kind: FileType) -> Path:
         target = self.place / f"{self.source.stem}-{kind.name}.gguf"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LabkitWarning)  # the notes say it
+            warnings.simplefilter("ignore", LabkitWarning)  # the notes have this warning
             quantize_model(source, target, kind.name, n_threads=self.n_threads, overwrite=True)
         self._advance()
         return target
 
     def measure(self) -> tuple[QuantizationQuality, ...]:
-        """Make the files, then measure them one after the other."""
+        """Make the files, then measure each."""
         if not self.is_reference:
             self.reference = self._make(self.source, file_type(self.name))
         files = {kind: self.reference if kind.name == self.name else self._make(self.reference, kind) for kind in self.kinds}
         with contextlib.ExitStack() as stack:
             with self._open(self.reference) as model:
-                forecasts = stack.enter_context(recorded(model, self.windows, self.n_ctx, self.place, self._advance))
-            found = {kind: self._compare(forecasts, path) for kind, path in files.items()}
+                predictions = stack.enter_context(recorded(model, self.windows, self.n_ctx, self.place, self._advance))
+            found = {kind: self._compare(predictions, path) for kind, path in files.items()}
         speeds = self._time(list(dict.fromkeys([self.reference, *files.values()])))
         return tuple(self._row(kind, path, found[kind], speeds) for kind, path in files.items())
 
-    def _compare(self, forecasts: Forecasts, path: Path) -> DivergenceResult:
+    def _compare(self, predictions: Predictions, path: Path) -> DivergenceResult:
         with self._open(path) as model:
-            return compare_with(forecasts, model, self.windows, self.n_ctx, self._advance)
+            return compare_with(predictions, model, self.windows, self.n_ctx, self._advance)
 
     def _open(self, path: Path) -> Model:
         return load_model(path, n_ctx=256, n_threads=self.n_threads)
 
     def _time(self, paths: list[Path]) -> dict[Path, list[tuple[float, float]]]:
-        """Return tokens per second of prompt and of decoding, a pair a round."""
+        """Return tokens per second of prompt and of decoding, one pair per round."""
         n_prompt = min(self.n_ctx, 256)
         tokens = np.resize(np.concatenate([window.tokens for window in self.windows]), n_prompt + _DECODED)
         speeds: dict[Path, list[tuple[float, float]]] = {path: [] for path in paths}

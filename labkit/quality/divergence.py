@@ -1,4 +1,4 @@
-"""How far a model's forecasts are from a reference model's: `measure_divergence`."""
+"""Divergence of a model's predictions from a reference model's: `measure_divergence`."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from labkit.quality.windows import check_size, counted, evaluation_text, text_wi
 from labkit.records import Record
 from labkit.units import format_bytes
 
-__all__ = ["DivergenceResult", "Forecasts", "compare_with", "measure_divergence", "recorded"]
+__all__ = ["DivergenceResult", "Predictions", "compare_with", "measure_divergence", "recorded"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class DivergenceResult(Record):
-    """What `measure_divergence` found.
+    """Result of `measure_divergence`.
 
     Attributes
     ----------
     kl_divergence, kl_standard_error : float
-        Mean Kullback-Leibler divergence from the reference in nats, and its standard error; 0 is the same forecast.
+        Mean Kullback-Leibler divergence from the reference in nats, and its standard error; 0 means identical predictions.
     kl_median, kl_p99, kl_max : float
-        Of the scored tokens: half of them, 99 % of them, all of them lie below.
+        Median, 99th percentile and maximum over the scored tokens.
     top_token_agreement : float
-        Share of the tokens for which both models find the same successor likeliest, 0 to 1.
+        Share of tokens for which both models have the same most likely successor, 0 to 1.
     delta_p_mean, delta_p_rms : float
-        Change of the true token's probability, -1 to 1: its mean (below 0 is worse) and its root mean square.
+        Change in the true token's probability, -1 to 1: its mean (below 0 is worse) and its root mean square.
     perplexity, perplexity_standard_error, reference_perplexity : float
-        Of the model and of the reference, on the same tokens.
+        Perplexity of the model and of the reference on the same tokens.
     perplexity_ratio : float
-        The model's over the reference's.
+        The model's perplexity divided by the reference's.
     n_scored, n_windows, n_ctx : int
-        Tokens scored, windows, tokens a window.
+        Scored tokens, windows, tokens per window.
     """
 
     kl_divergence: float
@@ -72,15 +72,15 @@ def measure_divergence(
     n_ctx: int = 512,
     progress: Progress | bool | None = None,
 ) -> DivergenceResult:
-    """Measure how far a model's forecasts are from those of the model that it was made from.
+    """Measure how far a model's predictions are from those of the model it was made from.
 
-    Perplexity asks how well a model foretells *this text*, which chance can improve; the divergence asks how much of every
-    forecast has changed, and sees what quantizing did long before perplexity does.
+    Perplexity measures how well a model predicts *this text*, which can improve by chance. The divergence measures how much
+    every prediction has changed; it detects quantization loss long before perplexity does.
 
     Parameters
     ----------
     model, reference : Model
-        With the same vocabulary; the reference is best the F16 file.
+        Models with the same vocabulary; the reference should be the F16 file.
     text, n_ctx, progress
         As for `measure_perplexity`.
 
@@ -97,13 +97,13 @@ def measure_divergence(
 
     Notes
     -----
-    The reference's forecasts are kept in a temporary file (4 bytes a scored token and entry of the vocabulary), so memory
-    does not grow with the text.
+    The reference's predictions are stored in a temporary file (4 bytes per scored token and vocabulary entry), so memory
+    use does not grow with the text.
 
     References
     ----------
-    llama.cpp ``tools/perplexity/perplexity.cpp``: ``kl_divergence``. It stores the reference's logits in 16 bits; here they
-    keep their 32.
+    llama.cpp ``tools/perplexity/perplexity.cpp``: ``kl_divergence``. It stores the reference's logits in 16 bits; labkit
+    uses 32.
     """
     size, _ = check_size(n_ctx, None)
     chosen = evaluation_text() if text is None else text
@@ -117,26 +117,26 @@ def measure_divergence(
         def second_half(done: int, total: int) -> None:
             report(total + done, 2 * total)
 
-        with recorded(reference, windows, size, Path(folder), first_half) as forecasts:
-            return compare_with(forecasts, model, windows, size, second_half)
+        with recorded(reference, windows, size, Path(folder), first_half) as predictions:
+            return compare_with(predictions, model, windows, size, second_half)
 
 
 def _refuse_other_vocabulary(ours: list[Window], theirs: list[Window], model: Model, reference: Model) -> None:
     same = model.n_vocab() == reference.n_vocab() and len(ours) == len(theirs)
     if not same or any((a.tokens != b.tokens).any() for a, b in zip(ours, theirs, strict=True)):
         raise ArgumentError(
-            "these two models do not share a vocabulary, so their forecasts cannot be compared: "
-            "the reference must be the model that the other was made from"
+            "these two models do not share a vocabulary, so their predictions cannot be compared: "
+            "the reference must be the model the other was made from"
         )
 
 
-class Forecasts:
-    """A reference's forecasts in a file: log probabilities, row after row.
+class Predictions:
+    """A reference's predictions in a file: rows of log probabilities.
 
     Attributes
     ----------
     surprises : Surprises
-        The reference's own, of the same tokens.
+        The reference's surprises on the same tokens.
     """
 
     def __init__(self, file: IO[bytes], n_vocab: int) -> None:
@@ -149,7 +149,7 @@ class Forecasts:
         log_softmax(logits).tofile(self._file)
 
     def rewind(self) -> None:
-        """Go back to the first row."""
+        """Return to the first row."""
         self._file.seek(0)
 
     def read(self, n_rows: int) -> Rows:
@@ -161,45 +161,45 @@ class Forecasts:
 @contextmanager
 def recorded(
     reference: Model, windows: list[Window], n_ctx: int, folder: Path, report: Progress = lambda _done, _total: None
-) -> Iterator[Forecasts]:
-    """Compute a reference's forecasts and keep them in a file while the ``with`` block lasts.
+) -> Iterator[Predictions]:
+    """Compute a reference's predictions and keep them in a file during the ``with`` block.
 
     Raises
     ------
     ArgumentError
-        When the disk is too full for them.
+        When there is too little disk space.
     """
     n_vocab = reference.n_vocab()
     needed = 4 * n_vocab * sum(len(window.targets) for window in windows)
     if (free := shutil.disk_usage(folder).free) < needed:
         raise ArgumentError(
-            f"the reference's forecasts take {format_bytes(needed)} and {folder} has {format_bytes(free)} free: "
-            "make room, or give a shorter text"
+            f"the reference's predictions need {format_bytes(needed)}, but {folder} has {format_bytes(free)} free: "
+            "free disk space, or give a shorter text"
         )
     with tempfile.TemporaryFile(dir=folder) as file:
-        forecasts = Forecasts(file, n_vocab)
-        score_windows(reference, counted(windows, report), n_ctx, forecasts.write)
-        yield forecasts
+        predictions = Predictions(file, n_vocab)
+        score_windows(reference, counted(windows, report), n_ctx, predictions.write)
+        yield predictions
 
 
 def compare_with(
-    forecasts: Forecasts,
+    predictions: Predictions,
     model: Model,
     windows: list[Window],
     n_ctx: int,
     report: Progress = lambda _done, _total: None,
 ) -> DivergenceResult:
-    """Compute a model's forecasts of the same windows, and compare them with the reference's."""
+    """Compute a model's predictions on the same windows, and compare them with the reference's."""
     found, gaps = Surprises(), list[Gap]()
-    forecasts.rewind()
+    predictions.rewind()
 
     def compare(logits: Rows, targets: Tokens) -> None:
         found.add(logits, targets)
-        gaps.append(divergence(forecasts.read(len(targets)), logits, targets))
+        gaps.append(divergence(predictions.read(len(targets)), logits, targets))
 
     score_windows(model, counted(windows, report), n_ctx, compare)
     kl, same_top, delta_p = (np.concatenate(parts) for parts in zip(*gaps, strict=True))
-    (perplexity, error), (base, _) = found.perplexity(), forecasts.surprises.perplexity()
+    (perplexity, error), (base, _) = found.perplexity(), predictions.surprises.perplexity()
     return DivergenceResult(
         kl_divergence=float(kl.mean()),
         kl_standard_error=float(kl.std() / np.sqrt(max(1, len(kl) - 1))),

@@ -1,6 +1,6 @@
-"""The arithmetic on rows of logits: how surprised a model is by a token, and how far two models' forecasts are apart.
+"""Functions on rows of logits: a model's surprise at a token, and the divergence between two models' predictions.
 
-All functions take a few rows at a time, so that the exponentials of a large vocabulary stay in the processor's cache.
+All functions process a few rows at a time, so the exponentials of a large vocabulary stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _BLOCK_BYTES = 2 * 1024**2
 
 
 class Gap(NamedTuple):
-    """How far a forecast is from the reference's, an array of shape (rows,) each.
+    """Difference between a prediction and the reference's; each field is an array of shape (rows,).
 
     Attributes
     ----------
     kl
         Kullback-Leibler divergence from the reference, in nats.
     same_top
-        Whether both find the same token likeliest.
+        Whether both have the same most likely token.
     delta_p
-        Probability of the token that really follows, minus the reference's.
+        Probability of the token that actually follows, minus the reference's.
     """
 
     kl: Numbers
@@ -52,8 +52,8 @@ def surprise(logits: Rows, targets: Tokens) -> Numbers:
 
     Notes
     -----
-    ``-log softmax(x)[t] = log(sum(exp(x - max x))) + max x - x[t]``, the exponentials in single precision and their sum in
-    double, as llama-perplexity has them.
+    ``-log softmax(x)[t] = log(sum(exp(x - max x))) + max x - x[t]``, with exponentials in single precision and their sum in
+    double precision, as in llama-perplexity.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def surprise(logits: Rows, targets: Tokens) -> Numbers:
 
 
 def log_softmax(logits: Rows) -> Rows:
-    """Return the logarithms of the probabilities, of the same shape and type."""
+    """Return log probabilities, in the same shape and type."""
     result = np.empty_like(logits)
     for rows in _blocks(logits):
         np.subtract(logits[rows], _log_total(logits[rows])[:, None], out=result[rows], casting="same_kind")
@@ -75,19 +75,19 @@ def log_softmax(logits: Rows) -> Rows:
 
 
 def divergence(reference: Rows, logits: Rows, targets: Tokens) -> Gap:
-    """Compare a model's forecasts with the reference's.
+    """Compare a model's predictions with the reference's.
 
     Parameters
     ----------
     reference : array of float32, shape (rows, n_vocab)
-        Logarithms of the reference's probabilities.
+        Log probabilities of the reference.
     logits : array of float32, shape (rows, n_vocab)
-        The model's logits, as they come.
+        The model's raw logits.
     targets : array of int, shape (rows,)
 
     Notes
     -----
-    ``KL(P || Q) = sum(P * (log P - log Q))``, where P is the reference; tokens that the reference rules out count nothing.
+    ``KL(P || Q) = sum(P * (log P - log Q))``, where P is the reference; tokens with probability 0 in the reference count 0.
     """
     kl, same, delta = np.empty(len(logits)), np.empty(len(logits), dtype=np.bool_), np.empty(len(logits))
     for rows in _blocks(logits):

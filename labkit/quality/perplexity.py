@@ -1,4 +1,4 @@
-"""How well a model foretells a text: `measure_perplexity`, by llama-perplexity's own method."""
+"""How well a model predicts a text: `measure_perplexity`, by the method of llama-perplexity."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["PerplexityResult", "Surprises", "measure_perplexity"]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PerplexityResult(Record):
-    """What `measure_perplexity` found.
+    """Result of `measure_perplexity`.
 
     Attributes
     ----------
     perplexity : float
-        ``exp`` of the mean surprise: as unsure as if the model chose among so many tokens, all alike.
+        ``exp`` of the mean surprise: the model is as uncertain as in a choice among that many equally likely tokens.
     standard_error : float
-        Of the perplexity, from the spread of the scored tokens' surprise.
+        Standard error of the perplexity, from the spread of the scored tokens' surprise.
     n_tokens, n_scored, n_windows : int
-        Tokens computed, tokens scored, windows.
+        Computed tokens, scored tokens, windows.
     n_ctx : int
-        Tokens a window.
+        Tokens per window.
     stride : int or None
-        Tokens that the window moves by; None is side by side.
+        Step of the window in tokens; None means adjacent windows.
     elapsed_s, tokens_per_second : float
-        Wall time, and computed tokens over it.
+        Wall time; computed tokens divided by it.
     running : tuple of float
         The perplexity after each window.
     """
@@ -62,22 +62,22 @@ def measure_perplexity(
     stride: int | None = None,
     progress: Progress | bool | None = None,
 ) -> PerplexityResult:
-    """Measure how well a model foretells a text; lower is better, 1 is certainty.
+    """Measure how well a model predicts a text; lower is better, 1 is certainty.
 
     Parameters
     ----------
     model : Model
-        From `load_model`; what it has cached stays.
+        From `load_model`; its cache is kept.
     text : str or None
         At least ``2 * n_ctx`` tokens; None is `evaluation_text`.
     n_ctx : int
-        Tokens a window, whatever the model was loaded with. Figures can be compared only at the same ``n_ctx``, and only
+        Tokens per window, independent of the model's own ``n_ctx``. Figures are comparable only at the same ``n_ctx`` and
         between models with the same vocabulary.
     stride : int or None
-        None scores the second half of windows that lie side by side; a number moves the window by as many tokens and scores
-        the last ones, which is slower and gives every token more context.
+        None scores the second half of adjacent windows; a number moves the window by that many tokens and scores the last
+        ones, which is slower and gives every token more context.
     progress : callable, bool or None
-        Gets (windows done, windows in all); True shows a bar.
+        Called with (done windows, total windows); True shows a bar.
 
     Returns
     -------
@@ -86,17 +86,17 @@ def measure_perplexity(
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For a text that is too short, a size that is none.
+        For a text that is too short, or an invalid size.
     GenerationError
-        When it was cancelled, the engine fails, or the model computes what are no numbers.
+        When the run was cancelled, llama.cpp fails, or the model's logits are NaN.
 
     Notes
     -----
     ``perplexity = exp(-1/N * sum(log p(token | the tokens before it in its window)))``. Control tokens in the text are read
-    as text, and a model that begins texts with a token of its own gets it at each window's start, as with llama-perplexity.
-    With a stride that tool chooses the window itself; compare at the ``n_ctx`` that it prints as its calculation chunk.
-    It computes with flash attention unless told ``-fa off``; here it is as the model was loaded. For the bundled model and
-    the lab's text at ``n_ctx`` 512 both give 23.4102 without and 23.4458 with it.
+    as text. A model with a beginning-of-sequence token gets it at each window's start, as in llama-perplexity. With a
+    stride, llama-perplexity chooses the window itself; compare at the ``n_ctx`` that it prints as its calculation chunk.
+    It uses flash attention unless given ``-fa off``; labkit uses the loaded model's setting. For the bundled model and the
+    lab's text at ``n_ctx`` 512 both give 23.4102 without and 23.4458 with flash attention.
 
     References
     ----------
@@ -132,28 +132,28 @@ def measure_perplexity(
 
 
 class Surprises:
-    """The surprise of each scored token, as it comes."""
+    """Collects the surprise of each scored token."""
 
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.float64]] = []
         self.count = 0
 
     def add(self, logits: Rows, targets: Tokens) -> None:
-        """Take some rows of logits.
+        """Add rows of logits.
 
         Raises
         ------
         GenerationError
-            When they are no numbers: the weights are damaged.
+            When they are NaN, because the weights are damaged.
         """
         part = surprise(logits, targets)
         if np.isnan(part).any():
-            raise GenerationError("this model computes what are no numbers (NaN): its weights are damaged")
+            raise GenerationError("this model's logits are NaN: its weights are damaged, fetch the file again")
         self._parts.append(part)
         self.count += len(part)
 
     def values(self) -> npt.NDArray[np.float64]:
-        """Return everything so far, in nats, shape (n_scored,)."""
+        """Return all surprises so far, in nats, shape (n_scored,)."""
         return np.concatenate(self._parts)
 
     def perplexity(self) -> tuple[float, float]:
@@ -164,7 +164,7 @@ class Surprises:
         return perplexity, perplexity * spread
 
     def running(self, ends: npt.NDArray[np.integer]) -> tuple[float, ...]:
-        """Return the perplexity of the first ``ends[i]`` tokens, for each."""
+        """Return the perplexity of the first ``ends[i]`` tokens, for each i."""
         return tuple(_exp(float(mean)) for mean in np.cumsum(self.values())[ends - 1] / ends)
 
 

@@ -1,7 +1,7 @@
-"""The logits of many positions of a text, row by row, in a context of their own beside the model's.
+"""The logits of many positions of a text, row by row, in a context separate from the model's.
 
-`Model` keeps one row of logits, as a text needs no more. Measuring how well a model foretells a given text needs a row a
-token; they are handed out in slices, so that memory does not grow with the text.
+`Model` keeps one row of logits, enough to generate text. Measuring how well a model predicts a given text needs one row
+per token; the rows are passed on in slices, so memory use does not grow with the text.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ Rows = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Consume = Callable[[Rows, Tokens], object]
 
-_SLICE_BYTES = 128 * 1024**2  # of logits at a time: 256 rows of 131,072 tokens
+_SLICE_BYTES = 128 * 1024**2  # logits held at a time: 256 rows of 131,072 tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A piece of text that is computed on an empty cache.
+    """A part of a text, computed on an empty cache.
 
     Attributes
     ----------
     tokens : array of int32, shape (n,)
-        What is computed; token ``i`` stands at position ``i``.
+        Tokens to compute; token ``i`` is at position ``i``.
     targets : array of int32, shape (m,), m <= n
-        What really follows the last ``m`` of them.
+        The true successors of the last ``m`` tokens.
     """
 
     tokens: Tokens
@@ -49,24 +49,24 @@ class Window:
 
 
 def score_windows(model: Model, windows: Iterable[Window], n_ctx: int, consume: Consume) -> None:
-    """Compute windows and hand their logits to ``consume``.
+    """Compute windows and pass their logits to ``consume``.
 
     Parameters
     ----------
     model : Model
-        Its own cache stays as it is.
+        Its cache is not changed.
     windows : iterable of Window
         Of up to ``n_ctx`` tokens each.
     n_ctx : int
-        What the context must hold.
+        Required context size.
     consume : callable
-        Gets logits of shape (rows, n_vocab) and the rows' targets, in the order of the text. It is called in the model's
-        thread, and the logits are valid until it returns.
+        Called with logits of shape (rows, n_vocab) and the rows' targets, in the order of the text. The call is in the
+        model's thread, and the logits are valid until it returns.
 
     Raises
     ------
     GenerationError
-        When the engine makes no such context or fails, or when it was cancelled.
+        When llama.cpp cannot create the context or fails, or when the run was cancelled.
     """
     model.compute(lambda job: _Scoring(model, job, n_ctx, consume).run(windows))
 
@@ -81,7 +81,7 @@ class _Scoring:
         self.n_rows = max(1, min(self.n_batch, _SLICE_BYTES // (4 * self.n_vocab)))
 
     def run(self, windows: Iterable[Window]) -> None:
-        """Compute the windows one after the other."""
+        """Compute the windows in order."""
         with self._context() as ctx, token_batch(self.n_batch) as batch:
             for window in windows:
                 C.llama_memory_clear(C.llama_get_memory(ctx), True)
@@ -96,7 +96,7 @@ class _Scoring:
                     self.consume(rows, targets)
 
     def time(self, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
-        """Compute the prompt, then the rest a token at a time; see `time_decoding`."""
+        """Compute the prompt, then the rest one token at a time; see `time_decoding`."""
         with self._context() as ctx, token_batch(self.n_batch) as batch:
             started = time.perf_counter()
             for start in range(0, n_prompt, self.n_batch):
@@ -121,7 +121,7 @@ class _Scoring:
 
 
 def time_decoding(model: Model, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
-    """Time a prompt, then given tokens one at a time, without sampling: llama-bench's way.
+    """Time a prompt, then given tokens one at a time, without sampling, as in llama-bench.
 
     Parameters
     ----------

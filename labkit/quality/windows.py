@@ -1,8 +1,8 @@
-"""A text's tokens, cut into windows just as llama-perplexity cuts them.
+"""A text's tokens, cut into windows exactly as in llama-perplexity.
 
 References
 ----------
-llama.cpp ``tools/perplexity/perplexity.cpp``: ``perplexity`` (windows side by side), ``perplexity_v2`` (strided).
+llama.cpp ``tools/perplexity/perplexity.cpp``: ``perplexity`` (adjacent windows), ``perplexity_v2`` (strided).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from labkit.quality.scoring import Window
 
 __all__ = ["check_size", "counted", "cut_windows", "evaluation_text", "text_windows"]
 
-SMALLEST = 8  # tokens a window: a few of context, a few to score
+SMALLEST = 8  # tokens per window: a few for context, a few to score
 
 
 @functools.cache
 def evaluation_text() -> str:
-    """Return the lab's own text to measure with: about 4,000 tokens of varied English prose, written for it.
+    """Return the lab's evaluation text: about 4,000 tokens of varied English prose, written for the lab.
 
     Examples
     --------
@@ -38,14 +38,14 @@ def evaluation_text() -> str:
 
 
 def check_size(n_ctx: int, stride: int | None) -> tuple[int, int | None]:
-    """Return a window's size and stride once they are sure to be sizes.
+    """Return the window's size and stride, checked.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
     """
     size = check_int("n_ctx", n_ctx, SMALLEST, 2**24)
-    return size, None if stride is None else check_int("stride", stride, 1, size - 1, hint="; it is less than n_ctx")
+    return size, None if stride is None else check_int("stride", stride, 1, size - 1, hint="; it must be below n_ctx")
 
 
 def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None) -> list[Window]:
@@ -54,12 +54,12 @@ def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None)
     Raises
     ------
     ArgumentError
-        When the text is shorter than two windows, of which llama-perplexity would measure nothing either.
+        When the text is shorter than two windows, which llama-perplexity refuses too.
     ArgumentTypeError
     ModelClosedError
     """
     if not isinstance(text, str):
-        raise ArgumentTypeError(f"text is the text itself, not {type(text).__name__}: open(…).read() gives that of a file")
+        raise ArgumentTypeError(f"text must be the text itself, not {type(text).__name__}: for a file, pass open(…).read()")
     with check_model(model).vocabulary() as tokenizer:
         vocab = tokenizer.vocab
         tokens = tokenizer.tokenize(text, add_special=True)
@@ -70,7 +70,7 @@ def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None)
         fitting = 1 << max(len(tokens) // 2, 1).bit_length() - 1
         advice = f"or n_ctx={fitting}" if fitting >= SMALLEST else f"of at least {2 * SMALLEST} tokens"
         raise ArgumentError(
-            f"the text has {len(tokens):,} tokens, and n_ctx={n_ctx:,} takes {2 * n_ctx:,} at least: give a longer text, "
+            f"the text has {len(tokens):,} tokens, but n_ctx={n_ctx:,} needs at least {2 * n_ctx:,}: give a longer text, "
             + advice
         )
     return cut_windows(tokens, n_ctx, stride, bos)
@@ -83,22 +83,22 @@ def cut_windows(tokens: Sequence[int], n_ctx: int, stride: int | None = None, bo
     ----------
     tokens : sequence of int
     n_ctx : int
-        Tokens a window.
+        Tokens per window.
     stride : int or None
-        None puts the windows side by side, and scores the second half of each: its first half is the context that every
-        prediction has at least. A number moves the window by as many tokens, and scores as many at its end.
+        None makes adjacent windows and scores the second half of each; the first half is the minimum context of every
+        prediction. A number moves the window by that many tokens, and scores that many at its end.
     bos : int or None
-        What takes the place of each window's first token, where the model begins texts with it; never with a stride, where
-        llama-perplexity puts it in only after the computation.
+        Replaces each window's first token, if the model begins texts with it; not used with a stride, where
+        llama-perplexity inserts it only after the computation.
 
     Returns
     -------
     list of Window
-        Without the last token of each, whose successor stands in the next window.
+        Without the last token of each, whose successor is in the next window.
 
     Notes
     -----
-    Side by side, tokens ``n_ctx // 2 + 1`` to ``n_ctx - 1`` of each window are scored: one less than half of them.
+    In adjacent windows, tokens ``n_ctx // 2 + 1`` to ``n_ctx - 1`` of each are scored: one less than half of them.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def cut_windows(tokens: Sequence[int], n_ctx: int, stride: int | None = None, bo
 
 
 def counted(windows: Sequence[Window], report: Progress) -> Iterator[Window]:
-    """Yield the windows, and report each when the next is asked for."""
+    """Yield the windows, and report each when the next is requested."""
     for index, window in enumerate(windows):
         yield window
         report(index + 1, len(windows))

@@ -1,11 +1,11 @@
-"""Quantizing: readable codecs in NumPy, and llama.cpp's own quantizer for whole models.
+"""Quantization: readable codecs in NumPy, and llama.cpp's quantizer for whole models.
 
 ::
 
-    codecs   Q8_0, Q4_0, Q4_1 and (decoding only) Q4_K: bytes <-> weights, bit for bit llama.cpp's
-    convert  quantize_model: a GGUF file -> a smaller one, or nothing
-    process  start that quantizer, follow its log, end it
-    child    the process in which llama.cpp's quantizer runs
+    codecs   Q8_0, Q4_0, Q4_1 and (decoding only) Q4_K: bytes <-> weights, bit-identical to llama.cpp
+    convert  quantize_model: a GGUF file -> a smaller one
+    process  start the quantizer's process, follow its log, stop it
+    child    the script that runs llama.cpp's quantizer
 """
 
 from labkit.errors import QuantizationError

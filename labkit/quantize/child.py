@@ -1,7 +1,7 @@
-"""Run llama.cpp's quantizer in a process of its own: the program that `labkit.quantize.convert` starts.
+"""Run llama.cpp's quantizer in a subprocess: the script that `labkit.quantize.convert` starts.
 
-It reads one line of JSON, writes the engine's log as lines of JSON, and last ``{"status": n}``. It ends, and removes what it
-wrote, when its input ends: when the parent is gone.
+It reads one line of JSON and writes llama.cpp's log as lines of JSON, then ``{"status": n}``. When its input ends, because
+the parent is gone, it removes its output and exits.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, BinaryIO
 
 
 def main() -> None:
-    """Quantize as the first line of the input says."""
+    """Quantize as requested in the first line of the input."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     request = json.loads(requests.readline())
     sys.path[:] = request["path"]
     import llama_cpp
 
-    # A relative name in plain letters: the engine opens its output with the system's own encoding.
+    # A relative ASCII name: llama.cpp opens its output with the system's encoding.
     os.chdir(request["folder"])
     threading.Thread(target=_end_with_parent, args=(requests, Path(request["output"])), daemon=True).start()
 

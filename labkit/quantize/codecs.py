@@ -1,10 +1,10 @@
-"""Readable codecs: float32 weights to the bytes of a block and back, bit for bit what llama.cpp writes and reads.
+"""Readable codecs: float32 weights to the bytes of a block and back, bit-identical to llama.cpp.
 
 Notes
 -----
-``encode`` refuses NaN and infinities: llama.cpp casts them to integers, which C leaves undefined. A block whose scale is
-too small for its reciprocal (below about 3e-39) gets quants of 0; its scale is 0 in half precision, so that it decodes
-to zeros either way. A scale above 65,504 becomes infinite, as in llama.cpp.
+``encode`` refuses NaN and infinities: llama.cpp casts them to integers, which is undefined in C. A block whose scale is
+too small for its reciprocal (below about 3e-39) gets quants of 0; its scale is 0 in half precision, so it decodes to
+zeros in any case. A scale above 65,504 becomes infinite, as in llama.cpp.
 
 References
 ----------
@@ -28,9 +28,9 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Codec:
-    """One tensor type: how ``block_size`` weights become ``block_bytes`` bytes and back.
+    """One tensor type: converts ``block_size`` weights to ``block_bytes`` bytes and back.
 
-    A subclass works on blocks: ``_encode`` turns (blocks, block_size) into (blocks, block_bytes), ``_decode`` back.
+    A subclass works on blocks: ``_encode`` converts (blocks, block_size) to (blocks, block_bytes), ``_decode`` back.
     """
 
     name: ClassVar[str]
@@ -42,30 +42,30 @@ class Codec:
         Raises
         ------
         ArgumentError
-            When n is no multiple of the block size, or when a weight is NaN or infinite.
+            When n is not a multiple of the block size, or a weight is NaN or infinite.
         """
         kind = tensor_type(cls.name)
         rows = _rows(np.asarray(weights, np.float32), kind.block_size, f"{cls.name} encodes", "weights")
         if not np.isfinite(rows).all():
-            raise ArgumentError(f"{cls.name} encodes finite weights only, and some are NaN or infinite: replace them first")
+            raise ArgumentError(f"{cls.name} encodes finite weights only, but some are NaN or infinite: replace them first")
         with np.errstate(all="ignore"):
             blocks = cls._encode(rows.reshape(-1, kind.block_size))
         return blocks.reshape(*rows.shape[:-1], rows.shape[-1] // kind.block_size * kind.block_bytes)
 
     @classmethod
     def decode(cls, data: npt.ArrayLike) -> Floats:
-        """Turn bytes of shape (..., n * block_bytes) back into weights of shape (..., n * block_size).
+        """Decode bytes of shape (..., n * block_bytes) to weights of shape (..., n * block_size).
 
         Raises
         ------
         ArgumentError
-            When the last axis is no multiple of the block's bytes, or when the data are not bytes.
+            When the last axis is not a multiple of the block's bytes, or the data are not bytes.
         """
         kind = tensor_type(cls.name)
         array = np.asarray(data)
         if array.dtype != np.uint8:
             raise ArgumentError(
-                f"{cls.name} decodes bytes (uint8), not {array.dtype}: pass the tensor's data as they lie in the file"
+                f"{cls.name} decodes bytes (uint8), not {array.dtype}: pass the tensor's data from the file, unchanged"
             )
         rows = _rows(array, kind.block_bytes, f"{cls.name} decodes", "bytes")
         with np.errstate(all="ignore"):
@@ -83,12 +83,12 @@ class Codec:
         raise NotImplementedError
 
 
-class Q8_0(Codec):  # noqa: N801 - the type's own name
+class Q8_0(Codec):  # noqa: N801 - the type's name
     """32 weights share a scale: ``weight = scale * q``, q from -127 to 127.
 
     Notes
     -----
-    Block of 34 bytes: f16 scale (2), 32 signed bytes (32). ``scale = max|w| / 127``; halves round away from zero.
+    Block of 34 bytes: f16 scale (2), 32 signed bytes (32). ``scale = max|w| / 127``; halves are rounded away from zero.
 
     References
     ----------
@@ -115,14 +115,14 @@ class Q8_0(Codec):  # noqa: N801 - the type's own name
         return quants * scale
 
 
-class Q4_0(Codec):  # noqa: N801 - the type's own name
+class Q4_0(Codec):  # noqa: N801 - the type's name
     """32 weights share a scale: ``weight = scale * (q - 8)``, q from 0 to 15.
 
     Notes
     -----
-    Block of 18 bytes: f16 scale (2), 16 bytes (16), of which byte j holds weight j below and weight j + 16 above.
-    ``scale = w / -8`` for the weight w farthest from zero, which thus gets q = 0 exactly; the other side ends at 7.
-    A block of zeros has the scale -0.0, and also one of negative zeros, where the gguf package writes +0.0.
+    Block of 18 bytes: f16 scale (2), 16 bytes (16); byte j holds weight j (lower nibble) and weight j + 16 (upper).
+    ``scale = w / -8`` for the weight w farthest from zero, which gets exactly q = 0; weights of the other sign reach 7.
+    A block of zeros has the scale -0.0; so does a block of negative zeros, where the gguf package writes +0.0.
 
     References
     ----------
@@ -149,7 +149,7 @@ class Q4_0(Codec):  # noqa: N801 - the type's own name
         return cast(Floats, (_nibbles(blocks[:, 2:], 16) - np.float32(8)) * _floats(blocks[:, :2]))
 
 
-class Q4_1(Codec):  # noqa: N801 - the type's own name
+class Q4_1(Codec):  # noqa: N801 - the type's name
     """32 weights share a scale and a minimum: ``weight = scale * q + minimum``, q from 0 to 15.
 
     Notes
@@ -181,13 +181,13 @@ class Q4_1(Codec):  # noqa: N801 - the type's own name
         return cast(Floats, _nibbles(blocks[:, 4:], 16) * _floats(blocks[:, :2]) + _floats(blocks[:, 2:4]))
 
 
-class Q4_K(Codec):  # noqa: N801 - the type's own name
+class Q4_K(Codec):  # noqa: N801 - the type's name
     """8 groups of 32 weights in a super-block of 256: ``weight = d * scale[g] * q - dmin * minimum[g]``, q from 0 to 15.
 
     Notes
     -----
     Block of 144 bytes: f16 d (2), f16 dmin (2), 8 scales and 8 minimums of 6 bits (12), 256 quants of 4 bits (128).
-    Groups 2i and 2i + 1 share 32 bytes: the lower nibbles are group 2i, the upper ones 2i + 1.
+    Groups 2i and 2i + 1 share 32 bytes: the lower nibbles are group 2i, the upper nibbles group 2i + 1.
 
     References
     ----------
@@ -206,7 +206,7 @@ class Q4_K(Codec):  # noqa: N801 - the type's own name
 
     @staticmethod
     def _scales(packed: Bytes) -> tuple[Floats, Floats]:
-        """Unpack 12 bytes: groups 0-3 in the lower 6 bits of bytes 0-7, groups 4-7 in bytes 8-11 and the spare 2 bits."""
+        """Unpack 12 bytes: groups 0-3 in the lower 6 bits of bytes 0-7, groups 4-7 in bytes 8-11 and the upper 2 bits."""
         first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
         scales = [first & 63, (third & 15) | (first >> 6 << 4)]
         minimums = [second & 63, (third >> 4) | (second >> 6 << 4)]
@@ -214,7 +214,7 @@ class Q4_K(Codec):  # noqa: N801 - the type's own name
 
 
 CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (Q8_0, Q4_0, Q4_1, Q4_K)}
-"""The codecs by the tensor type's name."""
+"""The codecs by tensor type."""
 
 
 def _rows(array: npt.NDArray[Any], unit: int, who: str, noun: str) -> npt.NDArray[Any]:
@@ -230,12 +230,12 @@ def _reciprocal(scale: Floats) -> Floats:
 
 
 def _integers(values: Floats) -> Floats:
-    """Leave 0 where a cast to an integer would be undefined."""
+    """Truncate to integers; 0 where the cast is undefined in C."""
     return np.where(np.isfinite(values), values, np.float32(0))
 
 
 def _round_half_away(values: Floats) -> Floats:
-    """C's ``roundf``; NumPy's ``round`` goes to the even neighbour."""
+    """C's ``roundf``; NumPy's ``round`` rounds halves to even."""
     size = np.abs(values)
     floor = np.floor(size)
     return cast(Floats, np.copysign(floor + np.floor(2 * (size - floor)), values))
@@ -255,6 +255,6 @@ def _pack_nibbles(quants: Floats) -> Bytes:
 
 
 def _nibbles(packed: Bytes, group: int) -> Floats:
-    """Unpack (blocks, bytes): of each ``group`` bytes the lower nibbles first, then the upper ones."""
+    """Unpack (blocks, bytes): for each ``group`` bytes, first the lower nibbles, then the upper ones."""
     bytes_ = packed.reshape(len(packed), -1, 1, group)
     return np.concatenate([bytes_ & 15, bytes_ >> 4], axis=2).reshape(len(packed), -1).astype(np.float32)

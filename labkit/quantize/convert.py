@@ -1,4 +1,4 @@
-"""Quantize a whole model with llama.cpp's own quantizer: `quantize_model`."""
+"""Quantize a whole model with llama.cpp's quantizer: `quantize_model`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Fallback(Record):
-    """A tensor that could not have the type meant for it: its rows are no multiple of that type's block."""
+    """A tensor with a fallback type, because its rows are not a multiple of the intended type's block."""
 
     tensor: str
     wanted: str
@@ -34,26 +34,26 @@ class Fallback(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class QuantizationResult(Record):
-    """What `quantize_model` wrote.
+    """Result of `quantize_model`.
 
     Attributes
     ----------
     source, target : Path
         The files.
     quantization : str
-        As people write it: ``"Q4_K_M"``.
+        The file type, such as ``"Q4_K_M"``.
     source_bytes, target_bytes : int
         Sizes of the files, all parts of a split source together.
     bits_per_weight : float
-        Of the target: ``8 * target_bytes / weights``.
+        ``8 * target_bytes / weights``.
     elapsed_s : float
-        Wall time, the start of the process included.
+        Wall time, including the start of the process.
     tensor_types : dict
-        Type to (tensors, bytes) in the target.
+        Type -> (tensors, bytes) in the target.
     fallbacks : tuple of Fallback
-        Tensors that got another type than the mix meant for them.
+        Tensors that got another type than the file type intends.
     warnings : tuple of str
-        What was odd about the source.
+        Problems of the source.
     """
 
     source: Path
@@ -77,12 +77,12 @@ def quantize_model(
     progress: Progress | bool | None = None,
     overwrite: bool = False,
 ) -> QuantizationResult:
-    """Write a quantized copy of a model, or nothing: an error, a Ctrl-C or a full disk leaves no file behind.
+    """Write a quantized copy of a model; after an error, Ctrl-C or a full disk no file is left.
 
     Parameters
     ----------
     source : str or Path
-        A GGUF file, best in F32, F16 or BF16.
+        A GGUF file, preferably in F32, F16 or BF16.
     target : str or Path
         The file to write.
     quantization : str
@@ -90,27 +90,27 @@ def quantize_model(
     n_threads : int, optional
         None is the physical cores that this process may use.
     progress : callable or bool, optional
-        Called with (tensors begun, tensors in all); True shows a bar.
+        Called with (started tensors, total tensors); True shows a bar.
     overwrite : bool
-        Whether an existing target may be replaced; it stays until the new one is complete.
+        Whether to replace an existing target; it is kept until the new file is complete.
 
     Raises
     ------
     ArgumentError
         When the type is unknown, the target exists or is the source, or the disk is too full.
     GGUFError
-        When the source is no sound GGUF.
+        When the source is not a valid GGUF.
     QuantizationError
-        When the engine could not quantize it.
+        When llama.cpp could not quantize it.
 
     Warns
     -----
     LabkitWarning
-        When the source is quantized already: what it lost stays lost, and more goes.
+        When the source is already quantized: its quality loss remains, and more is lost.
 
     Notes
     -----
-    llama.cpp's quantizer cannot be stopped and may end its process, so it runs in a process of its own.
+    llama.cpp's quantizer cannot be interrupted and may abort its process, so it runs in a subprocess.
     """
     started = time.perf_counter()
     kind = file_type(quantization)
@@ -122,7 +122,7 @@ def quantize_model(
     quantized = sorted({t.type.name for t in header.tensors if t.type.is_quantized})
     if quantized:
         lossy = (
-            f"{header.source} is quantized already ({', '.join(quantized)}): quantize from F16 or F32 for the best quality"
+            f"{header.source} is already quantized ({', '.join(quantized)}): quantize from F16 or F32 for the best quality"
         )
         warnings.warn(lossy, LabkitWarning, stacklevel=2)
         odd = (*odd, lossy)
@@ -156,18 +156,18 @@ def _threads(n_threads: int | None) -> int:
     if n_threads is None:
         return physical_cores_available()
     if isinstance(n_threads, bool) or not isinstance(n_threads, int):
-        raise ArgumentTypeError(f"n_threads is a whole number or None, not {n_threads!r}")
+        raise ArgumentTypeError(f"n_threads must be a whole number or None, not {n_threads!r}")
     if not 1 <= n_threads <= 1024:
-        raise ArgumentError(f"n_threads={n_threads} cannot work: give 1 to 1,024, or None for this machine's cores")
+        raise ArgumentError(f"n_threads={n_threads} is out of range: give 1 to 1,024, or None for this machine's cores")
     return n_threads
 
 
 def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
     if not header.paths:
-        raise ArgumentError(f"{header.source} lies on a server: fetch it first, then quantize the file")
+        raise ArgumentError(f"{header.source} is on a server: fetch it first, then quantize the file")
     path = new_file(target, overwrite=True)
     if any(path.resolve() == part.resolve() or (path.exists() and path.samefile(part)) for part in header.paths):
-        raise ArgumentError(f"the target {path} is the source: name another file")
+        raise ArgumentError(f"the target {path} is the source: give another file")
     if not overwrite:
         refuse_existing(path)
     return path

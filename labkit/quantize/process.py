@@ -1,4 +1,4 @@
-"""Run the quantizer's process: start it, follow its log, end it."""
+"""Run the quantizer's process: start it, follow its log, stop it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
 
 
 def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
-    """Quantize in a child process and return the engine's log."""
+    """Quantize in a child process and return llama.cpp's log."""
     process = _start()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
@@ -36,7 +36,7 @@ def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
         process.stdin.write(first)  # type: ignore[union-attr]  # it was asked for
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
         return _follow(process, lines, report)
-    finally:  # a Ctrl-C too
+    finally:  # also on Ctrl-C
         process.kill()
         process.wait()
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ def _start() -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as error:
-        raise QuantizationError(f"the process that quantizes could not be started ({error}): nothing was written") from error
+        raise QuantizationError(f"the quantizer's process could not be started ({error}): nothing was written") from error
 
 
 def _read_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
@@ -64,7 +64,7 @@ def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], r
     errors: list[str] = []
     while True:
         try:
-            line = lines.get(timeout=0.2)  # short, so that a Ctrl-C is noticed on Windows too
+            line = lines.get(timeout=0.2)  # short, so that Ctrl-C works on Windows too
         except queue.Empty:
             continue
         message: dict[str, Any] = json.loads(line) if line else {"status": None}
@@ -83,6 +83,4 @@ def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], r
         reason += "; is the disk full?"
     if message["status"] is None:
         reason = f"its process ended with {process.wait()} {reason}".strip()
-    raise QuantizationError(
-        f"the engine could not quantize the model ({reason or 'it gave no reason'}): nothing was written"
-    )
+    raise QuantizationError(f"llama.cpp could not quantize the model ({reason or 'it gave no reason'}): nothing was written")

@@ -1,18 +1,18 @@
-"""The machine as this process may use it: cores, RAM, read bandwidth, and the engine's build.
+"""What this process may use of the machine: cores, RAM, read bandwidth, and llama.cpp's build.
 
-What the machine *has* and what a process *may use* differ: CPU affinity, a container's CPU quota and memory limit
-all count here. One thread a physical core is what llama.cpp wants: two hyper-threads share the same arithmetic units.
+A process may not be allowed to use the whole machine: CPU affinity and a container's CPU quota and memory limit are
+respected. llama.cpp runs best with one thread per physical core, because two hyper-threads share the arithmetic units.
 
 ::
 
-    cgroups    container limits, read from a file tree that a test can make up
+    cgroups    container limits, read from a file tree that tests can replace
     load       how busy the machine is now
     cores      physical, performance and logical cores
-    ram        RAM free, RAM held, the peak
-    build      what llama.cpp was built with, its devices, what it repacks
-    instructions  what this CPU has and the build does not use
-    bandwidth  bytes per second read from RAM
-    profile    all of it in one record
+    ram        free RAM, RSS, peak RSS
+    build      llama.cpp's CPU features, backends, devices and repacked types
+    instructions  CPU instructions that the build does not use
+    bandwidth  RAM read speed, bytes per second
+    profile    all of these in one record
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast this process can read RAM: the speed limit of every token, for every weight is read once a token."""
+"""RAM read bandwidth of this process: it limits the decoding speed, because every weight is read once per token."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["measure_read_bandwidth"]
 def measure_read_bandwidth(n_threads: int | None = None, *, size_bytes: int = 256 * 2**20, seconds: float = 1.0) -> float:
     """Measure how fast this process can read RAM, in bytes per second.
 
-    Each thread folds its own part of one array with NumPy's bitwise OR, all start together, and the slowest ends the
-    pass; the best pass counts, as in STREAM: disturbance can only slow a pass down.
+    Each thread reduces its own part of one array with NumPy's bitwise OR; all threads start together, and the slowest ends
+    the pass. The best pass counts, as in STREAM, because interference can only slow a pass down.
 
     Parameters
     ----------
     n_threads : int, optional
         Threads; None is `physical_cores_available`.
     size_bytes : int
-        Size of the array: many times the largest cache, or the figure is the cache's.
+        Size of the array; must be many times the largest cache, or the cache's bandwidth is measured.
     seconds : float
-        How long to repeat passes; at least three are made.
+        Duration; at least three passes are made.
 
     Raises
     ------
@@ -41,11 +41,11 @@ def measure_read_bandwidth(n_threads: int | None = None, *, size_bytes: int = 25
     if threads < 1 or size_bytes < 8 * threads or seconds <= 0:
         raise ArgumentError(
             f"n_threads={n_threads}, size_bytes={size_bytes}, seconds={seconds}: all must be positive, "
-            "and size_bytes at least 8 a thread"
+            "and size_bytes at least 8 per thread"
         )
     import numpy as np
 
-    # Every page must be written once: an array of untouched zeros is one shared page, read from the cache.
+    # Write every page once: an untouched array of zeros is one shared page, read from the cache.
     parts = np.array_split(np.full(size_bytes // 8, 0x55, dtype=np.int64), threads)
     durations: list[float] = []
     end = time.perf_counter() + seconds
@@ -55,12 +55,12 @@ def measure_read_bandwidth(n_threads: int | None = None, *, size_bytes: int = 25
 
 
 def _read_once(readers: list[Callable[[], object]]) -> float:
-    """Run every reader in a thread of its own; return the seconds from the common start to the last end."""
+    """Run each reader in a separate thread; return the seconds from the common start to the last end."""
     start = threading.Barrier(len(readers) + 1)
 
     def run(reader: Callable[[], object]) -> None:
         start.wait()
-        reader()  # NumPy lets go of the interpreter lock in here
+        reader()  # NumPy releases the interpreter lock here
 
     workers = [threading.Thread(target=run, args=(reader,)) for reader in readers]
     for worker in workers:

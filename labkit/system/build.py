@@ -1,4 +1,4 @@
-"""What the installed llama.cpp was built with: CPU features, backends, devices, and which weights it repacks."""
+"""Build of the installed llama.cpp: CPU features, backends, devices, and the weights it repacks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = [
 # enum ggml_backend_dev_type (ggml/include/ggml-backend.h)
 _DEVICE_KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")
 
-# Tensor type -> the ways it is repacked: (CPU features needed, number that the rows must be a multiple of).
+# Tensor type -> its repacked layouts: (required CPU features, required divisor of the number of rows).
 # The first group is ggml_repack_get_optimal_repack_type (ggml/src/ggml-cpu/repack.cpp), in its order of types.
-# ARM with SVE of 256 bits takes 8 rows of Q4_0 where they divide; it also has NEON, so 4 rows are enough there too.
+# ARM with 256-bit SVE uses 8 rows of Q4_0 where they divide; it also has NEON, so 4 rows are enough there too.
 _NEON_I8MM = frozenset({"NEON", "MATMUL_INT8"})
 _NEON_DOT = frozenset({"NEON", "DOTPROD"})
 _AVX2 = frozenset({"AVX2"})
@@ -42,19 +42,19 @@ _REPACK: dict[str, tuple[tuple[frozenset[str], int], ...]] = {
     "Q8_0": ((_NEON_I8MM, 4), (_NEON_DOT, 4), (_RVV, 16)),
     "Q1_0": ((_NEON_I8MM, 4), (_NEON_DOT, 4)),
 }
-# Intel's AMX has a private layout of its own and is tried first (ggml/src/ggml-cpu/amx/amx.cpp, supports_op):
-# the rows must be a multiple of 2 tiles of 16, the columns of the value here. F16 is copied there as it is.
+# Intel's AMX has a separate layout and is tried first (ggml/src/ggml-cpu/amx/amx.cpp, supports_op): the rows must be
+# a multiple of 2 tiles of 16, the columns of the value here. F16 is copied unchanged.
 _AMX_ROWS = 32
 _AMX_COLUMNS = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ4_XS": 256, "F16": 16}
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Device(Record):
-    """One device that llama.cpp can compute on.
+    """A device that llama.cpp can compute on.
 
-    ``memory_total_bytes`` and ``memory_free_bytes`` are the driver's word; for the CPU that is the machine's RAM,
-    blind to a container's limit (ask `labkit.system.available_ram_bytes` for that). Both are 0 where llama.cpp
-    reports no memory of its own, as it does for BLAS.
+    ``memory_total_bytes`` and ``memory_free_bytes`` come from the driver; for the CPU that is the machine's RAM without
+    a container's limit (see `labkit.system.available_ram_bytes`). Both are 0 where llama.cpp reports no memory, as for
+    BLAS.
     """
 
     name: str
@@ -66,22 +66,22 @@ class Device(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class EngineBuild(Record):
-    """What the installed llama.cpp can do.
+    """Features of the installed llama.cpp.
 
     Attributes
     ----------
     version : str
         Version of llama-cpp-python.
     features : tuple of str
-        What the CPU backend uses ("AVX2", "NEON", "OPENMP", "REPACK", …); a value other than 1 is kept ("SVE_CNT=32").
+        Features of the CPU backend ("AVX2", "NEON", "OPENMP", "REPACK", …); a value other than 1 is kept ("SVE_CNT=32").
     backends : tuple of str
-        Names of the backends that are built in ("CPU", "RPC", "CUDA", "Metal", …).
+        Names of the backends in the build ("CPU", "RPC", "CUDA", "Metal", …).
     has_gpu : bool
-        A GPU is here and usable. ``llama_supports_gpu_offload`` is no answer: it is true for every build with RPC.
+        Whether a GPU is usable. ``llama_supports_gpu_offload`` does not say: it is true for every build with RPC.
     has_rpc : bool
-        Layers can be put on another process or machine.
+        Whether layers can run in another process or on another machine.
     repacked_types : tuple of str
-        Tensor types of which the CPU backend makes a second, rearranged copy (see `is_repacked`).
+        Tensor types that the CPU backend repacks into a second copy (see `is_repacked`).
     devices : tuple of Device
         Every device, the CPU included.
     """
@@ -96,15 +96,15 @@ class EngineBuild(Record):
 
 
 def engine_build() -> EngineBuild:
-    """Ask the installed llama.cpp what it was built with. Imports llama_cpp, at about 0.1 s.
+    """Return the build of the installed llama.cpp. Imports llama_cpp, which takes about 0.1 s.
 
     Raises
     ------
     LabkitError
-        When llama_cpp cannot be imported; the message carries the reason.
+        When llama_cpp cannot be imported; the message has the reason.
     """
     llama_cpp = _import_llama_cpp()
-    has_rpc = bool(llama_cpp.llama_supports_rpc())  # loads the backends, where they are libraries of their own
+    has_rpc = bool(llama_cpp.llama_supports_rpc())  # loads the backends, where they are separate libraries
     features = parse_system_info(llama_cpp.llama_print_system_info().decode("utf-8", "replace"))
     devices = _list_devices()
     return EngineBuild(
@@ -119,7 +119,7 @@ def engine_build() -> EngineBuild:
 
 
 def parse_system_info(text: str) -> tuple[str, ...]:
-    """Read the CPU's features out of llama.cpp's system info line.
+    """Parse the CPU's features from llama.cpp's system info line.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def parse_system_info(text: str) -> tuple[str, ...]:
 
 
 def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str]) -> bool:
-    """Say whether the CPU backend makes a copy of its own of a matrix of weights, rearranged for its instructions.
+    """Return whether the CPU backend makes a repacked copy of a weight matrix for its instructions.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str
 
     Notes
     -----
-    Only weights of matrix multiplications are repacked. An embedding that is only looked up is not; one that is tied
-    to the output gets a repacked second copy. AMX, where there is one, leaves the experts' weights to the other rule.
-    RISC-V also needs a build with ``zvfh``, which the system info does not tell.
+    Only weights of matrix multiplications are repacked. An embedding used only for lookup is not repacked; an embedding
+    tied to the output gets a repacked second copy. AMX does not repack the experts' weights; the other rules apply to them.
+    RISC-V also needs a build with ``zvfh``, which the system info does not report.
 
     References
     ----------
@@ -192,17 +192,17 @@ def repacked_types(features: Iterable[str]) -> tuple[str, ...]:
 def _import_llama_cpp() -> Any:
     try:
         import llama_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # the last two: a shared library is missing or unfit
+    except (ImportError, OSError, RuntimeError) as error:  # the last two: a shared library is missing or incompatible
         reason = " ".join(str(error).split())
         raise LabkitError(
-            f"llama_cpp cannot be imported ({reason}): install it anew with 'pip install --force-reinstall "
+            f"llama_cpp cannot be imported ({reason}): reinstall it with 'pip install --force-reinstall "
             "llama-cpp-python', or from conda-forge where there is no C++ compiler"
         ) from error
     return llama_cpp
 
 
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """Find a ggml function: on Linux and macOS through libggml, on Windows in the library that holds it."""
+    """Find a ggml function: through libggml on Linux and macOS, in the library that defines it on Windows."""
     import llama_cpp._ggml as ggml
     from llama_cpp._ctypes_extensions import load_shared_library
 
@@ -215,7 +215,7 @@ def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
 
 
 def rpc_function(name: str, result: Any, *arguments: Any) -> Any:
-    """Find a function of the RPC backend, or None where it is not built in: ggml hands it out by name."""
+    """Return a function of the RPC backend by name, or None where the build has no RPC."""
     by_name = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
     address_of = ggml_function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
     registry = by_name(b"RPC")

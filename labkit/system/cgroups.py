@@ -1,7 +1,7 @@
-"""Container limits: the CPU quota and the memory limit that Linux control groups set on this process.
+"""Container limits: the CPU quota and memory limit that Linux control groups set for this process.
 
-A container sees the whole machine in ``/proc/cpuinfo`` and ``/proc/meminfo``; what it may use stands in the files
-of its control group. Every function takes the root of the file tree, so that a test can feed it a made-up one.
+In a container, ``/proc/cpuinfo`` and ``/proc/meminfo`` show the whole machine; the limits are in the files of its
+control group. Every function has the root of the file tree as a parameter, so tests can use an artificial tree.
 
 References
 ----------
@@ -17,15 +17,15 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["MemoryLimit", "cpu_quota", "memory_limits", "read_text"]
 
-# v1 writes "no limit" as the largest whole number of pages in 63 bits; nothing real comes near 2^60 bytes (1 EiB).
+# v1 writes "no limit" as the largest whole number of pages in 63 bits; no real limit is near 2^60 bytes (1 EiB).
 _NO_LIMIT = 2**60
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryLimit:
-    """One control group's memory limit and how much of it is taken, in bytes.
+    """One control group's memory limit and usage, in bytes.
 
-    ``used_bytes`` leaves out the file cache: the kernel gives that back before it refuses memory.
+    ``used_bytes`` excludes the file cache, which the kernel frees before it refuses memory.
     """
 
     limit_bytes: int
@@ -33,14 +33,14 @@ class MemoryLimit:
 
     @property
     def available_bytes(self) -> int:
-        """Bytes of the limit that are still free."""
+        """Bytes that are still free within the limit."""
         return max(0, self.limit_bytes - self.used_bytes)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return how many CPUs' worth of time this process may use, or None without a limit.
+    """Return the CPU quota of this process, in CPUs, or None without a limit.
 
-    The tightest limit between the process's own group and the top counts.
+    The lowest limit from the process's group up to the root counts.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _quota_of(folder: Path) -> float | None:
 
 
 def memory_limits(root: Path = Path("/")) -> tuple[MemoryLimit, ...]:
-    """Return the memory limits that hold for this process, from its own group upwards; empty without any.
+    """Return the memory limits of this process, from its own group upwards; empty without a limit.
 
     Parameters
     ----------
@@ -85,15 +85,15 @@ def _memory_of(folder: Path) -> MemoryLimit | None:
 
 
 def _file_cache_bytes(folder: Path) -> int:
-    """Return the bytes of file cache that the group is charged for; a mapped model file is among them."""
+    """Return the bytes of file cache charged to the group, including mapped model files."""
     pairs = (line.split() for line in read_text(folder / "memory.stat").splitlines())
     stat = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-    # v1 gives a group's own figure without, and that of its whole subtree with, "total_".
+    # in v1, the prefix "total_" marks the sum over the group's subtree
     return sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _folders(controller: str, root: Path) -> Iterator[Path]:
-    """Yield the folders of this process's group and of those above it that ``controller`` may limit."""
+    """Yield the folders of this process's group and its parents for a controller."""
     for line in read_text(root / "proc/self/cgroup").splitlines():
         number, names, path = [*line.split(":", 2), "", ""][:3]
         version_2 = number == "0" and not names
@@ -107,7 +107,7 @@ def _upwards(path: str, mount: tuple[str, str] | None, root: Path) -> Iterator[P
     mounted, at = mount
     try:
         below = PurePosixPath(path).relative_to(mounted)
-    except ValueError:  # the group lies outside what the container shows of the tree
+    except ValueError:  # the group is outside the part of the tree that the container shows
         below = PurePosixPath()
     top = root / at.lstrip("/")
     if ".." in below.parts:  # a path above this process's cgroup namespace
@@ -121,7 +121,7 @@ def _upwards(path: str, mount: tuple[str, str] | None, root: Path) -> Iterator[P
 
 
 def _mount(controller: str, root: Path) -> tuple[str, str] | None:
-    """Return (which group is mounted, where) of a version 1 controller, or of version 2 for ``""``."""
+    """Return (mounted group, mount point) of a version 1 controller, or of version 2 for ``""``."""
     for line in read_text(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields, kind = left.split(), right.split()
@@ -133,8 +133,8 @@ def _mount(controller: str, root: Path) -> tuple[str, str] | None:
 
 
 def read_text(file: Path) -> str:
-    """Return a kernel file's text without the space around it, or "" where there is none to read."""
+    """Return a kernel file's stripped text, or "" if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # no such controller, not Linux, or not allowed to look: no limit that we could know
+    except OSError:  # no such controller, not Linux, or no permission: no known limit
         return ""

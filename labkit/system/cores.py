@@ -1,4 +1,4 @@
-"""Cores that this process may use: affinity and the container's CPU quota count, hyper-thread siblings once."""
+"""Cores that this process may use, within affinity and the container's CPU quota; hyper-thread siblings count once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _ROOT = Path("/")
 
 
 def physical_cores_available(root: Path = _ROOT) -> int:
-    """Count the physical cores this process may use: affinity and the container's CPU quota count, siblings once.
+    """Count the physical cores this process may use, within affinity and the container's CPU quota; siblings count once.
 
-    A fractional quota is rounded down, to at least 1: a thread too many waits for the next period at every barrier.
+    A fractional quota is rounded down, to at least 1: one thread too many waits for the next period at every barrier.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def physical_cores_available(root: Path = _ROOT) -> int:
 
 
 def performance_cores_available(root: Path = _ROOT) -> int:
-    """Count the physical cores this process may use without the slow ("efficiency") ones, where the system tells.
+    """Count the physical cores this process may use, without slow ("efficiency") cores where the system reports them.
 
-    Every layer ends at a barrier, so one slow core holds up all the fast ones. Equals `physical_cores_available`
-    where all cores are alike or the system does not tell them apart.
+    Every layer ends at a barrier, so one slow core delays all fast cores. Equals `physical_cores_available` where all
+    cores are alike or the system does not distinguish them.
     """
     allowed = allowed_cpus()
-    fast = allowed & parse_cpu_list(read_text(root / "sys/devices/cpu_core/cpus"))  # Intel's hybrids on Linux
+    fast = allowed & parse_cpu_list(read_text(root / "sys/devices/cpu_core/cpus"))  # Intel's hybrid CPUs on Linux
     count = count_physical(fast or allowed, root)
     return _within_quota(min(count, _mac_performance_cores() or count), root)
 
@@ -54,12 +54,12 @@ def logical_cores_available(root: Path = _ROOT) -> int:
 
 def _within_quota(cores: int, root: Path) -> int:
     quota = cpu_quota(root)
-    told = getattr(os, "process_cpu_count", lambda: None)()  # Python 3.13: honours PYTHON_CPU_COUNT and -X cpu_count
+    told = getattr(os, "process_cpu_count", lambda: None)()  # Python 3.13: respects PYTHON_CPU_COUNT and -X cpu_count
     return max(1, min(cores, told or cores, cores if quota is None else math.floor(quota)))
 
 
 def allowed_cpus() -> frozenset[int]:
-    """Return the logical CPUs this process may run on; all of them on macOS, which has no affinity."""
+    """Return the logical CPUs this process may run on; on macOS, which has no affinity, all CPUs."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     import psutil
@@ -72,9 +72,9 @@ def allowed_cpus() -> frozenset[int]:
 
 
 def count_physical(cpus: frozenset[int], root: Path = _ROOT) -> int:
-    """Count the physical cores behind some logical CPUs: hyper-thread siblings count once.
+    """Count the physical cores of a set of logical CPUs: hyper-thread siblings count once.
 
-    Linux tells which are siblings. Elsewhere the machine's ratio of physical to logical cores is applied.
+    Linux reports the siblings. On other systems the machine's ratio of physical to logical cores is used.
     """
     folder = root / "sys/devices/system/cpu"
     cores = {read_text(folder / f"cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
@@ -88,7 +88,7 @@ def count_physical(cpus: frozenset[int], root: Path = _ROOT) -> int:
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """Read the kernel's list format.
+    """Parse the kernel's CPU list format.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def _mac_performance_cores() -> int | None:
         from ctypes.util import find_library
 
         value, size = ctypes.c_int32(), ctypes.c_size_t(4)
-        name = b"hw.perflevel0.physicalcpu"  # Intel Macs have no such name: the call fails
+        name = b"hw.perflevel0.physicalcpu"  # the call fails on Intel Macs, which do not have this name
         libc = ctypes.CDLL(find_library("c"))
         if libc.sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0) == 0:
             return value.value

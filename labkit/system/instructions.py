@@ -1,4 +1,4 @@
-"""Which of this CPU's instructions the installed llama.cpp leaves unused: prebuilt packages are made for older CPUs."""
+"""CPU instructions that the installed llama.cpp does not use, because prebuilt packages target older CPUs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from labkit.system.cgroups import read_text
 
 __all__ = ["cpu_flags", "unused_instructions"]
 
-# The kernel's flag -> llama.cpp's name in its system info; those that its matrix products gain most from.
+# Kernel flag -> name in llama.cpp's system info, for the instructions that speed up matrix products most.
 _INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
 
 
 def unused_instructions(features: Iterable[str], root: Path = Path("/")) -> tuple[str, ...]:
-    """Name the instructions that the CPU has and llama.cpp was not built for; only Linux on x86 tells what a CPU has.
+    """Return the instructions that the CPU has but llama.cpp was not built for; known only for Linux on x86.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The whole in one record."""
+"""All system measurements in one record."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["SystemProfile", "measure_system"]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SystemProfile(Record):
-    """What this process may use of the machine, and what llama.cpp was built with.
+    """What this process may use of the machine, and the build of llama.cpp.
 
     Attributes
     ----------
     os, cpu : str
-        Operating system with its release, and the processor's name.
+        Operating system and release; name of the processor.
     physical_cores, performance_cores, logical_cores : int
-        Cores this process may use (`physical_cores_available` and its neighbours).
+        Cores this process may use (see `physical_cores_available`).
     cpu_quota : float or None
         The container's limit in CPUs.
     ram_total_bytes, ram_available_bytes : int
@@ -32,11 +32,11 @@ class SystemProfile(Record):
     read_bytes_per_second : float or None
         Memory read bandwidth with ``bandwidth_threads`` threads; None where it was not measured.
     bandwidth_threads : int or None
-        Threads that read.
+        Number of reading threads.
     bandwidth_method : str or None
-        How it was measured, in a sentence.
+        Method of the measurement, one sentence.
     engine : EngineBuild
-        What the installed llama.cpp can do.
+        Features of the installed llama.cpp.
     """
 
     os: str
@@ -54,14 +54,14 @@ class SystemProfile(Record):
 
 
 def measure_system(*, bandwidth: bool = True, seconds: float = 1.0) -> SystemProfile:
-    """Find out what this process may use of the machine, and what llama.cpp was built with.
+    """Determine what this process may use of the machine, and the build of llama.cpp.
 
     Parameters
     ----------
     bandwidth : bool
-        Measure the read bandwidth, which takes about ``seconds``; False leaves it None.
+        Whether to measure the read bandwidth, which takes about ``seconds``; else it is None.
     seconds : float
-        How long to measure it.
+        Duration of that measurement.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def measure_system(*, bandwidth: bool = True, seconds: float = 1.0) -> SystemPro
     """
     engine = engine_build()
     threads = physical_cores_available()
-    # At most a quarter of the free RAM, so that a small machine does not swap while it is measured.
+    # At most a quarter of the free RAM, to avoid swapping on a small machine.
     size = min(256 * 2**20, max(2**20, available_ram_bytes() // 4))
     speed = measure_read_bandwidth(threads, size_bytes=size, seconds=seconds) if bandwidth else None
     method = f"best pass of {threads} threads reading {size / 2**20:.0f} MiB with NumPy's bitwise OR"
@@ -91,6 +91,6 @@ def measure_system(*, bandwidth: bool = True, seconds: float = 1.0) -> SystemPro
 
 
 def _cpu_name(engine: EngineBuild) -> str:
-    """Return the processor's name: ggml knows it on every system, the standard library on few."""
+    """Return the processor's name, from ggml, because the standard library knows it on few systems."""
     names = [device.description for device in engine.devices if device.kind == "CPU" and device.description != "CPU"]
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""RAM that this process may use, and how much of it the process holds."""
+"""RAM that this process may use and does use."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _ROOT = Path("/")
 
 
 def total_ram_bytes(root: Path = _ROOT) -> int:
-    """Return the RAM this process may ever use, in bytes: the machine's, or its container's limit if that is less."""
+    """Return the total RAM for this process, in bytes: the machine's, or its container's limit if that is less."""
     import psutil
 
     return min(psutil.virtual_memory().total, *_with_limit(limit.limit_bytes for limit in memory_limits(root)))
 
 
 def available_ram_bytes(root: Path = _ROOT) -> int:
-    """Return the RAM this process may take now without swapping, in bytes.
+    """Return the RAM this process can allocate now without swapping, in bytes.
 
-    The least of: what the machine has left, what each enclosing container has left (file cache counts as free), and
-    what the address-space limit (``ulimit -v``) leaves.
+    The minimum of the RAM that is free on the machine, in each enclosing container (file cache counts as free), and under
+    the address-space limit (``ulimit -v``).
     """
     import psutil
 
@@ -49,19 +49,19 @@ def _address_space_left() -> tuple[int, ...]:
 
 
 def resident_bytes() -> int:
-    """Return the RAM that this process holds now, in bytes. Mapped file pages count, and so do shared ones."""
+    """Return the RSS of this process, in bytes. It includes mapped file pages and shared pages."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes(*, reset: bool = False) -> int:
-    """Return the most RAM that this process held at once, in bytes, since its start or the last reset.
+    """Return the peak RSS of this process, in bytes, since its start or the last reset.
 
     Parameters
     ----------
     reset : bool
-        Start anew after reading. Only Linux can (see `reset_peak_resident`); elsewhere the peak is the process's.
+        Reset the peak after reading. Only possible on Linux (see `reset_peak_resident`).
 
     References
     ----------
@@ -91,7 +91,7 @@ def _process_peak_bytes() -> int:
 
 
 def reset_peak_resident() -> bool:
-    """Start the peak of `peak_resident_bytes` anew at what is held now; False where the system cannot.
+    """Reset the peak of `peak_resident_bytes` to the current RSS; return False where the system cannot.
 
     References
     ----------
