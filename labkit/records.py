@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from labkit.checks import visible
 from labkit.errors import UnknownKeyError
+from labkit.tables import Table
 from labkit.units import format_bytes, format_duration, format_rate
 
 __all__ = ["Record", "format_value", "to_plain"]
@@ -78,12 +78,8 @@ class Record(Mapping[str, Any]):
         return "\n".join([type(self).__name__, *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(format_value(name, self[name]))}</td></tr>'
-            for name in self._names()
-        )
-        return f"<table><caption>{html.escape(type(self).__name__)}</caption><tbody>{rows}</tbody></table>"
+        rows = [(name, format_value(name, self[name])) for name in self._names()]
+        return Table(type(self).__name__, (), rows).to_html()
 
 
 def format_value(name: str, value: Any, *, limit: int = 200) -> str:

@@ -16,11 +16,12 @@ import pytest
 import labkit
 from labkit import sampling
 from labkit.plots import plot_next_token, plot_threads
+from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, stream_threads
 from labkit.widgets import EXPLORERS, explorer
 from labkit.widgets.explorer import Explorer, Values, slider
 from labkit.widgets.parts.background import Background, Ticket
-from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.view import View
 from labkit.widgets.playground import Playground
 from labkit.widgets.sampling import SamplingExplorer, next_token
 from labkit.widgets.threads import ThreadsExplorer, describe
@@ -105,36 +106,36 @@ class Doubler(Explorer):
         self.computed: list[int] = []
         super().__init__({"number": slider("Number", 1, 0, 10, 1)})
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         self.computed.append(values["number"])
         if values["number"] == 7:
             raise labkit.ArgumentError("seven\nwill not do <b>")
         while values["number"] == 9 and not ticket.cancelled:
             time.sleep(0.001)
-        return Shown(f"twice is {2 * values['number']}", None, [Table("t", ("n",), [(str(values["number"]),)])])
+        return View(f"twice is {2 * values['number']}", None, [Table("t", ("n",), [(str(values["number"]),)])])
 
 
 def test_moving_a_control_shows_its_picture() -> None:
-    """What is shown belongs to the control's last value."""
+    """What is made belongs to the control's last value."""
     doubler = Doubler()
     doubler.controls["number"].value = 4
     assert doubler.wait()
-    assert doubler.shown.sentence == "twice is 8"
+    assert doubler.view.sentence == "twice is 8"
     doubler.close()
 
 
 def test_an_error_is_one_line_and_the_explorer_goes_on() -> None:
-    """An exception appears as one escaped line, what was shown stays, and the next value is shown."""
+    """An exception appears as one escaped line, what was made stays, and the next value is made."""
     doubler = Doubler()
     doubler.controls["number"].value = 7
     assert doubler.wait()
     assert doubler.message == "seven will not do <b>"
     assert "&lt;b&gt;" in doubler._status.value
     assert "Traceback" not in doubler._status.value
-    assert doubler.shown.sentence == "twice is 2"
+    assert doubler.view.sentence == "twice is 2"
     doubler.controls["number"].value = 3
     assert doubler.wait()
-    assert (doubler.shown.sentence, doubler.message) == ("twice is 6", "")
+    assert (doubler.view.sentence, doubler.message) == ("twice is 6", "")
     doubler.close()
 
 
@@ -146,7 +147,7 @@ def test_a_slow_computation_gives_way() -> None:
         time.sleep(0.005)
     doubler.controls["number"].value = 5
     assert doubler.wait(5)
-    assert doubler.shown.sentence == "twice is 10"
+    assert doubler.view.sentence == "twice is 10"
     doubler.controls["number"].value = 9
     assert doubler.stop()
     assert doubler.wait(5)
@@ -217,7 +218,7 @@ def test_a_page_without_a_kernel_shows_the_first_state() -> None:
 
 def test_what_is_shown_is_escaped() -> None:
     """Text in a sentence, a table or a title is inert."""
-    shown = Shown("<script>", None, [Table("<i>", ("<u>",), [("<b>",)])])
+    made = View("<script>", None, [Table("<i>", ("<u>",), [("<b>",)])])
 
     class Tags(html.parser.HTMLParser):
         found: typing.ClassVar[set[str]] = set()
@@ -226,7 +227,7 @@ def test_what_is_shown_is_escaped() -> None:
             self.found.add(tag)
 
     parser = Tags()
-    parser.feed(shown.to_static_html("<em2>"))
+    parser.feed(made.to_static_html("<em2>"))
     assert not parser.found & {"script", "i", "u", "b", "em2"}
 
 
@@ -242,50 +243,50 @@ def test_every_explorer_opens_by_its_name() -> None:
 
 def test_sampling_explorer_shows_what_the_pure_function_foretells(model: labkit.Model) -> None:
     """The bars are those of next_token, with the logits computed once a prompt."""
-    shown = SamplingExplorer(model, prompt="The sky is")
+    made = SamplingExplorer(model, prompt="The sky is")
     logits = labkit.next_token_logits(model, "The sky is")
-    computed = shown._computed
+    computed = made._computed
     for name, value in (("temperature", 1.5), ("top_k", 5), ("top_p", 0.5), ("min_p", 0.2), ("seed", 3)):
-        shown.controls[name].value = value
-        assert shown.wait()
-        settings = {key: control.value for key, control in shown.controls.items() if key != "prompt"}
-        assert shown.next == next_token(logits, **settings)
-        assert shown.message == ""
-    assert shown._computed is computed
-    assert "1 token" in shown.shown.sentence or "tokens can be drawn" in shown.shown.sentence
-    shown.close()
+        made.controls[name].value = value
+        assert made.wait()
+        settings = {key: control.value for key, control in made.controls.items() if key != "prompt"}
+        assert made.next == next_token(logits, **settings)
+        assert made.message == ""
+    assert made._computed is computed
+    assert "1 token" in made.view.sentence or "tokens can be drawn" in made.view.sentence
+    made.close()
     assert not model.is_closed
 
 
 def test_appending_a_token_goes_on(model: labkit.Model) -> None:
-    """The drawn token, or another one, becomes part of the prompt, and the next distribution is shown."""
-    shown = SamplingExplorer(model, prompt="The capital of France is")
-    shown.controls["temperature"].value = 0.0
-    assert shown.wait()
-    shown.append(None)
-    assert shown.wait()
-    assert shown.controls["prompt"].value == "The capital of France is Paris"
-    other = shown.choice.options[1][1]
-    shown.append(other)
-    assert shown.wait()
-    assert shown.controls["prompt"].value == "The capital of France is Paris" + labkit.token_text(model, other)
-    shown.close()
+    """The drawn token, or another one, becomes part of the prompt, and the next distribution is made."""
+    made = SamplingExplorer(model, prompt="The capital of France is")
+    made.controls["temperature"].value = 0.0
+    assert made.wait()
+    made.append(None)
+    assert made.wait()
+    assert made.controls["prompt"].value == "The capital of France is Paris"
+    other = made.choice.options[1][1]
+    made.append(other)
+    assert made.wait()
+    assert made.controls["prompt"].value == "The capital of France is Paris" + labkit.token_text(model, other)
+    made.close()
 
 
 def test_a_prompt_that_is_too_long_is_one_line(model: labkit.Model) -> None:
     """Too long a prompt is said in the explorer, and a shorter one works again."""
-    shown = SamplingExplorer(model)
-    shown.controls["prompt"].value = "word " * 3000
-    assert shown.wait()
-    assert "1,024" in shown.message
-    shown.controls["prompt"].value = "Hello"
-    assert shown.wait()
-    assert shown.message == ""
-    shown.close()
+    made = SamplingExplorer(model)
+    made.controls["prompt"].value = "word " * 3000
+    assert made.wait()
+    assert "1,024" in made.message
+    made.controls["prompt"].value = "Hello"
+    assert made.wait()
+    assert made.message == ""
+    made.close()
 
 
 def test_next_token_keeps_the_drawn_one_in_sight() -> None:
-    """A token that is drawn from far below the likeliest is shown too, and probabilities add up."""
+    """A token that is drawn from far below the likeliest is made too, and probabilities add up."""
     logits = np.linspace(0, 0.01, 5000, dtype=np.float32)
     found = next_token(logits, seed=1, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
     assert found.drawn in found.tokens
@@ -314,7 +315,7 @@ def test_playground_streams_what_generate_text_gives(model: labkit.Model) -> Non
     assert play.wait()
     expected = labkit.generate_text(model, "My favourite animal is", 12, 0.7, seed=5)
     assert play.transcript.value == "My favourite animal is" + expected
-    assert "tokens/s" in play.shown.sentence
+    assert "tokens/s" in play.view.sentence
     assert play.message == "done"
     play.close()
 
@@ -347,7 +348,7 @@ def test_stop_keeps_what_came_and_a_new_run_ends_the_old_one(model: labkit.Model
         time.sleep(0.01)
     play.stop()
     assert play.wait(10)
-    assert "stopped" in play.shown.sentence
+    assert "stopped" in play.view.sentence
     assert play.transcript.value.startswith("Once upon a time")
     play.clear()
     assert play.wait()
@@ -360,7 +361,7 @@ def test_stop_keeps_what_came_and_a_new_run_ends_the_old_one(model: labkit.Model
     assert play.wait(30)
     assert other.wait(30)
     assert other.message == ""
-    assert play.shown.sentence.startswith("4 tokens")
+    assert play.view.sentence.startswith("4 tokens")
     play.close()
     other.close()
 
@@ -420,44 +421,44 @@ def test_measuring_threads_can_be_ended(model: labkit.Model) -> None:
 
 def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
     """Measured counts appear in table and picture; other lengths begin anew; the sentence follows the slider."""
-    shown = ThreadsExplorer(model)
-    assert "Nothing measured" in shown.shown.sentence
-    shown.controls["n_prompt"].value = 16
-    shown.controls["n_gen"].value = 4
-    assert shown.wait()
-    shown.measure([1, 2])
-    assert shown.wait(120)
-    assert shown.message == "done"
-    assert [row[0] for row in shown.shown.tables[0].rows] == ["1", "2"]
-    assert "ceiling" in str(shown.shown.picture.get_label())
-    shown.controls["threads"].value = 1
-    assert shown.wait()
-    assert shown.shown.sentence.startswith("1 thread: decode")
-    shown.controls["n_prompt"].value = 32
-    assert shown.wait()
-    assert "Nothing measured" in shown.shown.sentence
-    shown.close()
+    made = ThreadsExplorer(model)
+    assert "Nothing measured" in made.view.sentence
+    made.controls["n_prompt"].value = 16
+    made.controls["n_gen"].value = 4
+    assert made.wait()
+    made.measure([1, 2])
+    assert made.wait(120)
+    assert made.message == "done"
+    assert [row[0] for row in made.view.tables[0].rows] == ["1", "2"]
+    assert "ceiling" in str(made.view.picture.get_label())
+    made.controls["threads"].value = 1
+    assert made.wait()
+    assert made.view.sentence.startswith("1 thread: decode")
+    made.controls["n_prompt"].value = 32
+    assert made.wait()
+    assert "Nothing measured" in made.view.sentence
+    made.close()
 
 
 @pytest.mark.parametrize("after", ["", "loading", "measuring 1", "measured 1"])
 def test_threads_explorer_stops_at_any_moment(model: labkit.Model, after: str) -> None:
     """Stop ends the measuring of all before it begins, while it loads, and in the middle; then it measures again."""
-    shown = ThreadsExplorer(model)
-    shown.controls["n_prompt"].value = 512
-    shown.controls["n_gen"].value = 128
-    assert shown.wait()
-    shown.measure([1] if after != "measured 1" else [1, 2, 3])
-    while not shown.message.startswith(after):
+    made = ThreadsExplorer(model)
+    made.controls["n_prompt"].value = 512
+    made.controls["n_gen"].value = 128
+    assert made.wait()
+    made.measure([1] if after != "measured 1" else [1, 2, 3])
+    while not made.message.startswith(after):
         time.sleep(0.001)
-    assert shown.stop()
-    assert shown.wait(10)
-    assert shown.message == "stopped"
-    shown.controls["n_prompt"].value = 16
-    assert shown.wait()
-    shown.measure([1])
-    assert shown.wait(60)
-    assert shown.message == "done"
-    shown.close()
+    assert made.stop()
+    assert made.wait(10)
+    assert made.message == "stopped"
+    made.controls["n_prompt"].value = 16
+    assert made.wait()
+    made.measure([1])
+    assert made.wait(60)
+    assert made.message == "done"
+    made.close()
 
 
 def test_describe_names_the_fastest() -> None:

@@ -1,10 +1,9 @@
-"""check_file: a student's file, each function in a process of its own, so that none takes the others along."""
+"""check_file: check a student's file, each function in its own subprocess, so that a crash fails only that function."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import html
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from labkit import ArgumentError, Record
 from labkit.children import ChildEndedError, ask_child
 from labkit.conformance.suite import FUNCTIONS, FunctionReport
+from labkit.tables import Table
 
 __all__ = ["ConformanceReport", "check_file", "write_skeleton"]
 
@@ -23,7 +23,7 @@ _MARKS = {"fine": "✔", "wrong": "✘", "missing": "…"}
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConformanceReport(Record):
-    """What `check_file` says.
+    """The result of `check_file`.
 
     Attributes
     ----------
@@ -38,11 +38,11 @@ class ConformanceReport(Record):
 
     @property
     def passed(self) -> bool:
-        """Whether all of them are fine."""
+        """Whether all functions are fine."""
         return all(row.status == "fine" for row in self.functions)
 
     def to_text(self) -> str:
-        """Return one line a function."""
+        """Return a summary line and one line per function."""
         rows = [f"{_MARKS[row.status]} {row.name:22} {row.status:8} {row.hint}".rstrip() for row in self.functions]
         n_fine = sum(row.status == "fine" for row in self.functions)
         return "\n".join([f"{self.file}: {n_fine} of {len(self.functions)} functions are fine", *rows])
@@ -51,12 +51,8 @@ class ConformanceReport(Record):
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left">{row.name}</th><td>{_MARKS[row.status]} {row.status}</td>'
-            f'<td style="text-align:left">{html.escape(row.hint)}</td></tr>'
-            for row in self.functions
-        )
-        return f"<table><caption>{html.escape(self.to_text().splitlines()[0])}</caption><tbody>{rows}</tbody></table>"
+        rows = [(row.name, f"{_MARKS[row.status]} {row.status}", row.hint) for row in self.functions]
+        return Table(self.to_text().splitlines()[0], (), rows).to_html()
 
 
 def check_file(
@@ -73,11 +69,11 @@ def check_file(
     path : Path or str
         A Python file, such as ``llamacpp_inference.py``.
     only : sequence of str, optional
-        Some of the seven.
+        The functions to check; all seven by default.
     limit_s : float
-        A function that takes longer is wrong.
+        Time limit per function, seconds; a slower one is wrong.
     progress : callable, optional
-        Gets functions checked, and how many there are.
+        Called with the number of functions checked and the total.
 
     Returns
     -------
@@ -86,13 +82,13 @@ def check_file(
     Raises
     ------
     ArgumentError
-        When there is no such file, it is no Python, or a name is none of the seven.
+        If the file does not exist or is not Python, or a name is not one of the seven.
     """
     file = Path(path).expanduser()
     names = FUNCTIONS if only is None else tuple(only)
     for name in names:
         if name not in FUNCTIONS:
-            raise ArgumentError(f"there is no function {name!r} in the lab: it is one of {', '.join(FUNCTIONS)}")
+            raise ArgumentError(f"{name!r} is not a function of the lab: use one of {', '.join(FUNCTIONS)}")
     _refuse_unless_python(file)
     found = []
     for name in names:
@@ -108,11 +104,11 @@ def _refuse_unless_python(file: Path) -> None:
     except OSError as error:
         raise ArgumentError(f"{file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"{file.name} is no Python file: it is not UTF-8 text") from error
+        raise ArgumentError(f"{file.name} is not a Python file: it is not UTF-8 text") from error
     except SyntaxError as error:
         raise ArgumentError(f"{file.name}, line {error.lineno}: {error.msg}") from error
     except ValueError as error:  # a null byte
-        raise ArgumentError(f"{file.name} is no Python file: {error}") from error
+        raise ArgumentError(f"{file.name} is not a Python file: {error}") from error
 
 
 def _ask(file: Path, name: str, limit_s: float) -> FunctionReport:
@@ -122,24 +118,24 @@ def _ask(file: Path, name: str, limit_s: float) -> FunctionReport:
     except subprocess.TimeoutExpired:
         return FunctionReport(name, "wrong", f"it took longer than {limit_s:.0f} s: does it end?")
     except (ChildEndedError, KeyError, TypeError) as error:
-        how = f" ({error})" if isinstance(error, ChildEndedError) else ""
-        return FunctionReport(name, "wrong", f"it ended the Python process{how}")
+        reason = f" ({error})" if isinstance(error, ChildEndedError) else ""
+        return FunctionReport(name, "wrong", f"it ended the Python process{reason}")
 
 
 def write_skeleton(path: Path | str) -> Path:
-    """Write the file that a student begins with: the seven functions, each to be written.
+    """Write the file that a student starts with: the seven functions, each to be filled in.
 
     Raises
     ------
     ArgumentError
-        When the file exists already, or cannot be written.
+        If the file already exists or cannot be written.
     """
     file = Path(path).expanduser()
     try:
         with file.open("x", encoding="utf-8") as target:
             target.write(_SKELETON.read_text(encoding="utf-8"))
     except FileExistsError:
-        raise ArgumentError(f"{file} exists already, and may hold your work: name another file") from None
+        raise ArgumentError(f"{file} already exists and may contain your work: use another name") from None
     except OSError as error:
         raise ArgumentError(f"{file} cannot be written: {error.strerror or error}") from error
     return file

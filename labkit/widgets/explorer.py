@@ -13,7 +13,7 @@ import ipywidgets
 from labkit.errors import LabkitError
 from labkit.widgets.parts.accessibility import Names
 from labkit.widgets.parts.background import Background, Ticket
-from labkit.widgets.parts.shown import Shown, message_html
+from labkit.widgets.parts.view import View, message_html
 
 __all__ = ["Explorer", "Values", "button", "slider"]
 
@@ -44,7 +44,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
     ----------
     controls : dict
         As given: ``explorer.controls["temperature"].value = 0.5`` is what a student's hand does.
-    shown : Shown
+    shown : View
         What is shown now.
     message : str
         The line under the controls: progress, or what went wrong.
@@ -61,7 +61,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self._background: Background[Callable[[Ticket], None]] = Background(self._run, settle_s=self.settle_s)
         self._status = ipywidgets.HTML(value=message_html(""))
         self._page = ipywidgets.HTML()
-        self._page.add_class("labkit-shown")
+        self._page.add_class("labkit-view")
         self._first_html = ""
         heading = ipywidgets.HTML(value=f'<p style="margin:0"><strong>{self.title}</strong></p>')
         row = [ipywidgets.HBox(list(actions), layout={"flex_flow": "row wrap"})] if actions else []
@@ -72,14 +72,14 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             self.show(self.compute(self.values, Ticket()))
         except Exception as error:  # the cell shows it in one line, and its controls can mend it
             self.fail(error)
-            self.show(Shown(""))
-        self._first_html = self.shown.to_static_html(self.title) + (message_html(self.message) if self.message else "")
+            self.show(View(""))
+        self._first_html = self.view.to_static_html(self.title) + (message_html(self.message) if self.message else "")
         for control in self.controls.values():
             control.observe(self._moved, names="value")
 
     # -- what an explorer says of itself -------------------------------------------------------------------------
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Return what to show of these values; called in the explorer's thread.
 
         A slow one looks at ``ticket.cancelled``, and calls `report` and `show` on its way.
@@ -113,11 +113,11 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         """Wait until what is shown belongs to the controls; returns whether that came in time."""
         return self._background.wait(timeout_s)
 
-    def show(self, shown: Shown) -> None:
+    def show(self, shown: View) -> None:
         """Show this."""
         with _drawing:
             text = shown.to_html()
-        self.shown = shown
+        self.view = shown
         self._page.value = text
 
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
@@ -163,7 +163,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             self.report("stopped")
 
     def __repr__(self) -> str:
-        return f"{self.title}: {self.shown.sentence}".removesuffix(": ")
+        return f"{self.title}: {self.view.sentence}".removesuffix(": ")
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         static = {"text/plain": repr(self), "text/html": self._first_html}

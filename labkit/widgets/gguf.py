@@ -21,7 +21,7 @@ from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.block import parts_of, steps_of
 from labkit.widgets.parts.controls import dropdown, search_box, tensor_menu
 from labkit.widgets.parts.fields_html import fields_table, hex_html
-from labkit.widgets.parts.shown import Shown
+from labkit.widgets.parts.view import View
 from labkit.widgets.parts.weights import can_decode, read_bytes
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class GGUFExplorer(FileExplorer):
             controls[name].observe(lambda _change: self._fit(controls), names="value")
         super().__init__(controls)
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Show the chosen view."""
         view = values["show"]
         if view == FIRST:
@@ -77,18 +77,18 @@ class GGUFExplorer(FileExplorer):
             return self._show_block(values["tensor"], values["block"])
         return self._show_keys(values["search"]) if view == KEYS else self._show_tensors(values["search"], values["group"])
 
-    def _show_keys(self, search: str) -> Shown:
+    def _show_keys(self, search: str) -> View:
         table = contents.keys_table(self.header(), search)
         sentence = f"{contents.header_sentence(self.header())} Shown: {table.title}."
-        return Shown(sentence, extra_html=contents.scrolled(table))
+        return View(sentence, extra_html=contents.scrolled(table))
 
-    def _show_tensors(self, search: str, grouping: str) -> Shown:
+    def _show_tensors(self, search: str, grouping: str) -> View:
         table, found = contents.tensors_table(self.header(), search)
         sentence = f"{contents.header_sentence(self.header())} Shown: {table.title}; areas are their bytes."
         axes = plot_treemap(contents.groups_of(found, grouping), axes=canvas(3.2, left=0.01, right=0.99))
-        return Shown(sentence, axes, [contents.groups_table(found, grouping)], contents.scrolled(table))
+        return View(sentence, axes, [contents.groups_table(found, grouping)], contents.scrolled(table))
 
-    def _show_first(self) -> Shown:
+    def _show_first(self) -> View:
         source = LocalSource(self._path())
         data = source.read(0, min(N_FIRST, source.size))
         found = fields(data)
@@ -99,9 +99,9 @@ class GGUFExplorer(FileExplorer):
         )
         if found and found[-1].note:
             sentence += f" The last field ({found[-1].name}): {found[-1].note}."
-        return Shown(sentence, extra_html=hex_html(data, found) + contents.scrolled(fields_table(found)))
+        return View(sentence, extra_html=hex_html(data, found) + contents.scrolled(fields_table(found)))
 
-    def _show_block(self, name: str | None, number: int) -> Shown:
+    def _show_block(self, name: str | None, number: int) -> View:
         tensor = self.tensor(name, "the file has no tensors: choose another view")
         kind, number = tensor.type, min(number, _blocks(tensor) - 1)
         raw = read_bytes(self.header(), tensor, number * kind.block_bytes, kind.block_bytes)
@@ -115,7 +115,7 @@ class GGUFExplorer(FileExplorer):
         if not steps:
             sentence += " The lab has no decoder for it."
         extra = "".join(contents.scrolled(table) for table in tables if table.rows)
-        return Shown(sentence, _block_picture(number, steps), extra_html=extra)
+        return View(sentence, _block_picture(number, steps), extra_html=extra)
 
     def _path(self) -> Path:
         """Return the file: of a damaged one, too."""

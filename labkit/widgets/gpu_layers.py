@@ -13,14 +13,15 @@ from labkit.memory.estimate import check_int
 from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import Device, available_ram_bytes, engine_build, resident_bytes
+from labkit.tables import Table
 from labkit.units import format_bytes
 from labkit.widgets.explorer import Values, button, slider
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.memory import context_slider, mib_box
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.real_load import LoadedSo, load_so
-from labkit.widgets.parts.shown import Shown, Table
-from labkit.widgets.parts.what_fits import DEVICE, RAM, Sizes, by_place, foretell, most_gpu_layers, n_layers
+from labkit.widgets.parts.real_load import RealLoad, load_and_measure
+from labkit.widgets.parts.view import View
+from labkit.widgets.parts.what_fits import DEVICE, RAM, Sizes, by_place, estimate_from_header, most_gpu_layers, n_layers
 
 if TYPE_CHECKING:
     from labkit.engine import Model
@@ -78,7 +79,7 @@ class GPULayersExplorer(FileExplorer):
     def __init__(self, model: Model | Path | str | None = None, *, n_ctx: int = 512, device_mib: int | None = None) -> None:
         self.use_file(model)
         self.device: ServedDevice | None = None
-        self.loaded: dict[tuple[int, int], LoadedSo] = {}
+        self.loaded: dict[tuple[int, int], RealLoad] = {}
         self._is_loading = False
         self._gpus: list[Device] = [one for one in engine_build().devices if one.kind in ("GPU", "IGPU")]
         self._ram_bytes = available_ram_bytes() + resident_bytes()
@@ -87,7 +88,7 @@ class GPULayersExplorer(FileExplorer):
         header: Header | None = None
         try:
             header = self.header()
-            count, everything = n_layers(header), foretell(header, n_ctx, n_gpu_layers=-1).gpu_bytes
+            count, everything = n_layers(header), estimate_from_header(header, n_ctx, n_gpu_layers=-1).gpu_bytes
         except LabkitError:  # `compute` meets it again, and the explorer shows it
             count, everything = 1, MIB
         free = sum(one.memory_free_bytes for one in self._gpus) or _round_up(everything * 2 // 3, 16 * MIB)
@@ -104,10 +105,10 @@ class GPULayersExplorer(FileExplorer):
             ],
         )
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Estimate by formula, and show beside it what was loaded with the same values."""
         header, layers, n_ctx = self.header(), values["n_gpu_layers"], values["n_ctx"]
-        foretold = by_place(foretell(header, n_ctx, n_gpu_layers=layers))
+        foretold = by_place(estimate_from_header(header, n_ctx, n_gpu_layers=layers))
         capacities = {RAM: self._ram_bytes, DEVICE: values["device_mib"] * MIB}
         most = most_gpu_layers(header, n_ctx, capacities[DEVICE])
         found = self.loaded.get((layers, n_ctx))
@@ -118,7 +119,7 @@ class GPULayersExplorer(FileExplorer):
             sentence += " The engine reports its buffers; runtime is what else the process holds."
         axes = canvas(2.2 if found is None else 3.2, left=0.14, bottom_inches=0.95)
         plot_fit(foretold, capacities, reported=None if found is None else found.sizes, axes=axes)
-        return Shown(sentence, axes, [_sizes_table(foretold, found), *self._loads_table()])
+        return View(sentence, axes, [_sizes_table(foretold, found), *self._loads_table()])
 
     def start_device(self) -> None:
         """Lend this machine's CPU from a second process, in the background."""
@@ -166,7 +167,7 @@ class GPULayersExplorer(FileExplorer):
         values = self.values
         layers, n_ctx = values["n_gpu_layers"], values["n_ctx"]
         try:
-            found = load_so(self._file, n_ctx, layers, self._devices(layers), self.report, ticket)
+            found = load_and_measure(self._file, n_ctx, layers, self._devices(layers), self.report, ticket)
             if found is not None:
                 self.loaded[layers, n_ctx] = found
         finally:
@@ -201,7 +202,7 @@ def _mib(n_bytes: int) -> str:
     return f"{n_bytes / MIB:,.1f}"
 
 
-def _sizes_table(foretold: Sizes, found: LoadedSo | None) -> Table:
+def _sizes_table(foretold: Sizes, found: RealLoad | None) -> Table:
     """Return the parts in rows; places, foretold and reported, in columns."""
     columns = [(f"{place}, foretold (MiB)", foretold.get(place, {})) for place in (RAM, DEVICE)]
     if found is not None:

@@ -15,12 +15,13 @@ from labkit.memory.estimate import check_int
 from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import available_ram_bytes, resident_bytes
+from labkit.tables import Table
 from labkit.widgets.explorer import Values, slider
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.controls import dropdown
-from labkit.widgets.parts.shown import Shown, Table
-from labkit.widgets.parts.what_fits import RAM, by_place, foretell, longest_context, trained_context
+from labkit.widgets.parts.view import View
+from labkit.widgets.parts.what_fits import RAM, by_place, estimate_from_header, longest_context, trained_context
 
 if TYPE_CHECKING:
     from labkit.engine import Model
@@ -94,7 +95,7 @@ class MemoryExplorer(FileExplorer):
         header, is_mapped = None, True
         try:
             header = self.header()
-            is_mapped = any(part.backing == "file" for part in foretell(header, n_ctx).parts)
+            is_mapped = any(part.backing == "file" for part in estimate_from_header(header, n_ctx).parts)
         except LabkitError:  # `compute` meets it again, and the explorer shows it
             pass
         super().__init__(
@@ -113,14 +114,14 @@ class MemoryExplorer(FileExplorer):
             }
         )
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Estimate by formula, and look for the longest context where this one does not fit."""
         settings, ram = settings_of(values), values["ram_mib"] * MIB
-        estimate = foretell(self.header(), values["n_ctx"], ram_bytes=ram, **settings)
+        estimate = estimate_from_header(self.header(), values["n_ctx"], ram_bytes=ram, **settings)
         longest = None if estimate.fits else longest_context(self.header(), ram, **settings)
         axes = canvas(1.75, left=0.1, bottom_inches=0.95)
         plot_fit(by_place(estimate), {RAM: ram}, axes=axes)
-        return Shown(describe(estimate, values["n_ctx"], longest), axes, [_table(estimate)])
+        return View(describe(estimate, values["n_ctx"], longest), axes, [_table(estimate)])
 
 
 def _table(estimate: MemoryEstimate) -> Table:

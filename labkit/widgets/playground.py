@@ -12,10 +12,11 @@ import ipywidgets
 from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
 from labkit.errors import LabkitError
 from labkit.output_files import written
+from labkit.tables import Table
 from labkit.widgets.explorer import Explorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
-from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.view import View
 
 __all__ = ["Playground", "figures"]
 
@@ -93,10 +94,10 @@ class Playground(Explorer):
             below=[self.transcript],
         )
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Show the settings: moving one generates nothing."""
         rows = [(label, str(values[name])) for name, label in _LABELS.items()]
-        return Shown("Nothing generated yet.", None, [Table("The settings", ("setting", "value"), rows)])
+        return View("Nothing generated yet.", None, [Table("The settings", ("setting", "value"), rows)])
 
     def generate(self) -> None:
         """Generate with the present settings, instead of what runs."""
@@ -163,5 +164,5 @@ class Playground(Explorer):
             self._messages = [*self._messages, *said]
         sentence = figures(chunk, stopped=stopped)
         rows = [(label, str(values[name])) for name, label in _LABELS.items()]
-        self.show(Shown(sentence, None, [Table("Made with", ("setting", "value"), rows)]))
+        self.show(View(sentence, None, [Table("Made with", ("setting", "value"), rows)]))
         self.report("done")

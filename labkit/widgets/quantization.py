@@ -13,11 +13,12 @@ from labkit.errors import ArgumentError
 from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.plots.quantization import plot_quantization
+from labkit.tables import Table
 from labkit.widgets.explorer import Values, slider
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.controls import dropdown, tensor_menu
-from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.view import View
 from labkit.widgets.parts.weights import (
     CHUNK,
     TYPES,
@@ -34,9 +35,9 @@ from labkit.widgets.parts.weights import (
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["N_SHOWN", "QuantizationExplorer", "Sampled", "sentence", "strip"]
+__all__ = ["STRIP_LENGTH", "QuantizationExplorer", "Sampled", "sentence", "strip"]
 
-N_SHOWN = 64
+STRIP_LENGTH = 64
 _NONE = f"the file has no tensor of {CHUNK} weights or more that can be decoded: give another file"
 
 
@@ -68,7 +69,7 @@ def strip(header: Header, tensor: TensorInfo, name: str, first: int) -> tuple[Fl
     """
     start = first // CHUNK * CHUNK
     before = read_weights(header, tensor, start, CHUNK)
-    part = slice(first - start, first - start + N_SHOWN)
+    part = slice(first - start, first - start + STRIP_LENGTH)
     return before[part], requantize(name, before)[part]
 
 
@@ -129,14 +130,14 @@ class QuantizationExplorer(FileExplorer):
         controls = {
             "tensor": tensor_menu(tensors, tensor or matrix),
             "type": dropdown("Type", TYPES, quantization),
-            "first": slider("Weights shown, from number", 0, 0, N_SHOWN, N_SHOWN),
+            "first": slider("Weights shown, from number", 0, 0, STRIP_LENGTH, STRIP_LENGTH),
         }
         self._controls_by_name = controls
         self._fit()
         controls["tensor"].observe(lambda _change: self._fit(), names="value")  # before the base does
         super().__init__(controls)
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Quantize the sample where tensor or type is new, and the strip."""
         tensor, name = self.tensor(values["tensor"], _NONE), values["type"]
         sampled = self._sample(tensor)
@@ -146,7 +147,7 @@ class QuantizationExplorer(FileExplorer):
         before, after = strip(self.header(), tensor, name, first)
         types = {one: (tensor_type(one).bits_per_weight, result.relative) for one, result in sampled.losses.items()}
         figure = plot_quantization(before, after, errors, types, chosen=name, first=first)
-        return Shown(sentence(sampled, name, found), figure, _tables(sampled, name, before, after, first))
+        return View(sentence(sampled, name, found), figure, _tables(sampled, name, before, after, first))
 
     def _sample(self, tensor: TensorInfo) -> Sampled:
         if self._sampled is None or self._sampled.tensor is not tensor:
@@ -166,12 +167,12 @@ class QuantizationExplorer(FileExplorer):
     def _fit(self) -> None:
         """Let the strip begin where the tensor has weights."""
         if (name := self._controls_by_name["tensor"].value) is not None:
-            self._controls_by_name["first"].max = max(N_SHOWN, _last(self.tensor(name, _NONE)))
+            self._controls_by_name["first"].max = max(STRIP_LENGTH, _last(self.tensor(name, _NONE)))
 
 
 def _last(tensor: TensorInfo) -> int:
     """Return where the last strip begins."""
-    return tensor.n_elements // CHUNK * CHUNK - N_SHOWN
+    return tensor.n_elements // CHUNK * CHUNK - STRIP_LENGTH
 
 
 def _tables(sampled: Sampled, name: str, before: Floats, after: Floats, first: int) -> list[Table]:

@@ -13,10 +13,11 @@ from labkit import sampling
 from labkit.engine import Model, next_token_logits, token_text
 from labkit.plots.picture import canvas
 from labkit.plots.sampling import plot_next_token
+from labkit.tables import Table
 from labkit.widgets.explorer import Explorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
-from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.view import View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class SamplingExplorer(Explorer):
             below=[self.choice],
         )
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Compute the logits where the prompt is new, and shape them."""
         prompt = values["prompt"]
         if self._computed is None or self._computed[0] != prompt:
@@ -151,7 +152,7 @@ class SamplingExplorer(Explorer):
             self.choice.options = options
             self.choice.value = selected if selected in found.tokens else found.tokens[0]
 
-    def _shown(self, found: NextToken, names: list[str], seed: int) -> Shown:
+    def _shown(self, found: NextToken, names: list[str], seed: int) -> View:
         place = found.tokens.index(found.drawn)
         axes = canvas(0.9 + 0.36 * len(names), left=0.30)
         plot_next_token(names, found.before, found.after, chosen=place, axes=axes)
@@ -165,4 +166,4 @@ class SamplingExplorer(Explorer):
             f"Seed {seed} draws {names[place]!r} ({found.after[place]:.1%})."
         )
         table = Table(f"The {N_BARS} likeliest tokens", ("token", "the model's", "after the samplers", ""), rows)
-        return Shown(sentence, axes, [table])
+        return View(sentence, axes, [table])

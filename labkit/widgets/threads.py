@@ -10,11 +10,12 @@ from labkit.plots.picture import canvas
 from labkit.plots.threads import plot_threads
 from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, physical_cores_available
+from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, scaling, stream_threads
 from labkit.widgets.explorer import Explorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
-from labkit.widgets.parts.shown import Shown, Table
+from labkit.widgets.parts.view import View
 
 __all__ = ["ThreadsExplorer", "describe"]
 
@@ -64,16 +65,16 @@ class ThreadsExplorer(Explorer):
             ],
         )
 
-    def compute(self, values: Values, ticket: Ticket) -> Shown:
+    def compute(self, values: Values, ticket: Ticket) -> View:
         """Show what was measured so far; other lengths begin anew."""
         if self._measured_with not in (None, (values["n_prompt"], values["n_gen"])):
             self._found.clear()
             self._measured_with = None
         if not self._found:
             cores = f"{physical_cores_available()} physical and {logical_cores_available()} logical cores"
-            return Shown(f"Nothing measured yet. This process may use {cores}.", None, [self._table(())])
+            return View(f"Nothing measured yet. This process may use {cores}.", None, [self._table(())])
         found = self._scaling(values)
-        return Shown(
+        return View(
             describe(found, values["threads"]),
             plot_threads(found, axes=canvas(3.8, left=0.11, bottom_inches=0.75)),
             [self._table(found.speeds)],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from labkit.checks import visible
 from labkit.gguf_file.fields import Field
-from labkit.widgets.parts.shown import Table
+from labkit.tables import Table
 
 __all__ = ["fields_table", "hex_html"]
 

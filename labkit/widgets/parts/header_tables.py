@@ -8,9 +8,9 @@ from typing import Any
 
 from labkit.checks import visible
 from labkit.gguf_file import Header, LazyArray, TensorInfo
+from labkit.tables import Table
 from labkit.units import format_bytes
 from labkit.widgets.parts.block import BlockPart, Step
-from labkit.widgets.parts.shown import Table
 
 __all__ = [
     "GROUPINGS",

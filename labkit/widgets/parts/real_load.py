@@ -13,7 +13,7 @@ from labkit.errors import LabkitError
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.what_fits import Sizes, reported
 
-__all__ = ["N_TOKENS", "LoadedSo", "load_so"]
+__all__ = ["N_TOKENS", "RealLoad", "load_and_measure"]
 
 PROMPT, N_TOKENS = "Once upon a time", 24
 _EVERY_S = 0.1  # the browser is told of progress about so often
@@ -22,7 +22,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadedSo:
+class RealLoad:
     """What a real load gave.
 
     Parameters
@@ -37,14 +37,14 @@ class LoadedSo:
     tokens_per_second: float
 
 
-def load_so(
+def load_and_measure(
     file: Path | str,
     n_ctx: int,
     n_gpu_layers: int,
     devices: Sequence[str | ServedDevice] | None,
     report: Report,
     ticket: Ticket,
-) -> LoadedSo | None:
+) -> RealLoad | None:
     """Load, read what was reported, and generate 24 tokens greedily; None where the ticket was cancelled on the way.
 
     Parameters
@@ -73,7 +73,7 @@ def load_so(
     except LabkitError:
         if not ticket.cancelled:
             raise
-    return None if ticket.cancelled else LoadedSo(sizes, rate)
+    return None if ticket.cancelled else RealLoad(sizes, rate)
 
 
 def _advance(report: Report, ticket: Ticket) -> Callable[[float], None]:

@@ -22,7 +22,7 @@ __all__ = [
     "RAM",
     "Sizes",
     "by_place",
-    "foretell",
+    "estimate_from_header",
     "longest_context",
     "most_gpu_layers",
     "n_layers",
@@ -45,7 +45,7 @@ _BUFFER = re.compile(r"^\w+: +(\S+) +(model|KV|RS|output|compute) buffer size = 
 _HOST = re.compile(r"CPU|\w*_Host\b")
 
 
-def foretell(header: Header, n_ctx: int, *, ram_bytes: int | None = None, **settings: Any) -> MemoryEstimate:
+def estimate_from_header(header: Header, n_ctx: int, *, ram_bytes: int | None = None, **settings: Any) -> MemoryEstimate:
     """Estimate a model's memory from a header that was read already: that takes milliseconds.
 
     Parameters
@@ -89,13 +89,13 @@ def longest_context(header: Header, ram_bytes: int, **settings: Any) -> int:
         As for `foretell`.
     """
     steps = range(1, -(-trained_context(header) // CELLS) + 1)
-    return CELLS * bisect.bisect_right(steps, ram_bytes, key=lambda n: foretell(header, n * CELLS, **settings).ram_bytes)
+    return CELLS * bisect.bisect_right(steps, ram_bytes, key=lambda n: estimate_from_header(header, n * CELLS, **settings).ram_bytes)
 
 
 def most_gpu_layers(header: Header, n_ctx: int, device_bytes: int) -> int:
     """Return how many layers fit on a device with their cache and its compute buffer."""
     counts = range(1, n_layers(header) + 1)
-    return bisect.bisect_right(counts, device_bytes, key=lambda count: foretell(header, n_ctx, n_gpu_layers=count).gpu_bytes)
+    return bisect.bisect_right(counts, device_bytes, key=lambda count: estimate_from_header(header, n_ctx, n_gpu_layers=count).gpu_bytes)
 
 
 def by_place(estimate: MemoryEstimate) -> Sizes:

@@ -8,49 +8,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labkit.plots import Picture
+from labkit.tables import Table
 
 if TYPE_CHECKING:
     from labkit.plots.picture import Drawn
 
-__all__ = ["Shown", "Table", "message_html"]
+__all__ = ["View", "message_html"]
 
 _LIVE = "Run this cell in JupyterLab for its controls."
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of text under a title.
-
-    Parameters
-    ----------
-    title : str
-    columns : sequence of str
-        With their units.
-    rows : sequence of sequence of str
-        As long as ``columns``; the first of each names the row.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def to_html(self) -> str:
-        """Return it with a caption, and headers that a screen reader says with each cell."""
-        head = "".join(f'<th scope="col" style="text-align:left">{html.escape(name)}</th>' for name in self.columns)
-        body = "".join(
-            f'<tr><th scope="row" style="text-align:left">{html.escape(row[0])}</th>'
-            + "".join(f'<td style="text-align:left">{html.escape(value)}</td>' for value in row[1:])
-            + "</tr>"
-            for row in self.rows
-        )
-        return (
-            f'<table><caption style="text-align:left">{html.escape(self.title)}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Shown:
+class View:
     """What an explorer shows, made by a pure function of its controls' values.
 
     Parameters
