@@ -1,4 +1,4 @@
-"""What labkit remembers between sessions: small JSON notes in the user's cache folder, by what they depend on."""
+"""labkit's cache between sessions: small JSON files in the user's cache folder, keyed by what they depend on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MAX_REMEMBERED = 200
 
 
 def file_identity(path: Path) -> tuple[str, ...]:
-    """Return what changes when a file does: its path, size, time and inode."""
+    """Return strings that change when a file changes: its path, size, time and inode."""
     stat = path.stat()
     return (str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns), str(stat.st_ino))
 
 
 def recall(kind: str, *words: str) -> Any:
-    """Return what was remembered of something, or None: a note that cannot be read is none."""
+    """Return a cached value, or None if there is none or it cannot be read."""
     try:
         return json.loads(_note(kind, words).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -32,7 +32,7 @@ def recall(kind: str, *words: str) -> Any:
 
 
 def remember(kind: str, value: Any, *words: str) -> None:
-    """Keep a note, whole or not at all; a folder that cannot be written to costs time, nothing else."""
+    """Cache a value, atomically; errors are ignored, because a missing cache only costs time."""
     note = _note(kind, words)
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,12 @@ def remember(kind: str, value: Any, *words: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Return labkit's folder among the user's caches; the environment variable LABKIT_CACHE moves it."""
+    """Return labkit's cache folder; the environment variable LABKIT_CACHE overrides it."""
     given = os.environ.get("LABKIT_CACHE")
     return Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)
 
 
 def _note(kind: str, words: tuple[str, ...]) -> Path:
-    """Return the file of a note."""
+    """Return the file of a cached value."""
     name = hashlib.sha256(chr(0).join(words).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return cache_folder() / kind / f"{name}.json"

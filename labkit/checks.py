@@ -1,4 +1,4 @@
-"""What a caller may pass, checked: numbers in their range, flags, text; and how a message shows what was given."""
+"""Checks of arguments (numbers in a range, flags, text), and values as shown in messages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["check_flag", "check_int", "check_number", "check_text", "one_line", 
 
 
 def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
-    """Return an integer in ``low … high``; a bool is none, an integral NumPy scalar is one."""
+    """Return an integer in ``low … high``; a bool is refused, an integral NumPy scalar is accepted."""
     try:
         if isinstance(value, bool):
             raise TypeError
         number = int(operator.index(value))
-    except Exception as error:  # whatever a stranger's __index__ raises
+    except Exception as error:  # an untrusted __index__ can raise anything
         raise ArgumentTypeError(f"{name} must be an integer, not {shown(value)}{hint}") from error
     if not low <= number <= high:
         given = f"{number:,}" if number.bit_length() < 100 else shown(number)
@@ -31,7 +31,7 @@ def check_number(name: str, value: Any, low: float, high: float, *, hint: str = 
         if isinstance(value, (bool, str, bytes)) or (hasattr(value, "ndim") and value.ndim):
             raise TypeError
         number = float(value)
-    except Exception as error:  # whatever a stranger's __float__ raises
+    except Exception as error:  # an untrusted __float__ can raise anything
         raise ArgumentTypeError(f"{name} must be a number, not {shown(value)}{hint}") from error
     if not math.isfinite(number) or not low <= number <= high:
         raise ArgumentError(f"{name}={number:g} is out of range: it must be {low:g} to {high:g}{hint}")
@@ -39,41 +39,41 @@ def check_number(name: str, value: Any, low: float, high: float, *, hint: str = 
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Return True or False; nothing else counts as either."""
+    """Return True or False; refuse anything else."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
         raise ArgumentTypeError(f"{name} must be True or False, not {shown(value)}")
     return bool(value)
 
 
 def check_text(name: str, value: Any) -> bytes:
-    """Return a text as UTF-8."""
+    """Return a text, encoded as UTF-8."""
     if not isinstance(value, str):
         raise ArgumentTypeError(f"{name} must be text (str), not {shown(value)}")
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ArgumentError(
-            f"{name} holds half of a surrogate pair at position {error.start}, which is no character: "
-            "decode it with errors='replace'"
+            f"{name} has a lone surrogate at position {error.start}, which is not a character: "
+            "decode the text with errors='replace'"
         ) from error
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error message shows it: short, in one line, with its type."""
+    """Return a value for an error message: short, in one line, with its type."""
     try:
         text = one_line(repr(value), 40)
-    except Exception:  # a stranger's __repr__, or an integer of thousands of digits
+    except Exception:  # an untrusted __repr__, or an integer of thousands of digits
         text = "a value"
     return f"{text} ({type(value).__name__})"
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """Return a text as one line without control characters, cut to a length."""
+    """Return a text as one line without control characters, truncated."""
     return visible(" ".join(str(text).split()), limit)
 
 
 def visible(text: object, limit: int | None = 120, keep: str = "") -> str:
-    r"""Return untrusted text with its control and direction characters as escapes, cut to a length.
+    r"""Return untrusted text with control and direction characters escaped, truncated.
 
     Examples
     --------

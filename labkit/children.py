@@ -1,4 +1,4 @@
-"""Ask a program of labkit's own in a process of its own: a line of JSON in, a line of JSON out; its end is nobody else's."""
+"""Run a helper script in a subprocess: one line of JSON in, one line of JSON out; a crash stays contained."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ __all__ = ["ChildEndedError", "ask_child"]
 
 
 class ChildEndedError(Exception):
-    """The process ended without an answer; the text says how ("signal 11", "exit status 1")."""
+    """The process ended without an answer; the message says how ("signal 11", "exit status 1")."""
 
 
 def ask_child(script: Path, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-    """Start a program, tell it what is wanted, and return its answer.
+    """Start a script, send it a request, and return its answer.
 
     Parameters
     ----------
     script : Path
-        It reads a line from its input, whose ``path`` is this process's ``sys.path``, and answers with its last line.
+        The script reads one line of input (its ``path`` is this process's ``sys.path``); its last line of output is the
+        answer.
     request : mapping
-        What ``json.dumps`` takes.
+        A value for ``json.dumps``.
     limit_s : float
-        After so many seconds the process is ended.
+        Time limit of the process, seconds.
 
     Raises
     ------
     ChildEndedError
-        It ended without an answer.
+        The process ended without an answer.
     subprocess.TimeoutExpired
-        It took too long.
+        It exceeded the time limit.
     OSError
         It could not be started.
     """

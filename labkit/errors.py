@@ -1,22 +1,22 @@
-"""Every error that labkit raises, in one tree.
+"""The tree of labkit's errors.
 
 ::
 
     LabkitError
-    ├── GGUFError (ValueError)              the file is not a sound GGUF
-    ├── ModelLoadError (RuntimeError)       the engine could not load it; says the engine's own reason
+    ├── GGUFError (ValueError)              the file is not a valid GGUF
+    ├── ModelLoadError (RuntimeError)       llama.cpp could not load the model; gives llama.cpp's reason
     │   └── ModelNotFoundError (FileNotFoundError)   no such file, folder or known name
     ├── ModelClosedError (RuntimeError)     the model was closed (or belongs to another process)
-    ├── GenerationError (RuntimeError)      the engine could not generate
+    ├── GenerationError (RuntimeError)      llama.cpp could not generate text
     │   └── ContextOverflowError (ValueError)        the prompt does not fit the context
     ├── DownloadError (OSError)             a model could not be fetched
-    ├── QuantizationError (RuntimeError)    the engine could not quantize a model
+    ├── QuantizationError (RuntimeError)    llama.cpp could not quantize the model
     ├── GradingError (RuntimeError)         a submission could not be graded
-    ├── ArgumentError (ValueError)          an argument has a value that cannot work
-    ├── ArgumentTypeError (TypeError)       an argument has a type that cannot work
-    └── UnknownKeyError (KeyError)          a record has no such key; names the keys that exist
+    ├── ArgumentError (ValueError)          an argument has an invalid value
+    ├── ArgumentTypeError (TypeError)       an argument has the wrong type
+    └── UnknownKeyError (KeyError)          a record has no such key; lists the existing keys
 
-Each is also the built-in exception that fits, so ``except ValueError`` works where a newcomer expects it to.
+Each is also the matching built-in exception, so ``except ValueError`` works as expected.
 A message is one line: what was given, what is needed, what to do next.
 """
 
@@ -45,15 +45,15 @@ class LabkitError(Exception):
 
 
 class LabkitWarning(UserWarning):
-    """Something works, but not as it was probably meant."""
+    """Something works, but probably not as intended."""
 
 
 class ArgumentError(LabkitError, ValueError):
-    """An argument has the right type and a value that cannot work."""
+    """An argument has an invalid value."""
 
 
 class ArgumentTypeError(LabkitError, TypeError):
-    """An argument has a type that cannot work."""
+    """An argument has the wrong type."""
 
 
 class UnknownKeyError(LabkitError, KeyError):
@@ -64,11 +64,11 @@ class UnknownKeyError(LabkitError, KeyError):
 
 
 class GGUFError(LabkitError, ValueError):
-    """The file is not a sound GGUF; the message names the section, the field and the offset."""
+    """The file is not a valid GGUF; the message names the section, the field and the offset."""
 
 
 class ModelLoadError(LabkitError, RuntimeError):
-    """The engine could not load the model; the message carries the engine's own reason."""
+    """llama.cpp could not load the model; the message has llama.cpp's reason."""
 
 
 class ModelNotFoundError(ModelLoadError, FileNotFoundError):
@@ -79,24 +79,24 @@ class ModelNotFoundError(ModelLoadError, FileNotFoundError):
 
 
 class ModelClosedError(LabkitError, RuntimeError):
-    """The model was closed, or it was loaded in another process than this one."""
+    """The model was closed, or was loaded in another process."""
 
 
 class GenerationError(LabkitError, RuntimeError):
-    """The engine could not generate text."""
+    """llama.cpp could not generate text."""
 
 
 class ContextOverflowError(GenerationError, ValueError):
-    """The prompt (and the tokens asked for) do not fit the context.
+    """The prompt and the requested tokens do not fit in the context.
 
     Attributes
     ----------
     n_prompt : int
         Tokens of the prompt.
     max_tokens : int or None
-        Tokens that were asked for; None is "until the context is full".
+        Requested tokens; None is "until the context is full".
     n_ctx : int
-        Tokens that the context holds.
+        Size of the context, tokens.
     """
 
     def __init__(self, n_prompt: int, max_tokens: int | None, n_ctx: int) -> None:
@@ -122,7 +122,7 @@ class DownloadError(LabkitError, OSError):
 
 
 class QuantizationError(LabkitError, RuntimeError):
-    """The engine could not quantize the model; the message carries the engine's own reason."""
+    """llama.cpp could not quantize the model; the message has llama.cpp's reason."""
 
 
 class GradingError(LabkitError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Where a new file goes: a folder that is there, a name that is free, room on the disk; written whole or not at all."""
+"""Checks before a file is written (folder, existing file, disk space), and atomic writes."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ __all__ = ["check_room", "new_file", "refuse_existing", "temporary_beside", "wri
 
 
 def new_file(target: str | Path, *, overwrite: bool) -> Path:
-    """Return the path of a file to write.
+    """Return the path for a new file.
 
     Raises
     ------
     ArgumentError
-        When its folder is missing, when it is a folder itself, or when it exists and may not be replaced.
+        When its folder is missing, the path is a folder, or the file exists and may not be replaced.
     ArgumentTypeError
-        When it is no path.
+        When it is not a path.
     """
     if not isinstance(target, (str, Path)):
-        raise ArgumentTypeError(f"target is a path, not {type(target).__name__}: name the file to write")
+        raise ArgumentTypeError(f"target must be a path, not {type(target).__name__}: give the file to write")
     path = Path(target).expanduser()
     path = path.parent.resolve() / path.name
     if not path.parent.is_dir():
-        raise ArgumentError(f"there is no folder {path.parent}: make it first")
+        raise ArgumentError(f"folder {path.parent} does not exist: create it first")
     if path.is_dir():
-        raise ArgumentError(f"the target {path} is a folder: name a file in it")
+        raise ArgumentError(f"the target {path} is a folder: give a file in it")
     if not overwrite:
         refuse_existing(path)
     return path
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise `ArgumentError` where a file exists that may not be replaced."""
+    """Raise `ArgumentError` if the file exists."""
     if path.exists():
         raise ArgumentError(
-            f"{path} exists already: name another file, or pass overwrite=True (--overwrite as a command) to replace it"
+            f"{path} already exists: give another file, or replace it with overwrite=True (--overwrite on the command line)"
         )
 
 
 def check_room(folder: Path, n_bytes: int, what: str) -> None:
-    """Raise `ArgumentError` where a folder's disk has less room than ``what`` needs."""
+    """Raise `ArgumentError` if a folder's disk has less free space than ``what`` needs."""
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise ArgumentError(
-            f"{what} needs about {format_bytes(n_bytes)} and {folder} has {format_bytes(free)} free: "
-            "make room, or write elsewhere"
+            f"{what} needs about {format_bytes(n_bytes)}, but {folder} has {format_bytes(free)} free: "
+            "free disk space, or write elsewhere"
         )
 
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Give a name in the same folder, to be written and moved over ``path``; what is left of it in the end is removed."""
+    """Yield a path in the same folder, to write and move over ``path``; a file left there at the end is removed."""
     temporary = path.parent / f".labkit-{uuid.uuid4().hex}.gguf"
     try:
         yield temporary
@@ -66,7 +66,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text beside its place and move it there, whole or not at all, as the same bytes on every system."""
+    """Write a text atomically, through a temporary file in the same folder, as the same bytes on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -77,7 +77,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def written(document: str, path: str | Path | None) -> str:
-    """Write a document to a file, if one is named, and return it."""
+    """Write a document to a file, if a path is given, and return it."""
     if path is not None:
         try:
             Path(path).expanduser().write_text(document, encoding="utf-8")

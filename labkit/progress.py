@@ -1,4 +1,4 @@
-"""How far long work has come: a function of the caller's, a bar on stderr or in the notebook, or silence."""
+"""Progress of long work: a callback, a bar on stderr or in the notebook, or nothing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Progress = Callable[[int, int], object]
 
 @contextlib.contextmanager
 def reporting(progress: Progress | bool | None, description: str, unit: str) -> Iterator[Progress]:
-    """Give a function of (done, in all) to call.
+    """Yield a function to call with (done, total).
 
     Parameters
     ----------
     progress : callable, bool or None
-        A function gets the two numbers itself; True shows a bar; False and None show nothing.
+        A function is called with the two numbers; True shows a bar; False and None show nothing.
     description, unit : str
-        Of the bar.
+        Text and unit of the bar.
 
     Raises
     ------
     ArgumentTypeError
-        When it is anything else.
+        When ``progress`` is anything else.
     """
     if callable(progress):
         yield progress
@@ -43,4 +43,4 @@ def reporting(progress: Progress | bool | None, description: str, unit: str) -> 
 
             yield report
     else:
-        raise ArgumentTypeError(f"progress is a function, True or None, not {progress!r}")
+        raise ArgumentTypeError(f"progress must be a function, True or None, not {progress!r}")

@@ -1,4 +1,4 @@
-"""Record: a frozen, typed result that reads like an object, like a dict and like a table."""
+"""Record: a frozen, typed result with attributes, mapping access and a table view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Record(Mapping[str, Any]):
     """Base of labkit's results: subclass it as ``@dataclasses.dataclass(frozen=True, repr=False, eq=False)``.
 
     A record has attributes *and* mapping access: ``info.quantization``, ``info["quantization"]``,
-    ``dict(info)``, ``f(**info)``. It compares by value, prints one field a line, and shows itself as a table in Jupyter.
+    ``dict(info)``, ``f(**info)``. It compares by value, prints one field per line, and is shown as a table in Jupyter.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Record(Mapping[str, Any]):
         return tuple(field.name for field in dataclasses.fields(self))  # type: ignore[arg-type]  # subclasses are dataclasses
 
     def __getitem__(self, key: str) -> Any:
-        """Return one value by its key; a wrong key names the keys that exist."""
+        """Return one value by its key; the error for a wrong key lists the existing keys."""
         names = self._names()
         if key in names:
             return getattr(self, key)
@@ -83,7 +83,7 @@ class Record(Mapping[str, Any]):
 
 
 def format_value(name: str, value: Any, *, limit: int = 200) -> str:
-    """Write a field's value for people: units from the end of its name, long text cut, control characters escaped."""
+    """Format a field's value: units from the end of its name, long text truncated, control characters escaped."""
     if value is None:
         return "unknown" if name.endswith(("_bytes", "_s", "_per_second")) else "none"
     if isinstance(value, bool):
@@ -113,7 +113,7 @@ def _format_number(name: str, value: int | float) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Turn records, paths, tuples and NumPy scalars into what ``json.dumps`` takes."""
+    """Convert records, paths, tuples and NumPy scalars to values for ``json.dumps``."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

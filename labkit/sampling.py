@@ -1,7 +1,7 @@
-"""Temperature, top-k, top-p and min-p as arithmetic on logits, and the draw: what llama.cpp's samplers do, in NumPy.
+"""llama.cpp's samplers in NumPy: temperature, top-k, top-p and min-p as operations on logits, and the random draw.
 
-Each step takes the logits of the next token, shape ``(n_vocab,)``, and returns new ones: −inf where a token was dropped.
-`choose_token` applies them in llama.cpp's order (top-k, top-p, min-p, temperature, draw) and makes its choice.
+Each step maps the next token's logits, shape ``(n_vocab,)``, to new logits: −inf for a dropped token. `choose_token` applies
+all steps in llama.cpp's order: top-k, top-p, min-p, temperature, draw.
 
 References
 ----------
@@ -40,7 +40,7 @@ def softmax(logits: ArrayLike) -> NDArray[np.float32]:
     Parameters
     ----------
     logits : array of shape (n_vocab,)
-        −inf is a token that was dropped.
+        −inf is a dropped token.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def softmax(logits: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        When they are no row of numbers, hold a NaN or +inf, or nothing but −inf.
+        When they are not a row of numbers, contain NaN or +inf, or are all −inf.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def softmax(logits: ArrayLike) -> NDArray[np.float32]:
 
 
 def apply_temperature(logits: ArrayLike, temperature: float) -> Logits:
-    """Divide by the temperature; 0 leaves the likeliest token alone.
+    """Divide by the temperature; 0 keeps only the most likely token.
 
     Examples
     --------
@@ -74,13 +74,13 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> Logits:
     checked = _check(logits)
     if _number("temperature", temperature, 0.0, np.inf) == 0.0:
         return keep_top_k(checked, 1)
-    with np.errstate(over="ignore"):  # a very cold one overflows to −inf
+    with np.errstate(over="ignore"):  # a very low temperature overflows to −inf
         shifted = (checked - checked.max()) / np.float32(temperature) if temperature < 1e-3 else None
     return np.asarray(checked / np.float32(temperature) if shifted is None else shifted, dtype=np.float32)
 
 
 def keep_top_k(logits: ArrayLike, k: int) -> Logits:
-    """Keep the ``k`` likeliest tokens; 0 keeps all.
+    """Keep the ``k`` most likely tokens; 0 keeps all.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def keep_top_k(logits: ArrayLike, k: int) -> Logits:
 
 
 def keep_top_p(logits: ArrayLike, p: float) -> Logits:
-    """Keep the fewest of the likeliest tokens that together have at least probability ``p``; 1 keeps all.
+    """Keep the smallest set of most likely tokens with a total probability of at least ``p``; 1 keeps all.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def keep_top_p(logits: ArrayLike, p: float) -> Logits:
 
 
 def keep_min_p(logits: ArrayLike, p: float) -> Logits:
-    """Keep the tokens that are at least ``p`` times as likely as the likeliest; 0 keeps all.
+    """Keep the tokens that are at least ``p`` times as likely as the most likely one; 0 keeps all.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def shape_logits(
 
 
 def entropy_bits(logits: ArrayLike) -> float:
-    """Return the entropy of the distribution, in bits: 0 is certainty, log2(n) a fair choice among n tokens.
+    """Return the entropy of the distribution, in bits: 0 is certainty, log2(n) an even choice among n tokens.
 
     Examples
     --------
@@ -148,23 +148,23 @@ def entropy_bits(logits: ArrayLike) -> float:
 
 
 def draw_token(logits: ArrayLike, seed: int, *, ranked: bool = True) -> int:
-    """Draw a token by its probability, with llama.cpp's random numbers.
+    """Draw a token according to its probability, with llama.cpp's random numbers.
 
-    The draw is a number between 0 and 1; the tokens stand in a row, each as wide as it is likely, and the one that the
-    number falls on is chosen.
+    A random number between 0 and 1 selects the token in whose interval it falls; each token's interval is as long as its
+    probability.
 
     Parameters
     ----------
     seed : int
         0 to 4,294,967,294, as in `generate_text`.
     ranked : bool
-        Whether the tokens stand in the order of their logits, as top-k and top-p leave them, or in that of their numbers.
+        Whether the intervals are in the order of the logits, as after top-k and top-p, or in the order of token IDs.
 
     Notes
     -----
-    llama.cpp takes the number from C++'s ``std::mt19937`` by ``std::uniform_real_distribution<double>``. The generator is
-    the same everywhere (and in NumPy's ``RandomState``); how 2 × 32 bits become a double is written here as GCC's library
-    does it, so on another system the number may differ.
+    llama.cpp uses C++'s ``std::mt19937`` with ``std::uniform_real_distribution<double>``. The generator is the same
+    everywhere (and in NumPy's ``RandomState``); the conversion of 2 × 32 bits to a double follows GCC's library, so it may
+    differ on other systems.
     """
     checked = _check(logits)
     probabilities = softmax(checked)
@@ -187,7 +187,7 @@ def choose_token(
     top_p: float = 0.95,
     min_p: float = 0.05,
 ) -> int:
-    """Choose the next token as `generate_text` does with the same arguments."""
+    """Choose the next token as `generate_text` with the same arguments."""
     checked = _check(logits)
     if _number("temperature", temperature, 0.0, np.inf) == 0.0:
         return int(checked.argmax())
@@ -203,7 +203,7 @@ def _check(logits: ArrayLike) -> Logits:
     if checked.ndim != 1 or not checked.size:
         raise ArgumentError(f"logits must be one row of numbers, not an array of shape {checked.shape}")
     if np.isnan(checked).any() or checked.max() == np.inf:
-        raise ArgumentError("logits must be numbers or -inf: there is a NaN or inf among them")
+        raise ArgumentError("logits must be numbers or -inf, but some are NaN or inf")
     if checked.max() == -np.inf:
         raise ArgumentError("every token was dropped: at least one logit must be a number")
     return checked
@@ -218,7 +218,7 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def _ranked(logits: Logits) -> NDArray[np.intp]:
-    """Return the tokens that were not dropped, the likeliest first; equals in the order of their numbers."""
+    """Return the tokens that were not dropped, most likely first; ties in the order of token IDs."""
     kept = np.flatnonzero(np.isfinite(logits))
     return kept[np.argsort(-logits[kept], kind="stable")]
 

@@ -1,6 +1,6 @@
-"""Bytes, rates and times: numbers to text that people read, and text back to numbers.
+"""Format bytes, rates and times as readable text, and parse sizes.
 
-Sizes are written in binary units (1 KiB = 1,024 bytes), as llama.cpp's own log writes them.
+Sizes are written in binary units (1 KiB = 1,024 bytes), as in llama.cpp's log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FACTORS = {
 
 
 def format_bytes(n_bytes: int | float) -> str:
-    """Write a size in the largest binary unit that keeps it at or above 1.
+    """Format a size in the largest binary unit that keeps it at or above 1.
 
     Examples
     --------
@@ -38,12 +38,12 @@ def format_bytes(n_bytes: int | float) -> str:
 
 
 def parse_bytes(text: str | int) -> int:
-    """Read a size: ``"8 GiB"``, ``"8G"``, ``"500 MB"`` (decimal) or a plain number of bytes.
+    """Parse a size: ``"8 GiB"``, ``"8G"``, ``"500 MB"`` (decimal) or a plain number of bytes.
 
     Raises
     ------
     ArgumentError
-        When the text is no size.
+        When the text is not a size.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def format_count(count: int | float) -> str:
-    """Write a count of weights or tokens as people say it.
+    """Format a count of weights or tokens, rounded.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def format_count(count: int | float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a time with the unit that suits it.
+    """Format a time with a suitable unit.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rate(per_second: float, noun: str = "tokens") -> str:
-    """Write a rate, with more digits where it is small.
+    """Format a rate, with more digits where it is small.
 
     Examples
     --------

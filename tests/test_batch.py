@@ -419,7 +419,7 @@ def test_a_grammar_that_allows_nothing_fails_alone(tiny: labkit.Model) -> None:
         (["a", 5], {}, r"prompts\[1\] must be text"),
         (["a", None], {}, r"prompts\[1\] must be text"),
         (["a", b"b"], {}, r"prompts\[1\] must be text"),
-        (["a", "\ud800"], {}, r"prompts\[1\]: prompt holds half of a surrogate"),
+        (["a", "\ud800"], {}, r"prompts\[1\]: prompt has a lone surrogate"),
         (["a"], {"n_parallel": 0}, r"n_parallel=0 is out of range: it must be 1 to 256"),
         (["a"], {"n_parallel": 257}, r"n_parallel=257 is out of range"),
         (["a"], {"n_parallel": "4"}, r"n_parallel must be an integer"),

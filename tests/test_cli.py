@@ -248,7 +248,7 @@ def test_quantize_writes_a_smaller_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Q8_0" in capsys.readouterr().out
     assert get_model_info(target).quantization == "Q8_0"
     assert main(["quantize", source, target]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["quantize", target, source, "--type", "Q4_0", "--overwrite", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["quantization"] == "Q4_0"

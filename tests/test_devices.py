@@ -364,18 +364,18 @@ def test_ctrl_c_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice
         ({}, ArgumentTypeError, "must be a list"),
         ([50052], ArgumentTypeError, r"devices\[0\] must be text"),
         ([None], ArgumentTypeError, r"devices\[0\] must be text"),
-        (["127.0.0.1:1"] * 2, ArgumentError, "again: name each device once"),
-        (["127.0.0.1:1", "localhost:1"], ArgumentError, "again: name each device once"),
+        (["127.0.0.1:1"] * 2, ArgumentError, "again: give each device once"),
+        (["127.0.0.1:1", "localhost:1"], ArgumentError, "again: give each device once"),
         ([f"127.0.0.1:{port}" for port in range(1, 18)], ArgumentError, "17 entries"),
         ([""], ArgumentError, "neither an address"),
         (["CUDA7"], ArgumentError, "nor a GPU of this"),
-        (["a b:1"], ArgumentError, "no host and port"),
-        (["1.2.3:1"], ArgumentError, "no host and port"),
-        (["127.0.0.1:five"], ArgumentError, "no host and port"),
-        (["\0:1"], ArgumentError, "no host and port"),
+        (["a b:1"], ArgumentError, "is not host:port"),
+        (["1.2.3:1"], ArgumentError, "is not host:port"),
+        (["127.0.0.1:five"], ArgumentError, "is not host:port"),
+        (["\0:1"], ArgumentError, "is not host:port"),
         (["::1:50052"], ArgumentError, "in brackets"),
-        (["127.0.0.1:0"], ArgumentError, "a port is 1 to 65,535"),
-        (["127.0.0.1:65536"], ArgumentError, "a port is 1 to 65,535"),
+        (["127.0.0.1:0"], ArgumentError, "the port must be 1 to 65,535"),
+        (["127.0.0.1:65536"], ArgumentError, "the port must be 1 to 65,535"),
         (["127.0.0.1:1"], ModelLoadError, "no device listens at 127.0.0.1:1"),
         (["no-such-host.invalid:1"], ModelLoadError, "no-such-host.invalid:1"),
     ],
@@ -401,19 +401,19 @@ def _hello(*version: int, n_devices: int = 1) -> Callable[[socket.socket], None]
     return serve
 
 
-STRANGERS: dict[str, tuple[Callable[[socket.socket], Any], str]] = {
-    "http": (lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is no device of this version"),
-    "hangs up": (lambda client: client.close(), "is no device of this version"),
-    "silent": (lambda client: time.sleep(3.5), "takes the connection but does not answer"),
-    "other version": (_hello(4, 0, 1), "speaks version 4.0.1 .* install the same versions"),
-    "nothing to lend": (_hello(7, 0, 0, n_devices=0), "lends nothing"),
+NOT_DEVICES: dict[str, tuple[Callable[[socket.socket], Any], str]] = {
+    "http": (lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is not a device of this version"),
+    "hangs up": (lambda client: client.close(), "is not a device of this version"),
+    "silent": (lambda client: time.sleep(3.5), "accepts the connection but does not answer"),
+    "other version": (_hello(4, 0, 1), "uses version 4.0.1 .* install the same versions"),
+    "nothing to lend": (_hello(7, 0, 0, n_devices=0), "serves no devices"),
 }
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", NOT_DEVICES)
 def test_strangers_are_refused_in_a_line(tiny: Path, name: str) -> None:
     """What listens there but is no device of this version is told apart before llama.cpp sees it."""
-    serve, says = STRANGERS[name]
+    serve, says = NOT_DEVICES[name]
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:
@@ -464,7 +464,7 @@ def test_other_engine_versions_are_tried_before_they_are_used(
         labkit.load_model(tiny, n_gpu_layers=-1, devices=[device]).close()
         devices_module._check_protocol.cache_clear()
         monkeypatch.setattr("labkit.devices.connection.MAJOR", 8)
-        with pytest.raises(ModelLoadError, match=r"speaks another RPC protocol than this labkit: install 0\.0\.1"):
+        with pytest.raises(ModelLoadError, match=r"uses another RPC protocol than this labkit: install 0\.0\.1"):
             labkit.load_model(tiny, n_gpu_layers=-1, devices=[device])
     finally:
         devices_module._check_protocol.cache_clear()
@@ -476,9 +476,9 @@ def test_other_engine_versions_are_tried_before_they_are_used(
 def test_only_loopback_is_served_unless_told() -> None:
     """An address that others can reach needs allow_network=True, and then a warning says what it risks."""
     for endpoint in ("0.0.0.0:0", "192.0.2.1:50052", "example.org:50052"):
-        with pytest.raises(ArgumentError, match=r"can be reached from other machines.*allow_network=True"):
+        with pytest.raises(ArgumentError, match=r"is reachable from other machines.*allow_network=True"):
             labkit.start_device(endpoint)
-    with pytest.warns(LabkitWarning, match="no password and no encryption"):
+    with pytest.warns(LabkitWarning, match="without password or encryption"):
         device = labkit.start_device("0.0.0.0:0", allow_network=True)
     with device, connect(parse_endpoint(device.endpoint).reachable) as connection:
         assert connection.n_devices == 1
@@ -487,10 +487,10 @@ def test_only_loopback_is_served_unless_told() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "options", "says"),
     [
-        ("127.0.0.1", {}, "no host and port"),
-        ("127.0.0.1:65536", {}, "a port is 0 to 65,535"),
+        ("127.0.0.1", {}, "is not host:port"),
+        ("127.0.0.1:65536", {}, "the port must be 0 to 65,535"),
         (50052, {}, "endpoint must be text"),
-        ("[::1]:50052", {}, "listens on IPv4 alone"),
+        ("[::1]:50052", {}, "listens only on IPv4"),
         ("192.0.2.1:0", {"allow_network": True}, "this machine has no such address"),
         ("127.0.0.1:0", {"n_threads": 0}, "n_threads=0 is out of range"),
         ("127.0.0.1:0", {"allow_network": "yes"}, "allow_network must be True or False"),
@@ -506,7 +506,7 @@ def test_taken_port_is_named() -> None:
     """A port that another program listens on is refused with what to do."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(LabkitError, match=f"{endpoint}: another program listens there already"):
+        with pytest.raises(LabkitError, match=f"{endpoint}: another program already listens there"):
             labkit.start_device(endpoint)
 
 
@@ -586,7 +586,7 @@ def test_serve_device_blocks_until_ctrl_c() -> None:
     with _start_serving("-c", "import labkit; labkit.serve_device('127.0.0.1:0'); print('returned')") as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert re.fullmatch(r"serving \w+( with 1 thread)? \(.*\) at 127\.0\.0\.1:\d+; Ctrl-C ends it\n", line)
+        assert re.fullmatch(r"serving \w+( with 1 thread)? \(.*\) at 127\.0\.0\.1:\d+; stop with Ctrl-C\n", line)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=10)
     assert (process.returncode, output, errors) == (0, "returned\n", "")

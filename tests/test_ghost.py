@@ -172,19 +172,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"shape": "270M"}, "architecture='gemma3' has"),
     ({"shape": {"n_layers": 2}}, "did you mean 'n_layer'"),
     ({"shape": {"n_swa": 2}}, "its keys are n_vocab"),
-    ({"shape": {"n_embd": 250}}, "no multiple of n_head"),
-    ({"shape": {"n_head_kv": 3}}, "no multiple of n_head_kv"),
-    ({"shape": {"n_layer": -1}}, "'n_layer' is -1"),
-    ({"shape": {"n_layer": 513}}, "512 at most"),
-    ({"shape": {"n_vocab": 100}}, "at least 252"),
+    ({"shape": {"n_embd": 250}}, "not a multiple of n_head"),
+    ({"shape": {"n_head_kv": 3}}, "not a multiple of n_head_kv"),
+    ({"shape": {"n_layer": -1}}, "'n_layer' must be 1 to .*, not -1"),
+    ({"shape": {"n_layer": 513}}, "at most 512"),
+    ({"shape": {"n_vocab": 100}}, "needs 252 tokens or more"),
     ({"shape": {"norm_eps": float("nan")}}, "finite number"),
     ({"shape": {"n_expert": 2, "n_expert_used": 3}}, "n_expert_used is 3"),
     ({"shape": {"ssm_d_inner": 100}, "architecture": "mamba"}, "twice n_embd"),
     ({"shape": {"attention_layers": [9]}, "architecture": "jamba"}, "no attention layer"),
     ({"quantization": "Q4_KM"}, "did you mean 'Q4_K_M'"),
     ({"quantization": "IQ2_XS"}, "importance matrix"),
-    ({"quantization": "Q1_0"}, "no stand-in"),
-    ({"seed": -1}, "seed is -1"),
+    ({"quantization": "Q1_0"}, "no fallback"),
+    ({"seed": -1}, "seed=-1 is out of range"),
 ]
 
 
@@ -228,7 +228,7 @@ def test_leaves_nothing_when_interrupted(tmp_path: Path, monkeypatch: pytest.Mon
         build(target)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage(10, 9, 1))
-    with pytest.raises(ArgumentError, match="make room"):
+    with pytest.raises(ArgumentError, match="free disk space"):
         build(tmp_path / "other.gguf")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
 

@@ -223,7 +223,7 @@ def test_an_error_in_progress_reaches_the_caller(model: labkit.Model) -> None:
         (PROSE, {"n_ctx": "many"}, "n_ctx must be an integer"),
         (PROSE, {"n_ctx": 64, "stride": 64}, "stride=64 is out of range"),
         (PROSE, {"n_ctx": 64, "stride": 0}, "stride=0 is out of range"),
-        (PROSE, {"n_ctx": 64, "progress": "yes"}, "progress is a function"),
+        (PROSE, {"n_ctx": 64, "progress": "yes"}, "progress must be a function"),
         (b"bytes", {}, "text is the text itself"),
         (Path("a.txt"), {}, "text is the text itself"),
     ],

@@ -259,7 +259,7 @@ def test_refusals_say_what_to_do(f16: Path, tmp_path: Path, monkeypatch: pytest.
         quantize_model(f16, target, "Q4_KM")
     with pytest.raises(ArgumentError, match="is the source"):
         quantize_model(f16, f16, "Q8_0", overwrite=True)
-    with pytest.raises(ArgumentError, match="make it first"):
+    with pytest.raises(ArgumentError, match="create it first"):
         quantize_model(f16, tmp_path / "none" / "q.gguf")
     with pytest.raises(ArgumentError, match="n_threads=0"):
         quantize_model(f16, target, n_threads=0)
@@ -270,5 +270,5 @@ def test_refusals_say_what_to_do(f16: Path, tmp_path: Path, monkeypatch: pytest.
         quantize_model(target, tmp_path / "r.gguf")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage(10, 9, 1))
-    with pytest.raises(ArgumentError, match="make room"):
+    with pytest.raises(ArgumentError, match="free disk space"):
         quantize_model(f16, tmp_path / "r.gguf")

@@ -1,1 +1,1 @@
-"""Chat templates, rendered within limits, in a process of its own (render_child)."""
+"""Chat templates, rendered with time and memory limits in a subprocess (render_child)."""

@@ -1,8 +1,8 @@
-"""Chat templates: Jinja from a model file, which may be anybody's, rendered within limits of time and memory.
+"""Chat templates: untrusted Jinja from a model file, rendered with limits on time and memory.
 
-Jinja's sandbox keeps a template from Python's internals, not from running for ever or filling the memory: ``a == b`` on
-lists nested ninety deep never returns and holds the interpreter's lock, so that no thread could end it. So a small process
-of its own renders them, and one that takes too long is ended.
+Jinja's sandbox protects Python's internals, but a template can still run forever or exhaust the memory: ``a == b`` on lists
+nested ninety deep never returns and holds the interpreter lock, so no thread could stop it. Therefore a small subprocess
+renders templates and is killed when it exceeds the time limit.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _READY = {"source": "", "renderings": [], "size_limit": 0}
 
 
 class ChatTemplate:
-    """A model's own chat template.
+    """A model's chat template.
 
     Parameters
     ----------
     source : str
-        The Jinja text, ``tokenizer.chat_template`` of the model file.
+        The Jinja source, ``tokenizer.chat_template`` in the model file.
     bos_token, eos_token : str
         The texts of these control tokens.
 
@@ -53,13 +53,13 @@ class ChatTemplate:
         self._names = {"bos_token": bos_token, "eos_token": eos_token}
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
-        """Render the messages, and the beginning of the answer.
+        """Render the messages and the beginning of the answer.
 
         Raises
         ------
         GenerationError
-            When the source is no Jinja, when it refuses the messages or fails, or when it takes more than 2 s, 8 million
-            characters or a gigabyte of memory.
+            When the source is not valid Jinja, the template refuses the messages or fails, or it exceeds 2 s, 8 million
+            characters or 1 GB of memory.
         """
         values = {
             **more,
@@ -75,7 +75,7 @@ class ChatTemplate:
 
 
 class _Renderer:
-    """The process that renders, started when it is first needed and again after each time that it was ended."""
+    """The rendering process, started on first use and restarted after it has ended."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -91,12 +91,12 @@ class _Renderer:
                 self._start()
             try:
                 return self._exchange(line, limit_s)
-            except BaseException:  # a Ctrl-C too: the next answer would be this one's
+            except BaseException:  # also on Ctrl-C: otherwise the next request would get this answer
                 self.stop()
                 raise
 
     def stop(self) -> None:
-        """End the process, if it runs."""
+        """Stop the process, if it is running."""
         process, self._process = self._process, None
         if process is None or self.pid != os.getpid():
             return
@@ -118,8 +118,7 @@ class _Renderer:
             )
         except (OSError, ValueError, TypeError) as error:
             raise GenerationError(
-                f"the process that renders chat templates could not be started ({' '.join(str(error).split())}): "
-                "use generate_text"
+                f"the process for chat templates could not be started ({' '.join(str(error).split())}): use generate_text"
             ) from error
         self._process = process
         self._answers = queue.SimpleQueue()
@@ -136,9 +135,9 @@ class _Renderer:
     def _exchange(self, line: bytes, limit_s: float) -> dict[str, Any]:
         process = self._process
         if process is None or process.stdin is None:
-            raise GenerationError("the process that renders chat templates has ended: try again")
+            raise GenerationError("the process for chat templates has ended: try again")
         deadline = time.monotonic() + limit_s
-        with contextlib.suppress(OSError):  # it has ended; the queue will say so
+        with contextlib.suppress(OSError):  # it has ended; the queue reports it
             process.stdin.write(line)
             process.stdin.flush()
         while True:
@@ -148,26 +147,25 @@ class _Renderer:
             except queue.Empty:
                 if time.monotonic() > deadline:
                     raise GenerationError(
-                        f"this model's chat template cannot take these messages: it ran for more than {limit_s:g} s"
+                        f"this model's chat template cannot render these messages: it ran for more than {limit_s:g} s"
                     ) from None
         if not answer:
             raise GenerationError(
-                "this model's chat template cannot take these messages: it ended the process that rendered it, "
-                "most likely for want of memory"
+                "this model's chat template cannot render these messages: its process died, probably from lack of memory"
             )
         result: dict[str, Any] = json.loads(answer)
         return result
 
 
 def _read_lines(pipe: Any, answers: queue.SimpleQueue[bytes]) -> None:
-    with contextlib.suppress(OSError, ValueError):  # closed from the other side
+    with contextlib.suppress(OSError, ValueError):  # closed by the other side
         for line in pipe:
             answers.put(line)
     answers.put(b"")
 
 
 def _out_of_reach() -> dict[str, Any]:
-    """Keep a Ctrl-C in the terminal from reaching the process."""
+    """Return options that keep Ctrl-C in the terminal from reaching the process."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
@@ -177,9 +175,9 @@ _renderers: list[_Renderer] = []
 
 
 def _renderer() -> _Renderer:
-    """Return this process's renderer; a forked child gets one of its own."""
+    """Return this process's renderer; a forked child gets a new one."""
     if not _renderers or _renderers[-1].pid != os.getpid():
-        _renderers.append(_Renderer())  # beside the parent's, whose process is not ours to end
+        _renderers.append(_Renderer())  # the parent's renderer is kept, but its process is not ours to stop
     return _renderers[-1]
 
 

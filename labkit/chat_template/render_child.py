@@ -1,7 +1,7 @@
-"""Render chat templates in a process of its own: the program that `labkit.chat_template.render` starts.
+"""Render chat templates in a subprocess: the script that `labkit.chat_template.render` starts.
 
-It reads a line of JSON, answers with a line of JSON, and so on until its input ends. It imports Jinja and nothing else of
-size, so it starts in a tenth of a second; ``python -I`` runs it by its path.
+It answers each line of JSON with a line of JSON until its input ends. Its only large import is Jinja, so it starts
+in a tenth of a second; ``python -I`` runs it by its path.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 MEMORY_LIMIT = 1 << 30
-# The parent ends this process long before; this is for when the parent is gone.
+# Normally the parent stops this process long before; this limit applies when the parent is gone.
 LAST_S = 10
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Answer requests; the first line is the parent's ``sys.path``."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.path[:] = json.loads(requests.readline())
-    sys.stdout = sys.stderr = None  # nothing but answers goes out
+    sys.stdout = sys.stderr = None  # only answers are written
     _limit_memory()
     for line in requests:
         _end_after(LAST_S)
@@ -35,14 +35,14 @@ def main() -> None:
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         template = _compile(request["source"])
-    except Exception as error:  # jinja2's, Python's own for nested blocks, recursion, memory
-        return {"error": f"is no valid Jinja: {_one_line(error)}"}
+    except Exception as error:  # from jinja2, from Python for nested blocks, recursion, memory
+        return {"error": f"is not valid Jinja: {_one_line(error)}"}
     texts = []
     try:
         for values in request["renderings"]:
             texts.append(_joined(template, values, request["size_limit"]))
-    except Exception as error:  # whatever the template raised
-        return {"error": f"cannot take these messages: {_one_line(error)}", "texts": texts}
+    except Exception as error:  # any error in the template
+        return {"error": f"cannot render these messages: {_one_line(error)}", "texts": texts}
     return {"texts": texts}
 
 
@@ -54,7 +54,7 @@ def _joined(template: Any, values: dict[str, Any], limit: int) -> str:
         if size > limit:
             raise ValueError(f"it builds a text of more than {limit:,} characters")
         parts.append(part)
-    return "".join(parts).encode("utf-8", errors="replace").decode("utf-8")  # halves of surrogate pairs are no text
+    return "".join(parts).encode("utf-8", errors="replace").decode("utf-8")  # lone surrogates are not text
 
 
 @functools.lru_cache(maxsize=8)
@@ -89,7 +89,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _limit_memory() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows and macOS have no such limit
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not available on Windows and macOS
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))

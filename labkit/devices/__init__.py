@@ -1,13 +1,13 @@
-"""Layers of a model on other processes and machines, over llama.cpp's RPC; opened only with ``devices=``.
+"""A model's layers in other processes or on other machines, over llama.cpp's RPC; imported only for ``devices=``.
 
 ::
 
-    serve         a device lent by a child process (serve_child): start_device, serve_device
-    borrow        what load_model(devices=…) borrows
-    endpoints     host:port, and a free port to serve on
-    connection    the wire to a device
-    rpc_protocol  what is asked on it, and how long each answer is
-    relay         between llama.cpp and a device, so that one that dies does not take this process with it
+    serve         serve a device from a child process (serve_child): start_device, serve_device
+    borrow        the devices of load_model(devices=…)
+    endpoints     host:port, and free ports
+    connection    the connection to a device
+    rpc_protocol  llama.cpp's RPC protocol: commands, and the length of each answer
+    relay         proxy between llama.cpp and a device, so that a lost device does not abort this process
 """
 
 from __future__ import annotations

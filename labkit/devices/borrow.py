@@ -1,7 +1,7 @@
-"""The devices that a model's layers are put on: from what a caller names to what llama.cpp takes.
+"""The devices for a model's layers: from the caller's list to llama.cpp's.
 
-A device is either one that this llama.cpp has itself (a GPU, by its name), or one that another process lends over RPC
-(``labkit device serve``), by its address.
+A device is either local to this llama.cpp (a GPU, by name), or served by another process over RPC (``labkit device serve``,
+by address).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from labkit.system.build import ggml_function, rpc_function
 
 __all__ = ["ModelDevices", "borrow_devices"]
 
-TESTED = "0.3.36"  # the llama-cpp-python whose protocol is `labkit.devices.rpc_protocol`'s
+TESTED = "0.3.36"  # the llama-cpp-python version whose protocol `labkit.devices.rpc_protocol` implements
 MAX_DEVICES = 16  # llama_max_devices()
 _GPU_KINDS = ("GPU", "IGPU")
 
 
 class ModelDevices:
-    """What one model has borrowed, from before it is loaded until it is freed.
+    """The devices of one model, from before it is loaded until it is freed.
 
     Attributes
     ----------
     names : tuple of str
         Addresses and names, in the order of the layers.
     n_devices : int
-        An address may lend several.
+        Number of devices; an address may serve several.
     has_gpu : bool
-        One of them is known to be a GPU.
+        Whether one of them is known to be a GPU.
     """
 
     def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool, lent: Sequence[ServedDevice] = ()) -> None:
@@ -50,7 +50,7 @@ class ModelDevices:
         self._relays: dict[str, Relay] = {}
         self._kept: Any = None  # llama.cpp holds only its address
         self._taken = False
-        self._lent = lent  # kept, as a device ends when nothing refers to it
+        self._lent = lent  # keep a reference: without one the device ends
         self._watched: list[tuple[Connection, Callable[[str], None]]] = []
         with contextlib.ExitStack() as stack:
             for endpoint in endpoints:
@@ -64,11 +64,11 @@ class ModelDevices:
 
     @property
     def renames(self) -> dict[str, str]:
-        """Relay's address -> device's address, for the engine's log."""
+        """Relay's address -> device's address, for llama.cpp's log."""
         return {relay.address: name for name, relay in self._relays.items()}
 
     def native(self) -> Any:
-        """Return the list that ``llama_model_params.devices`` takes; to be called in the model's thread."""
+        """Return the list for ``llama_model_params.devices``; call it in the model's thread."""
         handles: list[int] = []
         for endpoint in self._endpoints:
             handles += _lent_at(self._relays[str(endpoint)]) if isinstance(endpoint, Endpoint) else [_own_device(endpoint)]
@@ -77,11 +77,11 @@ class ModelDevices:
 
     @property
     def in_use(self) -> bool:
-        """Whether a model has taken them: it gives them back then."""
+        """Whether a model uses the devices; the model releases them."""
         return self._taken
 
     def set_aside(self) -> None:
-        """Hang up: with no layers for them, the devices are not needed."""
+        """Close the connections: without layers, the devices are not needed."""
         self._held.close()
         self._connections.clear()
         self._endpoints = []
@@ -98,18 +98,18 @@ class ModelDevices:
             connection.watch(lost)
 
     def waited_for(self, limit_s: float) -> str | None:
-        """Return a device that has not answered for so long, or None."""
+        """Return a device that has not answered for ``limit_s`` seconds, or None."""
         late = (connection for connection in self._connections if connection.busy_s() > limit_s)
         return next((str(connection.endpoint) for connection in late), None)
 
     def abandon(self, limit_s: float) -> None:
-        """Give up the devices that have not answered for so long, and that no other model uses."""
+        """Mark devices as lost that have not answered for ``limit_s`` seconds and that no other model uses."""
         for connection in self._connections:
             if connection.busy_s() > limit_s and connection.n_users == 1:
                 connection.lose("it did not answer, and the model was closed")
 
     def release(self) -> None:
-        """Give everything back; safe to call twice."""
+        """Release all devices; safe to call twice."""
         for connection, tell in self._watched:
             connection.unwatch(tell)
         self._watched.clear()
@@ -117,12 +117,12 @@ class ModelDevices:
 
 
 def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
-    """Check what ``load_model`` was given as ``devices``, and connect.
+    """Check the ``devices`` argument of ``load_model``, and connect.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For what is no list of addresses and names, an empty list, a device given twice, or a name that is unknown.
+        For anything but a list of addresses and names, an empty list, a device given twice, or an unknown name.
     ModelLoadError
         When this build has no RPC, or a device cannot be reached.
     """
@@ -133,12 +133,12 @@ def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
     given = list(devices)
     if not 0 < len(given) <= MAX_DEVICES:
         raise ArgumentError(
-            f"devices has {len(given):,} entries: give 1 to {MAX_DEVICES}, or leave it out to use no other device"
+            f"devices has {len(given):,} entries: give 1 to {MAX_DEVICES}, or omit it to use no other device"
         )
     named = [_read(f"devices[{index}]", device, build) for index, device in enumerate(given)]
     for index, endpoint in enumerate(named):
         if endpoint in named[:index]:
-            raise ArgumentError(f"devices[{index}] is {endpoint} again: name each device once")
+            raise ArgumentError(f"devices[{index}] is {endpoint} again: give each device once")
     if any(isinstance(endpoint, Endpoint) for endpoint in named):
         check_rpc(build)
         _check_protocol(build.version)
@@ -149,14 +149,13 @@ def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
 
 @lru_cache(maxsize=1)
 def _check_protocol(version: str) -> None:
-    """Refuse an engine whose RPC is not the relay's: it would end the process at the first hello."""
+    """Refuse a llama.cpp with another RPC protocol than the relay's: it would abort the process in the handshake."""
     if version != TESTED:
         try:
-            start_device().close()  # it is of the same build
+            start_device().close()  # it uses the same build
         except ModelLoadError as error:
             raise ModelLoadError(
-                f"llama-cpp-python {version} speaks another RPC protocol than this labkit: install {TESTED}, or a newer "
-                "labkit"
+                f"llama-cpp-python {version} uses another RPC protocol than this labkit: install {TESTED}, or a newer labkit"
             ) from error
 
 
@@ -167,10 +166,10 @@ def _read(name: str, device: Any, build: EngineBuild) -> Endpoint | str:
     if isinstance(device, str) and ":" not in device:
         if device in own:
             return device
-        have = f"it has {', '.join(own)}" if own else "it has no GPU"
+        have = f"which has {', '.join(own)}" if own else "which has no GPU"
         raise ArgumentError(
             f"{name}={one_line(repr(device), 60)} is neither an address such as '127.0.0.1:50052' nor a GPU of this "
-            f"llama.cpp ({have})"
+            f"llama.cpp, {have}"
         )
     return parse_endpoint(device, name=name)
 
@@ -180,11 +179,11 @@ def _own_device(name: str) -> int:
 
 
 def _lent_at(relay: Relay) -> list[int]:
-    """Let llama.cpp look at the devices behind a relay."""
+    """Have llama.cpp list the devices behind a relay."""
     count = ggml_function("ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
     get = ggml_function("ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     add_server = rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
     registry = add_server(relay.address.encode())
     if not registry:
-        raise ModelLoadError("the engine found no device at its relay: please report this")
+        raise ModelLoadError("llama.cpp found no device at its relay: please report this")
     return [get(registry, index) for index in range(count(registry))]

@@ -1,4 +1,4 @@
-"""A connection to a device: opened with care, shared by this process's models, and lost at most once."""
+"""A connection to a device, shared by this process's models; the handshake is checked, and a loss is reported once."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from labkit.errors import ModelLoadError
 
 __all__ = ["Connection", "DeviceLostError", "connect", "probe"]
 
-CONNECT_S = 3.0  # what a device may take to be reached, and to say hello
+CONNECT_S = 3.0  # time limit for connecting, and for the handshake
 _CHUNK = 1 << 20
 _HUNG_UP = "it closed the connection"
 _KEEPALIVE_S = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class DeviceLostError(Exception):
-    """The device is gone: what was asked of it will never be answered."""
+    """The device is gone; open requests will not be answered."""
 
 
 class Connection:
-    """One connection, which several models of this process may use in turn, as a device serves one at a time.
+    """One connection, which several models of this process use in turn, because a device serves one client at a time.
 
     Attributes
     ----------
     n_devices : int
-        Devices that are lent there: 1, unless llama.cpp's own server lends more.
+        Number of devices served there: 1, except for llama.cpp's own server.
     version : bytes
-        What the device said at the hello.
+        The device's answer in the handshake.
     lost : str or None
-        Why it can be used no more.
+        Why the connection is unusable, if it is.
     busy_since : float or None
-        When the device was asked what it has not answered yet (``time.monotonic``).
+        Time of the open request (``time.monotonic``).
     computes_for : object
-        Who sent the graph that the device computed last.
+        The relay that sent the device's last graph.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -59,28 +59,28 @@ class Connection:
             raise
 
     def _greet(self) -> tuple[bytes, int]:
-        """Say hello as llama.cpp would: it ends the process if the answer is not what it expects."""
+        """Do llama.cpp's handshake here, because llama.cpp aborts the process on an unexpected answer."""
         device = f"the device at {self.endpoint}"
         try:
             hello = self._ask(Command.HELLO, bytes(HELLO_BYTES))
             if hello[0] != MAJOR:
                 raise ModelLoadError(
-                    f"{device} speaks version {hello[0]}.{hello[1]}.{hello[2]} of llama.cpp's RPC protocol, and this labkit "
+                    f"{device} uses version {hello[0]}.{hello[1]}.{hello[2]} of llama.cpp's RPC protocol, but this labkit "
                     f"version {MAJOR}: install the same versions of labkit and llama-cpp-python on both sides"
                 )
             (n_devices,) = struct.unpack("<I", self._ask(Command.DEVICE_COUNT, b""))
         except TimeoutError as error:
             raise ModelLoadError(
-                f"{device} takes the connection but does not answer: it serves one process at a time, so another one may be "
-                "using it; or else it is no device of `labkit device serve`, or hangs"
+                f"{device} accepts the connection but does not answer: another process may be using it (it serves one at a "
+                "time), it may hang, or it is not a device of `labkit device serve`"
             ) from error
         except (OSError, DeviceLostError) as error:
             raise ModelLoadError(
-                f"what listens at {self.endpoint} is no device of this version ({error}): start one there with "
+                f"the program at {self.endpoint} is not a device of this version ({error}): start one there with "
                 "`labkit device serve`, or correct the address"
             ) from error
         if n_devices == 0:
-            raise ModelLoadError(f"{device} lends nothing: start it again with `labkit device serve`")
+            raise ModelLoadError(f"{device} serves no devices: restart it with `labkit device serve`")
         self._socket.settimeout(None)
         return hello[:4], n_devices
 
@@ -89,16 +89,16 @@ class Connection:
         expected = answer_bytes(command, payload) or 0
         return b"".join(bytes(chunk) for chunk in self.receive(expected))[LENGTH.size :]
 
-    # -- for a relay, in its turn --------------------------------------------------------------------------------
+    # -- for a relay, during its turn ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the device for one request and its answer.
+        """Hold the device for one request and its answer.
 
         Raises
         ------
         DeviceLostError
-            When it is lost, before or meanwhile; everyone who watches has been told then.
+            When the device is lost, before or during the request; watchers have been notified then.
         """
         with self._turn:
             if self.lost is not None:
@@ -106,28 +106,28 @@ class Connection:
             self.busy_since = time.monotonic()
             try:
                 yield
-            except Exception as error:  # half a message was passed on, so nothing after it would be understood
+            except Exception as error:  # after a partial message the stream is out of sync
                 self.lose(str(error) if isinstance(error, DeviceLostError) else f"{type(error).__name__} in the relay")
                 raise
             finally:
                 self.busy_since = None
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         try:
             self._socket.sendall(data)
         except OSError as error:
             raise DeviceLostError(self.lost or _reason(error)) from error
 
     def receive(self, n_bytes: int) -> Iterator[memoryview]:
-        """Yield an answer of ``n_bytes`` in pieces as they come, its length included; each piece lives until the next."""
+        """Yield an answer of ``n_bytes``, including its length, in chunks as they arrive; each is valid until the next."""
         buffer = memoryview(bytearray(min(LENGTH.size + n_bytes, _CHUNK)))
         got = 0
         while got < LENGTH.size:
             got += self._receive_into(buffer[got:])
         (length,) = LENGTH.unpack(buffer[: LENGTH.size])
         if length != n_bytes:
-            raise DeviceLostError("it answered something that is not llama.cpp's RPC protocol")
+            raise DeviceLostError("its answer is not llama.cpp's RPC protocol")
         yield buffer[:got]
         while got < LENGTH.size + n_bytes:
             piece = self._receive_into(buffer[: LENGTH.size + n_bytes - got])
@@ -148,7 +148,7 @@ class Connection:
     # -- for its users -------------------------------------------------------------------------------------------
 
     def watch(self, tell: Callable[[str], None]) -> None:
-        """Call ``tell(reason)`` once when the device is lost; at once if it is already."""
+        """Call ``tell(reason)`` once when the device is lost; immediately if it is lost already."""
         with self._state:
             self._watchers.append(tell)
             lost = self.lost
@@ -156,12 +156,12 @@ class Connection:
             tell(lost)
 
     def unwatch(self, tell: Callable[[str], None]) -> None:
-        """Tell no more."""
+        """Stop notifying."""
         with self._state, contextlib.suppress(ValueError):
             self._watchers.remove(tell)
 
     def lose(self, reason: str) -> None:
-        """Give the device up: whoever waits for it is woken, and everyone who watches is told."""
+        """Mark the device as lost: wake waiters, notify watchers."""
         with self._state:
             if self.lost is not None:
                 return
@@ -173,12 +173,12 @@ class Connection:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def busy_s(self) -> float:
-        """Return for how long the device has not answered what it was asked; 0 when nothing was."""
+        """Return the age of the open request, seconds; 0 without one."""
         since = self.busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     def check_alive(self) -> bool:
-        """Look whether an idle device has closed the connection meanwhile."""
+        """Return whether an idle device still holds the connection open."""
         if self.lost is None and self._turn.acquire(blocking=False):
             try:
                 self._socket.setblocking(False)
@@ -196,7 +196,7 @@ class Connection:
         return self.lost is None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -208,12 +208,12 @@ _registry = threading.Lock()
 
 @contextlib.contextmanager
 def connect(endpoint: Endpoint) -> Iterator[Connection]:
-    """Hold this process's connection to a device, and open it if there is none.
+    """Use this process's connection to a device; open one if there is none.
 
     Raises
     ------
     ModelLoadError
-        In one line, when nothing listens there, it does not answer, or it is something else.
+        When nothing listens there, it does not answer, or it is not a device.
     """
     with _registry:
         connection = _connections.get(endpoint)
@@ -232,7 +232,7 @@ def connect(endpoint: Endpoint) -> Iterator[Connection]:
 
 
 def probe(endpoint: Endpoint) -> int:
-    """Say hello to a device and return how many it lends."""
+    """Do a device's handshake and return the number of devices it serves."""
     with connect(endpoint) as connection:
         return connection.n_devices
 
@@ -252,7 +252,7 @@ def _open(endpoint: Endpoint) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ModelLoadError(f"{endpoint} cannot be reached ({_reason(error)}): {start}, or correct the address") from error
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # so that a machine that is switched off is noticed
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # detect a machine that is switched off
     for name, seconds in _KEEPALIVE_S.items():
         if hasattr(socket, name):
             with contextlib.suppress(OSError):

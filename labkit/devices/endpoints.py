@@ -1,4 +1,4 @@
-"""Where a device listens: ``host:port``, read strictly."""
+"""The address of a device: ``host:port``, parsed strictly."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Endpoint:
 
     @property
     def reachable(self) -> Endpoint:
-        """Where to reach from this machine what listens here: 0.0.0.0 is every address of it."""
+        """The address for connections from this machine; 0.0.0.0 stands for all of its addresses."""
         return Endpoint("127.0.0.1", self.port) if self.host == "0.0.0.0" else self  # noqa: S104  # read, not bound
 
     @property
@@ -47,17 +47,17 @@ class Endpoint:
         """Whether only this machine can reach it."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name that only the network can tell
+        except ValueError:  # a name that needs a lookup
             return False
 
 
 def parse_endpoint(text: Any, *, name: str = "endpoint", least_port: int = 1) -> Endpoint:
-    """Read ``host:port``; ``localhost`` is 127.0.0.1, which is where llama.cpp listens.
+    """Parse ``host:port``; ``localhost`` is 127.0.0.1, where llama.cpp listens.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        One line that says what is wrong with it.
+        When the text is not an address.
 
     Examples
     --------
@@ -72,9 +72,9 @@ def parse_endpoint(text: Any, *, name: str = "endpoint", least_port: int = 1) ->
     elif ":" in host:
         raise ArgumentError(f"{name}={_short(text)}: write an IPv6 address in brackets, such as '[::1]:50052'")
     if not colon or not _is_host(host) or not re.fullmatch(r"[0-9]{1,9}", port):
-        raise ArgumentError(f"{name}={_short(text)} is no host and port: write it like '127.0.0.1:50052'")
+        raise ArgumentError(f"{name}={_short(text)} is not host:port: write it like '127.0.0.1:50052'")
     if not least_port <= int(port) <= _MAX_PORT:
-        raise ArgumentError(f"{name}={_short(text)}: a port is {least_port} to {_MAX_PORT:,}")
+        raise ArgumentError(f"{name}={_short(text)}: the port must be {least_port} to {_MAX_PORT:,}")
     return Endpoint("127.0.0.1" if host.lower() == "localhost" else host, int(port))
 
 
@@ -90,16 +90,16 @@ def _short(text: str) -> str:
     return one_line(repr(text), 80)
 
 
-_LET_GO_S = 0.5  # what a process that was just ended may take to leave its port
+_LET_GO_S = 0.5  # time for a stopped process to release its port
 
 
 def free_port(endpoint: Endpoint) -> int:
-    """Return the endpoint's port if it can be served on; for port 0 one that the system chooses.
+    """Return the endpoint's port if it is free; for port 0, a free port chosen by the system.
 
     Raises
     ------
     LabkitError
-        When the port is taken, may not be used, or the address is not this machine's.
+        When the port is in use or not allowed, or the address is not this machine's.
     """
     deadline = time.monotonic() + _LET_GO_S
     while True:
@@ -107,16 +107,16 @@ def free_port(endpoint: Endpoint) -> int:
             return _try(endpoint)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise LabkitError(f"nothing can be served at {endpoint}: {_why(error)}") from error
+                raise LabkitError(f"cannot listen at {endpoint}: {_why(error)}") from error
             time.sleep(0.02)
 
 
 def _try(endpoint: Endpoint) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
         if sys.platform == "win32":
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # there, others may share a port otherwise
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # otherwise programs can share a port
         else:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # reuse a port released a moment ago
         trial.bind((endpoint.host, endpoint.port))
         trial.listen(1)
         return int(trial.getsockname()[1])
@@ -124,11 +124,11 @@ def _try(endpoint: Endpoint) -> int:
 
 def _why(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "another program listens there already: choose another port, or port 0 for a free one"
+        return "another program already listens there: choose another port, or port 0 for a free one"
     if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address: use 127.0.0.1, or one of this machine's own"
+        return "this machine has no such address: use 127.0.0.1, or an address of this machine"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "the system does not allow that port: choose one of 1,024 or more"
+        return "the system does not allow that port: choose 1,024 or above"
     if isinstance(error, socket.gaierror):
         return "the host is unknown: give an IP address of this machine"
     return str(error.strerror or error)

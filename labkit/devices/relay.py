@@ -1,9 +1,9 @@
-"""A relay between llama.cpp and a device, so that a device that dies does not take this process with it.
+"""A relay between llama.cpp and a device, so that losing the device does not abort this process.
 
-llama.cpp ends the process (``GGML_ABORT``) when a device does not answer as it should. So it is given an address in this
-process instead, where a thread passes on what it asks, and what the device answers. When the device is lost, the models
-that use it are told, and the thread goes on in the device's place: it takes what is sent and answers with zeros, so that
-the computation comes to its end like any other, and all its memory can be freed. What was computed is thrown away.
+llama.cpp aborts the process (``GGML_ABORT``) on an unexpected answer from a device. Therefore it gets an address in this
+process instead, where a thread forwards its requests and the device's answers. When the device is lost, the models that use
+it are notified, and the thread answers instead of the device: it accepts all data and answers with zeros, so the
+computation finishes normally and all memory can be freed. The result is discarded.
 
 References
 ----------
@@ -23,18 +23,18 @@ from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, Command, answ
 __all__ = ["Relay"]
 
 _CHUNK = 1 << 20
-_WHOLE = 1 << 16  # a request up to this size is passed on in one piece
-_used_ports: set[int] = set()  # llama.cpp remembers what it learned of an address for as long as the process lives
+_WHOLE = 1 << 16  # a request up to this size is forwarded as a whole
+_used_ports: set[int] = set()  # llama.cpp caches what it knows of an address for the life of the process
 _ports = threading.Lock()
 
 
 class Relay:
-    """One model's way to a device.
+    """One model's path to a device.
 
     Attributes
     ----------
     address : str
-        Where llama.cpp is to look for the device.
+        The address that llama.cpp connects to.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -48,11 +48,11 @@ class Relay:
 
     @staticmethod
     def is_here() -> bool:
-        """Whether the calling thread is a relay's own: what waits for a model there waits for itself."""
+        """Whether the calling thread is a relay's: waiting for a model there would deadlock."""
         return isinstance(threading.current_thread(), _RelayThread)
 
     def close(self) -> None:
-        """Take no more connections; the one that is open, if any, is served until llama.cpp closes it."""
+        """Accept no more connections; an open one is served until llama.cpp closes it."""
         self._closed = True
         with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname(), timeout=1):
             pass  # wakes the thread
@@ -67,14 +67,14 @@ class Relay:
                     self._serve_client(client)
 
     def _serve_client(self, client: socket.socket) -> None:
-        """Pass on what one connection of llama.cpp asks: it closes it and opens another whenever it holds no buffer."""
+        """Forward the requests of one connection; llama.cpp opens a new connection whenever it holds no buffer."""
         reader = _Reader(client)
         with contextlib.suppress(EOFError, OSError):
             while True:
                 command, size = HEAD.unpack(reader.take(HEAD.size))
                 whole = size if command == Command.GRAPH_COMPUTE else min(size, _WHOLE)
                 payload = reader.take(whole)
-                if command == Command.HELLO:  # said to the device already
+                if command == Command.HELLO:  # already sent to the device
                     client.sendall(LENGTH.pack(4 + HELLO_BYTES) + self._connection.version + bytes(HELLO_BYTES))
                 else:
                     self._pass_on(client, reader, command, payload, size)
@@ -93,7 +93,7 @@ class Relay:
                     for piece in device.receive(n_answer):
                         client.sendall(piece)
                         answered += len(piece)
-        except Exception:  # the device is lost now, whatever it was: llama.cpp gets its answers all the same
+        except Exception:  # the device is lost, for any reason: llama.cpp gets answers anyway
             for _ in reader.pieces(left):
                 pass
             if n_answer is not None:
@@ -101,7 +101,7 @@ class Relay:
                 client.sendall(answer[answered:])
 
     def _in_turn(self, command: int, payload: bytes, size: int) -> bytes:
-        """Return what to send: to compute the last graph again means this model's last one, not another model's."""
+        """Return the bytes to send; "compute the last graph again" must refer to this model's last graph, not another's."""
         if command == Command.GRAPH_COMPUTE:
             self._graph = payload
         elif command == Command.GRAPH_RECOMPUTE and self._graph is not None and self._connection.computes_for is not self:
@@ -116,7 +116,7 @@ class _RelayThread(threading.Thread):
 
 
 class _Reader:
-    """Reads from a socket ahead of what is asked for; raises EOFError at the end."""
+    """Buffered reader of a socket; raises EOFError at the end."""
 
     def __init__(self, source: socket.socket) -> None:
         self._source = source
@@ -125,14 +125,14 @@ class _Reader:
         self._start = self._end = 0
 
     def take(self, n_bytes: int) -> bytes:
-        """Return exactly so many bytes."""
+        """Return exactly ``n_bytes``."""
         if self._end - self._start >= n_bytes:
             self._start += n_bytes
             return bytes(self._view[self._start - n_bytes : self._start])
         return b"".join(bytes(piece) for piece in self.pieces(n_bytes))
 
     def pieces(self, n_bytes: int) -> Iterator[memoryview]:
-        """Yield so many bytes in pieces as they come; each lives until the next."""
+        """Yield ``n_bytes`` in chunks as they arrive; a chunk is valid until the next."""
         while n_bytes:
             if self._start == self._end:
                 self._start, self._end = 0, self._source.recv_into(self._buffer)
@@ -145,7 +145,7 @@ class _Reader:
 
 
 def _listen() -> socket.socket:
-    """Listen on a port of this machine that no relay of this process had before."""
+    """Listen on a local port that no relay of this process has used before."""
     rejected = []
     with _ports:
         while True:

@@ -1,7 +1,7 @@
-"""llama.cpp's RPC protocol, as far as a relay has to know it: what is asked, and how long each answer is.
+"""The part of llama.cpp's RPC protocol that a relay needs: commands, and the length of each answer.
 
-A request is a command (1 byte), a length (8 bytes) and as many bytes; an answer is a length and as many bytes. Which
-commands are answered, and how long the answer is, depends on the command alone, but for ``GET_TENSOR``, which says it.
+A request is a command (1 byte), a length (8 bytes) and that many bytes; an answer is a length and that many bytes. Whether a
+command has an answer, and its length, depend only on the command; for ``GET_TENSOR`` the length is in the request.
 
 References
 ----------
@@ -18,15 +18,15 @@ from labkit.system import EngineBuild
 
 __all__ = ["HEAD", "HELLO_BYTES", "LENGTH", "MAJOR", "Command", "answer_bytes", "check_rpc", "invented_answer"]
 
-MAJOR = 7  # of the protocol's version; minor ones add nothing that is asked unless both sides know it
+MAJOR = 7  # of the protocol's version; features of minor versions are used only if both sides have them
 HEAD = struct.Struct("<BQ")
 LENGTH = struct.Struct("<Q")
-HELLO_BYTES = 24  # what each side says of faster transports: zeros, as there is none
+HELLO_BYTES = 24  # each side's faster transports: zeros for none
 _ALLOCATION = struct.Struct("<IQ")
 _PAIR = struct.Struct("<QQ")
 _SOME_ADDRESS = 1 << 20
 _NO_RPC = (
-    "this llama.cpp was built without RPC, so it cannot use a device of another process: install it with CMAKE_ARGS="
+    "this llama.cpp was built without RPC, so it cannot use a device in another process: install it with CMAKE_ARGS="
     "-DGGML_RPC=ON pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 )
 _SOME_ALIGNMENT = 128
@@ -63,7 +63,7 @@ _ANSWER_BYTES: dict[int, int] = {
 
 
 def answer_bytes(command: int, payload: bytes) -> int | None:
-    """Return how long the answer to a request is, without its length; None where there is none.
+    """Return the size of the answer to a request, without its length field; None for no answer.
 
     Examples
     --------
@@ -76,9 +76,9 @@ def answer_bytes(command: int, payload: bytes) -> int | None:
 
 
 def invented_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
-    """Return an answer in the place of a device that is gone, such that llama.cpp goes on to the end of what it does.
+    """Return an answer for a lost device with which llama.cpp can finish its computation.
 
-    Buffers are granted and numbers are zeros: nothing that is computed from them may reach a caller.
+    Buffers are granted and numbers are zeros; no result computed from them may reach a caller.
     """
     if command == Command.ALLOC_BUFFER:
         return _PAIR.pack(_SOME_ADDRESS, _ALLOCATION.unpack(payload)[1])
@@ -89,17 +89,17 @@ def invented_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
     if command == Command.GET_MAX_SIZE:
         return b"\xff" * n_bytes
     if command in (Command.SET_TENSOR_HASH, Command.COPY_TENSOR):
-        return b"\x01"  # done: so that no weights are sent
+        return b"\x01"  # "cached": so that no weights are sent
     return bytes(n_bytes)
 
 
 def check_rpc(build: EngineBuild) -> None:
-    """Refuse to lend or borrow where this llama.cpp cannot.
+    """Raise an error if this llama.cpp has no RPC.
 
     Raises
     ------
     ModelLoadError
-        When it was built without RPC, and how to get one with it.
+        When it was built without RPC; the message says how to install a build with it.
     """
     if not build.has_rpc:
         raise ModelLoadError(_NO_RPC)

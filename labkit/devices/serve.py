@@ -1,4 +1,4 @@
-"""Lend this machine's CPU or GPU to a model of another process: a child process that llama.cpp's RPC server runs in."""
+"""Serve this machine's CPU or GPU to models in other processes: llama.cpp's RPC server in a child process."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _MAX_THREADS = 512
 
 
 class ServedDevice:
-    """A device that a child process of this one lends; `start_device` makes it.
+    """A device served by a child process; created by `start_device`.
 
-    Use it in a ``with`` block, or ``close()`` it. It ends with this process in any case.
+    Use it in a ``with`` block, or call ``close()``. It always ends with this process.
 
     Attributes
     ----------
     endpoint : str
-        Its address, for ``load_model(devices=[…])``; the device itself may stand there too.
+        Its address, for ``load_model(devices=[…])``; the device itself may be given too.
     kind : str
         ``"CPU"``, ``"GPU"`` or ``"IGPU"``.
     description : str
-        What llama.cpp calls it.
+        llama.cpp's description.
     n_threads : int
-        Threads that a CPU computes with.
+        Threads of a CPU device.
     pid : int
-        The child process.
+        Process ID of the child.
     """
 
     def __init__(self, endpoint: Endpoint | None = None, n_threads: int = 1) -> None:
         if not isinstance(endpoint, Endpoint):
-            raise ArgumentTypeError("a ServedDevice is made by start_device(…): device = start_device(n_threads=1)")
+            raise ArgumentTypeError("create a ServedDevice with start_device(…): device = start_device(n_threads=1)")
         self.n_threads = n_threads
         self._process = _start_child()
         self._end = weakref.finalize(self, _end_child, self._process, os.getpid())
@@ -79,30 +79,30 @@ class ServedDevice:
                 return
 
     def _last_words(self) -> str:
-        time.sleep(0.05)  # its last line may still be on its way
+        time.sleep(0.05)  # wait for its last line of output
         return one_line(" ".join(self._words)) or f"its process ended with {self._process.returncode}"
 
     @property
     def is_running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process is running."""
         return self._process.poll() is None
 
     def wait(self) -> None:
-        """Wait until its process ends; Ctrl-C ends the waiting.
+        """Wait until its process ends; Ctrl-C stops waiting.
 
         Raises
         ------
         LabkitError
-            When it ended by itself.
+            When the process died.
         """
         while self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.2)  # short, so that a Ctrl-C is noticed on Windows too
+                self._process.wait(0.2)  # short, so that Ctrl-C works on Windows too
         if self._end.alive:
             raise LabkitError(f"the device at {self.endpoint} has ended: {self._last_words()}")
 
     def close(self) -> None:
-        """End its process; safe to call twice. Models that use it get a `GenerationError` at their next token."""
+        """Stop its process; safe to call twice. Models that use it get a `GenerationError` at their next token."""
         self._end()
 
     def __enter__(self) -> ServedDevice:
@@ -120,14 +120,14 @@ class ServedDevice:
 
 
 def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_network: bool = False) -> ServedDevice:
-    """Lend this machine's GPU, or its CPU where there is none, from a process of its own.
+    """Serve this machine's GPU, or its CPU if it has none, from a subprocess.
 
     Parameters
     ----------
     endpoint : str
-        Where it listens: ``host:port`` of this machine; port 0 is a free one that the system chooses.
+        ``host:port`` of this machine to listen at; port 0 is a free port chosen by the system.
     n_threads : int
-        Threads that a CPU computes with. The caller's own threads and these share the machine's cores.
+        Threads of a CPU device. They share the machine's cores with the caller's threads.
     allow_network : bool
         Allow an address that other machines can reach.
 
@@ -139,14 +139,14 @@ def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_net
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For an address that is none, or that other machines can reach without ``allow_network=True``.
+        For an invalid address, or one that other machines can reach without ``allow_network=True``.
     LabkitError
-        When the port is taken, this llama.cpp has no RPC, or the process cannot start.
+        When the port is in use, this llama.cpp has no RPC, or the process cannot start.
 
     Warns
     -----
     LabkitWarning
-        When other machines can reach it, what that risks.
+        When other machines can reach the device; the warning explains the risk.
 
     Examples
     --------
@@ -159,16 +159,16 @@ def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_net
     n_threads = check_int("n_threads", n_threads, 1, _MAX_THREADS)
     if not check_flag("allow_network", allow_network) and not place.is_loopback:
         raise ArgumentError(
-            f"endpoint={place} can be reached from other machines, and whoever reaches it can read the device's memory and "
-            "run code here: use 127.0.0.1, or say allow_network=True (--allow-network) in a network that you trust"
+            f"endpoint={place} is reachable from other machines, and anyone who reaches it can read the device's memory and "
+            "run code here: use 127.0.0.1, or pass allow_network=True (--allow-network) in a network that you trust"
         )
     if ":" in place.host:
-        raise ArgumentError(f"endpoint={place} is an IPv6 address, and llama.cpp listens on IPv4 alone: use 127.0.0.1")
+        raise ArgumentError(f"endpoint={place} is an IPv6 address, but llama.cpp listens only on IPv4: use 127.0.0.1")
     check_rpc(engine_build())
     place = Endpoint(place.host, free_port(place))
     if not place.is_loopback:
         warnings.warn(
-            f"the device at {place} can be reached from other machines: there is no password and no encryption, and whoever "
+            f"the device at {place} is reachable from other machines, without password or encryption: anyone who "
             "reaches it can read and write its memory and run code in its process",
             LabkitWarning,
             stacklevel=2,
@@ -177,10 +177,10 @@ def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_net
 
 
 def serve_device(endpoint: str = "127.0.0.1:50052", *, n_threads: int = 1, allow_network: bool = False) -> None:
-    """Lend this machine's GPU, or its CPU where there is none, until Ctrl-C.
+    """Serve this machine's GPU, or its CPU if it has none, until Ctrl-C.
 
-    It serves one process at a time, without password or encryption; loopback unless told otherwise. The other side calls
-    ``load_model(n_gpu_layers=…, devices=["host:port"])``. To go on working meanwhile, use `start_device`.
+    It serves one process at a time, without password or encryption, by default on the loopback address. The other side calls
+    ``load_model(n_gpu_layers=…, devices=["host:port"])``. This call blocks; `start_device` does not.
 
     Parameters
     ----------
@@ -190,48 +190,48 @@ def serve_device(endpoint: str = "127.0.0.1:50052", *, n_threads: int = 1, allow
     Raises
     ------
     ArgumentError, ArgumentTypeError, LabkitError
-        As for `start_device`; and when the device ends by itself.
+        As for `start_device`, and when the device's process dies.
     """
     started = start_device(endpoint, n_threads=n_threads, allow_network=allow_network)
     with started as device, contextlib.suppress(KeyboardInterrupt):
-        print(describe(device), file=sys.stderr, flush=True)  # the one thing to see while this blocks
+        print(describe(device), file=sys.stderr, flush=True)  # the only output while this blocks
         device.wait()
 
 
 def describe(device: ServedDevice) -> str:
-    """Say in a line what is served where."""
+    """Return one line: what is served, and where."""
     threads = f" with {device.n_threads} thread{'s' * (device.n_threads > 1)}" if device.kind == "CPU" else ""
-    return f"serving {device.kind}{threads} ({device.description}) at {device.endpoint}; Ctrl-C ends it"
+    return f"serving {device.kind}{threads} ({device.description}) at {device.endpoint}; stop with Ctrl-C"
 
 
 def _start_child() -> subprocess.Popen[bytes]:
     if not sys.executable:
-        raise LabkitError("this Python does not say where its program is (sys.executable), so no device can be started")
+        raise LabkitError("sys.executable is not set, so no device can be started: run labkit with a regular Python")
     command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
     try:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except OSError as error:
-        raise LabkitError(f"the process that lends the device could not be started ({error})") from error
+        raise LabkitError(f"the device's process could not be started ({error})") from error
 
 
 def _tell_child(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads: int) -> tuple[dict[str, Any], deque[str]]:
-    """Say what to serve, and read what is served; further lines are what it wrote to stderr."""
+    """Send the request to the child, and return its answer and the queue of its stderr lines."""
     path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
     request = {"endpoint": str(endpoint), "n_threads": n_threads, "path": path}
     words: deque[str] = deque(maxlen=20)
-    with contextlib.suppress(OSError):  # it may have ended already
+    with contextlib.suppress(OSError):  # it may already have ended
         process.stdin.write(json.dumps(request).encode("ascii") + b"\n")  # type: ignore[union-attr]  # it was asked for
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
     output: Any = process.stdout
     for line in output:
-        with contextlib.suppress(ValueError):  # or else it is a warning, or its last words
+        with contextlib.suppress(ValueError):  # otherwise it is a warning or its last output
             answer: dict[str, Any] = json.loads(line)
             break
         words.append(line.decode("utf-8", "replace"))
     else:
         output.close()
         reason = one_line(" ".join(words)) or f"it ended with {process.wait()}"
-        raise LabkitError(f"the process that lends the device could not start: {reason}")
+        raise LabkitError(f"the device's process could not start: {reason}")
     threading.Thread(target=_listen, args=(output, words), name="labkit-served", daemon=True).start()
     return answer, words
 
@@ -243,7 +243,7 @@ def _listen(output: Any, words: deque[str]) -> None:
 
 
 def _end_child(process: subprocess.Popen[bytes], owner: int) -> None:
-    if os.getpid() != owner:  # a forked child, whose end is not the device's
+    if os.getpid() != owner:  # in a forked child, keep the device running
         return
     with contextlib.suppress(OSError):
         process.kill()

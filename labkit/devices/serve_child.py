@@ -1,7 +1,7 @@
-"""Run llama.cpp's RPC server in a process of its own: the program that `labkit.devices.serve` starts.
+"""Run llama.cpp's RPC server in a subprocess: the script that `labkit.devices.serve` starts.
 
-It reads one line of JSON, answers with one that says what it lends, and serves until its input ends: when the parent is
-gone. What goes wrong then is on its output, as lines of text.
+It reads one line of JSON, answers with one that describes the device, and serves until its input ends, because the parent is
+gone. Later errors are lines of text on its output.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _CPU, _GPU, _IGPU = 0, 1, 2  # enum ggml_backend_dev_type
 
 
 def main() -> None:
-    """Serve as the first line of the input says."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's, and so is the end
+    """Serve as requested in the first line of the input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops this process
     requests = sys.stdin.buffer
     request = json.loads(requests.readline())
     sys.path[:] = request["path"]
@@ -29,7 +29,7 @@ def main() -> None:
     from labkit.system import engine_build
     from labkit.system.build import ggml_function
 
-    engine_build()  # loads the backends, where they are libraries of their own
+    engine_build()  # loads the backends, where they are separate libraries
     log = llama_cpp.llama_log_callback(lambda level, text, _: _write(level, text))
     llama_cpp.llama_log_set(log, None)
     by_type = ggml_function("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)
@@ -42,7 +42,7 @@ def main() -> None:
     }
     print(json.dumps(answer), flush=True)
     _serve(request["endpoint"].encode(), request["n_threads"], handle)
-    os._exit(1)  # it returns only when it cannot serve
+    os._exit(1)  # the server returns only when it cannot serve
 
 
 def _serve(endpoint: bytes, n_threads: int, handle: int) -> None:
@@ -53,7 +53,7 @@ def _serve(endpoint: bytes, n_threads: int, handle: int) -> None:
         ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p),
     )  # fmt: skip
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # it prints a banner and each connection; faults go to stderr
+    os.dup2(null, 1)  # drop its banner and connection messages; errors go to stderr
     start(endpoint, None, n_threads, 1, (ctypes.c_void_p * 1)(handle))
 
 

@@ -1,14 +1,14 @@
-"""Ghost models: GGUF files of a real model's shape with random weights, to measure memory and speed on.
+"""Ghost models: GGUF files with a real model's shape and random weights, for measuring memory and speed.
 
 ::
 
-    shape    Shape: the numbers that size a model, checked
-    shapes   ghost_shapes: whose numbers they are, Llama-2-7B to Falcon-H1
-    layout   Shape -> names and sizes of its tensors
+    shape    Shape: a model's sizes, checked
+    shapes   ghost_shapes: the sizes of real models, Llama-2-7B to Falcon-H1
+    layout   Shape -> names and shapes of its tensors
     keys     Shape -> the metadata of the file
-    mix      file type -> the type of each tensor, by llama.cpp's rules
-    tokens   the bundled model's tokenizer, cut or padded to a vocabulary
-    tiles    random blocks, quantized once, drawn again and again
+    mix      file type -> type of each tensor, by llama.cpp's rules
+    tokens   the bundled model's tokenizer, truncated or padded to a vocabulary size
+    tiles    random blocks, quantized once and reused
     pack     GGUF's header as bytes
     build    build_ghost_model
 """

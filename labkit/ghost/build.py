@@ -1,4 +1,4 @@
-"""Build a ghost: a file of a real model's shape with random weights, written as fast as the disk takes it."""
+"""Build a ghost model: a file with a real model's shape and random weights, written at the disk's speed."""
 
 from __future__ import annotations
 
@@ -33,44 +33,44 @@ def build_ghost_model(
     overwrite: bool = False,
     progress: Progress | bool | None = None,
 ) -> Path:
-    """Write a model of a real shape with random weights: it loads, takes memory and time as the real one does, and babbles.
+    """Write a model with a real shape and random weights: same memory use and speed as the real model, meaningless output.
 
     Parameters
     ----------
     target : str or Path
         The file to write.
     architecture : str
-        ``"llama"``, ``"gemma3"``, ``"mamba"``, …: `ghost_shapes` lists them.
+        ``"llama"``, ``"gemma3"``, ``"mamba"``, …; see `ghost_shapes`.
     shape : str or mapping
-        A name such as ``"7B"``, or a dict of numbers that differ from the architecture's tiny shape, such as
-        ``{"n_layer": 4, "n_embd": 512}``; the keys are those of `labkit.ghost.Shape` that the architecture reads.
+        A name such as ``"7B"``, or a dict of changes to the architecture's tiny shape, such as
+        ``{"n_layer": 4, "n_embd": 512}``; the keys are the attributes of `labkit.ghost.Shape` that the architecture uses.
     quantization : str
         A file type by its name, in any case; each tensor gets the type that llama.cpp's quantizer gives it.
     seed : int
         The same seed and settings give the same bytes.
     overwrite : bool
-        Whether an existing target may be replaced; it stays until the new one is complete.
+        Whether to replace an existing target; it is kept until the new file is complete.
     progress : callable or bool, optional
-        Called with (bytes written, bytes in all); True shows a bar.
+        Called with (written bytes, total bytes); True shows a bar.
 
     Returns
     -------
     Path
-        The file. An error, a Ctrl-C or a full disk leaves none behind.
+        The file. After an error, Ctrl-C or a full disk no file is left.
 
     Raises
     ------
     ArgumentError
-        When a name or a number cannot work, the target exists, or the disk is too full.
+        When a name or number is invalid, the target exists, or there is too little disk space.
     ArgumentTypeError
         When an argument has the wrong type.
 
     Notes
     -----
-    A row of a matrix is drawn from normal numbers of variance 1 / length, so that numbers neither grow nor fade from
-    layer to layer; norms are ones, and a state-space layer's decay is negative, as trained ones are. The
-    tokenizer is the bundled model's, cut or padded to the shape's vocabulary (`labkit.ghost.tokens`).
-    Name, description and tags in the file say that it is synthetic.
+    The rows of a matrix are drawn from a normal distribution with variance 1 / length, so activations neither grow nor
+    shrink from layer to layer; norms are ones, and a state-space layer's decay is negative, as in trained models. The
+    tokenizer is the bundled model's, truncated or padded to the shape's vocabulary (`labkit.ghost.tokens`).
+    Name, description and tags in the file mark it as synthetic.
 
     Examples
     --------
@@ -106,9 +106,9 @@ def build_ghost_model(
 
 def _check_seed(seed: int) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentTypeError(f"seed is a whole number, not {seed!r}")
+        raise ArgumentTypeError(f"seed must be a whole number, not {seed!r}")
     if not 0 <= seed < 1 << 64:
-        raise ArgumentError(f"seed is {seed}: 0 to 2^64 - 1 are possible")
+        raise ArgumentError(f"seed={seed} is out of range: it must be 0 to 2^64 - 1")
 
 
 def _n_bytes(tensor: Tensor, kind: TensorType) -> int:

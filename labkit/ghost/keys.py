@@ -1,4 +1,4 @@
-"""Shape -> the metadata by which llama.cpp knows it.
+"""Shape -> the metadata that llama.cpp reads.
 
 References
 ----------
@@ -18,14 +18,14 @@ _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 
 
 def describe(architecture: str, shape_name: str, source: str, seed: int, file_type_id: int) -> dict[str, Any]:
-    """Return the general keys: a ghost says in its name, its description and its tags that it is one."""
+    """Return the general keys; name, description and tags mark the model as synthetic."""
     return {
         "general.architecture": architecture,
         "general.type": "model",
         "general.name": f"{source} shape (synthetic, random weights)",
         "general.description": (
             "Synthetic: random weights in a real model's shape, made by labkit to measure memory and speed. "
-            "Its text means nothing."
+            "Its output is meaningless."
         ),
         "general.size_label": shape_name,
         "general.tags": ["synthetic", "random-weights", "labkit-ghost"],
@@ -37,7 +37,7 @@ def describe(architecture: str, shape_name: str, source: str, seed: int, file_ty
 
 
 def hparams(architecture: str, s: Shape) -> dict[str, Any]:
-    """Return the architecture's own keys, with its name in front of each."""
+    """Return the architecture's keys, each with its name as prefix."""
     reads = READS[architecture]
     keys: dict[str, Any] = {
         "vocab_size": s.n_vocab,
@@ -70,10 +70,10 @@ def _attention(architecture: str, s: Shape) -> dict[str, Any]:
     if "n_head" not in reads:
         return {"attention.head_count": 0}
     heads_kv: Any = s.n_head_kv
-    if "attention_layers" in reads:  # a layer without key heads is a recurrent one
+    if "attention_layers" in reads:  # a layer without key heads is recurrent
         heads_kv = [s.n_head_kv if s.has_attention(layer) else 0 for layer in range(s.n_layer)]
     keys = {"attention.head_count": s.n_head, "attention.head_count_kv": heads_kv, "rope.freq_base": s.freq_base}
-    if architecture != "jamba":  # which rotates nothing
+    if architecture != "jamba":  # jamba has no rotary embedding
         keys["rope.dimension_count"] = s.head
     if "n_embd_head" in reads:
         keys |= {"attention.key_length": s.head, "attention.value_length": s.head}
@@ -81,7 +81,7 @@ def _attention(architecture: str, s: Shape) -> dict[str, Any]:
 
 
 def _latent(s: Shape) -> dict[str, Any]:
-    """Return latent attention's keys: what is cached a token is ``n_lora_kv + n_rot`` numbers, for all heads together."""
+    """Return latent attention's keys: per token, ``n_lora_kv + n_rot`` numbers are cached for all heads together."""
     return {
         "attention.head_count": s.n_head,
         "attention.head_count_kv": 1,

@@ -1,8 +1,8 @@
-"""Shape -> names and sizes of the tensors, as each architecture's converter writes them.
+"""Shape -> names and shapes of the tensors, as each architecture's converter writes them.
 
-A layer is a row of *parts* (attention, experts, a selective scan, …); an architecture is the list of its parts.
-Sizes are in the file's order: the length of a row first. Auxiliary tensors of a few hundred bytes that llama.cpp can do
-without (frequency factors of long contexts) are left out.
+A layer is a sequence of *parts* (attention, experts, a selective scan, …); an architecture is the list of its parts.
+Shapes are in the file's order: row length first. Small auxiliary tensors that llama.cpp does not require (frequency
+factors of long contexts, a few hundred bytes) are omitted.
 
 References
 ----------
@@ -20,7 +20,7 @@ __all__ = ["Tensor", "layout"]
 
 
 class Tensor(NamedTuple):
-    """One tensor: its name, its size (rows' length first), and what fills it."""
+    """One tensor: its name, its shape (row length first), and the kind of its values."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,7 +28,7 @@ class Tensor(NamedTuple):
 
     @property
     def n_elements(self) -> int:
-        """Weights in it."""
+        """Number of weights."""
         product = 1
         for n in self.shape:
             product *= n
@@ -166,7 +166,7 @@ def _mamba2(s: Shape, layer: int) -> _Parts:
 
 
 def _falcon(s: Shape, layer: int) -> _Parts:
-    """Attention and a state space side by side; its feed-forward norm bears no ".weight"."""
+    """Attention and a state space in parallel; the name of its feed-forward norm has no ".weight"."""
     yield from _mamba2(s, layer)
     yield from (row for row in _attention(s, layer) if row[0] != "attn_norm.weight")
     yield "ffn_norm", (s.n_embd,), "ones"
@@ -181,7 +181,7 @@ def _short_convolution(s: Shape, layer: int) -> _Parts:
 
 
 def _either(attention: tuple[_Part, ...], other: tuple[_Part, ...]) -> _Part:
-    """Return a part that is the first in a hybrid's attention layers, the second elsewhere."""
+    """Return a part that is the first in a hybrid's attention layers, and the second in the others."""
 
     def part(s: Shape, layer: int) -> _Parts:
         for chosen in attention if s.has_attention(layer) else other:

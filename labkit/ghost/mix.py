@@ -1,7 +1,7 @@
-"""File type -> the type of each tensor: the rules of llama.cpp's quantizer, for a model without an importance matrix.
+"""File type -> type of each tensor: the rules of llama.cpp's quantizer without an importance matrix.
 
-A mix gives more bits where they help most: to attention values, to the feed-forward part's way back, to the output, and in
-the first and last layers. Where rows are no multiple of a type's block, a type of 32-blocks stands in.
+A mix uses more bits where they help most: for attention values, the feed-forward down projection, the output, and the first
+and last layers. Where rows are not a multiple of a type's block, the fallback is a type with blocks of 32.
 
 References
 ----------
@@ -20,7 +20,7 @@ from labkit.ghost.shape import Shape
 
 __all__ = ["choose_types", "ghost_file_type"]
 
-# They need an importance matrix (or, NVFP4, are not made by llama.cpp's quantizer at all).
+# They need an importance matrix (or, for NVFP4, llama.cpp's quantizer does not make them).
 _IMPOSSIBLE = frozenset({
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S", "NVFP4",
 })  # fmt: skip
@@ -34,25 +34,25 @@ _PARTS = {"attn_v.weight": "value", "attn_k.weight": "key", "attn_output.weight"
 
 
 def ghost_file_type(name: str) -> FileType:
-    """Return a file type that a ghost can have.
+    """Return a file type by name, if a ghost can have it.
 
     Raises
     ------
     ArgumentError
-        When there is no such type, or when it needs an importance matrix, which random weights have not.
+        When the type is unknown, or needs an importance matrix, which random weights do not have.
     """
     kind = file_type(name)
     if kind.name in _IMPOSSIBLE:
         possible = ", ".join(row.name for row in FILE_TYPES.values() if row.name not in _IMPOSSIBLE)
         why = "is not made by llama.cpp's quantizer" if kind.name == "NVFP4" else "needs an importance matrix"
-        raise ArgumentError(f"{kind.name} {why}, so no ghost can have it; possible are {possible}")
+        raise ArgumentError(f"{kind.name} {why}, so a ghost cannot have it: choose one of {possible}")
     return kind
 
 
 def choose_types(
     file: FileType, architecture: str, shape: Shape, tensors: Iterable[Tensor]
 ) -> list[tuple[Tensor, TensorType]]:
-    """Pair each tensor with its type, in the order given."""
+    """Pair each tensor with its type, in the given order."""
     tensors = list(tensors)
     chooser = _Chooser(file, architecture, shape, tensors)
     chosen = {tensor.name: chooser.choose(tensor) for tensor in sorted(tensors, key=_engine_order)}
@@ -60,7 +60,7 @@ def choose_types(
 
 
 def _engine_order(tensor: Tensor) -> tuple[int, str]:
-    """Order tensors as llama.cpp does, because its rules count: those of no layer first, then by layer and name."""
+    """Order tensors as in llama.cpp, whose rules count tensors: those outside layers first, then by layer and name."""
     return _layer(tensor.name), tensor.name
 
 
@@ -69,12 +69,12 @@ def _layer(name: str) -> int:
 
 
 def _more_bits(index: int, n: int) -> bool:
-    """Return whether a "medium" mix favours a layer: the first and last eighth and every third between."""
+    """Return whether a "medium" mix uses more bits in a layer: the first and last eighth and every third between."""
     return index < n // 8 or index >= 7 * n // 8 or (index - n // 8) % 3 == 2
 
 
 class _Chooser:
-    """The quantizer's rules and what they count while they go through the tensors."""
+    """The quantizer's rules, and their counters over the tensors."""
 
     def __init__(self, file: FileType, architecture: str, shape: Shape, tensors: list[Tensor]) -> None:
         self._file, self._shape = file.name, shape
@@ -173,12 +173,12 @@ _RULES: dict[str, Callable[[_Chooser, Tensor], str]] = {
 
 
 def _fitting(name: str, n_columns: int) -> str:
-    """Return the type, or one of smaller blocks where rows are no multiple of its own, or F16."""
+    """Return the type, or one with smaller blocks where rows are not a multiple of its block, or F16."""
     block = tensor_type(name).block_size
     if n_columns % block == 0:
         return name
     if name not in _FALLBACKS and block > 32:
-        problem = f"{name} has blocks of {block} and no stand-in for rows of {n_columns:,} weights"
+        problem = f"{name} has blocks of {block} and no fallback for rows of {n_columns:,} weights"
         raise ArgumentError(f"{problem}: choose another quantization or another shape")
     smaller = _FALLBACKS.get(name, name)
     return smaller if n_columns % tensor_type(smaller).block_size == 0 else "F16"

@@ -1,8 +1,8 @@
-"""GGUF's header as bytes: magic and version, keys with their values, the table of tensors.
+"""GGUF's header as bytes: magic and version, keys with their values, tensor table.
 
 References
 ----------
-The format's description: ggml ``docs/gguf.md``.
+The format: ggml ``docs/gguf.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9  # gguf_met
 
 
 def padding(n_bytes: int) -> int:
-    """Return how many zero bytes follow so many, up to the next aligned offset."""
+    """Return the number of zero bytes after ``n_bytes`` up to the next aligned offset."""
     return -n_bytes % ALIGNMENT
 
 
@@ -36,7 +36,7 @@ def header_bytes(keys: Mapping[str, Any], tensors: Iterable[tuple[str, tuple[int
         Text, whole numbers (written as uint32), floats (float32), booleans, lists of text or of whole numbers,
         and int32 arrays.
     tensors : iterable of (name, shape, type id, offset)
-        Shapes with the rows' length first; offsets from the begin of the data.
+        Shapes with the row length first; offsets from the start of the data.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def _value(value: Any) -> bytes:
         return _array(_STRING, len(value), b"".join(map(_string, value)))
     if isinstance(value, Sequence):
         return _array(_UINT32, len(value), struct.pack(f"<{len(value)}I", *value))
-    raise ArgumentTypeError(f"a GGUF key holds text, numbers or lists of them here, not {type(value).__name__}")
+    raise ArgumentTypeError(f"a GGUF value must be text, a number or a list of them here, not {type(value).__name__}")
 
 
 def _int32(values: npt.NDArray[Any]) -> bytes:

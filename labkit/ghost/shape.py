@@ -1,4 +1,4 @@
-"""Shape: the numbers that size a model, checked before anything is written."""
+"""Shape: a model's sizes, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["READS", "Shape", "checked"]
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The numbers that size a model; 0 means "has none" or "follows from the others".
+    """A model's sizes; 0 means "has none" or "derived from the others".
 
     Attributes
     ----------
     n_vocab, n_ctx_train, n_embd, n_layer : int
-        Tokens, trained length, width, layers.
+        Vocabulary size, training context, width, number of layers.
     tied : bool
         Whether the output matrix is the token embedding.
     norm_eps, freq_base : float
@@ -28,15 +28,15 @@ class Shape:
     n_ff : int
         Width of the (dense) feed-forward part.
     n_head, n_head_kv, n_embd_head : int
-        Query heads, key and value heads, length of a head; 0 is ``n_embd // n_head``.
+        Query heads, key and value heads, length of a head (0: ``n_embd // n_head``).
     attention_layers : tuple of int
-        Of a hybrid: the layers with attention, counted from 0, up to ``n_layer``; the others are recurrent.
+        For a hybrid: the layers with attention, counted from 0, below ``n_layer``; the others are recurrent.
     n_swa, freq_base_swa : int, float
-        Tokens that a sliding-window layer looks back, and the base of its rotary embedding.
+        Window of a sliding-window layer in tokens, and the base of its rotary embedding.
     n_expert, n_expert_used, n_ff_exp, n_ff_shexp, n_expert_shared : int
-        Experts, experts a token, width of one, width of the shared one, how many shared ones (DeepSeek).
+        Experts, experts per token, width of one, width of the shared one, number of shared ones (DeepSeek).
     n_layer_dense, expert_every : int
-        First layers without experts (DeepSeek); every how-manieth layer has experts (Jamba).
+        Number of first layers without experts (DeepSeek); every nth layer has experts (Jamba).
     n_lora_q, n_lora_kv, n_rot, n_embd_head_k_mla, n_embd_head_v_mla : int
         Latent attention: ranks of queries (0: not compressed) and of the cache, rotated dimensions, unpacked head lengths.
     ssm_d_conv, ssm_d_inner, ssm_d_state, ssm_dt_rank, ssm_n_group : int
@@ -131,9 +131,9 @@ READS: dict[str, tuple[str, ...]] = {
     ),
     "lfm2": (*_COMMON, "tied", "n_ff", *_HEADS, "attention_layers", "n_shortconv_l_cache"),
 }  # fmt: skip
-"""Which numbers each architecture reads."""
+"""The sizes that each architecture uses."""
 
-_UNTIED = frozenset({"qwen2moe"})  # llama.cpp asks for an output matrix there
+_UNTIED = frozenset({"qwen2moe"})  # llama.cpp requires a separate output matrix
 _MAY_BE_ZERO = frozenset({
     "n_embd_head", "n_swa", "n_expert", "n_expert_used", "n_ff_shexp", "n_layer_dense", "n_lora_q", "ssm_d_inner",
     "ssm_dt_rank",
@@ -142,12 +142,12 @@ _LARGEST = 1 << 24
 
 
 def checked(architecture: str, base: Shape, changes: Mapping[str, Any]) -> Shape:
-    """Return a shape with some numbers changed.
+    """Return a shape with some sizes changed.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        When a key is unknown, a number has the wrong type or cannot work, or two contradict each other.
+        When a key is unknown, a value has the wrong type or is invalid, or two values contradict each other.
     """
     known = READS[architecture]
     values = {key: _value(architecture, key, value, known) for key, value in changes.items()}
@@ -159,7 +159,7 @@ def checked(architecture: str, base: Shape, changes: Mapping[str, Any]) -> Shape
         shape = dataclasses.replace(shape, tied=False)
     problem = next((text for wrong, text in _contradictions(architecture, shape) if wrong), None)
     if problem is not None:
-        raise ArgumentError(f"a {architecture} of this shape cannot work: {problem}")
+        raise ArgumentError(f"invalid {architecture} shape: {problem}")
     return shape
 
 
@@ -172,33 +172,33 @@ def _value(architecture: str, key: str, value: Any, known: tuple[str, ...]) -> A
         return _layers(value)
     if key == "tied":
         if not isinstance(value, bool):
-            raise ArgumentTypeError(f"shape key 'tied' is True or False, not {value!r}")
+            raise ArgumentTypeError(f"shape key 'tied' must be True or False, not {value!r}")
         return value
     if key in ("norm_eps", "freq_base", "freq_base_swa"):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ArgumentTypeError(f"shape key {key!r} is a number, not {value!r}")
+            raise ArgumentTypeError(f"shape key {key!r} must be a number, not {value!r}")
         if not (math.isfinite(value) and value > 0):
-            raise ArgumentError(f"shape key {key!r} is {value}: a finite number above 0 is needed")
+            raise ArgumentError(f"shape key {key!r} must be a finite number above 0, not {value}")
         return float(value)
     return _integer(key, value)
 
 
 def _integer(key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"shape key {key!r} is a whole number, not {value!r}")
+        raise ArgumentTypeError(f"shape key {key!r} must be a whole number, not {value!r}")
     least = 0 if key in _MAY_BE_ZERO else 1
     if not least <= value <= _LARGEST:
-        raise ArgumentError(f"shape key {key!r} is {value:,}: {least} to {_LARGEST:,} are possible")
+        raise ArgumentError(f"shape key {key!r} must be {least} to {_LARGEST:,}, not {value:,}")
     return value
 
 
 def _layers(value: Any) -> tuple[int, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list, range, set, frozenset)):
-        raise ArgumentTypeError(f"shape key 'attention_layers' is a list of layers, not {value!r}")
+        raise ArgumentTypeError(f"shape key 'attention_layers' must be a list of layers, not {value!r}")
     if not all(isinstance(layer, int) and not isinstance(layer, bool) for layer in value):
-        raise ArgumentTypeError(f"shape key 'attention_layers' holds whole numbers, not {value!r}")
+        raise ArgumentTypeError(f"shape key 'attention_layers' must hold whole numbers, not {value!r}")
     if not value or min(value) < 0:
-        raise ArgumentError(f"shape key 'attention_layers' is {value!r}: at least one layer, counted from 0, is needed")
+        raise ArgumentError(f"shape key 'attention_layers' must name at least one layer, counted from 0, not {value!r}")
     return tuple(value)
 
 
@@ -207,30 +207,30 @@ def _contradictions(architecture: str, s: Shape) -> tuple[tuple[bool, str], ...]
     derived = "n_embd_head" not in reads or not s.n_embd_head
     mamba2 = "ssm_n_group" in reads
     return (
-        (s.n_layer > 512, f"n_layer is {s.n_layer:,}, llama.cpp takes 512 at most"),
+        (s.n_layer > 512, f"n_layer is {s.n_layer:,}, llama.cpp allows at most 512"),
         ("n_head_kv" in reads and derived and s.n_embd % max(1, s.n_head) != 0,
-         f"n_embd {s.n_embd:,} is no multiple of n_head {s.n_head:,}"),
+         f"n_embd {s.n_embd:,} is not a multiple of n_head {s.n_head:,}"),
         ("n_head_kv" in reads and s.n_head % max(1, s.n_head_kv) != 0,
-         f"n_head {s.n_head:,} is no multiple of n_head_kv {s.n_head_kv:,}"),
-        ("n_head_kv" in reads and (head % 2 != 0 or head < 2), f"a head of {head:,} is not even, as rotating pairs needs"),
-        ("n_expert" in reads and s.n_expert > 1024, f"n_expert is {s.n_expert:,}, llama.cpp takes 1,024 at most"),
+         f"n_head {s.n_head:,} is not a multiple of n_head_kv {s.n_head_kv:,}"),
+        ("n_head_kv" in reads and (head % 2 != 0 or head < 2), f"a head of {head:,} is odd, rotary embedding needs pairs"),
+        ("n_expert" in reads and s.n_expert > 1024, f"n_expert is {s.n_expert:,}, llama.cpp allows at most 1,024"),
         (s.n_expert > 0 and not 0 < s.n_expert_used <= s.n_expert,
          f"n_expert_used is {s.n_expert_used:,} of n_expert {s.n_expert:,}"),
-        (s.n_expert == 0 and s.n_expert_used > 0, f"n_expert_used is {s.n_expert_used:,} and n_expert is 0"),
-        (architecture in ("qwen2moe", "qwen3moe", "deepseek2") and s.n_expert == 0, "n_expert is 0, and it has experts"),
-        (architecture == "qwen2moe" and s.n_ff_shexp == 0, "n_ff_shexp is 0, and it has a shared expert"),
+        (s.n_expert == 0 and s.n_expert_used > 0, f"n_expert_used is {s.n_expert_used:,}, but n_expert is 0"),
+        (architecture in ("qwen2moe", "qwen3moe", "deepseek2") and s.n_expert == 0, "n_expert is 0, but it has experts"),
+        (architecture == "qwen2moe" and s.n_ff_shexp == 0, "n_ff_shexp is 0, but it has a shared expert"),
         (architecture == "deepseek2" and not 0 < s.n_rot < s.n_embd_head_k_mla,
          f"n_rot {s.n_rot:,} must be below n_embd_head_k_mla {s.n_embd_head_k_mla:,}"),
-        (architecture == "deepseek2" and s.n_rot % 2 != 0, f"n_rot {s.n_rot:,} is not even, as rotating pairs needs"),
+        (architecture == "deepseek2" and s.n_rot % 2 != 0, f"n_rot {s.n_rot:,} is odd, rotary embedding needs pairs"),
         (architecture == "deepseek2" and s.n_lora_q > 0 and s.n_layer in (26, 27),
-         f"llama.cpp takes {s.n_layer} layers for a Lite model, whose queries are not compressed: n_lora_q must be 0"),
+         f"llama.cpp treats {s.n_layer} layers as a Lite model, which has no compressed queries: n_lora_q must be 0"),
         ("attention_layers" in reads and not s.attention_layers, f"no attention layer is below n_layer {s.n_layer:,}"),
         (architecture in ("mamba", "jamba", "granitehybrid") and s.inner != 2 * s.n_embd,
-         f"ssm_d_inner is {s.inner:,}, llama.cpp takes twice n_embd only: {2 * s.n_embd:,}"),
+         f"ssm_d_inner is {s.inner:,}, llama.cpp allows only twice n_embd: {2 * s.n_embd:,}"),
         (mamba2 and s.inner % s.ssm_heads != 0,
-         f"ssm_d_inner {s.inner:,} is no multiple of ssm_dt_rank {s.ssm_heads:,} (heads)"),
+         f"ssm_d_inner {s.inner:,} is not a multiple of ssm_dt_rank {s.ssm_heads:,} (heads)"),
         (mamba2 and (s.inner % max(1, s.ssm_n_group) != 0 or s.ssm_heads % max(1, s.ssm_n_group) != 0),
-         f"ssm_n_group {s.ssm_n_group:,} divides not both ssm_d_inner {s.inner:,} and the heads {s.ssm_heads:,}"),
+         f"ssm_n_group {s.ssm_n_group:,} does not divide both ssm_d_inner {s.inner:,} and the heads {s.ssm_heads:,}"),
         ("ssm_d_conv" in reads and s.ssm_d_conv < 2, f"ssm_d_conv is {s.ssm_d_conv:,}, at least 2 is needed"),
         (architecture == "lfm2" and s.n_shortconv_l_cache < 2,
          f"n_shortconv_l_cache is {s.n_shortconv_l_cache:,}, at least 2 is needed"),

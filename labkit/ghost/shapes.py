@@ -1,4 +1,4 @@
-"""Whose numbers a ghost model has: a table of real models' shapes, and a tiny one of each architecture for tests."""
+"""Shapes of ghost models: a table of real models' shapes, and a tiny one per architecture for tests."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["GhostShape", "find_shape", "ghost_shapes"]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GhostShape(Record):
-    """A shape that `build_ghost_model` knows by name.
+    """A named shape for `build_ghost_model`.
 
     Attributes
     ----------
     architecture : str
-        As ``general.architecture`` has it.
+        As in ``general.architecture``.
     name : str
         The name to give as ``shape``.
     source : str
-        The model whose configuration has these numbers; the tiny ones are made up.
+        The model whose configuration has these sizes; the tiny shapes are artificial.
     settable : tuple of str
-        The keys that a dict of changes may hold.
+        The allowed keys in a dict of changes.
     shape : Shape
-        The numbers.
+        The sizes.
     """
 
     architecture: str
@@ -39,7 +39,7 @@ class GhostShape(Record):
     shape: Shape
 
 
-_TINY = "made up, for tests"
+_TINY = "artificial, for tests"
 _SMALL: dict[str, Any] = {"n_vocab": 512, "n_ctx_train": 2048, "n_embd": 256, "n_layer": 2}
 _HEADS: dict[str, Any] = {"n_ff": 512, "n_head": 4, "n_head_kv": 2}
 _MAMBA: dict[str, Any] = {"ssm_d_conv": 4, "ssm_d_state": 16}
@@ -159,7 +159,7 @@ _SHAPES: dict[str, dict[str, tuple[str, Shape]]] = {
 
 
 def ghost_shapes(architecture: str | None = None) -> tuple[GhostShape, ...]:
-    """List the shapes that have a name, of one architecture or of all.
+    """List the named shapes, of one architecture or of all.
 
     Raises
     ------
@@ -180,19 +180,19 @@ def ghost_shapes(architecture: str | None = None) -> tuple[GhostShape, ...]:
 
 
 def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
-    """Return a shape by its name, or the architecture's tiny one with some numbers changed.
+    """Return a shape by its name, or the architecture's tiny shape with some sizes changed.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        When the architecture, the shape or a key is unknown, or when the numbers cannot work.
+        When the architecture, the shape or a key is unknown, or the sizes are invalid.
     """
     rows = _SHAPES[_architecture(architecture)]
     if isinstance(shape, Mapping):
         source, base = rows["tiny"]
         return GhostShape(architecture, "tiny", source, READS[architecture], checked(architecture, base, shape))
     if not isinstance(shape, str):
-        raise ArgumentTypeError(f"shape is a name or a dict of numbers, not {type(shape).__name__}: try shape='tiny'")
+        raise ArgumentTypeError(f"shape must be a name or a dict of numbers, not {type(shape).__name__}: try shape='tiny'")
     by_name = {name.upper(): name for name in rows}
     if shape.strip().upper() not in by_name:
         homes = [arch for arch, others in _SHAPES.items() if shape in others]
@@ -205,9 +205,9 @@ def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
 
 def _architecture(name: str) -> str:
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"architecture is a name, not {type(name).__name__}: try 'llama'")
+        raise ArgumentTypeError(f"architecture must be a name, not {type(name).__name__}: try 'llama'")
     if name in _SHAPES:
         return name
     near = difflib.get_close_matches(name.lower(), list(_SHAPES), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ArgumentError(f"there is no ghost of architecture {name!r}{hint}; there are {', '.join(_SHAPES)}")
+    raise ArgumentError(f"there are no ghost models of architecture {name!r}{hint}; choose one of {', '.join(_SHAPES)}")

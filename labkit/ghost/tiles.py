@@ -1,7 +1,7 @@
-"""Random blocks, quantized once and drawn again and again: as many bytes as wanted, as fast as they can be copied.
+"""Random blocks, quantized once and reused: data of any size, as fast as it can be copied.
 
-Quantizing 7 billion weights takes minutes; a *pool* of some thousand blocks takes a tenth of a second. A tensor is the
-pool in one random order after another, so no two rows of a real width are alike and no two tokens' logits tie.
+Quantizing 7 billion weights takes minutes; a *pool* of a few thousand blocks takes a tenth of a second. A tensor repeats
+the pool, each time in a new random order, so that no two rows of a real width are equal and no two tokens' logits tie.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _POOL_WEIGHTS = 1 << 20  # 4,096 super-blocks: 0.6 MB of Q4_K, small enough for 
 _CHUNK_BYTES = 1 << 22
 _BIAS = 0.02
 _QUERY = 4.0
-# A tied embedding is smaller: else a token would find itself the likeliest to follow. Queries are longer: else attention
-# would average over all tokens alike, every position would end in the same numbers, and the text in one word for ever.
+# A tied embedding is smaller: otherwise each token would predict itself. Queries are larger: otherwise attention would
+# average over all tokens equally, every position would get the same activations, and the text would repeat one word.
 _SPREAD = {"weights": 1.0, "output": 1.0, "tied": 0.1, "queries": _QUERY}
-_QUIET = 0.1  # of the others' spread have the control tokens, so that hardly ever one of them ends a text
-_DT_MIN, _DT_MAX = 0.001, 0.1  # Mamba's own range of time steps (state-spaces/mamba, mamba_simple.py)
+_QUIET = 0.1  # spread of the control tokens relative to the others, so that they rarely end a text
+_DT_MIN, _DT_MAX = 0.001, 0.1  # Mamba's range of time steps (state-spaces/mamba, mamba_simple.py)
 
 _Bytes = npt.NDArray[np.uint8]
 
@@ -38,11 +38,11 @@ class Pools:
     Parameters
     ----------
     plan : iterable of (Tensor, TensorType)
-        Every tensor with its type: a pool is as large as the largest tensor that draws from it needs.
+        Every tensor with its type; a pool is sized for the largest tensor that uses it.
     seed : int
         The same seed gives the same bytes.
     n_control : int
-        Control tokens at the begin of the vocabulary.
+        Number of control tokens at the start of the vocabulary.
     """
 
     def __init__(self, plan: list[tuple[Tensor, TensorType]], seed: int, n_control: int = 0) -> None:
@@ -55,7 +55,7 @@ class Pools:
                 self._units[key] = max(self._units.get(key, 1), _units(tensor, kind))
 
     def data(self, tensor: Tensor, kind: TensorType) -> Iterator[_Bytes]:
-        """Yield a tensor's bytes in pieces of some MB."""
+        """Yield a tensor's bytes in chunks of a few MB."""
         rng = np.random.default_rng([self._seed, zlib.crc32(tensor.name.encode("utf-8"))])
         if tensor.fill not in _SPREAD:
             yield _vector(tensor, rng).astype("<f4").view(np.uint8)
@@ -84,33 +84,33 @@ class Pools:
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, int], tensor: Tensor, scale: float = 1.0) -> npt.NDArray[np.float32]:
-    """Return normal numbers that keep a row's product with numbers of size 1 at size 1, times the tensor's own spread."""
+    """Return normal numbers of variance 1 / row length, times the tensor's spread, so activations keep their size."""
     spread = scale * _SPREAD[tensor.fill] * tensor.shape[0] ** -0.5
     return np.asarray(rng.standard_normal(shape, np.float32) * np.float32(spread), np.float32)
 
 
 def _unit(n_columns: int, kind: TensorType) -> int:
-    """Return how many weights are drawn together: a block, or a divisor of the row where weights stand alone."""
+    """Return the number of weights per unit of the pool: a block, or a divisor of the row for types without blocks."""
     return kind.block_size if kind.is_quantized else math.gcd(n_columns, 32)
 
 
 def _units(tensor: Tensor, kind: TensorType) -> int:
-    """Return how many units a tensor's pool holds: at least one a row where a row is one unit, so that rows differ."""
+    """Return the number of units in a tensor's pool: at least one per row if a row is one unit, so that rows differ."""
     unit = _unit(tensor.shape[0], kind)
     rows, in_all = tensor.n_elements // tensor.shape[0], tensor.n_elements // unit
     return min(in_all, max(_POOL_WEIGHTS // unit, rows if tensor.shape[0] == unit else 1))
 
 
 def _vector(tensor: Tensor, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return the values of a tensor that is no matrix of weights, flat."""
+    """Return the values of a tensor that is not a weight matrix, flat."""
     n = tensor.n_elements
     if tensor.fill in ("ones", "query norm"):
         return np.full(n, 1 if tensor.fill == "ones" else _QUERY, np.float32)
     if tensor.fill == "bias":
         return np.asarray(rng.standard_normal(n, np.float32) * np.float32(_BIAS), np.float32)
-    if tensor.fill == "step":  # softplus of it lies between _DT_MIN and _DT_MAX
+    if tensor.fill == "step":  # its softplus is between _DT_MIN and _DT_MAX
         steps = np.exp(rng.uniform(math.log(_DT_MIN), math.log(_DT_MAX), n))
         return np.asarray(np.log(np.expm1(steps)), np.float32)
-    # decay: a state that fades, slower or faster: -1 to -d_state in each row (Mamba), -1 to -16 over the heads (Mamba 2)
+    # decay rates of the state: -1 to -d_state in each row (Mamba), -1 to -16 over the heads (Mamba 2)
     rate = np.arange(n) % tensor.shape[0] + 1 if tensor.shape[0] > 1 else rng.uniform(1, 16, n)
     return np.asarray(-rate, np.float32)

@@ -1,9 +1,9 @@
-"""A real tokenizer for any size of vocabulary, made from the bundled model's.
+"""A real tokenizer for any vocabulary size, made from the bundled model's.
 
-Its byte-pair tokens stand in the order in which training merged them: 17 control tokens, 235 single bytes, then the merges.
-So a *prefix* is the tokenizer that the same training would have given for a smaller vocabulary, with every merge of its
-tokens: it is cut that way for Llama-2's 32,000. A larger vocabulary is *padded* with words that no merge makes: they
-cost memory as real tokens do, no text is cut into them, and where a model says one it reads " unused50123".
+Its byte-pair tokens are in merge order: 17 control tokens, 235 single bytes, then the merges. So a *prefix* is the tokenizer
+that the same training gives for a smaller vocabulary, with every merge of its tokens; this is used for Llama-2's 32,000. A
+larger vocabulary is *padded* with words that no merge produces: they need memory like real tokens, but no text is tokenized
+to them, and if a model generates one it reads " unused50123".
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _TOKENS, _KINDS, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
 
 
 def tokenizer_keys(n_vocab: int) -> dict[str, Any]:
-    """Return the metadata of a tokenizer of exactly so many tokens, chat template included.
+    """Return the metadata of a tokenizer with exactly ``n_vocab`` tokens, including the chat template.
 
     Raises
     ------
     ArgumentError
-        When there is no room for the control tokens and the single bytes.
+        When the vocabulary is too small for the control tokens and the single bytes.
     """
     keys = dict(_bundled())
     tokens, kinds, merges = keys[_TOKENS], keys[_KINDS], keys[_MERGES]
     least = len(tokens) - len(merges)
     if n_vocab < least:
-        raise ArgumentError(f"n_vocab is {n_vocab:,}: the tokenizer needs at least {least} tokens, so give {least} or more")
+        raise ArgumentError(f"n_vocab is {n_vocab:,}: the tokenizer needs {least} tokens or more")
     extra = [f"Ġunused{index}" for index in range(len(tokens), n_vocab)]
     keys[_TOKENS] = [*tokens[:n_vocab], *extra]
     keys[_KINDS] = np.concatenate([kinds[:n_vocab], np.full(len(extra), _NORMAL, np.int32)])
@@ -46,13 +46,13 @@ def tokenizer_keys(n_vocab: int) -> dict[str, Any]:
 
 
 def control_tokens() -> int:
-    """Return how many control tokens stand at the begin of the vocabulary."""
+    """Return the number of control tokens at the start of the vocabulary."""
     return int(np.argmin(_bundled()[_KINDS] == _CONTROL))
 
 
 @functools.lru_cache(maxsize=1)
 def _bundled() -> dict[str, Any]:
-    """Read the bundled model's tokenizer: 50 ms, once a process."""
+    """Read the bundled model's tokenizer: 50 ms, once per process."""
     metadata = read_header(bundled_model_path()).metadata
     keys = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     keys[_TOKENS], keys[_MERGES] = list(keys[_TOKENS]), list(keys[_MERGES])

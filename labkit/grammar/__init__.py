@@ -1,11 +1,11 @@
-"""GBNF and JSON schemas, checked before the engine sees them; opened only with ``grammar=`` or ``json_schema=``.
+"""GBNF and JSON schemas, checked before llama.cpp reads them; imported only for ``grammar=`` or ``json_schema=``.
 
 ::
 
-    check         a grammar in GBNF -> the same text, or an error
-    rules         what llama.cpp would do with it
-    json_schema   a JSON schema -> GBNF
-    json_rules    the rules for JSON's own values
-    regex         a pattern -> GBNF
-    number_range  a range of numbers -> GBNF
+    check         GBNF grammar -> the same text, or an error
+    rules         llama.cpp's limits on a grammar's rules
+    json_schema   JSON schema -> GBNF
+    json_rules    rules for JSON values
+    regex         regular expression -> GBNF
+    number_range  range of numbers -> GBNF
 """

@@ -1,12 +1,12 @@
-"""GBNF grammars, read here before llama.cpp sees them.
+"""Check GBNF grammars before llama.cpp reads them.
 
-llama.cpp answers a grammar that it cannot parse with a null pointer and a print; it hangs or fills the memory on one with
-``{3,2}``, on rules that can begin in a million ways, and on a rule that begins with itself behind something that may be
-empty. Here each of these is one line that says where it stands.
+For a grammar that it cannot parse, llama.cpp prints a message and returns a null pointer. It hangs or exhausts the memory on
+``{3,2}``, on rules that can begin in a million ways, and on a rule that begins with itself after something that may be
+empty. Here each of these is a one-line error with its position.
 
 References
 ----------
-llama.cpp ``grammars/README.md`` (the language), ``src/llama-grammar.cpp`` (its parser, which this one follows step by step).
+llama.cpp ``grammars/README.md`` (the language), ``src/llama-grammar.cpp`` (its parser, followed step by step).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_DEPTH = 500
 MAX_BYTES = 256 * 1024
 MAX_ELEMENTS = 1_000_000
 MAX_WAYS = 20_000
-# Each of these may be left out, and llama.cpp tries every choice of which for each character of each token.
+# Each of these is optional, and llama.cpp tries every combination for each character of each token.
 MAX_EMPTY_REPEATS = 4
 
 _SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
@@ -36,12 +36,12 @@ _REPEAT = re.compile(r"\{[ \t]*([0-9]{1,9})[ \t]*(?:(,)[ \t]*([0-9]{1,9})?[ \t]*
 
 
 def check_grammar(grammar: str) -> str:
-    """Return the grammar, sound and ready for llama.cpp.
+    """Return the grammar if llama.cpp can use it.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        One line with the place (line and column) and what was expected there.
+        One line with the position (line and column) and what was expected there.
 
     Examples
     --------
@@ -53,17 +53,17 @@ def check_grammar(grammar: str) -> str:
             f"grammar must be GBNF text, not {type(grammar).__name__}: see llama.cpp's grammars/README.md"
         )
     if len(grammar) > MAX_BYTES:
-        raise ArgumentError(f"the grammar has {len(grammar):,} characters; at most {MAX_BYTES:,} are taken")
+        raise ArgumentError(f"the grammar has {len(grammar):,} characters, at most {MAX_BYTES:,} are allowed")
     if "\x00" in grammar:
-        raise ArgumentError("the grammar holds a NUL character, where llama.cpp would stop reading: remove it")
+        raise ArgumentError("the grammar has a NUL character, where llama.cpp would stop reading: remove it")
     if any("\ud800" <= char <= "\udfff" for char in grammar):
-        raise ArgumentError("the grammar holds half of a surrogate pair, which is no character: remove it")
+        raise ArgumentError("the grammar has a lone surrogate, which is not a character: remove it")
     _Reader(grammar).read()
     return grammar
 
 
 def tokens_in(grammar: str) -> list[str]:
-    """Return the tokens that a sound grammar asks for, such as ``<|im_end|>`` or ``<[7]>``: a model may not have them."""
+    """Return the tokens in a checked grammar, such as ``<|im_end|>`` or ``<[7]>``; a model may not have them."""
     if "<" not in grammar:
         return []
     reader = _Reader(grammar)
@@ -72,7 +72,7 @@ def tokens_in(grammar: str) -> list[str]:
 
 
 class _Open:
-    """A sequence that is being read: of a rule, or of a group in it."""
+    """The current sequence in a rule or in a group of it."""
 
     def __init__(self, key: Key, start: int, n_symbols: int) -> None:
         self.key, self.start, self.n_symbols = key, start, n_symbols
@@ -85,13 +85,13 @@ class _Open:
         self.last, self.weight, self.repeats = 0, 0, 1
 
     def add(self, symbols: list[Symbol], weight: int, repeats: int = 1) -> None:
-        """Append one item; ``weight`` is how many elements llama.cpp makes of it."""
+        """Append one item; ``weight`` is the number of elements that llama.cpp makes of it."""
         self.last, self.weight, self.repeats = len(self.symbols), weight, repeats
         self.symbols += symbols
 
 
 class _Reader:
-    """GBNF -> rules as llama.cpp expands them, with the place of every fault."""
+    """GBNF -> rules as llama.cpp expands them; errors have a position."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -112,7 +112,7 @@ class _Reader:
             if name not in self.rules:
                 self._fail(f"rule {name!r} is used but not defined", at)
         if "root" not in self.rules:
-            raise ArgumentError("the grammar has no rule named root, where every text begins: add for example root ::= …")
+            raise ArgumentError("the grammar has no rule named root, the start rule: add one, such as root ::= …")
         self._check_rules()
 
     def _check_rules(self) -> None:
@@ -121,7 +121,7 @@ class _Reader:
         if recursive is not None:
             name = recursive if isinstance(recursive, str) else recursive[0]
             self._fail(
-                f"rule {name!r} begins with itself (left recursion), which llama.cpp cannot follow: "
+                f"rule {name!r} begins with itself (left recursion), which llama.cpp does not support: "
                 "write 'list ::= item list?' rather than 'list ::= list item'",
                 self.places[name],
             )
@@ -130,8 +130,8 @@ class _Reader:
                 self._fail("this repeats something that may be empty: repeat a part that is never empty", at)
         if ways_to_begin(self.rules, nullable) > MAX_WAYS:
             raise ArgumentError(
-                f"the grammar has a rule that can begin in more than {MAX_WAYS:,} ways, which llama.cpp would try one by "
-                "one: use fewer alternatives"
+                f"the grammar has a rule that can begin in more than {MAX_WAYS:,} ways, and llama.cpp would try each of "
+                "them: use fewer alternatives"
             )
 
     def _rule(self) -> None:
@@ -151,7 +151,7 @@ class _Reader:
             self._fail(f"{self.text[self.at]!r} was not expected here")
 
     def _body(self, name: str) -> None:
-        """Read a rule's alternatives; groups are kept on a list, so deep nesting costs no stack."""
+        """Read a rule's alternatives; groups are kept on a list, so deep nesting does not overflow the stack."""
         stack = [_Open(name, self.at, 0)]
         while True:
             top = stack[-1]
@@ -219,7 +219,7 @@ class _Reader:
             self._fail(f"{self.text[self.at]!r} has nothing before it to repeat")
         least, most = self._times()
         if most is not None and most < least:
-            self._fail(f"{{{least},{most}}} asks for at most fewer than at least", start)
+            self._fail(f"{{{least},{most}}} has a maximum below its minimum", start)
         total = most or least or 1
         if top.repeats * total > MAX_REPEATS:
             self._fail(f"more than {MAX_REPEATS:,} repetitions", start)
@@ -264,7 +264,7 @@ class _Reader:
     def _count(self, elements: int) -> None:
         self.elements += elements
         if self.elements > MAX_ELEMENTS:
-            self._fail(f"with its repetitions written out the grammar has more than {MAX_ELEMENTS:,} elements")
+            self._fail(f"with its repetitions expanded, the grammar has more than {MAX_ELEMENTS:,} elements")
 
     def _quoted(self, end: str) -> int:
         start = self.at
@@ -290,7 +290,7 @@ class _Reader:
         if digits and not re.fullmatch(f"[0-9A-Fa-f]{{{digits}}}", code):
             self._fail(f"\\{escape} needs {digits} hexadecimal digits")
         if digits and int(code, 16) > 0x10FFFF:
-            self._fail(f"\\{escape}{code} is beyond the last character, U+10FFFF")
+            self._fail(f"\\{escape}{code} is above the last character, U+10FFFF")
         if not digits and (not escape or escape not in '"[]\\trn-'):
             self._fail(f"unknown escape {ascii(chr(92) + escape)[1:-1]}")
         self.at += 2 + digits
@@ -309,4 +309,4 @@ class _Reader:
         place = self.at if at is None else at
         line = self.text.count("\n", 0, place) + 1
         column = place - (self.text.rfind("\n", 0, place) + 1) + 1
-        raise ArgumentError(f"the grammar is wrong at line {line}, column {column}: {what}")
+        raise ArgumentError(f"grammar error at line {line}, column {column}: {what}")

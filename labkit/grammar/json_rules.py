@@ -1,4 +1,4 @@
-"""JSON in GBNF, and what the words of JSON schemas are about."""
+"""JSON in GBNF, and the types that JSON schema keywords apply to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ RULES = {
     "object": '"{" ws (string ":" ws value ("," ws string ":" ws value)* ws)? "}"',
     "array": '"[" ws (value ("," ws value)* ws)? "]"',
     "string": '"\\"" char* "\\""',
-    # No lone halves of surrogate pairs: JSON would take them, but no file and no screen does.
+    # No lone surrogates: JSON allows them, but files and screens do not.
     "char": r"""[\x20-\x21\x23-\x5B\x5D-\x7E\u0080-\uD7FF\uE000-\U0010FFFF] | "\\" escape""",
     "escape": r"""["\\/bfnrt] | "u" ([0-9a-cefA-CEF] hex | [dD] [0-7]) hex hex""",
     "hex": "[0-9a-fA-F]",
     "integer": '"-"? ("0" | [1-9] [0-9]{0,15})',
-    # The exponent has two digits: no text overflows a float.
+    # The exponent has at most two digits, so no number overflows a float.
     "number": 'integer ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?',
     "boolean": '"true" | "false"',
     "null": '"null"',
@@ -45,7 +45,7 @@ KEYWORDS = {
 }
 KEYWORDS["integer"] = KEYWORDS["number"]
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-# These say something about a schema and ask nothing of a text.
+# Annotations, which do not constrain a text.
 SILENT = {
     "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "definitions", "discriminator",
 }  # fmt: skip

@@ -1,10 +1,10 @@
-"""JSON schemas -> GBNF, so that every text that follows the grammar parses and matches the schema.
+"""JSON schemas -> GBNF: every text that follows the grammar parses and matches the schema.
 
-llama-cpp-python has a converter too, but its strings may hold raw line breaks (no JSON then), it drops bounds on numbers
-in silence, and a ``maxLength`` of 1,000 becomes a thousand nested groups. This one refuses what it cannot keep.
+llama-cpp-python has a converter too, but its strings may contain raw line breaks (invalid JSON), it silently drops bounds on
+numbers, and a ``maxLength`` of 1,000 becomes a thousand nested groups. This converter refuses unsupported keywords.
 
-Not everything that matches can be generated: properties keep the schema's order and there are no others than it names, a
-text has at most one space where JSON allows any, numbers have up to 16 digits.
+The grammar does not cover every matching text: properties are in the schema's order, without others than it names, a text
+has at most one space where JSON allows any, and numbers have up to 16 digits.
 
 References
 ----------
@@ -31,7 +31,7 @@ MAX_CHARACTERS = 1_000_000
 
 
 def grammar_of_schema(schema: Any) -> str:
-    """Turn a JSON schema into a GBNF grammar.
+    """Convert a JSON schema to a GBNF grammar.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def grammar_of_schema(schema: Any) -> str:
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        When the schema is no JSON, or asks for what a grammar cannot keep; the message says what and where.
+        When the schema is not JSON, or has a constraint that the grammar cannot express; the message says what and where.
 
     Examples
     --------
@@ -64,14 +64,14 @@ def _parse(text: str) -> Any:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArgumentError(f"json_schema is no JSON text: {' '.join(str(error).split())[:200]}") from error
+        raise ArgumentError(f"json_schema is not valid JSON: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(schema, dict):
         raise ArgumentError('json_schema must be a JSON object such as {"type": "object"}')
     return schema
 
 
 class _Converter:
-    """Walks a schema and writes a rule for each part of it."""
+    """Walk a schema and write a rule for each part."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self.schema = schema
@@ -86,7 +86,7 @@ class _Converter:
         return "\n".join(f"{name} ::= {self.rules[name]}" for name in names)
 
     def _visit(self, schema: Any) -> str:
-        """Return the text of one part's grammar."""
+        """Return the grammar of one part."""
         self.n_nodes += 1
         if self.n_nodes > MAX_NODES or len(self.path) > MAX_DEPTH:
             raise ArgumentError(
@@ -95,11 +95,11 @@ class _Converter:
         if schema is True:
             return self._known("value")
         if not isinstance(schema, Mapping):
-            self._fail(f"expected a schema, that is a dict, not {type(schema).__name__}")
+            self._fail(f"expected a schema (a dict), not {type(schema).__name__}")
         self._refuse_unknown(schema)
         for keyword in CHOICES & set(schema):
             if others := [key for key in schema if key != keyword and not self._may_stand_beside(key, keyword)]:
-                self._fail(f"{keyword!r} together with {others[0]!r} is not supported: write them as one")
+                self._fail(f"{keyword!r} together with {others[0]!r} is not supported: combine them in one schema")
             return self._choice(keyword, schema[keyword])
         return self._typed(schema)
 
@@ -107,7 +107,7 @@ class _Converter:
         known = {"type", *CHOICES, *SILENT}.union(*KEYWORDS.values())
         for key in schema:
             if not isinstance(key, str) or (key not in known and (not key.startswith("$") or key == "$dynamicRef")):
-                self._fail(f"{key!r} is not supported: take it out, and check the answer yourself")
+                self._fail(f"{key!r} is not supported: remove it, and check the answer yourself")
 
     @staticmethod
     def _may_stand_beside(key: str, keyword: str) -> bool:
@@ -119,7 +119,7 @@ class _Converter:
         if keyword == "const":
             return self._literal(value)
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            self._fail(f"{keyword!r} must be a list that is not empty")
+            self._fail(f"{keyword!r} must be a non-empty list")
         if keyword == "enum":
             return self._any_of([self._literal(item) for item in value])
         if keyword == "allOf":
@@ -130,7 +130,7 @@ class _Converter:
         kinds = schema.get("type", self._guess(schema))
         kinds = [kinds] if isinstance(kinds, str) else kinds
         if not isinstance(kinds, Sequence) or not kinds or any(kind not in TYPES for kind in kinds):
-            self._fail(f"the type {str(schema.get('type'))[:40]!r} is unknown: types are {', '.join(TYPES)}")
+            self._fail(f"unknown type {str(schema.get('type'))[:40]!r}: choose one of {', '.join(TYPES)}")
         return self._any_of([self._of_type(kind, schema) for kind in dict.fromkeys(kinds)])
 
     @staticmethod
@@ -153,8 +153,8 @@ class _Converter:
         if not properties:
             return self._map(schema)
         self._known("ws")
-        rest = ""  # what may follow the properties from here on, when another one stands before them
-        first = '"}"'  # the same, when none does
+        rest = ""  # the rest of the object from this property on, after another property
+        first = '"}"'  # the same without a property before it
         for name, part in reversed(properties.items()):
             pair = f'{self._literal(str(name))} ":" ws {self._rule(self._inside(f"properties/{name}", part))}'
             pair = self._rule(pair)
@@ -164,10 +164,10 @@ class _Converter:
         return f'"{{" ws {first}'
 
     def _additional(self, schema: Mapping[str, Any]) -> Any:
-        """Return the schema of properties that are required but not described."""
+        """Return the schema of properties that are required but not defined."""
         additional = schema.get("additionalProperties", True)
         if additional is False:
-            self._fail("'required' names what 'properties' does not have, and 'additionalProperties' forbids")
+            self._fail("'required' names a property that is not in 'properties', and 'additionalProperties' forbids it")
         return additional
 
     def _map(self, schema: Mapping[str, Any]) -> str:
@@ -192,7 +192,7 @@ class _Converter:
         most = None if most is None else most - len(fixed)
         if items is False:
             if least:
-                self._fail("'minItems' asks for more items than 'prefixItems' and 'items' allow")
+                self._fail("'minItems' is more than 'prefixItems' and 'items' allow")
             return f'"[" ws {" ".join([*separated(fixed), "ws"]) if fixed else ""} "]"'
         if most == 0 and not fixed:
             return '"[" ws "]"'
@@ -229,7 +229,7 @@ class _Converter:
             self._fail("bounds must be numbers of at most 15 digits")
         found = (integer_range if kind == "integer" else number_range)(**bounds)
         if found is None:
-            self._fail(f"no {kind} lies within the bounds, or none that can be written")
+            self._fail(f"no {kind} is within the bounds, or none that the grammar can express")
         return found
 
     def _bounds(self, schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
@@ -238,7 +238,7 @@ class _Converter:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
                 self._fail(f"{key!r} must be a whole number, 0 or more")
             if value is not None and value > MAX_REPEATS:
-                self._fail(f"{key!r} is more than {MAX_REPEATS:,}, the most that llama.cpp's grammars take")
+                self._fail(f"{key!r} is more than {MAX_REPEATS:,}, the limit of llama.cpp's grammars")
         if most is not None and most < least:
             self._fail(f"{high!r} is less than {low!r}")
         return least, most
@@ -251,14 +251,14 @@ class _Converter:
                 part = self._resolve(part["$ref"])
                 self.n_nodes += 1
                 if self.n_nodes > MAX_NODES:
-                    self._fail("its references go in a circle")
+                    self._fail("its references are circular")
             if not isinstance(part, Mapping):
-                self._fail(f"expected a schema, that is a dict, not {type(part).__name__}")
+                self._fail(f"expected a schema (a dict), not {type(part).__name__}")
             if len(parts) == 1:
                 return dict(part)
             allowed = {"type", "properties", "required", *SILENT}
             if part.get("type", "object") != "object" or any(key not in allowed for key in part):
-                self._fail("only objects with 'properties' and 'required' can be joined")
+                self._fail("only objects with 'properties' and 'required' can be merged")
             merged["properties"].update(part.get("properties", {}))
             merged["required"] += part.get("required", [])
         return merged
@@ -273,7 +273,7 @@ class _Converter:
 
     def _resolve(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            self._fail(f"the $ref {str(reference)[:80]!r} leads out of the schema: only '#/…' is supported")
+            self._fail(f"the $ref {str(reference)[:80]!r} is outside the schema: only '#/…' is supported")
         target: Any = self.schema
         for step in reference[1:].strip("/").split("/"):
             key = step.replace("~1", "/").replace("~0", "~")
@@ -282,14 +282,14 @@ class _Converter:
             elif isinstance(target, Mapping) and key in target:
                 target = target[key]
             elif step:
-                self._fail(f"the $ref {reference[:80]!r} leads to nothing")
+                self._fail(f"the $ref {reference[:80]!r} is not in the schema")
         return target
 
     def _literal(self, value: Any) -> str:
         try:
             return quote(json.dumps(value, ensure_ascii=False, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
-            self._fail(f"a value is no JSON: {' '.join(str(error).split())[:100]}")
+            self._fail(f"a value is not JSON: {' '.join(str(error).split())[:100]}")
 
     def _inside(self, step: str, schema: Any) -> str:
         self.path.append(step)
@@ -308,7 +308,7 @@ class _Converter:
         return name
 
     def _rule(self, text: str) -> str:
-        """Return a name for a text, or the text where it is one already."""
+        """Return a rule name for a text, or the text if it is a name already."""
         if text in self.rules or text in self.references.values():
             return text
         return self._add(f"part-{len(self.rules)}", text)
@@ -316,7 +316,7 @@ class _Converter:
     def _add(self, name: str, text: str) -> str:
         self.n_characters += len(text)
         if self.n_characters > MAX_CHARACTERS:
-            raise ArgumentError("json_schema makes a grammar that is too long: use a smaller one")
+            raise ArgumentError("the grammar of json_schema is too long: use a smaller schema")
         self.rules[name] = text
         return name
 

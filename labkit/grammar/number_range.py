@@ -12,7 +12,7 @@ _Bound = float | None
 
 
 def integer_range(minimum: _Bound = None, maximum: _Bound = None, above: _Bound = None, below: _Bound = None) -> str | None:
-    """Return a grammar of the integers within the bounds (``above`` and ``below`` leave theirs out), or None without any.
+    """Return a grammar of the integers within the bounds (``above`` and ``below`` are exclusive), or None if there are none.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def number_range(minimum: _Bound = None, maximum: _Bound = None, above: _Bound =
 
     Notes
     -----
-    Not of all of them: beside a bound that is no whole number, only the whole numbers inside it are reached.
+    It does not cover all of them: next to a bound that is not a whole number, it has only the whole numbers inside.
     """
     low = max((n for n in (minimum, above) if n is not None), default=None)
     high = min((n for n in (maximum, below) if n is not None), default=None)
@@ -47,13 +47,13 @@ def number_range(minimum: _Bound = None, maximum: _Bound = None, above: _Bound =
 
 
 def _at_least_zero(low: _Bound, low_open: bool, high: _Bound, high_open: bool) -> list[str]:
-    """Return grammars of the numbers from 0 up within the bounds, without a sign."""
+    """Return grammars of the numbers of at least 0 within the bounds, without a sign."""
     if high is not None and (high < 0 or (high == 0 and high_open)):
         return []
     if low is None or low < 0:
         low, low_open = 0, False
     first = math.floor(low) + 1 if low_open else math.ceil(low)
-    end = None if high is None else math.floor(high)  # whole numbers below this one may have any fraction
+    end = None if high is None else math.floor(high)  # below this whole number any fraction is allowed
     texts = [f"{text} {_FRACTION}" for text in _whole(first, None if end is None else end - 1)]
     if end is not None and end >= first and not (high_open and end == high):
         texts.append(f'"{end}"')
@@ -67,7 +67,7 @@ def _either(texts: list[str]) -> str | None:
 
 
 def _whole(low: int, high: int | None) -> list[str]:
-    """Return grammars of the whole numbers ``low … high``, 0 or more, one a number of digits."""
+    """Return grammars of the whole numbers ``low … high``, 0 or more, one per number of digits."""
     if high is not None and high < low:
         return []
     n_digits = len(str(low))
@@ -83,7 +83,7 @@ def _whole(low: int, high: int | None) -> list[str]:
 
 
 def _between(low: str, high: str) -> list[str]:
-    """Return grammars of the digits from ``low`` to ``high``, which are of one length."""
+    """Return grammars of the digits from ``low`` to ``high``, which have equal length."""
     rest = len(low) - 1
     if low[:1] == high[:1]:
         tails = _between(low[1:], high[1:]) if rest else [""]

@@ -1,4 +1,4 @@
-"""Regular expressions of JSON schemas -> GBNF of the JSON strings that match them, and literals of GBNF."""
+"""Regular expressions in JSON schemas -> GBNF of matching JSON strings; GBNF literals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 __all__ = ["grammar_of_pattern", "quote"]
 
 _ESCAPED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
-_BRIEF_ERROR = "'pattern' is no regular expression that can be followed: "
+_BRIEF_ERROR = "'pattern' is not a supported regular expression: "
 
 
 def quote(text: str) -> str:
-    r"""Write a text as a literal of GBNF.
+    r"""Write a text as a GBNF literal.
 
     Examples
     --------
@@ -25,17 +25,17 @@ def quote(text: str) -> str:
 
 
 def grammar_of_pattern(pattern: str) -> str:
-    """Return a GBNF text for the inside of a JSON string that a regular expression matches as a whole.
+    """Return GBNF for the content of a JSON string that a regular expression fully matches.
 
     Raises
     ------
     ValueError
-        When it is no regular expression, or one that looks around, back or for words' borders.
+        When it is not a regular expression, or has lookaround, back-references or word boundaries.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Python's own parser of regular expressions: sre_parse until 3.10, a part of re since.
+            # Python's parser of regular expressions: sre_parse until 3.10, part of re since.
             tree = importlib.import_module("re._parser" if hasattr(re, "_parser") else "sre_parse").parse(pattern)
         return _sequence(list(tree))
     except (re.error, RecursionError, OverflowError) as error:
@@ -66,7 +66,7 @@ def _one(item: tuple[Any, Any]) -> str:
 
 
 def _class(kind: str, value: Any) -> str:
-    """Write a set of characters: those that JSON holds as they are, and the others escaped."""
+    """Write a set of characters: literal where JSON allows it, else escaped."""
     items = [] if kind == "ANY" else [("LITERAL", value)] if kind == "NOT_LITERAL" else [(str(k), v) for k, v in value]
     negated = kind != "IN" or (bool(items) and items[0][0] == "NEGATE")
     ranges = [bounds for name, bound in items if name != "NEGATE" for bounds in _ranges(name, bound)]

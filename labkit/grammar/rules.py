@@ -1,12 +1,12 @@
-"""What llama.cpp will do with a grammar's rules: where it would recurse for ever, and how many ways it would try.
+"""Limits of llama.cpp on a grammar's rules: endless recursion, and the number of ways to begin.
 
-A rule is a list of alternatives, each a list of symbols: the key of a rule, or None for anything that takes a character.
-Repetitions and groups are rules of their own, as in llama.cpp.
+A rule is a list of alternatives, each a list of symbols: the key of a rule, or None for anything that consumes a character.
+Repetitions and groups are separate rules, as in llama.cpp.
 
 References
 ----------
-llama.cpp ``src/llama-grammar.cpp``: ``llama_grammar_detect_left_recursion`` (which sees an empty rule only where one of its
-alternatives is empty itself, and visits a rule once for each way to it), ``llama_grammar_advance_stack``.
+llama.cpp ``src/llama-grammar.cpp``: ``llama_grammar_detect_left_recursion`` (which detects an empty rule only if one of its
+alternatives is empty itself, and visits a rule once for each way to reach it), ``llama_grammar_advance_stack``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def find_nullable(rules: Rules) -> set[Symbol]:
 
 
 def find_left_recursion(rules: Rules, nullable: set[Symbol]) -> Key | None:
-    """Return a rule on which llama.cpp would refuse the grammar, or never come to an end; None when there is none."""
+    """Return a rule because of which llama.cpp would refuse the grammar or never finish; None if there is none."""
     empty: set[Symbol] = {key for key, alternates in rules.items() if not all(alternates)}
     seen = {key: {ref for ref, _ in _leading(alternates, empty)} for key, alternates in rules.items()}
     for group in _strongly_connected(seen):
@@ -46,17 +46,17 @@ def find_left_recursion(rules: Rules, nullable: set[Symbol]) -> Key | None:
     edges = {key: list(_leading(alternates, nullable)) for key, alternates in rules.items()}
     for group in _strongly_connected({key: {ref for ref, _ in refs} for key, refs in edges.items()}):
         members = set(group)
-        # A cycle that leaves nothing to come back to ends; one that does grows without end.
+        # A cycle with nothing after it ends; a cycle with something after it grows without end.
         if any(ref in members and not is_last for key in group for ref, is_last in edges[key]):
             return _named(group)
     return None
 
 
 def ways_to_begin(rules: Rules, nullable: set[Symbol]) -> int:
-    """Return in how many ways llama.cpp can walk from one rule to its first characters: the most of all rules."""
+    """Return the number of ways from a rule to its first characters, the maximum over all rules."""
     edges = {key: [ref for ref, _ in _leading(alternates, nullable)] for key, alternates in rules.items()}
     ways: dict[Key, int] = {}
-    for group in _strongly_connected({key: set(refs) for key, refs in edges.items()}):  # the innermost come first
+    for group in _strongly_connected({key: set(refs) for key, refs in edges.items()}):  # innermost first
         members = set(group)
         total = sum(len(rules[key]) + sum(ways[ref] for ref in edges[key] if ref not in members) for key in group)
         ways.update(dict.fromkeys(group, total))
@@ -64,7 +64,7 @@ def ways_to_begin(rules: Rules, nullable: set[Symbol]) -> int:
 
 
 def _leading(alternates: list[list[Symbol]], may_be_empty: set[Symbol]) -> Iterator[tuple[Key, bool]]:
-    """Yield the rules that a text of this one can begin with, and whether nothing follows them."""
+    """Yield the rules that can begin this rule, and whether nothing follows them."""
     for symbols in alternates:
         for index, symbol in enumerate(symbols):
             if symbol is None:
@@ -79,7 +79,7 @@ def _named(group: Iterable[Key]) -> Key:
 
 
 def _strongly_connected(edges: dict[Key, set[Key]]) -> Iterator[list[Key]]:
-    """Yield the strongly connected groups, each after those that it leads to (Tarjan, without recursion)."""
+    """Yield the strongly connected components, each after those it leads to (Tarjan, without recursion)."""
     order: dict[Key, int] = {}
     low: dict[Key, int] = {}
     path: list[Key] = []

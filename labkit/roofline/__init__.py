@@ -1,10 +1,10 @@
-"""Bytes and operations a token, hence the speed that a model should have on this machine, and what limits it.
+"""Predict a model's speed on this machine, and its limit, from bytes and operations per token.
 
 ::
 
-    work       a header -> matrices, attention and small operations of one pass
-    kernels    how long llama.cpp's own kernels take for them here, in a child process
-    predict    the two together                                                       predict_speed
+    work       header -> matrices, attention and small operations of one pass
+    kernels    time of llama.cpp's kernels on this machine, measured in a child process
+    predict    predict_speed, from both
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Time llama.cpp's own kernels: the program that `labkit.roofline.kernels` starts.
+"""Time llama.cpp's kernels: the script that `labkit.roofline.kernels` starts.
 
-It reads one line of JSON (what to time), and writes one (seconds a pass). What the engine does not like is one lost child.
+It reads one line of JSON (the jobs) and writes one (seconds per pass). A crash in llama.cpp ends only this child.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 _P, _SIZE, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _F32, _F16 = 0, 1  # ggml_type
 _CPU = 0  # ggml_backend_dev_type
-_FILLING = 0x21  # each byte of each weight: as F16 0.01, as F32 5e-19, and in quantized blocks a scale and numbers in range
+_FILLING = 0x21  # each byte of each weight: 0.01 as F16, 5e-19 as F32, and a valid scale and values in quantized blocks
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ggml_free": (None, _P),
     "ggml_new_tensor_2d": (_P, _P, _INT, _LONG, _LONG),
@@ -45,14 +45,14 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 def main() -> None:
-    """Time what the first line of the input asks for."""
+    """Time the jobs in the first line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = request["path"]
     kernels = _Kernels(request["n_threads"], request["seconds"])
     times = [kernels.time(job) for job in request["jobs"]]
     sys.stdout.write(json.dumps({"times": times}) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # freeing takes time, and nothing here outlives the process
+    os._exit(0)  # skip freeing, which is slow and not needed at the end of the process
 
 
 class _InitParams(ctypes.Structure):
@@ -87,15 +87,15 @@ class _Kernels:
         self.extra = list(_until_null(ctypes.CFUNCTYPE(ctypes.POINTER(_P), _P)(address)(self.device))) if address else []
 
     def context(self) -> Any:
-        """Return a new context, for tensors without memory."""
+        """Return a new context for tensors without memory."""
         return self._new_context(_InitParams(8 << 20, None, True))
 
     def time(self, job: dict[str, Any]) -> float:
-        """Return the seconds that one operation of a job takes."""
+        """Return the time of one operation of a job, seconds."""
         return {"matrix": self._matrix, "attention": self._attention, "small": self._small}[job["kind"]](job)
 
     def _matrix(self, job: dict[str, Any]) -> float:
-        """Multiply weight matrices by ``n_columns`` activations; so many take turns that no cache holds them."""
+        """Multiply weight matrices by ``n_columns`` activations, alternating between more matrices than fit in a cache."""
         for buffer_type in (*self.extra, self.plain):
             weights, values = self.context(), self.context()
             matrices = [
@@ -105,7 +105,7 @@ class _Kernels:
             if not buffer:
                 continue
             column = self.c["ggml_new_tensor_2d"](values, _F32, job["n_in"], job["n_columns"])
-            # A small operation between each two, as in a model: the next matrix begins with its threads not yet at work.
+            # A small operation in between, as in a model, so that the threads have to start again for the next matrix.
             inputs = [self.c["ggml_rms_norm"](values, column, 1e-5) for _ in matrices]
             results = [self.c["ggml_mul_mat"](values, *pair) for pair in zip(matrices, inputs, strict=True)]
             if buffer_type == self.plain or self.c["ggml_backend_dev_supports_op"](self.device, results[0]):
@@ -117,7 +117,7 @@ class _Kernels:
         return seconds
 
     def _attention(self, job: dict[str, Any]) -> float:
-        """Compute one layer's attention (queries by keys, softmax, by values), over as many layers' caches in turn."""
+        """Compute one layer's attention (queries by keys, softmax, by values), alternating between the layers' caches."""
         values = self.context()
         filled, results = [], []
         heads, heads_kv, cells, tokens = job["n_heads"], job["n_heads_kv"], job["n_cells"], job["n_tokens"]
@@ -140,7 +140,7 @@ class _Kernels:
         return self._run(values, results, filled) / len(results)
 
     def _small(self, job: dict[str, Any]) -> float:
-        """Compute what remains of a layer, an operation on one row: the mean of a norm, a product and a sum."""
+        """Compute a layer's small operations on one row: the mean time of a norm, a product and a sum."""
         values = self.context()
         row = self.c["ggml_new_tensor_2d"](values, _F32, job["width"], job["n_columns"])
         scale = self.c["ggml_new_tensor_2d"](values, _F32, job["width"], 1)
@@ -151,7 +151,7 @@ class _Kernels:
         return self._run(values, [result], [row, scale]) / count
 
     def _run(self, values: Any, results: list[Any], filled: list[Any]) -> float:
-        """Give tensors memory and numbers, compute the graph for a while; return the median pass in seconds."""
+        """Allocate and fill tensors, compute the graph repeatedly; return the median pass in seconds."""
         graph = self.c["ggml_new_graph_custom"](values, 4 * len(results) + 256, False)
         for result in results:
             self.c["ggml_build_forward_expand"](graph, result)

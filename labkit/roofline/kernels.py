@@ -1,4 +1,4 @@
-"""How long llama.cpp's own kernels take on this machine: one matrix, one layer's attention, one small operation."""
+"""Time of llama.cpp's kernels on this machine: one matrix, one layer's attention, one small operation."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LIMIT_S = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class MatrixJob:
-    """A weight matrix by activations.
+    """Product of a weight matrix and activations.
 
     Attributes
     ----------
     type : int
-        ggml's number of the weights' type.
+        Type of the weights, as a ggml number.
     n_in, n_out, n_columns : int
-        Numbers of a row, rows, and tokens.
+        Row length, number of rows, number of tokens.
     n_copies : int
-        Matrices that take turns, so that they come from where a model's would.
+        Number of matrices to alternate between, so that they are read from RAM or cache as in a model.
     """
 
     type: int
@@ -41,7 +41,7 @@ class MatrixJob:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionJob:
-    """One layer's attention over ``n_cells`` cells for ``n_tokens`` tokens; ``n_copies`` layers take turns."""
+    """One layer's attention over ``n_cells`` cells for ``n_tokens`` tokens, alternating between ``n_copies`` layers."""
 
     n_heads: int
     n_heads_kv: int
@@ -69,17 +69,17 @@ Job = MatrixJob | AttentionJob | SmallJob
 
 
 def time_kernels(jobs: Sequence[Job], n_threads: int) -> dict[Job, float]:
-    """Time llama.cpp's kernels in a process of its own.
+    """Time llama.cpp's kernels in a subprocess.
 
     Returns
     -------
     dict
-        Job -> seconds of one operation, the median of as many as fit into a twentieth of a second.
+        Job -> seconds per operation: the median over about a twentieth of a second.
 
     Raises
     ------
     LabkitError
-        When the process ended early or took too long.
+        When the process died or exceeded the time limit.
     """
     wanted = list(dict.fromkeys(jobs))
     request = {"jobs": [dataclasses.asdict(job) for job in wanted], "n_threads": n_threads, "seconds": _SECONDS}
@@ -87,10 +87,10 @@ def time_kernels(jobs: Sequence[Job], n_threads: int) -> dict[Job, float]:
         answer = ask_child(_CHILD, request, _LIMIT_S)
     except subprocess.TimeoutExpired:
         raise LabkitError(
-            f"timing llama.cpp's kernels took over {_LIMIT_S:g} s and was ended: is this machine busy?"
+            f"timing llama.cpp's kernels exceeded {_LIMIT_S:g} s and was stopped: is this machine busy?"
         ) from None
     except OSError as error:
-        raise LabkitError(f"the process that times llama.cpp's kernels could not be started ({error})") from error
+        raise LabkitError(f"the process to time llama.cpp's kernels could not be started ({error})") from error
     except ChildEndedError as error:
-        raise LabkitError(f"timing llama.cpp's kernels ended its process ({error}): please report this") from None
+        raise LabkitError(f"the process that times llama.cpp's kernels died ({error}): please report this") from None
     return dict(zip(wanted, answer["times"], strict=True))

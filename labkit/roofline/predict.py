@@ -1,4 +1,4 @@
-"""predict_speed: bytes and operations a token, and how long llama.cpp's kernels take for them on this machine."""
+"""predict_speed: bytes and operations per token, and the time llama.cpp's kernels need for them on this machine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from labkit.system import SystemProfile, engine_build, measure_read_bandwidth, p
 
 __all__ = ["predict_speed"]
 
-_BEYOND_CACHES = 128 * 2**20  # bytes read before one is read again: more than the caches of a laptop hold
-_IN_CACHE = 2**22  # bytes: they stay in a cache
-_MOST_COLUMNS = 128  # kernels are timed with no more tokens at once: beyond that time grows with them
+_BEYOND_CACHES = 128 * 2**20  # bytes read before any is read again: more than a laptop's caches hold
+_IN_CACHE = 2**22  # bytes that stay in a cache
+_MOST_COLUMNS = 128  # most tokens in a timed kernel; beyond that, time grows in proportion
 _UBATCH = 512
 
 
@@ -38,42 +38,42 @@ def predict_speed(
     n_parallel: int = 1,
     flash_attn: bool | None = None,
 ) -> SpeedPrediction:
-    """Foretell how fast a model reads and writes on this machine's CPU, without loading it.
+    """Predict a model's prefill and decode speed on this machine's CPU without loading it.
 
     Parameters
     ----------
     model_path : str, Path or None
-        As for `get_model_info`: only the header is read. None is the bundled model.
+        As for `get_model_info`; only the header is read. None is the bundled model.
     n_threads : int or None
-        None is what `load_model` chooses.
+        None: as `load_model` chooses.
     system : SystemProfile, optional
-        From `measure_system`; its bandwidth is taken instead of measuring it anew.
+        From `measure_system`; its bandwidth is used instead of a new measurement.
     depth : int
-        Tokens in the context already when one is generated; 64 is the mean of a benchmark of 128 tokens.
+        Tokens already in the context at a decode step; 64 is the mean of a benchmark of 128 tokens.
     n_prompt : int
-        Tokens of the prompt whose reading is foretold.
+        Length of the prompt for the predicted prefill, tokens.
     n_parallel : int
-        Sequences that are generated together.
+        Sequences decoded together.
     flash_attn : bool or None
         None is what `load_model` chooses.
 
     Returns
     -------
     SpeedPrediction
-        Speeds of the engine alone, and what limits them.
+        Speeds of llama.cpp alone, and their limits.
 
     Raises
     ------
     ModelNotFoundError, GGUFError, ArgumentError, ArgumentTypeError
-        As `load_model` raises them.
+        As in `load_model`.
     LabkitError
         When the kernels could not be timed.
 
     Notes
     -----
-    ``time = matrices + attention + small operations``, each as often as the model has it. Their times are those of
-    llama.cpp's own kernels on matrices of the model's types and shapes, as many different ones in turn as the model has or
-    as no cache holds; this takes a second or two. The roofline is the bound of bandwidth alone: ``bytes / bandwidth``.
+    ``time = matrices + attention + small operations``, each times its count in the model. The times are measured with
+    llama.cpp's kernels on matrices of the model's types and shapes, alternating between as many as the model has, or as
+    exceed the caches; this takes a second or two. The roofline is the bandwidth limit alone: ``bytes / bandwidth``.
 
     References
     ----------
@@ -121,7 +121,7 @@ def predict_speed(
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """A model, from which passes are made."""
+    """A model and the settings of its passes."""
 
     header: Header
     layers: ModelLayers
@@ -142,7 +142,7 @@ class _Work:
 
 @dataclasses.dataclass(frozen=True)
 class _Pass:
-    """One pass through the model: what there is to do, how to time it, and how long it then takes."""
+    """One pass through the model: its operations, their timing jobs, and the predicted times."""
 
     matrices: tuple[Matrix, ...]
     attentions: tuple[Attention, ...]
@@ -159,7 +159,7 @@ class _Pass:
     def _from_ram(self, matrix: Matrix) -> MatrixJob:
         copies = max(1, round(min(self.total_bytes, _BEYOND_CACHES) / max(matrix.n_bytes, 1)))
         columns = min(matrix.n_columns, _MOST_COLUMNS)
-        copies = min(copies, 512) if columns < _MOST_COLUMNS else 1  # with many tokens the reading is no matter
+        copies = min(copies, 512) if columns < _MOST_COLUMNS else 1  # with many tokens, reading the weights does not matter
         return MatrixJob(matrix.type.id, matrix.n_in, matrix.n_out, columns, copies)
 
     def _attention(self, attention: Attention) -> AttentionJob:
@@ -190,7 +190,7 @@ class _Pass:
 
 
 def _in_cache(matrix: Matrix) -> MatrixJob:
-    """Return the job that times computing alone: as many rows of it as stay in a cache."""
+    """Return the job that times computation alone, with as many rows as stay in a cache."""
     rows = max(32, _IN_CACHE // matrix.type.row_bytes(matrix.n_in) // 32 * 32)
     return MatrixJob(matrix.type.id, matrix.n_in, min(rows, matrix.n_out), min(matrix.n_columns, _MOST_COLUMNS))
 
@@ -231,7 +231,7 @@ def _part(
 
 
 def _limit(parts: Sequence[SpeedPart]) -> Limit:
-    """Return what takes the most time: reading, computing, or what belongs to neither."""
+    """Return what needs most of the time: reading, computing, or overhead."""
     sums: dict[Limit, float] = {
         "bandwidth": sum(part.bandwidth_s for part in parts),
         "compute": sum(part.compute_s for part in parts),
@@ -248,14 +248,14 @@ def _rate(parts: Sequence[SpeedPart]) -> float:
 
 def _assumptions(header: Header, layers: ModelLayers, *, bandwidth_given: bool) -> tuple[str, ...]:
     found = [
-        "the engine alone: sampling and text come on top (about 1 % for a small model, less for a large one)",
-        "all layers on this machine's CPU, nothing else running; weights in RAM already",
-        "matrix and attention times are those of llama.cpp's own kernels, timed in a process of its own; bandwidth is "
-        + ("the given profile's" if bandwidth_given else "measured with NumPy's bitwise OR"),
-        f"about {SMALL_PER_LAYER} small operations a layer, each as long as a norm, a product or a sum of one row",
+        "llama.cpp alone, without sampling and text (which add about 1 % for a small model, less for a large one)",
+        "all layers on this machine's CPU, no other load; weights already in RAM",
+        "matrix and attention times are measured with llama.cpp's kernels in a subprocess; bandwidth is "
+        + ("from the given profile" if bandwidth_given else "measured with NumPy's bitwise OR"),
+        f"about {SMALL_PER_LAYER} small operations per layer, each as slow as a norm, product or sum of one row",
     ]
     if any("_exps." in tensor.name for tensor in header.tensors):
-        found.append("tokens choose their experts evenly, and an expert's product takes what a plain one takes")
+        found.append("tokens are spread evenly over the experts, and an expert's product is as fast as a plain one")
     if any(layer.state_width for layer in layers.layers):
-        found.append("the update of the recurrent state is left out")
+        found.append("the update of the recurrent state is not included")
     return tuple(found)

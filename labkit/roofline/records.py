@@ -1,4 +1,4 @@
-"""What a prediction of speed says."""
+"""Records of a speed prediction."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class SpeedPart(Record):
     Attributes
     ----------
     name : str
-        ``"Q4_K 4096x11008"`` for matrices of that type and shape, ``"attention"``, ``"small operations"``.
+        ``"Q4_K 4096x11008"`` for matrices of that type and shape, ``"attention"`` or ``"small operations"``.
     count : float
-        How many of them.
+        Number of them.
     n_bytes, operations : float
-        Read, and computed, by all of them.
+        Bytes read and operations computed, in total.
     bandwidth_s : float
-        Reading those bytes at the machine's bandwidth: no pass can be faster.
+        Time to read those bytes at the machine's bandwidth, a lower bound.
     compute_s : float
-        Computing alone, with weights that are in a cache already.
+        Time to compute with weights already in a cache.
     predicted_s : float
-        What llama.cpp's kernel took for them, read from where the model's weights would be.
+        Time of llama.cpp's kernels, with weights read from where the model's would be.
     limit : str
         ``"bandwidth"``, ``"compute"`` or ``"overhead"``.
     """
@@ -46,28 +46,28 @@ class SpeedPart(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SpeedPrediction(Record):
-    """How fast a model should be on this machine's CPU, from its header and from llama.cpp's kernels.
+    """Predicted speed of a model on this machine's CPU, from its header and llama.cpp's kernels.
 
     Attributes
     ----------
     decode_tokens_per_second : float
-        Generated tokens of all sequences, by the engine alone: no sampling, no text.
+        Generated tokens of all sequences, by llama.cpp alone: no sampling, no text.
     prompt_tokens_per_second : float
-        Reading a prompt of ``n_prompt`` tokens.
+        Prefill speed for a prompt of ``n_prompt`` tokens.
     limit, prompt_limit : str
-        What takes the time: ``"bandwidth"`` (reading weights and cache), ``"compute"`` or ``"overhead"`` (many small
-        operations, for which all threads wait for one another).
+        What limits the speed: ``"bandwidth"`` (reading weights and cache), ``"compute"`` or ``"overhead"`` (many small
+        operations with a barrier of all threads after each).
     roofline_tokens_per_second : float
-        The most that bandwidth allows: sequences over the time of reading all bytes once.
+        Upper bound from bandwidth: sequences divided by the time to read all bytes once.
     bytes_per_pass, operations_per_token : float
-        Weights and cache read for one token of each sequence; multiplications and additions a token.
+        Bytes of weights and cache read for one token of each sequence; multiplications and additions per token.
     read_bytes_per_second, operations_per_second : float
-        This machine's bandwidth, and what its kernels reach on this model's matrices with many tokens at once.
+        This machine's bandwidth; the kernels' compute speed on this model's matrices with many tokens at once.
     n_threads, n_parallel, depth, n_prompt : int
-        Sequences together; tokens before the one that is generated; tokens of the prompt.
+        Threads; sequences decoded together; tokens already in the context; tokens of the prompt.
     flash_attn : bool
     parts, prompt_parts : tuple of SpeedPart
-        Where the time goes, for a pass of decoding and one of ``n_ubatch`` tokens of the prompt.
+        Breakdown of a decode step and of a prefill pass of ``n_ubatch`` tokens.
     assumptions : tuple of str
     """
 

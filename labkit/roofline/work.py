@@ -1,4 +1,4 @@
-"""What a token costs: the matrices it is multiplied with, the attention it pays, and the small rest.
+"""The work per token: matrix products, attention, and small operations.
 
 References
 ----------
@@ -17,26 +17,26 @@ from labkit.kv_cache.layers import LayerMemory, ModelLayers, largest
 
 __all__ = ["SMALL_PER_LAYER", "Attention", "Matrix", "attentions", "cells_read", "matrices"]
 
-# Two norms with their weights, two rotations, two writes to the cache, a copy, an activation with its gate, two sums: about.
+# Approximately: two norms with weights, two rotations, two cache writes, a copy, an activation with its gate, two sums.
 SMALL_PER_LAYER = 12
 _LOOKED_UP = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _NO_PRODUCTS = ("ssm_conv1d", "shortconv.conv", "rope_", "ssm_a.", "ssm_d.")
-_CELLS = 256  # the engine looks at cells in steps of so many
+_CELLS = 256  # llama.cpp attends to cells in multiples of this
 
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """A weight matrix, as often as a pass through the model multiplies by it.
+    """Weight matrices of one type and shape in a pass through the model.
 
     Attributes
     ----------
     type : TensorType
     n_in, n_out : int
-        Numbers of a row, and rows.
+        Row length, number of rows.
     count : float
-        Such matrices that a pass reads. Of a mixture's experts those that its tokens are expected to choose.
+        Number of matrices that a pass reads. For experts, the expected number that its tokens choose.
     n_columns : int
-        Tokens that are multiplied by it at once.
+        Tokens multiplied at once.
     """
 
     type: TensorType
@@ -47,28 +47,28 @@ class Matrix:
 
     @property
     def n_bytes(self) -> int:
-        """Of one."""
+        """Bytes of one matrix."""
         return self.n_out * self.type.row_bytes(self.n_in)
 
     @property
     def operations(self) -> float:
-        """Multiplications and additions of all, for all tokens."""
+        """Multiplications and additions of all matrices, for all tokens."""
         return 2.0 * self.n_in * self.n_out * self.count * self.n_columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Layers that attend alike.
+    """Layers with equal attention.
 
     Attributes
     ----------
     n_heads, n_heads_kv, key_length, value_length : int
     n_cells : int
-        Cells that are looked at.
+        Cells attended to.
     n_tokens : int
-        Tokens of a sequence in one pass.
+        Tokens per sequence in one pass.
     count : int
-        Such layers, times sequences.
+        Number of such layers, times sequences.
     """
 
     n_heads: int
@@ -81,11 +81,11 @@ class Attention:
 
     @property
     def operations(self) -> float:
-        """Multiplications and additions of all."""
+        """Multiplications and additions of all layers."""
         return 2.0 * self.n_heads * self.n_tokens * self.n_cells * (self.key_length + self.value_length) * self.count
 
     def n_bytes(self, key: TensorType, value: TensorType) -> int:
-        """Of the cells of one layer and sequence."""
+        """Bytes of the cells of one layer and sequence."""
         widths = self.n_heads_kv * self.key_length, self.n_heads_kv * self.value_length
         return self.n_cells * (key.row_bytes(widths[0]) + value.row_bytes(widths[1]))
 
@@ -95,7 +95,8 @@ def matrices(header: Header, n_tokens: int, n_outputs: int) -> tuple[Matrix, ...
 
     Notes
     -----
-    Of E experts, u used a token, n tokens choose ``E * (1 - (1 - u / E) ** n)`` different ones if they choose evenly.
+    With E experts, u used per token, n tokens choose ``E * (1 - (1 - u / E) ** n)`` different experts if they are spread
+    evenly.
     """
     found: Counter[tuple[TensorType, int, int, int]] = Counter()
     used = largest(header, "expert_used_count")
@@ -110,7 +111,7 @@ def matrices(header: Header, n_tokens: int, n_outputs: int) -> tuple[Matrix, ...
             if "_exps." in tensor.name and used:
                 touched = count * (1 - (1 - min(used / count, 1.0)) ** n_tokens)
                 count, columns = touched, max(1, round(n_tokens * used / touched))
-        found[tensor.type, tensor.shape[0], tensor.shape[1], columns] += count  # type: ignore[assignment]  # counts in parts
+        found[tensor.type, tensor.shape[0], tensor.shape[1], columns] += count  # type: ignore[assignment]  # fractions
     return tuple(Matrix(kind, n_in, n_out, count, columns) for (kind, n_in, n_out, columns), count in found.items())
 
 
@@ -121,7 +122,7 @@ def _is_multiplied(tensor: TensorInfo) -> bool:
 
 
 def attentions(layers: ModelLayers, depth: int, n_tokens: int, n_seq: int) -> tuple[Attention, ...]:
-    """Return the attention of one pass: ``n_tokens`` tokens a sequence, behind ``depth`` others."""
+    """Return the attention of one pass: ``n_tokens`` tokens per sequence, after ``depth`` others."""
     found: Counter[tuple[int, int, int, int, int]] = Counter()
     for layer in layers.layers:
         if layer.key_width and layer.key_length:
@@ -132,6 +133,6 @@ def attentions(layers: ModelLayers, depth: int, n_tokens: int, n_seq: int) -> tu
 
 
 def cells_read(layer: LayerMemory, window: int, n_tokens: int) -> int:
-    """Return how many cells a layer looks at when a sequence has so many tokens."""
+    """Return the number of cells that a layer attends to in a sequence of ``n_tokens`` tokens."""
     seen = min(n_tokens, window + 1) if layer.is_windowed and window else n_tokens
     return -(-max(seen, 1) // _CELLS) * _CELLS

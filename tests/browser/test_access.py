@@ -71,7 +71,7 @@ def test_explore_at_a_port_that_is_taken_says_so() -> None:
     """The page is served where the command says, or one line says why not."""
     command = [sys.executable, "-m", "labkit", "explore", "sampling", "--no-browser", "--port"]
     with socket.create_server(("127.0.0.1", 0)) as other:
-        for port, words in ((other.getsockname()[1], "another program listens there already"), (70000, "0 to 65,535")):
+        for port, words in ((other.getsockname()[1], "another program already listens there"), (70000, "0 to 65,535")):
             done = subprocess.run([*command, str(port)], capture_output=True, text=True, timeout=60)
             assert done.returncode == 1
             assert words in done.stderr
