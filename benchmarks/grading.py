@@ -28,7 +28,7 @@ from labkit.grading.grade import grade_course
 from labkit.grading.rebuild import rebuild
 from labkit.grading.run_notebook import Job, run_notebook
 from labkit.grading.sandbox.limits import Limits
-from labkit.grading.tasks import Preparing
+from labkit.grading.tasks import TaskBuilder
 from tests.grading import NAME, handed_in, write, write_source
 
 GOAL_SPEED, GOAL_OVERHEAD, GOAL_FLAT = 1.7, 0.15, 1.1
@@ -100,9 +100,9 @@ def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -
         ]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
-    preparing = Preparing(folder, {NAME: source}, 1, Limits(), (), False, True)
+    builder = TaskBuilder(folder, {NAME: source}, 1, Limits(), (), False, True)
     cells = rebuild(source, content).cells
-    bare = Job(cells, preparing.job(source, cells).inputs, Limits(), unsafe=True)
+    bare = Job(cells, builder.job(source, cells).inputs, Limits(), unsafe=True)
     ways: dict[str, Callable[[], object]] = {
         "nbval": nbval,
         "labkit -j 2": lambda: grade("submissions", 2),
@@ -111,7 +111,7 @@ def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -
     }
     one: dict[str, Callable[[], object]] = {
         "one, bare kernel": lambda: run_notebook(bare),
-        "one, sandbox and rebuild": lambda: run_notebook(preparing.job(source, rebuild(source, content).cells)),
+        "one, sandbox and rebuild": lambda: run_notebook(builder.job(source, rebuild(source, content).cells)),
     }
     taken: dict[str, list[float]] = {name: [] for name in (*ways, *one)}
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""A small notebook with exercises, and a class that hands it in: what the tests of grading share."""
+"""Helpers for the grading tests: a small notebook with exercises, and submissions of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.errors import GradingError
 from labkit.grading.sandbox.limits import Limits
-from labkit.grading.sandbox.start import refuse_without_isolation
+from labkit.grading.sandbox.start import require_sandbox
 
 NAME = "hw"
 LIMITS = Limits(cell_s=3.0, total_s=12.0, memory_bytes=600 << 20, processes=40, output_bytes=300_000, file_bytes=8 << 20)
@@ -33,9 +33,9 @@ POINTS = {"softmax_at": 2, "count_min_p": 2}
 
 
 def why_no_sandbox() -> str:
-    """Return why no sandbox works here; nothing where one does."""
+    """Return why no sandbox works here; empty if one does."""
     try:
-        refuse_without_isolation()
+        require_sandbox()
     except GradingError as error:
         return str(error)
     return ""
@@ -59,7 +59,7 @@ def _code(cell_id: str, source: str, **marks: Any) -> dict[str, Any]:
 
 
 def handed_in(answers: dict[str, str] | None = None, **others: str) -> dict[str, Any]:
-    """Return a notebook with these answers; the solution where none is given."""
+    """Return a submission with these answers, and the solution for all others."""
     notebook = copy.deepcopy(source_notebook())
     for name, text in {**(answers or {}), **others}.items():
         cell(notebook, f"solve-{name}")["source"] = text
@@ -67,13 +67,13 @@ def handed_in(answers: dict[str, str] | None = None, **others: str) -> dict[str,
 
 
 def cell(notebook: dict[str, Any], cell_id: str) -> dict[str, Any]:
-    """Return a cell by its id."""
+    """Return a cell by id."""
     found: dict[str, Any] = next(item for item in notebook["cells"] if item["id"] == cell_id)
     return found
 
 
 def write(folder: Path, student: str, notebook: dict[str, Any] | str) -> Path:
-    """Write what a student handed in."""
+    """Write a student's submission."""
     path = folder / student / f"{NAME}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(notebook if isinstance(notebook, str) else json.dumps(notebook), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A class of a hundred, ten of them hostile: killed twenty times or graded by a cluster that loses a worker, same grades."""
+"""A class of 100, ten of them hostile: the grades are the same after 20 kills or on a cluster that loses a worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 import labkit
 from labkit.cli import main
-from labkit.grading.dask_cluster import WhileThere, cluster
+from labkit.grading.dask_cluster import FailFastExecutor, cluster
 from labkit.grading.grade import ClassGrades, grade_course
 from labkit.grading.sandbox.limits import processes_below
 from tests.grading import LIMITS, NAME, STUB, handed_in, why_no_sandbox, write, write_source
@@ -26,7 +26,7 @@ from tests.test_grade import EDGE, HALF, MISTAKEN, _assert_gone, _tree
 
 pytestmark = [
     pytest.mark.thorough,
-    pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox"),
+    pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "sandbox works"),
     pytest.mark.timeout(900),
 ]
 
@@ -71,8 +71,8 @@ def _grade(school: Path, folder: Path) -> None:
     grade_course(school / "source", school / "submissions", folder / "grades", seed=SEED, limits=LIMITS, jobs=2)
 
 
-def test_a_class_gets_the_grades_it_deserves(school: Path) -> None:
-    """Ten hostile notebooks change nothing for ninety honest ones, and get nothing for the answer that is hostile."""
+def test_hostile_notebooks_do_not_affect_others(school: Path) -> None:
+    """Ten hostile notebooks do not change the grades of 90 honest ones, and get no points for the hostile answer."""
     points = {path.parent.name: json.loads(path.read_text()) for path in (school / "grades" / "grades").glob("*/*.json")}
     assert len(points) == N_STUDENTS
     for number in range(N_STUDENTS - len(HOSTILE)):
@@ -83,16 +83,17 @@ def test_a_class_gets_the_grades_it_deserves(school: Path) -> None:
         assert points[f"eve{number}"]["exercises"][1]["points"] == 2, HOSTILE[number]
 
 
-def test_forged_check_is_told(school: Path) -> None:
-    """A check cell that says right, where the values for the same inputs are wrong, is told to the instructor."""
+def test_forged_check_is_reported(school: Path) -> None:
+    """A check that passes although the values for the same inputs are wrong is reported to the instructor."""
     forger = next(number for number, answer in enumerate(HOSTILE) if "checks.judge" in answer)
     grade = json.loads((school / "grades" / "grades" / f"eve{forger}" / f"{NAME}.json").read_text())
-    assert "The check of softmax_at says that it is right" in " ".join(grade["problems"])
-    assert "The check of softmax_at says that it is right" in (school / "grades" / "grading.log").read_text()
+    words = "The check of softmax_at reports a correct answer, but its values for the same inputs are wrong."
+    assert words in " ".join(grade["problems"])
+    assert words in (school / "grades" / "grading.log").read_text()
 
 
-def test_killed_twenty_times_the_grades_are_the_same(school: Path, tmp_path: Path) -> None:
-    """A grader that is killed at random points leaves no process, and the calls after it end with identical grades."""
+def test_twenty_kills_do_not_change_the_grades(school: Path, tmp_path: Path) -> None:
+    """A grader killed at random points leaves no process, and the following calls complete identical grades."""
     code = (
         "import sys\nsys.path.insert(0, sys.argv[1])\nfrom tests.test_grade_class import _grade\nfrom pathlib import Path\n"
     )
@@ -101,7 +102,7 @@ def test_killed_twenty_times_the_grades_are_the_same(school: Path, tmp_path: Pat
     draw = random.Random(7)
     killed = 0
     for _ in range(N_KILLS):
-        until = _n_graded(tmp_path) + draw.randint(0, 4)  # at most four each, and what comes in the rest of a second
+        until = _n_graded(tmp_path) + draw.randint(0, 4)  # at most four per kill, plus those of up to half a second
         child = subprocess.Popen(command)
         while _n_graded(tmp_path) < until and child.poll() is None:
             time.sleep(0.01)
@@ -125,7 +126,7 @@ class Dask(NamedTuple):
 
 @pytest.fixture
 def two_workers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Dask]:
-    """Start a dask scheduler and two workers, on loopback; a parameter says how often a notebook may lose its worker."""
+    """Start a dask scheduler and two workers on loopback; the parameter is how often a notebook may lose its worker."""
     programs = [
         [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     ]
@@ -148,14 +149,14 @@ def two_workers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Dask
 
 
 def _grade_and_kill(dask: Dask, school: Path, folder: Path, victim: subprocess.Popen[bytes], n_graded: int) -> ClassGrades:
-    """Grade with both workers, and kill a process of the cluster when so many have their grades."""
+    """Grade with both workers, and kill a process of the cluster after ``n_graded`` grades."""
     until = time.monotonic() + 60
-    with cluster(dask.address) as (executor, most):
-        assert isinstance(executor, WhileThere)
-        while most < 2 and time.monotonic() < until:
-            most = sum(executor.client.nthreads().values())
+    with cluster(dask.address) as (executor, n_parallel):
+        assert isinstance(executor, FailFastExecutor)
+        while n_parallel < 2 and time.monotonic() < until:
+            n_parallel = sum(executor.client.nthreads().values())
             time.sleep(0.1)
-        assert most == 2
+        assert n_parallel == 2
 
         def kill() -> None:
             while _n_graded(folder) < n_graded:
@@ -167,7 +168,7 @@ def _grade_and_kill(dask: Dask, school: Path, folder: Path, victim: subprocess.P
         out = folder / "grades"
         try:
             return grade_course(
-                school / "source", school / "submissions", out, seed=SEED, limits=LIMITS, jobs=most, executor=executor
+                school / "source", school / "submissions", out, seed=SEED, limits=LIMITS, jobs=n_parallel, executor=executor
             )
         finally:
             killer.join(60)
@@ -175,7 +176,7 @@ def _grade_and_kill(dask: Dask, school: Path, folder: Path, victim: subprocess.P
 
 
 def test_cluster_that_loses_a_worker_gives_the_same_grades(school: Path, tmp_path: Path, two_workers: Dask) -> None:
-    """Two workers on loopback, one killed midway: the other takes over, and the grades are those of one machine."""
+    """If one of two workers is killed midway, the other takes over, and the grades equal those of one machine."""
     result = _grade_and_kill(two_workers, school, tmp_path, two_workers.workers[0], N_STUDENTS // 2)
     assert result.problems == ()
     assert result.graded == N_STUDENTS
@@ -193,23 +194,21 @@ def small_class(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("two_workers", [0], indirect=True)
-def test_notebook_given_up_by_the_cluster_is_graded_by_the_next_call(
-    small_class: Path, tmp_path: Path, two_workers: Dask
-) -> None:
-    """A notebook that lost its worker too often stays without a grade, which a line says; the next call grades it."""
+def test_next_call_grades_what_the_cluster_gave_up(small_class: Path, tmp_path: Path, two_workers: Dask) -> None:
+    """A notebook that lost its worker too often is reported without a grade; the next call grades it."""
     result = _grade_and_kill(two_workers, small_class, tmp_path, two_workers.workers[0], 2)
     assert result.graded + len(result.problems) == 16
     assert result.graded == _n_graded(tmp_path) >= 14
     for problem in result.problems:
-        assert problem.endswith("could not be graded now: the workers that ran it were lost (KilledWorker); grade again")
+        assert problem.endswith("not graded: the workers running it were lost (KilledWorker); run the command again")
     _grade(small_class, tmp_path)
     _grade(small_class, small_class)
     assert _tree(tmp_path) == _tree(small_class)
 
 
-def test_scheduler_that_is_lost_ends_the_call_in_one_line(small_class: Path, tmp_path: Path, two_workers: Dask) -> None:
-    """Without its scheduler a call ends by itself, keeps what was graded, and the next call completes it."""
-    with pytest.raises(labkit.GradingError, match=r"^the scheduler at \S+ is gone: start it and grade again"):
+def test_lost_scheduler_is_a_one_line_error(small_class: Path, tmp_path: Path, two_workers: Dask) -> None:
+    """If the scheduler is lost, the call ends with an error and keeps its grades; the next call completes them."""
+    with pytest.raises(labkit.GradingError, match=r"^the scheduler at \S+ is gone: start it and run the command again"):
         _grade_and_kill(two_workers, small_class, tmp_path, two_workers.scheduler, 2)
     assert 2 <= _n_graded(tmp_path) < 16
     _grade(small_class, tmp_path)
@@ -223,7 +222,7 @@ def test_command_grades_on_a_cluster(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """--scheduler names the cluster; one line says when nobody answers there."""
+    """--scheduler names the cluster; an address without a scheduler is a one-line error."""
     write_source(tmp_path / "source")
     write(tmp_path / "submissions", "alice", handed_in())
     write(tmp_path / "submissions", "bob", handed_in(softmax_at=STUB.format(name="softmax_at")))
@@ -236,8 +235,8 @@ def test_command_grades_on_a_cluster(
         str(tmp_path / "grades"),
     ]
     assert main([*arguments, "--scheduler", two_workers.address, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [row["points"] for row in told["grades"]] == ["4", "2"]
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["points"] for row in printed["grades"]] == ["4", "2"]
     monkeypatch.setattr("labkit.grading.dask_cluster._CONNECT_S", 2)
     with (
         pytest.raises(labkit.GradingError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"),

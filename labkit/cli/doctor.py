@@ -170,11 +170,11 @@ def check_file(model: str | None, n_ctx: int) -> Iterator[Finding]:
 
 def check_instructor_tools() -> Iterator[Finding]:
     """Check for what only instructors and developers need."""
-    from labkit.grading.sandbox.start import refuse_without_isolation
+    from labkit.grading.sandbox.start import require_sandbox
 
     problem = ""
     try:
-        refuse_without_isolation()
+        require_sandbox()
     except LabkitError as error:
         problem = str(error)
     yield Finding("grading sandbox", "note" if problem else "ok", "no" if problem else "bubblewrap works", fix=problem)

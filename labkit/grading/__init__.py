@@ -1,1 +1,1 @@
-"""Grading: untrusted notebooks run in a sandbox, compared with the course's answers, and what students get of it."""
+"""Grading: run untrusted notebooks in a sandbox, score the answers outside, write grades, feedback and reports."""

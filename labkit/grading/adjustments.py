@@ -1,4 +1,4 @@
-"""Late days, mercy and mistakes of the grader: a table beside the grades that grading never writes over."""
+"""Manual grade adjustments (late days, corrections): ``adjustments.csv``, which grading never overwrites."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ _COLUMNS = ("student", "notebook", "factor", "points", "reason")
 
 @dataclasses.dataclass(frozen=True)
 class Adjustment:
-    """What is done to the points of a student's notebook: times a factor, then so many more or fewer.
+    """An adjustment of a notebook's points: multiply by a factor, then add points.
 
     Parameters
     ----------
     student : str
-        As the grades call them.
+        The student's name in the grades.
     notebook : str
-    factor, points : float
+    factor : float
+    points : float
+        Points to add; negative to subtract.
     reason : str
-        The student reads it.
+        Appears on the student's feedback page.
     """
 
     student: str
@@ -35,12 +37,12 @@ class Adjustment:
 
 
 def read_adjustments(out: Path) -> list[Adjustment]:
-    """Read ``adjustments.csv``; a file with its columns alone is made where there is none.
+    """Read ``adjustments.csv``; create it with a header line if missing.
 
     Raises
     ------
     GradingError
-        When a line of it cannot be read.
+        If a column is missing or a line cannot be read.
     """
     path = out / "adjustments.csv"
     if not path.exists():
@@ -48,7 +50,7 @@ def read_adjustments(out: Path) -> list[Adjustment]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.DictReader(stream)
         if missing := set(_COLUMNS[:2]) - set(rows.fieldnames or ()):
-            raise GradingError(f"{path} has no column {', '.join(sorted(missing))}: its columns are {', '.join(_COLUMNS)}")
+            raise GradingError(f"{path} has no column {', '.join(sorted(missing))}: it needs {', '.join(_COLUMNS)}")
         return [_adjustment(path, number, row) for number, row in enumerate(rows, start=2)]
 
 
@@ -57,4 +59,4 @@ def _adjustment(path: Path, number: int, row: dict[str, str]) -> Adjustment:
         factor, points = float(row.get("factor") or 1), float(row.get("points") or 0)
         return Adjustment(row["student"], row["notebook"], factor, points, row.get("reason") or "")
     except (ValueError, TypeError):
-        raise GradingError(f"{path}, line {number}: factor and points are numbers, or nothing") from None
+        raise GradingError(f"{path}, line {number}: factor and points must be numbers or empty") from None

@@ -1,4 +1,4 @@
-"""The class in one page: how points are spread, how hard exercises were, common wrong answers, how long it took."""
+"""The class report, one page: score distribution, hardest exercises, most common wrong results, grading time."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["write_report"]
 _BODY = """
 <p>{{ n_students }} students, {{ n_grades }} notebooks.
 {% if times %}
-A notebook took {{ "%.1f"|format(median) }} s to grade (median), at most {{ "%.1f"|format(times|max) }} s.
+Grading took {{ "%.1f"|format(median) }} s per notebook (median), {{ "%.1f"|format(times|max) }} s at most.
 {% endif %}
 </p>
 <table class="wide">
-<caption>How many notebooks got which share of the points</caption>
-<thead><tr><th scope="col">share</th><th scope="col">notebooks</th><th scope="col" aria-hidden="true"></th></tr></thead>
+<caption>Score distribution</caption>
+<thead><tr><th scope="col">score</th><th scope="col">notebooks</th><th scope="col" aria-hidden="true"></th></tr></thead>
 <tbody>
-{% for share, count in spread %}
-<tr><th scope="row">{{ share }}</th><td>{{ count }}</td>
+{% for score, count in distribution %}
+<tr><th scope="row">{{ score }}</th><td>{{ count }}</td>
 <td aria-hidden="true"><div class="bar" style="width: {{ "%.1f"|format(100 * count / (n_grades or 1)) }}%"></div></td></tr>
 {% endfor %}
 </tbody>
 </table>
-<div class="scroll" role="region" aria-label="exercises, the hardest first" tabindex="0">
+<div class="scroll" role="region" aria-label="exercises, hardest first" tabindex="0">
 <table>
-<caption>Exercises, the hardest first</caption>
-<thead><tr><th scope="col">exercise</th><th scope="col">all right</th><th scope="col">mean of the points</th>
-<th scope="col">not answered</th><th scope="col">commonest wrong results</th></tr></thead>
+<caption>Exercises, hardest first</caption>
+<thead><tr><th scope="col">exercise</th><th scope="col">full points</th><th scope="col">mean score</th>
+<th scope="col">not answered</th><th scope="col">most common wrong results</th></tr></thead>
 <tbody>
 {% for item in items %}
 <tr><th scope="row">{{ item.notebook }}: {{ item.name }}</th><td>{{ "%.0f %%"|format(100 * item.solved) }}</td>
@@ -46,7 +46,7 @@ A notebook took {{ "%.1f"|format(median) }} s to grade (median), at most {{ "%.1
 </tbody>
 </table>
 </div>
-<h2>Files that were not as they were handed out</h2>
+<h2>Problems with submitted files</h2>
 <ul>
 {% for grade in grades if grade.problems %}
 <li>{{ grade.display_name|visible }}, {{ grade.notebook }}: {{ grade.problems|join(" ")|visible }}</li>
@@ -59,7 +59,7 @@ A notebook took {{ "%.1f"|format(median) }} s to grade (median), at most {{ "%.1
 
 @dataclasses.dataclass(frozen=True)
 class _Item:
-    """An exercise as the class did it: shares of 1, and the commonest wrong results with their counts."""
+    """Class statistics of an exercise: fractions, and the most common wrong results with their counts."""
 
     notebook: str
     name: str
@@ -74,21 +74,21 @@ def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjus
     times = [float(json.loads(path.read_text())) for path in sorted((out / "times").glob("*/*.json"))]
     page = render(
         _BODY,
-        title="The class",
+        title="Class report",
         grades=grades,
         n_students=len({grade.student for grade in grades}),
         n_grades=len(grades),
         times=times,
         median=statistics.median(times) if times else 0.0,
-        spread=list(_spread(grades, adjustments)),
+        distribution=list(_distribution(grades, adjustments)),
         items=sorted(_items(grades), key=lambda item: item.mean),
     )
     write_whole(out / "report.html", page)
 
 
-def _spread(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> Iterator[tuple[str, int]]:
-    shares = [adjusted(grade, adjustments) / grade.of_points for grade in grades if grade.of_points]
-    counts = Counter(min(9, int(share * 10)) for share in shares)
+def _distribution(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> Iterator[tuple[str, int]]:
+    scores = [adjusted(grade, adjustments) / grade.of_points for grade in grades if grade.of_points]
+    counts = Counter(min(9, int(score * 10)) for score in scores)
     for tenth in range(10):
         yield f"{tenth * 10}–{tenth * 10 + 10} %", counts[tenth]
 
@@ -97,8 +97,8 @@ def _items(grades: Sequence[Grade]) -> Iterator[_Item]:
     names = {(grade.notebook, item.name): None for grade in grades for item in grade.exercises}
     for notebook, name in names:
         own = [item for grade in grades if grade.notebook == notebook for item in grade.exercises if item.name == name]
-        shares = [item.points / item.of_points if item.of_points else 1.0 for item in own]
+        scores = [item.points / item.of_points if item.of_points else 1.0 for item in own]
         wrong = Counter(item.wrong for item in own if item.wrong)
         blank = sum(not item.answer.strip() for item in own)
-        solved = sum(share == 1 for share in shares) / len(own)
-        yield _Item(notebook, name, solved, statistics.mean(shares), blank, tuple(wrong.most_common(3)))
+        solved = sum(score == 1 for score in scores) / len(own)
+        yield _Item(notebook, name, solved, statistics.mean(scores), blank, tuple(wrong.most_common(3)))

@@ -1,4 +1,4 @@
-"""Grade on many machines: a dask cluster as what runs the notebooks; grades, pages and verdicts stay here."""
+"""Grade on many machines: a dask cluster runs the notebooks; scoring, grades and pages stay on this machine."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Any, TypeVar
 
 from labkit import __version__
 from labkit.errors import GradingError
-from labkit.grading.sandbox.start import refuse_without_isolation
+from labkit.grading.sandbox.start import require_sandbox
 
-__all__ = ["WhileThere", "cluster", "was_lost"]
+__all__ = ["FailFastExecutor", "cluster", "was_lost"]
 
 _CONNECT_S = 15
 T = TypeVar("T")
 
 
-class WhileThere(concurrent.futures.Executor):
-    """Dask's executor, which would take work also when its scheduler is gone, and never answer."""
+class FailFastExecutor(concurrent.futures.Executor):
+    """Wrap dask's executor: raise an error once the scheduler is gone, where dask would wait forever."""
 
     def __init__(self, client: Any, executor: concurrent.futures.Executor, address: str) -> None:
         self.client, self._executor, self._address = client, executor, address
 
     def submit(self, function: Callable[..., T], /, *args: Any, **options: Any) -> concurrent.futures.Future[T]:
-        """Have it run by a worker; GradingError when the scheduler is gone."""
+        """Run a function on a worker; raise GradingError if the scheduler is gone."""
         if self.client.status in ("closing", "closed"):
             raise GradingError(
-                f"the scheduler at {self._address} is gone: start it and grade again, what has a grade is kept"
+                f"the scheduler at {self._address} is gone: start it and run the command again; existing grades are kept"
             )
         return self._executor.submit(function, *args, **options)
 
 
 @contextlib.contextmanager
 def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[concurrent.futures.Executor, int]]:
-    """Give an executor of a running dask cluster, and how many notebooks it can run at a time.
+    """Connect to a running dask cluster; yield an executor and the number of notebooks that it can run in parallel.
 
-    A worker that is lost has its notebooks run by another.
+    If a worker is lost, another one runs its notebooks.
 
     Parameters
     ----------
     address : str
-        Of the scheduler, such as ``tcp://10.0.0.1:8786``.
+        Address of the scheduler, such as ``tcp://10.0.0.1:8786``.
     unsafe_no_sandbox : bool
-        Take workers that have no sandbox, too.
+        Also accept workers without a sandbox.
 
     Raises
     ------
     GradingError
-        When the package distributed is not there, nobody answers at the address, or a worker has another labkit than
-        this one, or no sandbox.
+        If the package distributed is not installed, no scheduler answers at the address, or a worker has a different
+        version of labkit or no sandbox.
 
     References
     ----------
@@ -66,31 +66,33 @@ def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[
     with client, client.get_executor(pure=False) as executor:  # type: ignore[no-untyped-call]
         try:
             client.wait_for_workers(1, timeout=_CONNECT_S)
-            told = client.run(_about_worker, sandbox=not unsafe_no_sandbox)
+            workers = client.run(_about_worker, sandbox=not unsafe_no_sandbox)
         except TimeoutError:
             advice = f"start some with 'dask worker {address}'"
             raise GradingError(f"the scheduler at {address} has no workers: {advice}") from None
-        except Exception as error:  # what a worker raises that does not know labkit
+        except Exception as error:  # raised by a worker without labkit
             raise GradingError(f"a worker of {address} cannot grade: {type(error).__name__}: {error}") from None
-        for worker, (version, problem) in told.items():
+        for worker, (version, problem) in workers.items():
             if version != __version__:
-                raise GradingError(f"the worker {worker} has labkit {version}, this machine {__version__}: install the same")
+                raise GradingError(
+                    f"the worker {worker} has labkit {version}, this machine {__version__}: install the same version"
+                )
             if problem:
                 raise GradingError(f"the worker {worker}: {problem}")
-        yield WhileThere(client, executor, address), sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+        yield FailFastExecutor(client, executor, address), sum(client.nthreads().values())  # type: ignore[no-untyped-call]
 
 
 def was_lost(error: Exception) -> bool:
-    """Whether a run ended because what ran it is gone: dask's own errors, or those of any executor."""
+    """Return whether an error means that the worker was lost: dask's own errors, or those of any executor."""
     gone: tuple[type[BaseException], ...] = (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor)
     return isinstance(error, gone) or type(error).__module__.partition(".")[0] == "distributed"
 
 
 def _about_worker(sandbox: bool) -> tuple[str, str]:
-    """Return a worker's version of labkit, and why it cannot grade."""
+    """Return a worker's version of labkit, and the reason if it cannot grade."""
     try:
         if sandbox:
-            refuse_without_isolation()
+            require_sandbox()
     except GradingError as error:
         return __version__, str(error)
     return __version__, ""

@@ -1,4 +1,4 @@
-"""A page for each student: points, what each check said, what they wrote; not the inputs that it was tried on."""
+"""One feedback page per student: points, check output and answers, but not the inputs used for grading."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BODY = """
 <section>
 <h2>{{ grade.notebook }}: {{ "%g"|format(points[grade.notebook]) }} of {{ "%g"|format(grade.of_points) }} points</h2>
 {% for item in adjustments[grade.notebook] %}
-<p>Adjusted: × {{ "%g"|format(item.factor) }}, then {{ "%+g"|format(item.points) }}. {{ item.reason|visible }}</p>
+<p>Adjusted: × {{ "%g"|format(item.factor) }}, then {{ "%+g"|format(item.points) }} points. {{ item.reason|visible }}</p>
 {% endfor %}
 {% if grade.problems %}
-<h3>About the file</h3>
+<h3>Problems with the file</h3>
 <ul>
 {% for problem in grade.problems %}
 <li>{{ problem|visible }}</li>
@@ -48,8 +48,8 @@ _BODY = """
 <p>Not answered.</p>
 {% endif %}
 {% if item.check %}
-<p>Its check said:</p>
-<pre tabindex="0" aria-label="what the check of {{ item.name }} said">{{ item.check|visible }}</pre>
+<p>Output of the check:</p>
+<pre tabindex="0" aria-label="output of the check of {{ item.name }}">{{ item.check|visible }}</pre>
 {% endif %}
 {% endfor %}
 </section>
@@ -58,7 +58,7 @@ _BODY = """
 
 
 def write_feedback(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
-    """Write ``feedback/STUDENT.html`` for each student; grades come by student."""
+    """Write ``feedback/STUDENT.html`` for each student; grades must be sorted by student."""
     for student, group in groupby(grades, key=lambda grade: grade.student):
         own = list(group)
         changes = {

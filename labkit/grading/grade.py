@@ -1,4 +1,4 @@
-"""Grade a class: every notebook rebuilt, run alone in a sandbox, judged outside; what is done is never done twice."""
+"""Grade a class: rebuild each notebook, run it in a sandbox, score it outside; graded notebooks are skipped."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from labkit.grading.gradebook import Grade, read_grades, write_books, write_grad
 from labkit.grading.rebuild import Rebuilt
 from labkit.grading.run_notebook import Run, run_notebook
 from labkit.grading.sandbox.limits import Limits
-from labkit.grading.sandbox.start import ending_all, refuse_without_isolation
+from labkit.grading.sandbox.start import kill_sandboxes, require_sandbox
 from labkit.grading.score import ExerciseGrade, score
 from labkit.grading.submissions import Submission, find_submissions
-from labkit.grading.tasks import Preparing, Reading, Task
+from labkit.grading.tasks import PendingTask, Task, TaskBuilder
 from labkit.grading.untrusted_text import visible
 from labkit.output_files import write_whole
 from labkit.progress import Progress, reporting
@@ -38,17 +38,17 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ClassGrades(Record):
-    """What grading a class came to.
+    """The result of grading a class.
 
     Parameters
     ----------
     graded, kept : int
-        Notebooks graded now, and graded before and unchanged.
+        Notebooks graded now, and notebooks graded earlier and unchanged since.
     students : int
     seed : int
-        Of the inputs.
+        Seed of the inputs.
     problems : tuple of str
-        Files that could not be placed, notebooks that could not be graded.
+        Skipped files and notebooks that could not be graded.
     grades : tuple of Grade
     """
 
@@ -74,56 +74,56 @@ def grade_course(
     limits: Limits | None = None,
     executor: concurrent.futures.Executor | None = None,
 ) -> ClassGrades:
-    """Grade what a class handed in; a call that was ended is completed by the next.
+    """Grade a class's submissions; after an interruption, call it again to resume.
 
     Parameters
     ----------
     source : path
-        The instructor's notebook, or the folder of them, with solutions.
+        The instructor's notebook with solutions, or a folder of them.
     submissions : path
         A folder or a zip.
     out : path
-        Gets grades, gradebook.sqlite, grades.csv, feedback, report.html, grading.log; and keeps adjustments.csv.
+        Output folder: grades, gradebook.sqlite, grades.csv, feedback, report.html, grading.log. Its adjustments.csv is read.
     jobs : int
-        How many notebooks at a time.
+        Number of notebooks to run in parallel.
     seed : int, optional
-        Of the inputs that answers are tried on: one that nobody knows, and then that of the grades that are there.
+        Seed of the inputs for grading. Default: the seed of the existing grades, or a random one.
     only : sequence of str, optional
         Students to grade.
     regrade : bool
-        Whether to grade again what has a grade.
+        Also grade notebooks that already have a grade.
     unsafe_no_sandbox : bool
-        Run strangers' code with your own rights.
+        Run untrusted code with your permissions.
     progress : callable or bool, optional
     limits : Limits, optional
     executor : concurrent.futures.Executor, optional
-        What runs the notebooks, such as the processes of a cluster; threads by default. Each run has a sandbox of its own;
-        the verdict is made here.
+        Runs the notebooks, for example on a cluster; threads by default. Each run has its own sandbox; scoring happens in
+        this process.
 
     Raises
     ------
     ArgumentError
-        When a folder is missing, or nobody is called so.
+        If a folder is missing, or ``only`` names an unknown student.
     GradingError
-        When there is no sandbox, or the instructor's notebook itself is wrong.
+        If no sandbox works, or the instructor's notebook is faulty.
     """
     if jobs < 1:
-        raise ArgumentError(f"jobs is at least 1, not {jobs}")
+        raise ArgumentError(f"jobs must be at least 1, not {jobs}")
     if not (unsafe_no_sandbox or executor):
-        refuse_without_isolation()
+        require_sandbox()
     sources = read_sources(source)
     found = find_submissions(submissions, sources)
     chosen = _chosen(found.submissions, only)
     folder = Path(out).expanduser().resolve()
     seed = _seed(folder, seed, regrade)
     hidden = tuple(Path(place).expanduser().resolve() for place in (source, submissions, out))
-    preparing = Preparing(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox, regrade)
+    builder = TaskBuilder(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox, regrade)
     with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
-        todo = list(preparing.readings(chosen))
-        _LOG.info("%d notebooks to grade, %d graded before; labkit %s", len(todo), len(chosen) - len(todo), __version__)
+        todo = list(builder.pending(chosen))
+        _LOG.info("%d notebooks to grade, %d already graded; labkit %s", len(todo), len(chosen) - len(todo), __version__)
         for problem in found.problems:
             _LOG.warning("%s", problem)
-        ungraded = _grade_all(preparing, todo, jobs, executor, report)
+        ungraded = _grade_all(builder, todo, jobs, executor, report)
         _LOG.info("done")
     _write_pages(folder)
     grades = tuple(read_grades(folder))
@@ -137,25 +137,29 @@ def _chosen(submissions: Sequence[Submission], only: Sequence[str] | None) -> li
         return list(submissions)
     chosen = [item for item in submissions if item.student in only or item.display_name in only]
     if not chosen:
-        raise ArgumentError(f"nobody is called {', '.join(only)}: names are those of the folders in SUBMISSIONS")
+        raise ArgumentError(f"no student is named {', '.join(only)}: use the names of the folders in SUBMISSIONS")
     return chosen
 
 
 def _seed(out: Path, seed: int | None, regrade: bool) -> int:
-    """Return the seed to use, which is kept: students of a class are tried on the same inputs."""
+    """Return the seed and store it, so that the whole class is graded on the same inputs."""
     path = out / "grading.json"
     known = json.loads(path.read_text(encoding="utf-8"))["seed"] if path.exists() else None
     if known is not None and not regrade and seed not in (None, known):
-        raise ArgumentError(f"{out} has grades with the seed {known}: leave --seed out, or pass --regrade")
+        raise ArgumentError(f"{out} has grades with the seed {known}: omit --seed, or pass --regrade")
     chosen = seed if seed is not None else known if known is not None else secrets.randbelow(2**31)
     write_whole(path, json.dumps({"seed": chosen}) + "\n")
     return int(chosen)
 
 
 def _grade_all(
-    preparing: Preparing, todo: Sequence[Reading], jobs: int, executor: concurrent.futures.Executor | None, report: Progress
+    builder: TaskBuilder,
+    todo: Sequence[PendingTask],
+    jobs: int,
+    executor: concurrent.futures.Executor | None,
+    report: Progress,
 ) -> list[str]:
-    """Grade, a few at a time; returns what could not be graded now."""
+    """Grade a few notebooks at a time; return messages about those that could not be graded."""
     problems: list[str] = []
     report(0, len(todo))
     pool = executor or concurrent.futures.ThreadPoolExecutor(jobs)
@@ -163,52 +167,52 @@ def _grade_all(
     coming, done = iter(todo), 0
     try:
         while done < len(todo):
-            for task in map(Reading.task, coming):
-                preparing.reference(task.source, lambda job: _result(pool.submit(run_notebook, job)))
+            for task in map(PendingTask.build, coming):
+                builder.reference(task.source, lambda job: _result(pool.submit(run_notebook, job)))
                 if task.rebuilt is None:
-                    _keep(preparing.out, _grade(task, _nothing(task.source, task.problem), (task.problem,)), 0.0)
+                    _keep(builder.out, _grade(task, _no_points(task.source, task.problem), (task.problem,)), 0.0)
                     done += 1
                     continue
-                waiting[pool.submit(run_notebook, preparing.job(task.source, task.rebuilt.cells))] = task, task.rebuilt
+                waiting[pool.submit(run_notebook, builder.job(task.source, task.rebuilt.cells))] = task, task.rebuilt
                 if len(waiting) > jobs:
                     break
             for future in concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED").done:
-                problems += _judge(preparing, *waiting.pop(future), future)
+                problems += _score(builder, *waiting.pop(future), future)
                 done += 1
             report(done, len(todo))
     finally:
         if executor is None:
-            with ending_all():
+            with kill_sandboxes():
                 pool.shutdown(wait=True, cancel_futures=True)
     return problems
 
 
-def _judge(preparing: Preparing, task: Task, rebuilt: Rebuilt, future: concurrent.futures.Future[Run]) -> list[str]:
-    """Give a grade for what came of running a notebook; returns why there is none."""
+def _score(builder: TaskBuilder, task: Task, rebuilt: Rebuilt, future: concurrent.futures.Future[Run]) -> list[str]:
+    """Score a finished run and write the grade; return the reason if there is none."""
     label = task.submission.entry.label
     try:
         run = _result(future)
-        exercises = score(task.source, rebuilt, run, preparing.references[task.source.name])
+        exercises = score(task.source, rebuilt, run, builder.references[task.source.name])
     except GradingError as error:
-        problem = f"{label}: could not be graded now: {error}; grade again"
-    except Exception as error:  # whatever a stranger's file brings about, the others are graded
+        problem = f"{label}: not graded: {error}; run the command again"
+    except Exception as error:  # an error in one untrusted file must not stop the others
         _LOG.exception("grading %s", label)
-        problem = f"{label}: could not be graded: {type(error).__name__}; please report this with the file"
+        problem = f"{label}: not graded: {type(error).__name__}; please report this with the file"
     else:
-        odd = (item.problem for item in exercises if item.problem)
-        _keep(preparing.out, _grade(task, exercises, (*rebuilt.problems, *odd)), run.seconds)
+        forged = (item.problem for item in exercises if item.problem)
+        _keep(builder.out, _grade(task, exercises, (*rebuilt.problems, *forged)), run.seconds)
         return []
     _LOG.warning("%s", problem)
     return [problem]
 
 
 def _result(future: concurrent.futures.Future[Run]) -> Run:
-    """Return what came of running a notebook; GradingError when it was lost with what ran it."""
+    """Return the finished run; raise GradingError if its worker was lost."""
     try:
         return future.result()
     except Exception as error:
         if was_lost(error):
-            raise GradingError(f"the workers that ran it were lost ({type(error).__name__})") from error
+            raise GradingError(f"the workers running it were lost ({type(error).__name__})") from error
         raise
 
 
@@ -219,8 +223,8 @@ def _keep(out: Path, grade: Grade, seconds: float) -> None:
     _LOG.info("%s, %s: %s. %s", grade.student, grade.notebook, points, " ".join(grade.problems))
 
 
-def _nothing(source: SourceNotebook, problem: str) -> tuple[ExerciseGrade, ...]:
-    return tuple(ExerciseGrade(name, 0.0, most, 0, 0, "", problem, "", problem) for name, most in source.points.items())
+def _no_points(source: SourceNotebook, problem: str) -> tuple[ExerciseGrade, ...]:
+    return tuple(ExerciseGrade(name, 0.0, points, 0, 0, "", problem, "", problem) for name, points in source.points.items())
 
 
 def _grade(task: Task, exercises: tuple[ExerciseGrade, ...], problems: tuple[str, ...]) -> Grade:
@@ -240,10 +244,10 @@ def _grade(task: Task, exercises: tuple[ExerciseGrade, ...], problems: tuple[str
 
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Add what happens to a file; what strangers named is inert in it."""
+    """Append log messages to a file, with untrusted names escaped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(_Inert("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
     level = _LOG.level
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)
@@ -255,7 +259,7 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-class _Inert(logging.Formatter):
+class _EscapingFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
         return super().formatMessage(record).replace("\n", "\\n")
 

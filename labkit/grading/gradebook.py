@@ -1,4 +1,4 @@
-"""Grades on disk: a JSON a student and notebook, written whole or not at all; SQLite and CSV made from those."""
+"""Grades on disk: one JSON file per student and notebook, written atomically; SQLite and CSV derived from them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """What a notebook of a student got; nothing in it depends on when it was graded.
+    """The grade of a student's notebook; independent of when it was graded.
 
     Parameters
     ----------
     student, display_name, notebook : str
     checksum : str
-        SHA-256 of what was handed in.
+        SHA-256 of the submitted file.
     source_checksum : str
         SHA-256 of the instructor's notebook.
     seed : int
-        Of the inputs.
+        Seed of the inputs.
     points, of_points : float
     exercises : tuple of ExerciseGrade
     problems : tuple of str
-        What was not as it was handed out.
+        Problems with the submitted file.
     schema_version : int
     """
 
@@ -55,18 +55,18 @@ class Grade:
 
 
 def grade_path(out: Path, student: str, notebook: str) -> Path:
-    """Return where a grade stands."""
+    """Return the path of a grade."""
     return out / "grades" / student / f"{notebook}.json"
 
 
 def write_grade(out: Path, grade: Grade) -> None:
-    """Write a grade, whole or not at all."""
+    """Write a grade atomically."""
     text = json.dumps(dataclasses.asdict(grade), indent=1, ensure_ascii=True, sort_keys=True)
     write_whole(grade_path(out, grade.student, grade.notebook), text + "\n")
 
 
 def read_grade(out: Path, student: str, notebook: str) -> Grade | None:
-    """Return a grade; None where there is none, or none of this version."""
+    """Return a grade; None if there is none of this schema version."""
     try:
         found: dict[str, Any] = json.loads(grade_path(out, student, notebook).read_text(encoding="utf-8"))
         if found["schema_version"] != SCHEMA_VERSION:
@@ -106,28 +106,28 @@ def write_books(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjust
 
 
 def _csv(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> str:
-    """Return a line a student with a column a notebook, as learning systems take them."""
+    """Return a CSV table with one row per student and one column per notebook, as learning systems import it."""
     notebooks = sorted({grade.notebook for grade in grades})
-    most = {grade.notebook: grade.of_points for grade in grades}
+    of_points = {grade.notebook: grade.of_points for grade in grades}
     points = {(grade.student, grade.notebook): adjusted(grade, adjustments) for grade in grades}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["Student", "ID", *(f"{name} ({most[name]:g})" for name in notebooks), "Total"])
+    writer.writerow(["Student", "ID", *(f"{name} ({of_points[name]:g})" for name in notebooks), "Total"])
     for student, name in sorted({(grade.student, grade.display_name) for grade in grades}):
         own = [points.get((student, notebook)) for notebook in notebooks]
-        shown = ["" if value is None else f"{value:g}" for value in own]
-        writer.writerow([_inert(name), _inert(student), *shown, f"{sum(value or 0 for value in own):g}"])
+        cells = ["" if value is None else f"{value:g}" for value in own]
+        writer.writerow([_escape(name), _escape(student), *cells, f"{sum(value or 0 for value in own):g}"])
     return text.getvalue()
 
 
-def _inert(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula and no terminal for an order."""
-    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
+def _escape(text: str) -> str:
+    """Escape text so that spreadsheets do not evaluate it as a formula, nor terminals as control sequences."""
+    printable = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return f"'{printable}" if printable[:1] in ("=", "+", "-", "@") else printable
 
 
 def adjusted(grade: Grade, adjustments: Sequence[Adjustment]) -> float:
-    """Return a grade's points after all that is to be done to them; never fewer than none."""
+    """Return a grade's points after its adjustments; at least 0."""
     points = grade.points
     for item in adjustments:
         if (item.student, item.notebook) == (grade.student, grade.notebook):

@@ -1,4 +1,4 @@
-"""Pages for people: everything that a stranger wrote is text in them, never markup."""
+"""Render HTML pages; untrusted text is always escaped, never markup."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BODY
 
 
 def render(body: str, **values: Any) -> str:
-    """Return a page from a jinja2 template of its body; ``title`` is among the values."""
+    """Render a page from a jinja2 template of its body; ``values`` must include ``title``."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["visible"] = visible
     return environment.from_string(_FRAME.replace("BODY", body)).render(style=_STYLE, **values)

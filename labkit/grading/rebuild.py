@@ -1,4 +1,4 @@
-"""Rebuild a notebook: the instructor's cells, with a student's answers in their places and nothing else of the student's."""
+"""Rebuild a notebook: the instructor's cells with a student's answers, and nothing else from the student."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from typing import Any
 from labkit.course.release import HIDDEN_TESTS as _HIDDEN
 from labkit.course.source import SourceCell, SourceNotebook
 from labkit.errors import GradingError
-from labkit.grading.archives import MOST_BYTES
-from labkit.grading.untrusted_text import sendable
+from labkit.grading.archives import MAX_BYTES
+from labkit.grading.untrusted_text import encodable
 
 __all__ = ["Rebuilt", "rebuild"]
 
 
-_MOST_CELLS = 2000
-_MOST_PARTS = 400_000  # brackets, braces and commas: each becomes an object, many times its own size
-_MOST_ANSWER = 100_000
-_POINTS = re.compile(r"\A# [0-9.]+ points?\n")  # what a release writes above a check
+_MAX_CELLS = 2000
+_MAX_PARTS = 400_000  # brackets, braces and commas: each becomes a Python object, many times larger
+_MAX_ANSWER_CHARACTERS = 100_000
+_POINTS = re.compile(r"\A# [0-9.]+ points?\n")  # a release writes this above a check
 _MARKER = re.compile(r"#[ \t]*(?:NBVAL_[A-Z_]+|nbval-[a-z-]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[^\n]*", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rebuilt:
-    """What is run for a student.
+    """A student's notebook, rebuilt.
 
     Parameters
     ----------
     cells : tuple of SourceCell
+        Cells to run.
     answers : dict of str to str
-        What the student wrote, by exercise.
+        The student's answers, by exercise.
     problems : tuple of str
-        What was not as it was handed out, in plain words.
+        Problems with the submitted notebook, as sentences for the student.
     """
 
     cells: tuple[SourceCell, ...]
@@ -57,12 +58,12 @@ def rebuild(source: SourceNotebook, content: bytes) -> Rebuilt:
     ----------
     source : SourceNotebook
     content : bytes
-        Of the file that the student handed in.
+        Content of the submitted file.
 
     Raises
     ------
     GradingError
-        When that is no notebook, or one that is too large to read.
+        If it is not a notebook, or too large to read.
     """
     notebook = _parse(content)
     given = _cells(notebook)
@@ -70,8 +71,8 @@ def rebuild(source: SourceNotebook, content: bytes) -> Rebuilt:
     answers: dict[str, str] = {}
     for cell in source.cells:
         if cell.answers:
-            text, said = _answer(cell, given)
-            problems += said
+            text, found = _answer(cell, given)
+            problems += found
             answers[cell.answers] = text
     problems += _other_problems(source, given)
     cells = tuple(dataclasses.replace(cell, source=answers[cell.answers]) if cell.answers else cell for cell in source.cells)
@@ -79,18 +80,18 @@ def rebuild(source: SourceNotebook, content: bytes) -> Rebuilt:
 
 
 def _parse(content: bytes) -> dict[str, Any]:
-    if len(content) > MOST_BYTES:
-        raise GradingError(f"the file is larger than {MOST_BYTES >> 20} MB: clear its outputs and hand it in again")
-    if content.count(b'"cell_type"') > _MOST_CELLS:
-        raise GradingError(f"the notebook has more than {_MOST_CELLS:,} cells")
-    if sum(map(content.count, (b"[", b"{", b","))) > _MOST_PARTS:
-        raise GradingError("the notebook has too many parts: clear its outputs and hand it in again")
+    if len(content) > MAX_BYTES:
+        raise GradingError(f"the file is larger than {MAX_BYTES >> 20} MB: clear its outputs and submit it again")
+    if content.count(b'"cell_type"') > _MAX_CELLS:
+        raise GradingError(f"the notebook has more than {_MAX_CELLS:,} cells")
+    if sum(map(content.count, (b"[", b"{", b","))) > _MAX_PARTS:
+        raise GradingError("the notebook has too many parts: clear its outputs and submit it again")
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise GradingError(f"the file is no notebook: it is not sound JSON ({type(error).__name__})") from None
+        raise GradingError(f"the file is not a notebook: it is not valid JSON ({type(error).__name__})") from None
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise GradingError("the file is no notebook of format 4: it has no list of cells")
+        raise GradingError("the file is not a notebook of format 4: it has no list of cells")
     return notebook
 
 
@@ -114,7 +115,7 @@ def _text(value: object) -> str:
 
 
 def _answer(cell: SourceCell, given: Sequence[_Cell]) -> tuple[str, list[str]]:
-    """Return what a student wrote for an exercise, and what is odd about its cell."""
+    """Return a student's answer to an exercise, and problems with its cell."""
     name = str(cell.answers)
     found = [item for item in given if item.cell_id == cell.cell_id]
     problems = []
@@ -122,20 +123,20 @@ def _answer(cell: SourceCell, given: Sequence[_Cell]) -> tuple[str, list[str]]:
         found = [item for item in given if item.grade_id == name]
         if not found:
             return "", [f"The answer cell of {name} is missing: it counts as not answered."]
-        problems.append(f"The answer cell of {name} has another id; it was found by its nbgrader name.")
+        problems.append(f"The answer cell of {name} has a different id; it was found by its nbgrader name.")
     if len(found) > 1:
-        problems.append(f"There are {len(found)} answer cells of {name}: the first one counts.")
+        problems.append(f"{name} has {len(found)} answer cells: the first one counts.")
     if found[0].kind != "code":
-        return "", [*problems, f"The answer cell of {name} is no code cell: it counts as not answered."]
+        return "", [*problems, f"The answer cell of {name} is not a code cell: it counts as not answered."]
     return _stripped(name, found[0].source, problems)
 
 
 def _stripped(name: str, text: str, problems: list[str]) -> tuple[str, list[str]]:
-    if len(text) > _MOST_ANSWER:
-        return "", [*problems, f"The answer of {name} is longer than {_MOST_ANSWER:,} characters: it was not run."]
-    stripped = sendable(_MARKER.sub("", text))
-    if stripped != sendable(text):
-        problems.append(f"The answer of {name} has marks for the tool nbval: they were taken out.")
+    if len(text) > _MAX_ANSWER_CHARACTERS:
+        return "", [*problems, f"The answer to {name} is longer than {_MAX_ANSWER_CHARACTERS:,} characters: it was not run."]
+    stripped = encodable(_MARKER.sub("", text))
+    if stripped != encodable(text):
+        problems.append(f"The answer to {name} had nbval markers: they were removed.")
     return stripped, problems
 
 
@@ -143,11 +144,11 @@ def _kernel_problems(source: SourceNotebook, notebook: dict[str, Any]) -> list[s
     name = str(_dict(_dict(notebook.get("metadata")).get("kernelspec")).get("name") or source.kernel)[:60]
     if name == source.kernel:
         return []
-    return [f"The notebook asks for the kernel {name!r}: it was run with {source.kernel!r}."]
+    return [f"The notebook requests the kernel {name!r}: it was run with {source.kernel!r}."]
 
 
 def _other_problems(source: SourceNotebook, given: Sequence[_Cell]) -> list[str]:
-    """Return what is odd about cells that are no answers: none of the student's is run."""
+    """Return problems with cells other than answers; the student's versions of these are never run."""
     problems = []
     texts: dict[str, list[str]] = {}
     for item in given:
@@ -161,5 +162,5 @@ def _other_problems(source: SourceNotebook, given: Sequence[_Cell]) -> list[str]
     own = source.cell_ids | {cell.cell_id for cell in source.cells}
     further = sum(item.kind == "code" and item.cell_id not in own for item in given)
     if further:
-        problems.append(f"Code cells that are not in the instructor's notebook: {further}; not run.")
+        problems.append(f"Code cells added to the instructor's notebook: {further}; not run.")
     return problems

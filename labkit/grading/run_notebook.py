@@ -1,4 +1,4 @@
-"""Run a rebuilt notebook in a kernel of its own and ask it for values; no verdict is made here."""
+"""Run a rebuilt notebook in a separate kernel and request the answers' values; scoring happens elsewhere."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from labkit.grading.sandbox.kernel import CellResult, Kernel
 from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.probe import MISSING, STUB, probe_code
 
-__all__ = ["OWN_WORDS", "Answer", "Job", "Run", "run_notebook"]
+__all__ = ["OWN_MESSAGES", "Answer", "Job", "Run", "run_notebook"]
 
-_ENDED = {
+_STOPPED = {
     "timeout": "it took too long and was stopped",
     "output": "it printed too much and was stopped",
-    "memory": "it took too much memory and was stopped",
+    "memory": "it used too much memory and was stopped",
     "processes": "it started too many processes or threads and was stopped",
-    "died": "it ended the kernel",
+    "died": "the kernel died",
 }
-_NOT_RUN = "there was no time left to run it"
-_NOTHING = "it gave nothing"
-OWN_WORDS = frozenset({*_ENDED.values(), _NOT_RUN, _NOTHING, MISSING, STUB})
+_NOT_RUN = "the time limit was reached before it ran"
+_NO_VALUE = "it sent no value"
+OWN_MESSAGES = frozenset({*_STOPPED.values(), _NOT_RUN, _NO_VALUE, MISSING, STUB})
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A notebook to run, with all that this takes: it can be sent to another process or machine.
+    """A notebook to run, self-contained, so that it can be sent to another process or machine.
 
     Parameters
     ----------
     cells : tuple of SourceCell
     inputs : mapping of str to list of inputs
-        What each exercise is tried on; None for a value.
+        Inputs for each exercise; None for a value.
     limits : Limits
     files : mapping of str to str
-        Texts that stand in the working directory, by name.
+        Text files to create in the working directory, by name.
     hidden : tuple of Path
-        Folders that must not be seen inside.
+        Folders to hide from the sandbox.
     unsafe : bool
-        Without a sandbox.
+        Run without a sandbox.
     """
 
     cells: tuple[SourceCell, ...]
@@ -57,14 +57,14 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What an answer gave for one of the inputs.
+    """The result of an answer for one input.
 
     Parameters
     ----------
     value : object
-        Of JSON's types; None where there is an error.
+        A JSON value; None if there was an error.
     error : str
-        Why there is no value.
+        Reason if there is no value.
     """
 
     value: Any = None
@@ -73,12 +73,12 @@ class Answer:
 
 @dataclasses.dataclass
 class Run:
-    """What came of running a notebook.
+    """The results of running a notebook.
 
     Parameters
     ----------
     answers : dict of str to list of Answer
-        By exercise, one for each of the inputs.
+        By exercise, one per input.
     cells : dict of str to CellResult
         By cell id.
     seconds : float
@@ -88,31 +88,31 @@ class Run:
     cells: dict[str, CellResult]
     seconds: float = 0.0
 
-    def words(self, cell_id: str) -> str:
-        """Say in words what went wrong in a cell; nothing where it went well."""
+    def failure(self, cell_id: str) -> str:
+        """Return why a cell failed; empty if it did not."""
         result = self.cells.get(cell_id)
         if result is None:
             return _NOT_RUN
-        return _ENDED.get(result.status, result.message if result.status == "error" else "")
+        return _STOPPED.get(result.status, result.message if result.status == "error" else "")
 
 
 def run_notebook(job: Job) -> Run:
-    """Run cells in order, then ask for each exercise's values.
+    """Run cells in order, then request each exercise's values.
 
-    A cell or an answer that ends its kernel is left out, and the others are run again in a new one, while there is time.
+    If a cell or an answer kills its kernel, the others run again in a new kernel without it, while time remains.
 
     Raises
     ------
     GradingError
-        When no kernel starts.
+        If no kernel starts.
     """
     inputs, limits = job.inputs, job.limits
     begun = time.monotonic()
-    run, left_out = Run({}, {}), set[str]()
+    run, skipped = Run({}, {}), set[str]()
     while set(inputs) - set(run.answers) and time.monotonic() < begun + limits.total_s:
         with Kernel(limits, files=job.files, hidden=job.hidden, unsafe=job.unsafe) as kernel:
             until = begun + limits.total_s
-            if _run_cells(kernel, job.cells, run, left_out, until):
+            if _run_cells(kernel, job.cells, run, skipped, until):
                 _ask_all(kernel, inputs, run, until)
     for name, given in inputs.items():
         run.answers.setdefault(name, [Answer(error=_NOT_RUN)] * (1 if given is None else len(given)))
@@ -120,16 +120,16 @@ def run_notebook(job: Job) -> Run:
     return run
 
 
-def _run_cells(kernel: Kernel, cells: Sequence[SourceCell], run: Run, left_out: set[str], until: float) -> bool:
-    """Run the cells but those left out; False when one ended the kernel, which is left out from then on."""
+def _run_cells(kernel: Kernel, cells: Sequence[SourceCell], run: Run, skipped: set[str], until: float) -> bool:
+    """Run all cells that are not skipped; if one kills the kernel, skip it from now on and return False."""
     for cell in cells:
-        if cell.cell_id in left_out or not cell.source.strip():
+        if cell.cell_id in skipped or not cell.source.strip():
             continue
         result = kernel.execute(cell.source, _time_for(kernel, until))
         run.cells.setdefault(cell.cell_id, result)
         if not kernel.alive:
             run.cells[cell.cell_id] = result
-            left_out.add(cell.cell_id)
+            skipped.add(cell.cell_id)
             return False
     return True
 
@@ -146,8 +146,8 @@ def _time_for(kernel: Kernel, until: float) -> float:
 
 
 def _answers(result: CellResult, count: int, limit_bytes: int) -> list[Answer]:
-    """Read what a probe sent: as many answers as were asked for, whatever was sent."""
-    reason = _ENDED.get(result.status) or result.message or _NOTHING
+    """Parse a probe's messages; always return ``count`` answers, whatever was sent."""
+    reason = _STOPPED.get(result.status) or result.message or _NO_VALUE
     answers = [Answer(error=reason)] * count
     for text in result.answers[: 4 * count]:
         index, answer = _answer(text, limit_bytes)
@@ -157,7 +157,7 @@ def _answers(result: CellResult, count: int, limit_bytes: int) -> list[Answer]:
 
 
 def _answer(text: str, limit_bytes: int) -> tuple[int, Answer]:
-    """Return an answer with its number, -1 for what is none."""
+    """Return an answer's index and value; index -1 if the message is invalid."""
     try:
         sent = json.loads(text) if len(text) <= 2 * limit_bytes + 1000 else {}
         index = sent["index"] if type(sent["index"]) is int else -1

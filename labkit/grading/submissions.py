@@ -1,6 +1,6 @@
-"""Find what a class handed in: a folder a student, zips, and the names that Moodle, Canvas and nbgrader give.
+"""Find a class's submissions: one folder per student, zips, and the file names of Moodle, Canvas and nbgrader.
 
-Nothing is unpacked to disk and no link is followed; sizes are looked at before anything is read.
+Nothing is unpacked to disk, no link is followed, and sizes are checked before reading.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _IGNORED = {"__MACOSX", ".ipynb_checkpoints", ".git", "__pycache__"}
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A notebook that a student handed in.
+    """A submitted notebook.
 
     Parameters
     ----------
     student : str
-        A name that is safe for files; the same student's notebooks have the same.
+        The student's name, safe for file names; equal for all notebooks of the student.
     display_name : str
-        As it was found; a stranger's text.
+        The name as found; untrusted text.
     notebook : str
-        Which of the course's it is.
+        Name of the course's notebook.
     entry : Entry
-        Where it stands.
+        The file.
     """
 
     student: str
@@ -47,14 +47,14 @@ class Submission:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What was handed in.
+    """The result of `find_submissions`.
 
     Parameters
     ----------
     submissions : tuple of Submission
-        One a student and notebook, the newest.
+        The latest one per student and notebook.
     problems : tuple of str
-        What could not be placed, and which older ones were left aside.
+        Messages about skipped files and older submissions.
     """
 
     submissions: tuple[Submission, ...]
@@ -62,42 +62,42 @@ class Found:
 
 
 def find_submissions(place: str | Path, notebooks: Collection[str]) -> Found:
-    """Find submissions of some notebooks.
+    """Find the submissions of given notebooks.
 
     Parameters
     ----------
     place : path
         A folder, or a zip.
     notebooks : collection of str
-        Their names, without .ipynb.
+        Names of the notebooks, without .ipynb.
 
     Raises
     ------
     ArgumentError
-        When there is no such folder or zip.
+        If the folder or zip does not exist.
     """
     folder = Path(place).expanduser()
     if not folder.exists():
-        raise ArgumentError(f"there is no folder {folder}: name the one with the submissions")
+        raise ArgumentError(f"{folder} not found: name the folder or zip with the submissions")
     entries, problems = entries_in(folder)
     newest: dict[tuple[str, str], Submission] = {}
-    for entry in sorted(entries, key=lambda entry: (entry.stamp, entry.label)):
-        found = _place(entry, notebooks)
+    for entry in sorted(entries, key=lambda entry: (entry.modified_s, entry.label)):
+        found = _identify(entry, notebooks)
         if isinstance(found, Submission):
             older = newest.get((found.student, found.notebook))
-            problems += [f"{older.entry.label}: an older one of {older.display_name}; left aside"] if older else []
+            problems += [f"{older.entry.label}: an older submission of {older.display_name}; ignored"] if older else []
             newest[found.student, found.notebook] = found
         elif found:
             problems.append(found)
     if not newest:
         problems.append(
-            f"{folder}: no notebook to grade; a student's folder has one that is called {' or '.join(sorted(notebooks))}"
+            f"{folder}: no notebook to grade; a student's folder needs one named {' or '.join(sorted(notebooks))}"
         )
     return Found(tuple(newest[key] for key in sorted(newest)), tuple(sorted(problems)))
 
 
-def _place(entry: Entry, notebooks: Collection[str]) -> Submission | str | None:
-    """Return whose and which a file is, or why that cannot be said; nothing for a file that is of no interest."""
+def _identify(entry: Entry, notebooks: Collection[str]) -> Submission | str | None:
+    """Return a file's student and notebook, or why they are unknown; None for a file that is not a notebook."""
     parts = [part for part in entry.parts if part != "submitted"]
     if not entry.parts[-1].lower().endswith(".ipynb") or _IGNORED & set(parts):
         return None
@@ -106,14 +106,14 @@ def _place(entry: Entry, notebooks: Collection[str]) -> Submission | str | None:
     if notebook is None and len(parts) > 2:  # nbgrader's layout: the folder names the assignment
         notebook = _notebook(parts[-2], notebooks)
     if student is None:
-        return f"{entry.label}: cannot be placed: neither its folder nor its name tells whose it is"
+        return f"{entry.label}: skipped: neither the folder nor the file name identifies the student"
     if notebook is None:
-        return f"{entry.label}: cannot be placed: it is none of {', '.join(sorted(notebooks))}"
+        return f"{entry.label}: skipped: not one of the notebooks {', '.join(sorted(notebooks))}"
     return Submission(_safe(student), visible(student), notebook, entry)
 
 
 def _student(parts: list[str]) -> tuple[str | None, str]:
-    """Return the student and the name of the file as it was before a learning system changed it."""
+    """Return the student and the file name, without what a learning system added to it."""
     for text in (parts[0], parts[-1]):
         if match := _MOODLE.match(text):
             return f"{match['student']} {match['user']}", match["file"] if len(parts) == 1 else parts[-1]
@@ -129,7 +129,7 @@ def _notebook(file_name: str, notebooks: Iterable[str]) -> str | None:
 
 
 def _safe(name: str) -> str:
-    """Return a name for files: letters, digits and a few marks; a name that had others gets a number of its own."""
+    """Return a name that is safe for files; if characters were replaced, a hash makes it unique."""
     safe = re.sub(r"[^A-Za-z0-9@+-]+", "_", name).strip("_")[:60]
     if safe == name:
         return safe

@@ -1,4 +1,4 @@
-"""What is to be graded: submissions that are read when their turn comes, rebuilt, with the inputs to try them on."""
+"""Grading tasks: submissions, read and rebuilt one at a time, with the inputs to run them on."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from labkit.grading.sandbox.limits import Limits
 from labkit.grading.score import Reference, inputs_to_try, reference_of
 from labkit.grading.submissions import Submission
 
-__all__ = ["Preparing", "Reading", "Task"]
+__all__ = ["PendingTask", "Task", "TaskBuilder"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A submission that is ready to run, or one that cannot be.
+    """A submission, ready to run unless it cannot be read.
 
     Parameters
     ----------
     submission : Submission
     source : SourceNotebook
     checksum : str
-        SHA-256 of what was handed in.
+        SHA-256 of the submitted file.
     seed : int
-        Of the inputs.
+        Seed of the inputs.
     rebuilt : Rebuilt or None
     problem : str
-        Why there is nothing to run.
+        Reason if there is nothing to run.
     """
 
     submission: Submission
@@ -45,8 +45,8 @@ class Task:
 
 
 @dataclasses.dataclass
-class Preparing:
-    """Makes tasks; the instructor's solution is run once a notebook, when the first of its submissions comes."""
+class TaskBuilder:
+    """Builds tasks; runs the instructor's solution once per notebook, before the first of its submissions."""
 
     out: Path
     sources: Mapping[str, SourceNotebook]
@@ -57,61 +57,61 @@ class Preparing:
     regrade: bool
     references: dict[str, Reference] = dataclasses.field(default_factory=dict)
 
-    def readings(self, submissions: Sequence[Submission]) -> Iterator[Reading]:
-        """Yield what is to be graded."""
+    def pending(self, submissions: Sequence[Submission]) -> Iterator[PendingTask]:
+        """Yield the submissions to grade."""
         for submission in submissions:
-            reading = Reading(self, submission)
-            if self.regrade or not reading.is_graded():
-                yield reading
+            pending = PendingTask(self, submission)
+            if self.regrade or not pending.is_graded():
+                yield pending
 
     def job(self, source: SourceNotebook, cells: tuple[SourceCell, ...]) -> Job:
-        """Return what runs some cells in the place of a notebook's."""
+        """Return a job that runs the given cells as this notebook."""
         inputs = {name: inputs_to_try(exercise, self.seed) for name, exercise in source.exercises.items()}
         return Job(cells, inputs, self.limits, source.files, self.hidden, self.unsafe)
 
     def reference(self, source: SourceNotebook, run: Callable[[Job], Run]) -> Reference:
-        """Return what the instructor's solution gives."""
+        """Return the results of the instructor's solution, running it if needed."""
         if source.name not in self.references:
             self.references[source.name] = reference_of(source, run(self.job(source, source.cells)))
         return self.references[source.name]
 
 
 @dataclasses.dataclass
-class Reading:
-    """A submission that is read when its turn comes: a class does not fit into memory."""
+class PendingTask:
+    """A submission to grade; its file is read only in `build`, as a whole class would not fit in memory."""
 
-    preparing: Preparing
+    builder: TaskBuilder
     submission: Submission
 
     @property
     def source(self) -> SourceNotebook:
         """The instructor's notebook."""
-        return self.preparing.sources[self.submission.notebook]
+        return self.builder.sources[self.submission.notebook]
 
     def read(self) -> tuple[bytes, str]:
-        """Return the content, or why it cannot be read."""
+        """Return the content, or the reason why it cannot be read."""
         try:
             return self.submission.entry.read(), ""
         except GradingError as error:
             return b"", str(error)
 
     def is_graded(self) -> bool:
-        """Whether there is a grade of just this file, by this notebook, for these inputs."""
-        grade = read_grade(self.preparing.out, self.submission.student, self.submission.notebook)
+        """Return whether this exact file already has a grade, with the same notebook and seed."""
+        grade = read_grade(self.builder.out, self.submission.student, self.submission.notebook)
         if grade is None:
             return False
-        now = (_sha256(self.read()[0]), self.source.checksum, self.preparing.seed)
-        return (grade.checksum, grade.source_checksum, grade.seed) == now
+        current = (_sha256(self.read()[0]), self.source.checksum, self.builder.seed)
+        return (grade.checksum, grade.source_checksum, grade.seed) == current
 
-    def task(self) -> Task:
-        """Return the submission, rebuilt."""
+    def build(self) -> Task:
+        """Read and rebuild the submission."""
         content, problem = self.read()
         rebuilt = None
         try:
             rebuilt = None if problem else rebuild(self.source, content)
         except GradingError as error:
             problem = str(error)
-        return Task(self.submission, self.source, _sha256(content), self.preparing.seed, rebuilt, problem)
+        return Task(self.submission, self.source, _sha256(content), self.builder.seed, rebuilt, problem)
 
 
 def _sha256(content: bytes) -> str:

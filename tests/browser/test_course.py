@@ -1,4 +1,4 @@
-"""Every notebook of the course in JupyterLab: run from top to bottom, no error, its explorers there."""
+"""Every notebook of the course runs in JupyterLab without an error, with live explorers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_in_jupyterlab(lab: Lab, path: Path) -> None:
-    """Run All comes to its end without an error output, and each explorer and prediction box is a live widget."""
+    """Run All finishes without an error output, and each explorer and prediction box is a live widget."""
     source = path.read_text(encoding="utf-8")
     n_explorers = len(re.findall(r"labkit\.explore\(", "".join(re.findall(r'"source": \[.*?\]', source, re.DOTALL))))
     with lab.notebook(source=path) as notebook:

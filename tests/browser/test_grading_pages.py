@@ -1,4 +1,4 @@
-"""The feedback page and the class report in a browser: accessible, narrow, dark, and deaf to what strangers wrote."""
+"""The feedback page and the class report in a browser: accessible, responsive, dark, and safe with untrusted text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.browser.jupyter import violations
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-EVIL = "</pre><script>document.title = 'taken'</script><img src=x onerror=alert(1)>\x1b[31m\u202e" + "long" * 60
+EVIL = "</pre><script>document.title = 'hijacked'</script><img src=x onerror=alert(1)>\x1b[31m\u202e" + "long" * 60
 
 
 def _exercise(name: str, points: float, message: str, text: str) -> ExerciseGrade:
@@ -27,13 +27,13 @@ def _exercise(name: str, points: float, message: str, text: str) -> ExerciseGrad
 
 @pytest.fixture
 def pages(tmp_path: Path) -> list[Path]:
-    """Write the pages of a class of twelve, one of them hostile."""
+    """Write the pages of a class of 12, one of them hostile."""
     grades = []
     for number in range(12):
         name, text = ("eve", EVIL) if number == 3 else (f"s{number:02}", "def softmax_at(x):\n    return x")
         exercises = (
-            _exercise("softmax_at", number % 3, "Right for 4 of 11 inputs.", text),
-            _exercise("count_min_p", 2, "Right for all 12 inputs.", text),
+            _exercise("softmax_at", number % 3, "Correct for 4 of 11 inputs.", text),
+            _exercise("count_min_p", 2, "Correct for all 12 inputs.", text),
         )
         points = sum(item.points for item in exercises)
         problems = ("The check cell of softmax_at is missing: the instructor's was run.",) if number == 3 else ()
@@ -51,17 +51,17 @@ def pages(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1200])
-def test_pages_are_accessible_and_inert(browser: Browser, pages: list[Path], width: int, scheme: str) -> None:
-    """axe-core finds nothing serious, nothing is wider than the screen, no script runs and nothing is fetched."""
+def test_pages_are_accessible_and_safe(browser: Browser, pages: list[Path], width: int, scheme: str) -> None:
+    """No serious axe-core violation, no horizontal scrolling, no script runs, and nothing is fetched."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
     for path in pages:
         page.goto(path.as_uri())
-        assert page.title() != "taken"
+        assert page.title() != "hijacked"
         assert page.locator("script, img").count() == 0
         assert page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path
         assert violations(page) == []
-    assert asked == [path.as_uri() for path in pages]
+    assert requested == [path.as_uri() for path in pages]
     page.close()

@@ -1,6 +1,6 @@
-"""Hostile notebooks: no false pass, no escape, no write outside, no packet, no orphan, each within its limit and 3 s.
+"""Hostile notebooks: no undeserved points, escape, write outside, packet or orphan process; each within its limit plus 3 s.
 
-Each case is what a student wrote as one answer; the other answer in the notebook is an honest one.
+Each case is one answer of a notebook whose other answer is honest.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from labkit.grading.gradebook import Grade
 from labkit.grading.run_notebook import Job, Run
 from labkit.grading.sandbox.limits import processes_below
 from labkit.grading.score import Reference
-from labkit.grading.tasks import Preparing
+from labkit.grading.tasks import TaskBuilder
 from tests.grading import LIMITS, NAME, SOLUTIONS, STUB, cell, handed_in, why_no_sandbox, write, write_source
 
-pytestmark = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "there is a sandbox")
+pytestmark = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "sandbox works")
 ALL = 2.0
 SEED = 5
 GOOD = SOLUTIONS["softmax_at"]
@@ -36,7 +36,7 @@ GOOD = SOLUTIONS["softmax_at"]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a student wrote for softmax_at, and what it may get; 0 and all for the honest answer unless told otherwise."""
+    """An answer to softmax_at and the points it may get: by default 0, and full points for the honest answer."""
 
     name: str
     answer: str
@@ -50,13 +50,13 @@ def _function(body: str) -> str:
     return "def softmax_at(logits, temperature):\n" + "\n".join(f"    {line}" for line in body.splitlines())
 
 
-# OUTSIDE is a folder of the test's with a file "secret", PORT a server of the test's on loopback.
+# OUTSIDE: a folder of the test with a file "secret". PORT: a server of the test on loopback.
 CASES = (
     # Time.
-    Case("loops for ever", "while True: pass", words="too long"),
-    Case("loops for ever when called", _function("while True: pass"), words="too long"),
+    Case("loops forever", "while True: pass", words="too long"),
+    Case("loops forever when called", _function("while True: pass"), words="too long"),
     Case(
-        "does not heed an interrupt",
+        "ignores an interrupt",
         "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
         words="too long",
         core=True,
@@ -82,9 +82,9 @@ CASES = (
         points=ALL,
     ),
     # Output.
-    Case("prints for ever", "while True: print('a' * 1000)", words="printed too much"),
+    Case("prints forever", "while True: print('a' * 1000)", words="printed too much"),
     Case("prints one huge line", "print('a' * 50_000_000)", words="printed too much"),
-    Case("writes to the screen for ever", "import os\nwhile True: os.write(1, b'a' * 1000)", words=" "),
+    Case("writes to the screen forever", "import os\nwhile True: os.write(1, b'a' * 1000)", words=" "),
     Case("shows a huge picture", "from IPython.display import HTML, display\ndisplay(HTML('a' * 50_000_000))", words="much"),
     Case("returns a huge value", _function("return [0.5] * 10_000_000")),
     Case("returns a deep value", _function("x = []\nfor _ in range(900): x = [x]\nreturn x")),
@@ -92,16 +92,16 @@ CASES = (
     Case("returns a huge number", _function("return 10 ** 100_000")),
     Case("returns nan", _function("return [float('nan')] * len(logits)")),
     # Memory, processes, files.
-    Case("takes all memory", "x = []\nwhile True: x.append(bytearray(1 << 24))", words="MemoryError"),
+    Case("uses all memory", "x = []\nwhile True: x.append(bytearray(1 << 24))", words="MemoryError"),
     Case(
-        "takes shared memory",
+        "uses shared memory",
         "import mmap\nm = mmap.mmap(-1, 1 << 30)\nfor i in range(0, 1 << 30, 4096): m[i] = 1",
         words="too much memory",
     ),
-    Case("takes memory that belongs to no process", "import os\nos.memfd_create('x')", words="PermissionError"),
-    Case("forks and forks", "import os\nwhile True: os.fork()", words="too many processes or threads", honest=None),
+    Case("uses memory that belongs to no process", "import os\nos.memfd_create('x')", words="PermissionError"),
+    Case("forks repeatedly", "import os\nwhile True: os.fork()", words="too many processes or threads", honest=None),
     Case(
-        "starts threads and threads",
+        "starts threads repeatedly",
         "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()",
         words="too many processes or threads",
         honest=None,
@@ -121,16 +121,16 @@ CASES = (
     Case("fills the disk", "for i in range(99):\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))", words="No space left"),
     Case("writes a huge file", "import os\nf = os.open('/tmp/f', 65)\nos.truncate('/tmp/f', 1 << 40)", words="too large"),
     Case("opens all files", "x = []\nwhile True: x.append(open('/dev/null'))", honest=None),
-    # Ends.
-    Case("ends its process", "import os\nos._exit(0)", words="ended the kernel"),
+    # Ways to exit.
+    Case("ends its process", "import os\nos._exit(0)", words="the kernel died"),
     Case("ends its process when called", _function("import os\nos._exit(0)")),
     Case("raises SystemExit", "raise SystemExit", words=""),
-    Case("crashes", "import ctypes\nctypes.string_at(0)", words="ended the kernel"),
+    Case("crashes", "import ctypes\nctypes.string_at(0)", words="the kernel died"),
     Case("overflows the stack", "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f()\nf()", words=""),
     Case("kills its parent", "import os\nos.kill(os.getppid(), 9)", words="PermissionError"),
     Case("kills all", "import os\nos.kill(-1, 9)", words=""),
     Case("kills the first process", "import os\nos.kill(1, 9)", words="PermissionError"),
-    # The network, and what lies outside.
+    # The network and files outside.
     Case(
         "calls a server here",
         "import socket\nsocket.create_connection(('127.0.0.1', PORT), 1).sendall(b'hello')",
@@ -138,13 +138,13 @@ CASES = (
         core=True,
     ),
     Case("calls a server elsewhere", "import socket\nsocket.create_connection(('192.0.2.1', 80), 1)", words="unreachable"),
-    Case("asks for a name", "import socket\nsocket.getaddrinfo('example.org', 80)", words="gaierror"),
+    Case("resolves a name", "import socket\nsocket.getaddrinfo('example.org', 80)", words="gaierror"),
     Case("calls a hidden socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('\\0labkit-PORT')", words="refused"),
     Case("reads outside", "print(open('OUTSIDE/secret').read())", words="No such file", core=True),
     Case("reads through its own root", "print(open('/proc/1/' + 'root' + 'OUTSIDE/secret').read())", words=""),
     Case("reads the solutions", "print(open('SOURCE').read())", words="No such file"),
     Case("reads the passwords", "print(open('/etc/shadow').read())", words="No such file"),
-    Case("reads its starter's memory", "print(open('/proc/1/environ').read(), open('/proc/1/mem', 'rb').read(1))", words=""),
+    Case("reads its parent's memory", "print(open('/proc/1/environ').read(), open('/proc/1/mem', 'rb').read(1))", words=""),
     Case(
         "links to the outside",
         "import os\nos.symlink('OUTSIDE/secret', '/tmp/link')\nprint(open('/tmp/link').read())",
@@ -156,7 +156,7 @@ CASES = (
     Case("mounts", "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.unshare(0x10020000) == 0", words="AssertionError"),
     Case("becomes root", "import os\nos.setuid(0)", words="PermissionError"),
     Case(
-        "replaces the kernel's socket by a link",
+        "replaces the kernel's socket with a link",
         "import glob, os\nfor p in glob.glob('/tmp/kernel-*/*'):\n"
         "    os.unlink(p)\n    os.symlink('OUTSIDE/socket', p)\n" + GOOD,
         points=ALL,
@@ -195,7 +195,7 @@ CASES = (
         core=True,
     ),
     Case(
-        "sends answers of odd shape",
+        "sends malformed answers",
         "import json\nfrom IPython import get_ipython\n"
         "ODD = (None, [], {}, 1, {'index': True, 'value': 1}, {'index': -1, 'value': '1'}, {'index': 0, 'value': '['})\n"
         + _function(
@@ -211,7 +211,7 @@ CASES = (
         + _function("return 1"),
     ),
     Case(
-        "turns names into right answers",
+        "replaces built-in functions",
         "import builtins\nbuiltins.sum = lambda *_: 1\nbuiltins.all = lambda *_: True\n"
         "builtins.len = lambda *_: 0\n" + _function("return []"),
         honest=None,
@@ -241,7 +241,7 @@ CASES = (
 
 @dataclasses.dataclass
 class Outside:
-    """What stands outside of the sandbox, to be kept so."""
+    """Files, servers and connections outside the sandbox, which it must not reach."""
 
     folder: Path
     port: int
@@ -250,7 +250,7 @@ class Outside:
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """Make a folder with a secret, a server on loopback and one on a socket without a file."""
+    """Create a folder with a secret, and servers on loopback, an abstract socket and a socket file."""
     folder = tmp_path_factory.mktemp("outside")
     (folder / "secret").write_text("the secret of the outside")
     calls: list[Any] = []
@@ -278,25 +278,25 @@ def _accept(listening: socket.socket, calls: list[Any]) -> None:
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], SourceNotebook]:
-    """Run the instructor's solution once for all cases."""
+    """Run the instructor's solution only once for all cases."""
     folder = tmp_path_factory.mktemp("course")
     source = read_source(write_source(folder))
     once: list[Reference] = []
-    ask = Preparing.reference
+    run_reference = TaskBuilder.reference
 
-    def reference(preparing: Preparing, source: SourceNotebook, run: Callable[[Job], Run]) -> Reference:
+    def reference(builder: TaskBuilder, source: SourceNotebook, run: Callable[[Job], Run]) -> Reference:
         if not once:
-            once.append(ask(preparing, source, run))
-        return preparing.references.setdefault(source.name, once[0])
+            once.append(run_reference(builder, source, run))
+        return builder.references.setdefault(source.name, once[0])
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("labkit.grading.tasks.Preparing.reference", reference)
+    patch.setattr("labkit.grading.tasks.TaskBuilder.reference", reference)
     yield lambda _: source
     patch.undo()
 
 
 def _grade(folder: Path, notebook: dict[str, Any] | str) -> tuple[Grade, float]:
-    """Grade one notebook; returns its grade and how long that took."""
+    """Grade one notebook; return its grade and the seconds."""
     write_source(folder / "source")
     write(folder / "submissions", "eve", notebook)
     begun = time.monotonic()
@@ -313,17 +313,17 @@ def _grade(folder: Path, notebook: dict[str, Any] | str) -> tuple[Grade, float]:
     ],
 )
 @pytest.mark.usefixtures("course")
-def test_hostile_answer_gets_what_it_deserves(case: Case, outside: Outside, tmp_path: Path) -> None:
-    """It gets no points it has no right to, reaches nothing outside, leaves nothing running, and ends in time."""
+def test_hostile_answer_is_contained(case: Case, outside: Outside, tmp_path: Path) -> None:
+    """A hostile answer gets no undeserved points, reaches nothing outside, leaves no process, and ends in time."""
     answer = case.answer.replace("OUTSIDE", str(outside.folder)).replace("PORT", str(outside.port))
     mark = f"{99_000 + os.getpid() % 900}.{abs(hash(case.name)) % 10**6}"
     answer = answer.replace("MARK", mark).replace("SOURCE", str(tmp_path / "source" / f"{NAME}.ipynb"))
     grade, seconds = _grade(tmp_path, handed_in(softmax_at=answer))
     points = {item.name: item.points for item in grade.exercises}
-    said = next(item.message for item in grade.exercises if item.name == "softmax_at")
-    assert points["softmax_at"] == case.points, said
+    message = next(item.message for item in grade.exercises if item.name == "softmax_at")
+    assert points["softmax_at"] == case.points, message
     assert points["count_min_p"] == case.honest or case.honest is None, grade
-    assert case.words in said
+    assert case.words in message
     assert seconds < LIMITS.total_s + 3
     _assert_nothing_escaped(outside, tmp_path / "grades", mark)
 
@@ -343,7 +343,7 @@ def _assert_nothing_escaped(outside: Outside, grades: Path, mark: str) -> None:
 
 
 def _dump(path: Path) -> bytes:
-    """Return a database as text: its lengths and counts are bytes of any value."""
+    """Return a database as SQL text: the file itself may contain any byte."""
     with contextlib.closing(sqlite3.connect(path)) as book:
         return "\n".join(book.iterdump()).encode()
 
@@ -372,10 +372,10 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 NOTEBOOKS: dict[str, dict[str, Any]] = {
     "forged outputs": _forged_outputs(),
     "forged points": _changed(lambda nb: cell(nb, "check-softmax_at")["metadata"]["nbgrader"].update(points=1000)),
-    "check taken out": _changed(lambda nb: nb["cells"].remove(cell(nb, "check-softmax_at"))),
+    "check removed": _changed(lambda nb: nb["cells"].remove(cell(nb, "check-softmax_at"))),
     "check replaced": _changed(lambda nb: cell(nb, "check-softmax_at").update(source="'softmax_at: right'")),
     "answer in the setup": _changed(lambda nb: cell(nb, "setup").update(source=SOLUTIONS["softmax_at"])),
-    "answer cell doubled": _changed(lambda nb: nb["cells"].append({**cell(nb, "solve-softmax_at"), "source": GOOD})),
+    "answer cell duplicated": _changed(lambda nb: nb["cells"].append({**cell(nb, "solve-softmax_at"), "source": GOOD})),
     "ids of checks on own cells": _changed(lambda nb: cell(nb, "setup").update(id="check-softmax_at")),
     "tags for nbval": _changed(lambda nb: [item["metadata"].update(tags=["nbval-skip"]) for item in nb["cells"]]),
     "no cells": {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5},
@@ -386,8 +386,8 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", NOTEBOOKS)
 @pytest.mark.usefixtures("course")
-def test_tampered_notebook_gets_nothing_for_it(name: str, outside: Outside, tmp_path: Path) -> None:
-    """Outputs, points, checks and cells that a student forged count for nothing."""
+def test_tampered_notebook_gets_no_points(name: str, outside: Outside, tmp_path: Path) -> None:
+    """Forged outputs, points, checks and cells earn no points."""
     grade, _ = _grade(tmp_path, NOTEBOOKS[name])
     assert (grade.points, grade.of_points) == (0.0, 4.0)
     _assert_nothing_escaped(outside, tmp_path / "grades", "no mark")
@@ -396,18 +396,18 @@ def test_tampered_notebook_gets_nothing_for_it(name: str, outside: Outside, tmp_
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "no notebook"),
-        ("{'cells': []}", "sound JSON"),
-        ('{"cells": [' * 50_000, "sound JSON"),
+        ("", "not a notebook"),
+        ("{'cells': []}", "not valid JSON"),
+        ('{"cells": [' * 50_000, "not valid JSON"),
         (json.dumps({"cells": [{"cell_type": "code", "id": str(number)} for number in range(100_000)]}), "2,000 cells"),
-        ("#!/bin/sh\ntouch /tmp/owned", "sound JSON"),
-        ("cPK\x03\x04", "sound JSON"),
+        ("#!/bin/sh\ntouch /tmp/owned", "not valid JSON"),
+        ("cPK\x03\x04", "not valid JSON"),
     ],
     ids=["empty", "not JSON", "deep", "100,000 cells", "a script", "binary"],
 )
 @pytest.mark.usefixtures("course")
-def test_file_that_is_no_notebook_gets_no_points(content: str, words: str, tmp_path: Path) -> None:
-    """It is graded with nothing, at once, and the reason is told."""
+def test_invalid_notebook_gets_no_points(content: str, words: str, tmp_path: Path) -> None:
+    """A file that is not a notebook gets 0 points within seconds, with a reason."""
     grade, seconds = _grade(tmp_path, content)
     assert grade.points == 0
     assert words in grade.problems[0]
@@ -416,7 +416,7 @@ def test_file_that_is_no_notebook_gets_no_points(content: str, words: str, tmp_p
 
 @pytest.mark.usefixtures("course")
 def test_huge_file_is_not_read(tmp_path: Path) -> None:
-    """A notebook of 200 MB is turned away by its size alone."""
+    """A notebook of 200 MB is refused by its size."""
     path = write(tmp_path / "submissions", "eve", "")
     os.truncate(path, 200 << 20)
     write_source(tmp_path / "source")
@@ -426,14 +426,14 @@ def test_huge_file_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("course")
-def test_files_beside_a_notebook_are_not_touched(outside: Outside, tmp_path: Path) -> None:
-    """conftest.py, sitecustomize.py, modules that shadow Python's, links and pipes beside a notebook are never opened."""
+def test_other_submitted_files_are_not_opened(outside: Outside, tmp_path: Path) -> None:
+    """A submitted conftest.py or sitecustomize.py, modules that shadow Python's, links and pipes are never opened."""
     folder = write(tmp_path / "submissions", "eve", handed_in()).parent
-    trap = f"open({str(outside.folder / 'owned')!r}, 'w')"
+    code = f"open({str(outside.folder / 'owned')!r}, 'w')"
     for name in ("conftest.py", "sitecustomize.py", "usercustomize.py", "math.py", "json.py", "labkit.py", "pytest.ini"):
-        (folder / name).write_text(trap)
+        (folder / name).write_text(code)
     (folder / "labkit").mkdir()
-    (folder / "labkit" / "__init__.py").write_text(trap)
+    (folder / "labkit" / "__init__.py").write_text(code)
     (folder / "again.ipynb").symlink_to(outside.folder / "secret")
     os.mkfifo(folder / f"{NAME}-2.ipynb")
     write_source(tmp_path / "source")

@@ -1,1 +1,1 @@
-"""A process for a stranger's notebook: no network, no files but its own, little memory, an end."""
+"""The grading sandbox: runs an untrusted notebook without network or other files, and limits its memory and time."""

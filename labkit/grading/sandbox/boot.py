@@ -1,8 +1,8 @@
-"""The first program in a sandbox: takes on the limits, drops what rights it has, and becomes the notebook's kernel.
+"""The first program in a sandbox: sets resource limits, drops privileges, and becomes the notebook's kernel.
 
-It says that it is there, and reads a line of JSON: ``limits`` (of `resource`, by name), ``user`` (a number, or null),
-``place`` of its sockets, ``home``, ``files`` that are put there (texts, by name), ``arguments`` of the kernel. Run as a file
-by its path, before anything of a student's is there.
+It prints ``ready``, then reads one line of JSON: ``limits`` (of `resource`, by name), ``user`` (a user id or null),
+``place`` (the folder for its sockets), ``home``, ``files`` (texts to write there, by name), ``arguments`` of the kernel. It
+is run by path, before any file of the student exists.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def _confine(request: dict[str, Any]) -> None:
 def _become_kernel(arguments: list[str]) -> None:
     from ipykernel.kernelapp import IPKernelApp  # type: ignore[import-not-found,unused-ignore]
 
-    nothing = os.open(os.devnull, os.O_RDWR)
+    null_device = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
-        os.dup2(nothing, stream)
+        os.dup2(null_device, stream)
     IPKernelApp.launch_instance(argv=arguments)
 
 
 if __name__ == "__main__":
     print("ready", flush=True)
-    asked = json.loads(sys.stdin.readline() or sys.exit("the grader has ended"))
+    given = json.loads(sys.stdin.readline() or sys.exit("the grader exited"))
     sys.path[:] = [folder for folder in sys.path if folder and Path(folder) != Path(__file__).parent]
     sys.argv = ["kernel"]
-    _confine(asked)
-    _become_kernel(asked["arguments"])
+    _confine(given)
+    _become_kernel(given["arguments"])

@@ -1,4 +1,4 @@
-"""What bubblewrap is told: which namespaces are new, which files are there, which environment."""
+"""Options for bubblewrap: namespaces, mounts, environment."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["HOME", "environment", "file_options", "walls"]
+__all__ = ["HOME", "environment", "file_options", "isolation_options"]
 
-HOME = "/tmp/home"  # noqa: S108  # in a file system of the sandbox's own
+HOME = "/tmp/home"  # noqa: S108  # in the sandbox's own file system
 _PACKAGE = Path(__file__).resolve().parents[2]
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/fonts")
-_KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some machines compute wrong results without them
+_KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # without them, OpenBLAS gives wrong results on some machines
 
 
-def walls() -> list[str]:
-    """Return the options for namespaces and rights."""
+def isolation_options() -> list[str]:
+    """Return the options for namespaces and capabilities."""
     options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     options += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--cap-drop", "ALL"]
-    if os.geteuid() == 0:  # `boot` gives up root for a user that nobody else is, and these two with it
+    if os.geteuid() == 0:  # `boot` switches from root to an unused user id, which drops these two
         return [*options, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     return [*options, "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
 
 
 def file_options(hidden: Sequence[Path], file_bytes: int) -> list[str]:
-    """Return the options for the file system: Python, labkit and the system's libraries to read, a little memory to write.
+    """Return the options for mounts: Python, labkit and the system's libraries read-only, a small writable tmpfs.
 
     Parameters
     ----------
     hidden : sequence of Path
-        Folders that must not be seen, though they stand in one that is.
+        Folders to hide although a parent is visible.
     file_bytes : int
-        How much can be written.
+        Size of the writable tmpfs.
     """
-    folders = _shown()
-    options = ["--perms", "1777", "--size", str(file_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # its own
+    folders = _visible_folders()
+    options = ["--perms", "1777", "--size", str(file_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # the sandbox's
     for path in dict.fromkeys(parent for folder in folders for parent in reversed(folder.parents)):
         if path not in folders and path.as_posix() not in ("/", "/tmp"):  # noqa: S108
             options += ["--perms", "0755", "--dir", str(path)]
@@ -51,15 +51,15 @@ def file_options(hidden: Sequence[Path], file_bytes: int) -> list[str]:
     return [*options, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
 
 
-def _shown() -> list[Path]:
-    """Return what can be read inside: nothing of the user's but Python's folders and this package."""
+def _visible_folders() -> list[Path]:
+    """Return the readable folders: the system's, Python's and this package, no other files of the user."""
     own = [Path(sys.prefix), Path(sys.base_prefix), Path(sysconfig.get_path("purelib")), _PACKAGE]
     paths = [*map(Path, _SYSTEM), *(path for item in own for path in (item, item.resolve()))]
     return [path for path in dict.fromkeys(paths) if path.exists()]
 
 
 def environment(home: str) -> dict[str, str]:
-    """Return the environment variables, all of them."""
+    """Return the complete environment of the sandbox."""
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "HOME": home,
@@ -68,7 +68,7 @@ def environment(home: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "LABKIT_CACHE": f"{home}/cache",
         "HF_HUB_OFFLINE": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",  # several notebooks at a time: threads that wait spinning would stop each other
+        "OMP_WAIT_POLICY": "PASSIVE",  # notebooks run in parallel: spinning threads would slow each other down
         "TERM": "dumb",
         "USER": "student",
         "LOGNAME": "student",

@@ -1,9 +1,9 @@
-"""A kernel in a sandbox, and what it says to a cell; whatever it says is taken as the word of a stranger.
+"""Run cells in a sandboxed kernel; all of its messages are untrusted.
 
 Notes
 -----
-A student's code owns its kernel and can send any message. So messages are small or cut off at the socket, their number and
-bytes are counted, they are read as JSON alone, and a connection that is lost is not made again.
+A student's code controls its kernel and can send any message. So the socket limits the message size, all bytes are counted,
+messages are parsed as JSON only, and a lost connection is not restored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jupyter_client.session import Session
 from labkit.errors import GradingError
 from labkit.grading.sandbox.limits import Limits, machine_is_full, memory_of, threads_of
 from labkit.grading.sandbox.probe import ANSWER_TYPE
-from labkit.grading.sandbox.start import start_confined
+from labkit.grading.sandbox.start import start_sandboxed
 
 __all__ = ["CellResult", "Kernel"]
 
@@ -33,50 +33,52 @@ __all__ = ["CellResult", "Kernel"]
 _CHANNELS = {"shell": 1, "iopub": 2, "control": 4}
 _MESSAGE_BYTES = 2 << 20
 _STEP_S = 0.05
-_SHOWN_CHARACTERS = 2000
+_OUTPUT_CHARACTERS = 2000
 _AT_THE_LIMIT = ("BlockingIOError", "RuntimeError: can't start new thread")
 
 
 @dataclasses.dataclass
 class CellResult:
-    """How a cell ended.
+    """The result of running a cell.
 
     Parameters
     ----------
     status : str
-        ok; error; timeout; output, memory, processes or died: the kernel was ended, or ended itself.
+        ok; error; timeout; output, memory or processes (the kernel was killed for exceeding a limit); died.
     message : str
-        Of the error.
-    shown : str
-        The beginning of what it printed and showed, as text.
+        The error message.
+    output : str
+        The beginning of the printed and displayed output, as text.
     answers : list of str
-        JSON texts that a probe sent.
+        JSON texts sent by a probe.
+    n_bytes : int
+        Bytes of all messages.
     """
 
     status: str = "ok"
     message: str = ""
-    shown: str = ""
+    output: str = ""
     answers: list[str] = dataclasses.field(default_factory=list)
     n_bytes: int = 0
 
 
 class Kernel:
-    """A kernel alone in a sandbox, for one notebook; a context manager.
+    """A sandboxed kernel for one notebook; a context manager.
 
     Parameters
     ----------
     limits : Limits
     files : mapping of str to str, optional
-        Texts that stand in its working directory, by name.
+        Text files to create in the working directory, by name.
     hidden : sequence of Path
-        Folders that must not be seen inside.
+        Folders to hide from the sandbox.
     unsafe : bool
-        Without a sandbox.
+        Run without a sandbox.
 
     Raises
     ------
     GradingError
-        When it does not start.
+        If it does not start.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Kernel:
         key = f"--Session.key={self._session.key!r}"
         quiet = ("--HistoryManager.enabled=False", "--InteractiveShell.colors=nocolor", "--log-level=50")
         arguments = ["--transport=ipc", *ports, key, *quiet]
-        self._confined = start_confined(arguments, limits, files=files, hidden=hidden, unsafe=unsafe)
+        self._sandbox = start_sandboxed(arguments, limits, files=files, hidden=hidden, unsafe=unsafe)
         self._context = zmq.Context()
         try:
             self._connect(time.monotonic() + limits.start_s)
@@ -109,28 +111,28 @@ class Kernel:
         self.close()
 
     def close(self) -> None:
-        """End the kernel and all that it started."""
+        """Kill the kernel and all processes that it started."""
         self.alive = False
-        self._confined.end()
+        self._sandbox.end()
         self._context.destroy(linger=0)
 
     def execute(self, code: str, limit_s: float) -> CellResult:
-        """Run a cell; after ``limit_s`` it is interrupted, and a kernel that does not heed that is ended."""
+        """Run a cell; interrupt it after ``limit_s``, and kill a kernel that ignores the interrupt."""
         sent = self._send("shell", "execute_request", _request(code))
         result = CellResult()
         if not self._listen(sent, result, time.monotonic() + limit_s) and self.alive:
             self._send("control", "interrupt_request", {})
-            heeded = self._listen(sent, result, time.monotonic() + self.limits.grace_s)
+            interrupted = self._listen(sent, result, time.monotonic() + self.limits.grace_s)
             result.status = "timeout" if result.status in ("ok", "error") else result.status
-            if not heeded:
+            if not interrupted:
                 self.close()
-        if result.status == "error" and result.message.startswith(_AT_THE_LIMIT):  # the same end, seen from inside
-            self._end(result, "processes")
+        if result.status == "error" and result.message.startswith(_AT_THE_LIMIT):  # the same limit, reported from inside
+            self._kill(result, "processes")
         return result
 
     def _connect(self, until: float) -> None:
         for number in _CHANNELS.values():
-            self._wait_for_socket(Path(f"{self._confined.sockets}-{number}"), until)
+            self._wait_for_socket(Path(f"{self._sandbox.sockets}-{number}"), until)
         kinds = {"shell": zmq.DEALER, "iopub": zmq.SUB, "control": zmq.DEALER}
         self._sockets = {name: self._context.socket(kind) for name, kind in kinds.items()}
         for name, channel in self._sockets.items():
@@ -139,7 +141,7 @@ class Kernel:
             channel.setsockopt(zmq.RECONNECT_IVL, -1)
             if name == "iopub":
                 channel.setsockopt(zmq.SUBSCRIBE, b"")
-            channel.connect(f"ipc://{self._confined.sockets}-{_CHANNELS[name]}")
+            channel.connect(f"ipc://{self._sandbox.sockets}-{_CHANNELS[name]}")
         self._poller, self._cut = zmq.Poller(), self._sockets["iopub"].get_monitor_socket(zmq.EVENT_DISCONNECTED)
         for listening in (self._sockets["shell"], self._sockets["iopub"], self._cut):
             self._poller.register(listening, zmq.POLLIN)
@@ -151,58 +153,58 @@ class Kernel:
 
     def _wait_for_socket(self, path: Path, until: float) -> None:
         while time.monotonic() < until:
-            if self._confined.process.poll() is not None:
-                raise GradingError(f"the kernel does not start: {self._last_words()}")
+            if self._sandbox.process.poll() is not None:
+                raise GradingError(f"the kernel did not start: {self._last_output()}")
             with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
                 probe.connect(str(path))
                 return
             time.sleep(0.02)
-        raise GradingError("the kernel does not start in time: is this machine very busy?")
+        raise GradingError("the kernel did not start in time: is this machine very busy?")
 
-    def _last_words(self) -> str:
-        stream = self._confined.process.stderr
+    def _last_output(self) -> str:
+        stream = self._sandbox.process.stderr
         text = stream.read(10_000).decode(errors="replace") if stream else ""
-        return " ".join(text.split())[-300:] or "it ended without a word"
+        return " ".join(text.split())[-300:] or "it exited without a message"
 
     def _send(self, channel: str, kind: str, content: dict[str, Any]) -> str:
         message = self._session.send(self._sockets[channel], kind, content)
         return str(message["header"]["msg_id"] if message else "")
 
     def _listen(self, sent: str, result: CellResult, until: float) -> bool:
-        """Take messages until the request is answered and the kernel idle; False when that does not happen."""
-        waiting, looked = {"shell", "iopub"}, time.monotonic()
+        """Receive messages until the request is answered and the kernel idle; return False on timeout or a dead kernel."""
+        waiting, checked = {"shell", "iopub"}, time.monotonic()
         while waiting and self.alive and time.monotonic() < until:
             ready = dict(self._poller.poll(int(_STEP_S * 1000)))
             for name in ("shell", "iopub"):
-                if self._sockets[name] in ready and self._take(name, sent, result):
+                if self._sockets[name] in ready and self._receive(name, sent, result):
                     waiting.discard(name)
             if result.n_bytes > self.limits.output_bytes or self._cut in ready:
-                self._end(result, "output" if self._outlives() else "died")
-            elif waiting and time.monotonic() > looked + _STEP_S:
-                self._look_after(result)
-                looked = time.monotonic()
+                self._kill(result, "output" if self._survives() else "died")
+            elif waiting and time.monotonic() > checked + _STEP_S:
+                self._check_limits(result)
+                checked = time.monotonic()
         return not waiting
 
-    def _look_after(self, result: CellResult) -> None:
-        if self._confined.process.poll() is not None:
-            self._end(result, "died")
-        elif machine_is_full() or memory_of(self._confined.first) > self.limits.memory_bytes:
-            self._end(result, "memory")
-        elif threads_of(self._confined.first) >= self.limits.processes - 1:
-            self._end(result, "processes")
+    def _check_limits(self, result: CellResult) -> None:
+        if self._sandbox.process.poll() is not None:
+            self._kill(result, "died")
+        elif machine_is_full() or memory_of(self._sandbox.first) > self.limits.memory_bytes:
+            self._kill(result, "memory")
+        elif threads_of(self._sandbox.first) >= self.limits.processes - 1:
+            self._kill(result, "processes")
 
-    def _outlives(self) -> bool:
-        """Whether the kernel is there: it is not the one that ended the connection, but a message that was too large."""
+    def _survives(self) -> bool:
+        """Return whether the kernel still runs after a disconnect: then the cause was an oversized message."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._confined.process.wait(0.5)
-        return self._confined.process.poll() is None
+            self._sandbox.process.wait(0.5)
+        return self._sandbox.process.poll() is None
 
-    def _end(self, result: CellResult, status: str) -> None:
+    def _kill(self, result: CellResult, status: str) -> None:
         result.status = status
         self.close()
 
-    def _take(self, name: str, sent: str, result: CellResult) -> bool:
-        """Take up to 50 messages of a channel; whether one of them ends the request."""
+    def _receive(self, name: str, sent: str, result: CellResult) -> bool:
+        """Receive up to 50 messages from a channel; return whether one of them completes the request."""
         done = False
         for _ in range(50):
             try:
@@ -212,7 +214,7 @@ class Kernel:
             result.n_bytes += sum(map(len, frames))
             kind, parent, content = _parse(frames)
             if parent == sent:
-                done = _note(kind, content, result) or done
+                done = _record(kind, content, result) or done
         return done
 
 
@@ -221,7 +223,7 @@ def _request(code: str) -> dict[str, Any]:
 
 
 def _parse(frames: list[bytes]) -> tuple[str, str, dict[str, Any]]:
-    """Return a message's kind, what it answers, and its content; blanks where it is no message."""
+    """Return a message's type, the request that it answers, and its content; empty values if it is invalid."""
     try:
         begin = frames.index(b"<IDS|MSG>")
         header, parent, _, content = (json.loads(frame) for frame in frames[begin + 2 : begin + 6])
@@ -231,18 +233,18 @@ def _parse(frames: list[bytes]) -> tuple[str, str, dict[str, Any]]:
     return str(kind), str(answered), content if isinstance(content, dict) else {}
 
 
-def _note(kind: str, content: dict[str, Any], result: CellResult) -> bool:
-    """Keep what a message says; whether it is the last one of its channel."""
+def _record(kind: str, content: dict[str, Any], result: CellResult) -> bool:
+    """Store a message's content in the result; return whether it is the channel's last message for the request."""
     if kind == "stream":
-        result.shown += str(content.get("text", ""))
+        result.output += str(content.get("text", ""))
     elif kind == "error":
         result.status = "error"
-        result.message = f"{content.get('ename')}: {content.get('evalue')}"[:_SHOWN_CHARACTERS]
+        result.message = f"{content.get('ename')}: {content.get('evalue')}"[:_OUTPUT_CHARACTERS]
     elif kind in ("execute_result", "display_data") and isinstance(content.get("data"), dict):
         data = content["data"]
         if ANSWER_TYPE in data:
             result.answers.append(str(data[ANSWER_TYPE]))
         else:
-            result.shown += f"{data.get('text/plain', '')}\n"
-    result.shown = result.shown[:_SHOWN_CHARACTERS]
+            result.output += f"{data.get('text/plain', '')}\n"
+    result.output = result.output[:_OUTPUT_CHARACTERS]
     return kind.endswith("_reply") or (kind == "status" and content.get("execution_state") == "idle")

@@ -1,4 +1,4 @@
-"""Limits: what one untrusted notebook may take."""
+"""Limits: resource limits for one untrusted notebook."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _MIB = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one untrusted notebook may take; a session that wants more is ended.
+    """Resource limits for one untrusted notebook; its kernel is killed if it exceeds one.
 
     Parameters
     ----------
     cell_s, total_s : float
-        Wall time of a cell, and of all kernels of a notebook together.
+        Wall time per cell, and of all kernels of a notebook together.
     start_s : float
         Wall time until a kernel answers.
     grace_s : float
-        How long a kernel may take to heed an interrupt.
+        Time that a kernel has to react to an interrupt.
     memory_bytes : int
-        Memory of its own (files that are mapped, such as models, do not count), of all its processes together.
+        Private memory of all its processes together; mapped files, such as models, do not count.
     address_bytes : int
-        Address space of a process: room for mapped models.
+        Address space per process, including mapped models.
     processes : int
-        Processes and threads.
+        Number of processes and threads.
     file_bytes : int
-        Of all the files that it writes (they stand in memory), and of each.
+        Size of all files that it writes (they are in memory), and of each.
     output_bytes : int
-        Of all that a cell prints or shows.
+        Size of a cell's output.
     value_bytes : int
-        Of the JSON text of an answer.
+        Size of an answer's JSON text.
 
     Raises
     ------
     ArgumentError
-        When one is not more than 0, or not finite.
+        If a limit is not positive and finite.
     """
 
     cell_s: float = 60.0
@@ -61,15 +61,15 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if not 0 < value < math.inf:
-                raise ArgumentError(f"{name}={value} is out of range: a limit is finite and more than 0")
+                raise ArgumentError(f"{name}={value} is out of range: a limit must be finite and greater than 0")
 
 
-# A share of what several processes have in common, where Linux tells that of a stranger's process; else all of it.
+# Proportional share of shared memory, if Linux reports it for another user's process; otherwise all of it.
 _COUNTS = (("smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")), ("status", ("RssAnon:", "RssShmem:")))
 
 
 def processes_below(first: int) -> Iterator[int]:
-    """Yield a process and all that it started, directly or not, by number."""
+    """Yield the ids of a process and all its descendants."""
     waiting = [first]
     while waiting:
         number = waiting.pop()
@@ -80,17 +80,17 @@ def processes_below(first: int) -> Iterator[int]:
 
 
 def memory_of(first: int) -> int:
-    """Return the bytes that processes use of their own; mapped files, such as models, do not count."""
-    return sum(map(_own_bytes, processes_below(first)))
+    """Return the private memory of a process and its descendants, in bytes; mapped files, such as models, do not count."""
+    return sum(map(_private_bytes, processes_below(first)))
 
 
 def threads_of(first: int) -> int:
-    """Return how many threads a process and all that it started have: what Linux counts against RLIMIT_NPROC."""
+    """Return the number of threads of a process and its descendants, which Linux counts against RLIMIT_NPROC."""
     return sum(len(_entries(Path(f"/proc/{number}/task"))) for number in processes_below(first))
 
 
 def machine_is_full() -> bool:
-    """Whether less than a twentieth of the machine's memory is left: what a sandbox uses can escape all other counts."""
+    """Return whether less than 5 % of the machine's memory is left: a sandbox may use memory that no other limit counts."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 20 < int(lines["MemTotal"].split()[0])
@@ -98,7 +98,7 @@ def machine_is_full() -> bool:
         return False
 
 
-def _own_bytes(number: int) -> int:
+def _private_bytes(number: int) -> int:
     for file, names in _COUNTS:
         with contextlib.suppress(OSError):
             lines = Path(f"/proc/{number}/{file}").read_text().splitlines()
