@@ -202,9 +202,7 @@ def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
 
 def test_no_process_is_left_behind() -> None:
     """When Python ends, so does the renderer, without a warning."""
-    code = (
-        "from labkit.chat_template import render as room; print(room.ChatTemplate('x').render([]), room._renderer()._process.pid)"
-    )
+    code = "from labkit.chat_template import render as room; print(room.ChatTemplate('x').render([]), room._renderer()._process.pid)"
     result = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
