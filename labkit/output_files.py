@@ -11,7 +11,7 @@ from pathlib import Path
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.units import format_bytes
 
-__all__ = ["check_room", "new_file", "refuse_existing", "temporary_beside", "write_whole", "written"]
+__all__ = ["check_disk_space", "new_file", "refuse_existing", "temporary_sibling", "write_atomic", "written"]
 
 
 def new_file(target: str | Path, *, overwrite: bool) -> Path:
@@ -45,7 +45,7 @@ def refuse_existing(path: Path) -> None:
         )
 
 
-def check_room(folder: Path, n_bytes: int, what: str) -> None:
+def check_disk_space(folder: Path, n_bytes: int, what: str) -> None:
     """Raise `ArgumentError` if a folder's disk has less free space than ``what`` needs."""
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
@@ -56,7 +56,7 @@ def check_room(folder: Path, n_bytes: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[Path]:
+def temporary_sibling(path: Path) -> Iterator[Path]:
     """Yield a path in the same folder, to write and move over ``path``; a file left there at the end is removed."""
     temporary = path.parent / f".labkit-{uuid.uuid4().hex}.gguf"
     try:
@@ -65,7 +65,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a text atomically, through a temporary file in the same folder, as the same bytes on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -133,5 +133,5 @@ def test_wrong_arguments_end_in_one_line() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ModelNotFoundError):
         labkit.predict_speed("no-such-model.gguf")
-    with pytest.raises(LabkitError, match="process .* died"):
+    with pytest.raises(LabkitError, match=r"process .* died"):
         time_kernels([MatrixJob(9999, 32, 32, 1)], 1)

@@ -114,7 +114,7 @@ class _Renderer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                **_out_of_reach(),
+                **_detached(),
             )
         except (OSError, ValueError, TypeError) as error:
             raise GenerationError(
@@ -164,7 +164,7 @@ def _read_lines(pipe: Any, answers: queue.SimpleQueue[bytes]) -> None:
     answers.put(b"")
 
 
-def _out_of_reach() -> dict[str, Any]:
+def _detached() -> dict[str, Any]:
     """Return options that keep Ctrl-C in the terminal from reaching the process."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}

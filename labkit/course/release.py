@@ -14,7 +14,7 @@ import nbformat
 
 from labkit.course.source import SourceNotebook, exercises_file, read_source
 from labkit.errors import ArgumentError, GradingError
-from labkit.output_files import write_whole
+from labkit.output_files import write_atomic
 from labkit.records import Record
 
 __all__ = ["HIDDEN_TESTS", "MANIFEST", "ReleaseResult", "ReleasedNotebook", "release_course", "stub_of"]
@@ -213,6 +213,6 @@ def _sha256(text: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        write_whole(path, text)
+        write_atomic(path, text)
     except OSError as error:
         raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -42,7 +42,7 @@ class ModelDevices:
         Whether one of them is known to be a GPU.
     """
 
-    def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool, lent: Sequence[ServedDevice] = ()) -> None:
+    def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool, served: Sequence[ServedDevice] = ()) -> None:
         self.names = tuple(str(endpoint) for endpoint in endpoints)
         self.has_gpu = has_gpu
         self._endpoints = endpoints
@@ -50,7 +50,7 @@ class ModelDevices:
         self._relays: dict[str, Relay] = {}
         self._kept: Any = None  # llama.cpp holds only its address
         self._taken = False
-        self._lent = lent  # keep a reference: without one the device ends
+        self._served = served  # keep a reference: without one the device ends
         self._watched: list[tuple[Connection, Callable[[str], None]]] = []
         with contextlib.ExitStack() as stack:
             for endpoint in endpoints:
@@ -71,7 +71,7 @@ class ModelDevices:
         """Return the list for ``llama_model_params.devices``; call it in the model's thread."""
         handles: list[int] = []
         for endpoint in self._endpoints:
-            handles += _lent_at(self._relays[str(endpoint)]) if isinstance(endpoint, Endpoint) else [_own_device(endpoint)]
+            handles += _devices_at(self._relays[str(endpoint)]) if isinstance(endpoint, Endpoint) else [_local_gpu(endpoint)]
         self._kept = (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
         return self._kept
 
@@ -86,13 +86,13 @@ class ModelDevices:
         self._connections.clear()
         self._endpoints = []
 
-    def watch(self, tell: Callable[[str], None]) -> None:
-        """Call ``tell(message)`` when a device is lost."""
+    def watch(self, notify: Callable[[str], None]) -> None:
+        """Call ``notify(message)`` when a device is lost."""
         self._taken = True
         for connection in self._connections:
 
             def lost(reason: str, endpoint: Endpoint = connection.endpoint) -> None:
-                tell(f"the device at {endpoint} was lost ({reason})")
+                notify(f"the device at {endpoint} was lost ({reason})")
 
             self._watched.append((connection, lost))
             connection.watch(lost)
@@ -110,8 +110,8 @@ class ModelDevices:
 
     def release(self) -> None:
         """Release all devices; safe to call twice."""
-        for connection, tell in self._watched:
-            connection.unwatch(tell)
+        for connection, notify in self._watched:
+            connection.unwatch(notify)
         self._watched.clear()
         self._held.close()
 
@@ -142,9 +142,9 @@ def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
     if any(isinstance(endpoint, Endpoint) for endpoint in named):
         check_rpc(build)
         _check_protocol(build.version)
-    lent = [device for device in given if isinstance(device, ServedDevice)]
-    has_gpu = any(isinstance(endpoint, str) for endpoint in named) or any(device.kind in _GPU_KINDS for device in lent)
-    return ModelDevices(named, has_gpu=has_gpu, lent=lent)
+    served = [device for device in given if isinstance(device, ServedDevice)]
+    has_gpu = any(isinstance(endpoint, str) for endpoint in named) or any(device.kind in _GPU_KINDS for device in served)
+    return ModelDevices(named, has_gpu=has_gpu, served=served)
 
 
 @lru_cache(maxsize=1)
@@ -174,11 +174,11 @@ def _read(name: str, device: Any, build: EngineBuild) -> Endpoint | str:
     return parse_endpoint(device, name=name)
 
 
-def _own_device(name: str) -> int:
+def _local_gpu(name: str) -> int:
     return int(ggml_function("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)(name.encode()))
 
 
-def _lent_at(relay: Relay) -> list[int]:
+def _devices_at(relay: Relay) -> list[int]:
     """Have llama.cpp list the devices behind a relay."""
     count = ggml_function("ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
     get = ggml_function("ggml_backend_reg_dev_get", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

@@ -147,18 +147,18 @@ class Connection:
 
     # -- for its users -------------------------------------------------------------------------------------------
 
-    def watch(self, tell: Callable[[str], None]) -> None:
-        """Call ``tell(reason)`` once when the device is lost; immediately if it is lost already."""
+    def watch(self, notify: Callable[[str], None]) -> None:
+        """Call ``notify(reason)`` once when the device is lost; immediately if it is lost already."""
         with self._state:
-            self._watchers.append(tell)
+            self._watchers.append(notify)
             lost = self.lost
         if lost is not None:
-            tell(lost)
+            notify(lost)
 
-    def unwatch(self, tell: Callable[[str], None]) -> None:
+    def unwatch(self, notify: Callable[[str], None]) -> None:
         """Stop notifying."""
         with self._state, contextlib.suppress(ValueError):
-            self._watchers.remove(tell)
+            self._watchers.remove(notify)
 
     def lose(self, reason: str) -> None:
         """Mark the device as lost: wake waiters, notify watchers."""
@@ -167,8 +167,8 @@ class Connection:
                 return
             self.lost = reason
             watchers = list(self._watchers)
-        for tell in watchers:
-            tell(reason)
+        for notify in watchers:
+            notify(reason)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -90,7 +90,7 @@ def _short(text: str) -> str:
     return one_line(repr(text), 80)
 
 
-_LET_GO_S = 0.5  # time for a stopped process to release its port
+_RELEASE_S = 0.5  # time for a stopped process to release its port
 
 
 def free_port(endpoint: Endpoint) -> int:
@@ -101,7 +101,7 @@ def free_port(endpoint: Endpoint) -> int:
     LabkitError
         When the port is in use or not allowed, or the address is not this machine's.
     """
-    deadline = time.monotonic() + _LET_GO_S
+    deadline = time.monotonic() + _RELEASE_S
     while True:
         try:
             return _try(endpoint)

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 
 from labkit.devices.connection import Connection
-from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, Command, answer_bytes, invented_answer
+from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, Command, answer_bytes, substitute_answer
 
 __all__ = ["Relay"]
 
@@ -97,7 +97,7 @@ class Relay:
             for _ in reader.pieces(left):
                 pass
             if n_answer is not None:
-                answer = LENGTH.pack(n_answer) + invented_answer(command, payload, n_answer)
+                answer = LENGTH.pack(n_answer) + substitute_answer(command, payload, n_answer)
                 client.sendall(answer[answered:])
 
     def _in_turn(self, command: int, payload: bytes, size: int) -> bytes:

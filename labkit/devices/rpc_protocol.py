@@ -16,7 +16,7 @@ import struct
 from labkit.errors import ModelLoadError
 from labkit.system import EngineBuild
 
-__all__ = ["HEAD", "HELLO_BYTES", "LENGTH", "MAJOR", "Command", "answer_bytes", "check_rpc", "invented_answer"]
+__all__ = ["HEAD", "HELLO_BYTES", "LENGTH", "MAJOR", "Command", "answer_bytes", "check_rpc", "substitute_answer"]
 
 MAJOR = 7  # of the protocol's version; features of minor versions are used only if both sides have them
 HEAD = struct.Struct("<BQ")
@@ -75,7 +75,7 @@ def answer_bytes(command: int, payload: bytes) -> int | None:
     return _ANSWER_BYTES.get(command)
 
 
-def invented_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
+def substitute_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
     """Return an answer for a lost device with which llama.cpp can finish its computation.
 
     Buffers are granted and numbers are zeros; no result computed from them may reach a caller.

@@ -55,7 +55,7 @@ class ServedDevice:
         self._process = _start_child()
         self._end = weakref.finalize(self, _end_child, self._process, os.getpid())
         try:
-            first, self._words = _tell_child(self._process, endpoint, n_threads)
+            first, self._output = _send_request(self._process, endpoint, n_threads)
             self.kind, self.description = str(first["kind"]), str(first["description"])
             self._wait_until_it_answers(endpoint)
         except BaseException:
@@ -68,7 +68,7 @@ class ServedDevice:
         deadline = time.monotonic() + _START_S
         while True:
             if self._process.poll() is not None:
-                raise LabkitError(f"the device at {endpoint} could not be started: {self._last_words()}")
+                raise LabkitError(f"the device at {endpoint} could not be started: {self._last_output()}")
             try:
                 probe(endpoint.reachable)
             except LabkitError as error:
@@ -78,9 +78,9 @@ class ServedDevice:
             else:
                 return
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         time.sleep(0.05)  # wait for its last line of output
-        return one_line(" ".join(self._words)) or f"its process ended with {self._process.returncode}"
+        return one_line(" ".join(self._output)) or f"its process ended with {self._process.returncode}"
 
     @property
     def is_running(self) -> bool:
@@ -99,7 +99,7 @@ class ServedDevice:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.2)  # short, so that Ctrl-C works on Windows too
         if self._end.alive:
-            raise LabkitError(f"the device at {self.endpoint} has ended: {self._last_words()}")
+            raise LabkitError(f"the device at {self.endpoint} has ended: {self._last_output()}")
 
     def close(self) -> None:
         """Stop its process; safe to call twice. Models that use it get a `GenerationError` at their next token."""
@@ -214,11 +214,11 @@ def _start_child() -> subprocess.Popen[bytes]:
         raise LabkitError(f"the device's process could not be started ({error})") from error
 
 
-def _tell_child(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads: int) -> tuple[dict[str, Any], deque[str]]:
+def _send_request(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads: int) -> tuple[dict[str, Any], deque[str]]:
     """Send the request to the child, and return its answer and the queue of its stderr lines."""
     path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
     request = {"endpoint": str(endpoint), "n_threads": n_threads, "path": path}
-    words: deque[str] = deque(maxlen=20)
+    lines: deque[str] = deque(maxlen=20)
     with contextlib.suppress(OSError):  # it may already have ended
         process.stdin.write(json.dumps(request).encode("ascii") + b"\n")  # type: ignore[union-attr]  # it was asked for
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
@@ -227,19 +227,19 @@ def _tell_child(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads:
         with contextlib.suppress(ValueError):  # otherwise it is a warning or its last output
             answer: dict[str, Any] = json.loads(line)
             break
-        words.append(line.decode("utf-8", "replace"))
+        lines.append(line.decode("utf-8", "replace"))
     else:
         output.close()
-        reason = one_line(" ".join(words)) or f"it ended with {process.wait()}"
+        reason = one_line(" ".join(lines)) or f"it ended with {process.wait()}"
         raise LabkitError(f"the device's process could not start: {reason}")
-    threading.Thread(target=_listen, args=(output, words), name="labkit-served", daemon=True).start()
-    return answer, words
+    threading.Thread(target=_listen, args=(output, lines), name="labkit-served", daemon=True).start()
+    return answer, lines
 
 
-def _listen(output: Any, words: deque[str]) -> None:
+def _listen(output: Any, lines: deque[str]) -> None:
     with contextlib.suppress(ValueError, OSError), output:
         for line in output:
-            words.append(line.decode("utf-8", "replace"))
+            lines.append(line.decode("utf-8", "replace"))
 
 
 def _end_child(process: subprocess.Popen[bytes], owner: int) -> None:

@@ -35,7 +35,7 @@ def quantization_name(header: Header) -> tuple[str, str | None]:
     claim = FILE_TYPES.get(stored) if isinstance(stored, int) else None
     if claim is not None and _is_plausible(claim.name, claim.tensor_type, matrices):
         return claim.name, None
-    name = _told_by(matrices)
+    name = _from_tensors(matrices)
     if stored is None:
         return name, f"key 'general.file_type' is missing; the tensors indicate {name}"
     if claim is None:
@@ -50,7 +50,7 @@ def _is_plausible(name: str, tensor_type: str, matrices: list[TensorInfo]) -> bo
     return any(tensor.type.name in possible or tensor.shape[0] % 32 for tensor in matrices)  # odd rows become F16
 
 
-def _told_by(matrices: list[TensorInfo]) -> str:
+def _from_tensors(matrices: list[TensorInfo]) -> str:
     """Name the quantization from the layers' matrices (the embedding often has a different type)."""
     layers = [tensor for tensor in matrices if tensor.name.startswith("blk.")] or matrices
     types = Counter(tensor.type.name for tensor in layers)

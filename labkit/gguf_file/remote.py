@@ -114,12 +114,12 @@ class RemoteSource:
             self._fail("the server sends no Content-Range", _DOWNLOAD)
         first, last, size = map(int, match.groups())
         if first != offset or last != min(offset + n_bytes, size) - 1:
-            self._lie(f"bytes {offset:,} to {offset + n_bytes - 1:,} were requested, {first:,} to {last:,} were sent")
+            self._contradict(f"bytes {offset:,} to {offset + n_bytes - 1:,} were requested, {first:,} to {last:,} were sent")
         if self.size not in (0, size):
-            self._lie(f"the file had {self.size:,} bytes before, {size:,} now")
+            self._contradict(f"the file had {self.size:,} bytes before, {size:,} now")
         tag = response.headers.get("ETag")
         if self._tag not in (None, tag):
-            self._lie("the file changed on the server while it was read")
+            self._contradict("the file changed on the server while it was read")
         self._tag, self.size = tag, size
         return last - first + 1
 
@@ -131,10 +131,10 @@ class RemoteSource:
                 break
             body += piece
         if len(body) != expected and not guard.timed_out:
-            self._lie(f"{expected:,} bytes were announced, {len(body):,} arrived", offset)
+            self._contradict(f"{expected:,} bytes were announced, {len(body):,} arrived", offset)
         return bytes(body)
 
-    def _lie(self, problem: str, offset: int | None = None) -> NoReturn:
+    def _contradict(self, problem: str, offset: int | None = None) -> NoReturn:
         raise gguf_error(self.name, f"the server contradicts itself, {problem}", offset, "try again, or download the file")
 
     def _fail(self, problem: str, advice: str) -> NoReturn:

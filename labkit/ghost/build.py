@@ -15,7 +15,7 @@ from labkit.ghost.pack import header_bytes, padding
 from labkit.ghost.shapes import find_shape
 from labkit.ghost.tiles import Pools
 from labkit.ghost.tokens import control_tokens, tokenizer_keys
-from labkit.output_files import check_room, new_file, refuse_existing, temporary_beside
+from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
 
 __all__ = ["build_ghost_model"]
@@ -93,8 +93,8 @@ def build_ghost_model(
     }
     head = header_bytes(keys, _table(plan))
     total = len(head) + sum(_padded(tensor, kind) for tensor, kind in plan)
-    check_room(path.parent, total, f"this {architecture} in {file.name}")
-    with temporary_beside(path) as temporary, reporting(progress, "building", "B") as report:
+    check_disk_space(path.parent, total, f"this {architecture} in {file.name}")
+    with temporary_sibling(path) as temporary, reporting(progress, "building", "B") as report:
         with temporary.open("wb") as out:
             out.write(head)
             _write_tensors(out, plan, Pools(plan, seed, control_tokens()), report, total)

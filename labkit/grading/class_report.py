@@ -12,7 +12,7 @@ from pathlib import Path
 from labkit.grading.adjustments import Adjustment
 from labkit.grading.gradebook import Grade, adjusted
 from labkit.grading.html import render
-from labkit.output_files import write_whole
+from labkit.output_files import write_atomic
 
 __all__ = ["write_report"]
 
@@ -83,7 +83,7 @@ def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjus
         distribution=list(_distribution(grades, adjustments)),
         items=sorted(_items(grades), key=lambda item: item.mean),
     )
-    write_whole(out / "report.html", page)
+    write_atomic(out / "report.html", page)
 
 
 def _distribution(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> Iterator[tuple[str, int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from labkit.grading.adjustments import Adjustment
 from labkit.grading.gradebook import Grade, adjusted
 from labkit.grading.html import render
-from labkit.output_files import write_whole
+from labkit.output_files import write_atomic
 
 __all__ = ["write_feedback"]
 
@@ -67,4 +67,4 @@ def write_feedback(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adj
         }
         points = {grade.notebook: adjusted(grade, adjustments) for grade in own}
         page = render(_BODY, title=f"Feedback: {own[0].display_name}", grades=own, points=points, adjustments=changes)
-        write_whole(out / "feedback" / f"{student}.html", page)
+        write_atomic(out / "feedback" / f"{student}.html", page)

@@ -27,7 +27,7 @@ from labkit.grading.score import ExerciseGrade, score
 from labkit.grading.submissions import Submission, find_submissions
 from labkit.grading.tasks import PendingTask, Task, TaskBuilder
 from labkit.grading.untrusted_text import visible
-from labkit.output_files import write_whole
+from labkit.output_files import write_atomic
 from labkit.progress import Progress, reporting
 from labkit.records import Record
 
@@ -148,7 +148,7 @@ def _seed(out: Path, seed: int | None, regrade: bool) -> int:
     if known is not None and not regrade and seed not in (None, known):
         raise ArgumentError(f"{out} has grades with the seed {known}: omit --seed, or pass --regrade")
     chosen = seed if seed is not None else known if known is not None else secrets.randbelow(2**31)
-    write_whole(path, json.dumps({"seed": chosen}) + "\n")
+    write_atomic(path, json.dumps({"seed": chosen}) + "\n")
     return int(chosen)
 
 
@@ -218,7 +218,7 @@ def _result(future: concurrent.futures.Future[Run]) -> Run:
 
 def _keep(out: Path, grade: Grade, seconds: float) -> None:
     write_grade(out, grade)
-    write_whole(out / "times" / grade.student / f"{grade.notebook}.json", json.dumps(round(seconds, 2)) + "\n")
+    write_atomic(out / "times" / grade.student / f"{grade.notebook}.json", json.dumps(round(seconds, 2)) + "\n")
     points = f"{grade.points:g} of {grade.of_points:g} points in {seconds:.1f} s"
     _LOG.info("%s, %s: %s. %s", grade.student, grade.notebook, points, " ".join(grade.problems))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from labkit.grading.adjustments import Adjustment
 from labkit.grading.score import ExerciseGrade
-from labkit.output_files import write_whole
+from labkit.output_files import write_atomic
 
 __all__ = ["SCHEMA_VERSION", "Grade", "adjusted", "read_grade", "read_grades", "write_books", "write_grade"]
 
@@ -62,7 +62,7 @@ def grade_path(out: Path, student: str, notebook: str) -> Path:
 def write_grade(out: Path, grade: Grade) -> None:
     """Write a grade atomically."""
     text = json.dumps(dataclasses.asdict(grade), indent=1, ensure_ascii=True, sort_keys=True)
-    write_whole(grade_path(out, grade.student, grade.notebook), text + "\n")
+    write_atomic(grade_path(out, grade.student, grade.notebook), text + "\n")
 
 
 def read_grade(out: Path, student: str, notebook: str) -> Grade | None:
@@ -86,7 +86,7 @@ def read_grades(out: Path) -> list[Grade]:
 
 def write_books(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
     """Write gradebook.sqlite and grades.csv."""
-    write_whole(out / "grades.csv", _csv(grades, adjustments))
+    write_atomic(out / "grades.csv", _csv(grades, adjustments))
     temporary = out / ".gradebook.sqlite"
     temporary.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(temporary)) as book, book:

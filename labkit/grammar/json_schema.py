@@ -98,7 +98,7 @@ class _Converter:
             self._fail(f"expected a schema (a dict), not {type(schema).__name__}")
         self._refuse_unknown(schema)
         for keyword in CHOICES & set(schema):
-            if others := [key for key in schema if key != keyword and not self._may_stand_beside(key, keyword)]:
+            if others := [key for key in schema if key != keyword and not self._is_compatible(key, keyword)]:
                 self._fail(f"{keyword!r} together with {others[0]!r} is not supported: combine them in one schema")
             return self._choice(keyword, schema[keyword])
         return self._typed(schema)
@@ -110,7 +110,7 @@ class _Converter:
                 self._fail(f"{key!r} is not supported: remove it, and check the answer yourself")
 
     @staticmethod
-    def _may_stand_beside(key: str, keyword: str) -> bool:
+    def _is_compatible(key: str, keyword: str) -> bool:
         return key in SILENT or key.startswith("$") or (key == "type" and keyword in ("enum", "const"))
 
     def _choice(self, keyword: str, value: Any) -> str:

@@ -95,7 +95,7 @@ class Graph:
             for source in tensor.sources:
                 source.readers += 1
         for tensor in self._inputs:
-            tensor.offset = self._take(tensor.n_bytes)
+            tensor.offset = self._allocate(tensor.n_bytes)
         for tensor in self._tensors:
             self._place(tensor)
             for source in tensor.sources:
@@ -105,9 +105,9 @@ class Graph:
     def _place(self, tensor: Tensor) -> None:
         if tensor.viewed is not None or not tensor.n_bytes:
             return
-        over = next((source for source in tensor.sources if _can_take_over(tensor, source)), None)
+        over = next((source for source in tensor.sources if _can_overwrite(tensor, source)), None)
         if over is None:
-            tensor.offset = self._take(tensor.n_bytes)
+            tensor.offset = self._allocate(tensor.n_bytes)
         else:
             tensor.offset, over.offset = over.offset, -1
 
@@ -119,10 +119,10 @@ class Graph:
         if source is not root:
             root.views -= 1
         if not root.readers and not root.views and root.offset >= 0 and not root.is_output:
-            self._give_back(root.offset, root.n_bytes)
+            self._free_range(root.offset, root.n_bytes)
             root.offset = -1
 
-    def _take(self, n_bytes: int) -> int:
+    def _allocate(self, n_bytes: int) -> int:
         """Return the offset of the smallest hole that is large enough, or of the end."""
         holes = [(size, index) for index, (_, size) in enumerate(self._free) if size >= n_bytes]
         if not holes:
@@ -139,7 +139,7 @@ class Graph:
             self._free[index] = (offset + n_bytes, size - n_bytes)
         return offset
 
-    def _give_back(self, offset: int, n_bytes: int) -> None:
+    def _free_range(self, offset: int, n_bytes: int) -> None:
         """Free a range and merge it with adjacent holes."""
         holes = sorted([*self._free, (offset, n_bytes)])
         joined: list[tuple[int, int]] = []
@@ -153,7 +153,7 @@ class Graph:
         self._free = joined
 
 
-def _can_take_over(tensor: Tensor, source: Tensor) -> bool:
+def _can_overwrite(tensor: Tensor, source: Tensor) -> bool:
     """Return whether a result may overwrite a source: equal size, no other reader and no view."""
     if not tensor.may_overwrite or source.viewed is not None or source.offset < 0 or source.is_output:
         return False

@@ -330,8 +330,8 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
         caches = _rescaled(caches, simulated.kv_cache_bytes)
         states = _rescaled(states, simulated.recurrent_state_bytes)
     parts = [_weights_part(plan, buffer) for buffer in buffers]
-    parts += [_part(plan, "cache", device, size, _say_cache(plan)) for device, size in sorted(caches.items()) if size]
-    parts += [_part(plan, "state", device, size, _say_state(plan)) for device, size in sorted(states.items()) if size]
+    parts += [_part(plan, "cache", device, size, _cache_formula(plan)) for device, size in sorted(caches.items()) if size]
+    parts += [_part(plan, "state", device, size, _state_formula(plan)) for device, size in sorted(states.items()) if size]
     parts += _compute_parts(plan, simulated, assumptions)
     rows = min(plan.n_seq, plan.cells.n_ctx)
     logits = 4 * rows * n_vocab(plan.header)
@@ -368,17 +368,17 @@ def _weights_part(plan: Plan, buffer: WeightBuffer) -> MemoryPart:
     return MemoryPart(name, plan.name(buffer.device), backing, buffer.n_bytes, buffer.n_bytes, formula)
 
 
-def _say_cache(plan: Plan) -> str:
+def _cache_formula(plan: Plan) -> str:
     caching = [layer for layer in plan.layers.layers if layer.key_width]
     windowed = sum(layer.is_windowed for layer in caching)
     streams = f"{plan.cells.n_streams} x " if plan.cells.n_streams > 1 else ""
     row = f"a row of {caching[0].key_width:,} {plan.key.name.lower()}"
     row += f" and {caching[0].value_width:,} {plan.value.name.lower()}" if caching[0].value_width else ""
-    said = f"{len(caching) - windowed} layers x {streams}{plan.cells.n_cells:,} cells x {row}"
-    return said + (f"; {windowed} layers with {plan.cells.n_window_cells:,} cells" if windowed else "")
+    formula = f"{len(caching) - windowed} layers x {streams}{plan.cells.n_cells:,} cells x {row}"
+    return formula + (f"; {windowed} layers with {plan.cells.n_window_cells:,} cells" if windowed else "")
 
 
-def _say_state(plan: Plan) -> str:
+def _state_formula(plan: Plan) -> str:
     layers = [layer.state_width for layer in plan.layers.layers if layer.state_width]
     return (
         f"{len(layers)} layers x {plan.n_seq} sequence(s) x {layers[0]:,} numbers of 4 bytes"
@@ -389,12 +389,12 @@ def _say_state(plan: Plan) -> str:
 
 def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> list[MemoryPart]:
     """Return the compute buffers: one on the host, one on each device that computes layers."""
-    said = f"{plan.batch.n_tokens} tokens through the graph at once, laid out as ggml does"
+    formula = f"{plan.batch.n_tokens} tokens through the graph at once, laid out as ggml does"
     try:
         sizes = _compute_bytes(plan, simulated, assumptions)
     except LookupError as error:
         raise GGUFError(f"{plan.header.source}: its tensors are not a complete {plan.header.architecture} model") from error
-    return [_part(plan, "compute", device, size, said) for device, size in sorted(sizes.items())]
+    return [_part(plan, "compute", device, size, formula) for device, size in sorted(sizes.items())]
 
 
 def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> dict[int, int]:
@@ -422,8 +422,8 @@ def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[st
         f"{format_bytes(work)}, sampler and threads {format_bytes(_GENERATION)}; a notebook's own memory is not included"
     )
     size = process + work + _GENERATION
-    said = f"process {format_bytes(process)} + work {format_bytes(work)} + generation {format_bytes(_GENERATION)}"
-    return MemoryPart("runtime", "CPU", "memory", size, size, said)
+    formula = f"process {format_bytes(process)} + work {format_bytes(work)} + generation {format_bytes(_GENERATION)}"
+    return MemoryPart("runtime", "CPU", "memory", size, size, formula)
 
 
 def n_vocab(header: Header) -> int:

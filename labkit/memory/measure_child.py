@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _fill(model: Any, seed: int) -> int:
-    """Generate one token after a prompt of random tokens; return the number of filled cells."""
+    """Fill the context with random tokens and generate one more; return the number of filled cells."""
     import numpy as np
 
     from labkit.engine.sampling_settings import check_sampling

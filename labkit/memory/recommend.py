@@ -197,24 +197,24 @@ class _Search:
 
     def reasons(self, wanted: int, context: int, kind: str, layers: int, *, fits: bool) -> list[str]:
         """Return a sentence for each choice."""
-        said = [f"{format_bytes(self.ram)} RAM budget, 5 % reserved for other programs"]
+        reasons = [f"{format_bytes(self.ram)} RAM budget, 5 % reserved for other programs"]
         if not fits:
             smallest = estimate_plan(self.plan(context, kind, 0), "formula")
-            said.append(
+            reasons.append(
                 f"n_ctx={context:,}: does not fit; it needs {format_bytes(smallest.ram_bytes)}, "
                 f"{format_bytes(smallest.weights_bytes + smallest.repack_bytes)} for weights: use a smaller quantization"
             )
-            return said
+            return reasons
         if context == wanted:
-            said.append(f"n_ctx={context:,}: the requested size, or the model's training context")
+            reasons.append(f"n_ctx={context:,}: the requested size, or the model's training context")
         else:
-            said.append(f"n_ctx={context:,}: the largest that fits; {wanted:,} does not")
-        said.append(
+            reasons.append(f"n_ctx={context:,}: the largest that fits; {wanted:,} does not")
+        reasons.append(
             "cache in F16: llama.cpp's default"
             if kind == "f16"
             else "cache in Q8_0: holds more tokens than F16 at a small loss; needs flash attention"
         )
         if self.capacities:
             room = ", ".join(map(format_bytes, self.capacities))
-            said.append(f"n_gpu_layers={layers}: the most of {self.n_layers} layers that fit in {room} with their cache")
-        return said
+            reasons.append(f"n_gpu_layers={layers}: the most of {self.n_layers} layers that fit in {room} with their cache")
+        return reasons

@@ -123,14 +123,14 @@ def _fill_blob(found: HubFile, folder: Path, filename: str, sha256: str | None, 
         parent.mkdir(parents=True, exist_ok=True)
     with hub_utils().WeakFileLock(lock):
         if not blob.exists():
-            _check_room(found, part, filename)
+            _check_disk_space(found, part, filename)
             with _progress_bar(found, part, filename, progress) as bar:
                 _transfer(found, part, bar)
             _verify(part, found, sha256, filename)
             part.replace(blob)
 
 
-def _check_room(found: HubFile, part: Path, filename: str) -> None:
+def _check_disk_space(found: HubFile, part: Path, filename: str) -> None:
     needed = (found.size_bytes or 0) - _size(part)
     free = shutil.disk_usage(part.parent).free
     if needed > free:

@@ -12,7 +12,7 @@ from pathlib import Path
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
 from labkit.gguf_file import Header, preflight, read_header
 from labkit.gguf_file.formats import FileType, file_type, tensor_type
-from labkit.output_files import check_room, new_file, refuse_existing, temporary_beside
+from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
 from labkit.quantize.process import run_quantizer
 from labkit.records import Record
@@ -117,7 +117,7 @@ def quantize_model(
     threads = _threads(n_threads)
     header = read_header(source)
     path = _target(target, header, overwrite=overwrite)
-    odd = preflight(header)
+    warned = preflight(header)
     _check_disk(header, kind, path.parent)
     quantized = sorted({t.type.name for t in header.tensors if t.type.is_quantized})
     if quantized:
@@ -125,14 +125,14 @@ def quantize_model(
             f"{header.source} is already quantized ({', '.join(quantized)}): quantize from F16 or F32 for the best quality"
         )
         warnings.warn(lossy, LabkitWarning, stacklevel=2)
-        odd = (*odd, lossy)
+        warned = (*warned, lossy)
     request = {
         "ftype": kind.id,
         "n_threads": threads,
         "source": str(header.paths[0].resolve()),
         "allow_requantize": bool(quantized),
     }
-    with temporary_beside(path) as temporary, reporting(progress, "quantizing", "tensor") as report:
+    with temporary_sibling(path) as temporary, reporting(progress, "quantizing", "tensor") as report:
         log = run_quantizer({**request, "folder": str(path.parent), "output": temporary.name}, report)
         made = read_header(temporary)
         if not overwrite:
@@ -148,7 +148,7 @@ def quantize_model(
         elapsed_s=time.perf_counter() - started,
         tensor_types=_count_types(made),
         fallbacks=tuple(Fallback(name, wanted.upper(), given.upper()) for name, wanted, given in _FALLBACK.findall(log)),
-        warnings=odd,
+        warnings=warned,
     )
 
 
@@ -175,7 +175,7 @@ def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
 
 def _check_disk(header: Header, kind: FileType, folder: Path) -> None:
     weights = sum(tensor.n_elements for tensor in header.tensors)
-    check_room(folder, int(weights * tensor_type(kind.tensor_type).bits_per_weight / 8), f"a copy in {kind.name}")
+    check_disk_space(folder, int(weights * tensor_type(kind.tensor_type).bits_per_weight / 8), f"a copy in {kind.name}")
 
 
 def _count_types(header: Header) -> dict[str, tuple[int, int]]:

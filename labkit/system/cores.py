@@ -54,8 +54,8 @@ def logical_cores_available(root: Path = _ROOT) -> int:
 
 def _within_quota(cores: int, root: Path) -> int:
     quota = cpu_quota(root)
-    told = getattr(os, "process_cpu_count", lambda: None)()  # Python 3.13: respects PYTHON_CPU_COUNT and -X cpu_count
-    return max(1, min(cores, told or cores, cores if quota is None else math.floor(quota)))
+    limit = getattr(os, "process_cpu_count", lambda: None)()  # Python 3.13: respects PYTHON_CPU_COUNT and -X cpu_count
+    return max(1, min(cores, limit or cores, cores if quota is None else math.floor(quota)))
 
 
 def allowed_cpus() -> frozenset[int]:

@@ -136,9 +136,7 @@ def _check_rotation(header: Header, suffix: str) -> None:
             header, f"key '{header.architecture}.{name}' is {n_rot:,}, an even number up to the head's {head:,} is needed"
         )
     if header.architecture in FULL_ROTATION and n_rot != head and not suffix and not uint(header, f"{name}_swa"):
-        refuse(
-            header, f"key '{header.architecture}.{name}' is {n_rot:,}, {header.architecture} rotates all {head:,}"
-        )
+        refuse(header, f"key '{header.architecture}.{name}' is {n_rot:,}, {header.architecture} rotates all {head:,}")
 
 
 def head_length(header: Header, suffix: str = "", kind: str = "key") -> int | None:
