@@ -1,7 +1,7 @@
-"""A generation with its clocks read, and llama-bench's protocol: what `benchmark_inference` measures.
+"""The measurements of `benchmark_inference`: a generation with clocks, and llama-bench's protocol.
 
-The clocks are llama.cpp's own counters (``llama_perf_context``) for the computing, and ``time.perf_counter`` for what lies
-between two computations. Reading them takes about a microsecond a token.
+The clocks are llama.cpp's counters (``llama_perf_context``) for computing, and ``time.perf_counter`` for everything between
+two computations. Reading them takes about a microsecond per token.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["EndlessTokenizer", "EngineTimes", "ModelCard", "TimedRun", "TimedTex
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What llama-bench prints of a model: ``llama_model_desc``, ``llama_model_size``, ``llama_model_n_params``, backends."""
+    """A model as llama-bench describes it: ``llama_model_desc``, ``llama_model_size``, ``llama_model_n_params``, backends."""
 
     file_name: str
     description: str
@@ -58,15 +58,15 @@ class TimedRun:
     elapsed_s : float
         From the call to the return of the whole text.
     token_times_s : tuple of float
-        From the call until each token was there: tokenizing, processing the prompt and sampling included.
+        From the call to each token, including tokenizing, prompt processing and sampling.
     prefill_s : float
-        From the beginning of the prompt's processing until its logits were there.
+        From the start of prompt processing until its logits are available.
     engine_decode_s : float
-        What llama.cpp counts for computing the tokens after the first.
+        Computing time of the tokens after the first, as counted by llama.cpp.
     sampler_s, text_s : float
-        For the same tokens: choosing them, and turning them into text.
+        Sampling and detokenizing of the same tokens.
     n_threads : int or tuple
-        Threads that computed these tokens, as in `GenerationReport`.
+        Threads used for these tokens, as in `GenerationReport`.
     """
 
     n_prompt: int
@@ -82,7 +82,7 @@ class TimedRun:
 
 @dataclasses.dataclass(frozen=True)
 class EngineTimes:
-    """One run of llama-bench's protocol: seconds by the clock, and by llama.cpp's own counters.
+    """One run of llama-bench's protocol: seconds by the clock, and by llama.cpp's counters.
 
     The counters are 0 for a model that was loaded with ``no_perf=True``.
     """
@@ -96,7 +96,7 @@ class EngineTimes:
 
 
 class TimedText:
-    """A text that can be generated again and again with its times taken, always with all its tokens.
+    """A text that can be generated and timed repeatedly, always with all its tokens.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class TimedText:
     max_tokens : int
         At least 1.
     settings : SamplingSettings
-        Without stops.
+        Without stop sequences.
     parse_special : bool
         As for `generate_text`.
     adapt_threads : bool
@@ -114,7 +114,7 @@ class TimedText:
     Raises
     ------
     ContextOverflowError
-        When prompt and tokens do not fit the context.
+        If prompt and tokens do not fit the context.
     """
 
     def __init__(
@@ -139,12 +139,12 @@ class TimedText:
             return tokenizer.prompt_tokens(self.prompt, parse_special=self.parse_special)
 
     def run(self) -> TimedRun:
-        """Generate the text on an empty cache, as `generate_text` does.
+        """Generate the text as `generate_text` does, starting with an empty cache.
 
         Raises
         ------
         GenerationError
-            When it was cancelled, or the engine failed.
+            If it is cancelled, or the engine fails.
         """
         self.model.compute(lambda _: self.model._forget())
         chunks: list[TextChunk] = []
@@ -169,21 +169,21 @@ class TimedText:
 
 
 class _TimedGeneration(Generation):
-    """The loop of `generate_text`, with clocks around its parts and no end but ``max_tokens``."""
+    """The loop of `generate_text`, with clocks around its parts; it ends only at ``max_tokens``."""
 
     def __init__(self, steps: Stepper, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
         tokenizer = EndlessTokenizer(model._own_tokenizer)
-        super().__init__(steps, tokenizer, model.n_batch, prompt, max_tokens, settings)
+        super().__init__(steps, tokenizer, model._cache.step, prompt, max_tokens, settings)
         self.clocked = tokenizer
         self.text = self.clocked_text = _ClockedText(settings.stop)
         self.clocked_sampler: _ClockedSampler | None = None
 
     def _loop(self, job: Job[Any], sampler: Sampler, emit: Any) -> None:
         self.clocked_sampler = _ClockedSampler(sampler, self.max_tokens)
-        super()._loop(job, self.clocked_sampler, emit)  # type: ignore[arg-type]  # it has the one method that is called
+        super()._loop(job, self.clocked_sampler, emit)  # type: ignore[arg-type]  # it has the only method that is called
 
     def times(self, text: str, started: float, ended: float) -> TimedRun:
-        """Return what the clocks say; both arguments are ``time.perf_counter``'s."""
+        """Return the times; both arguments are from ``time.perf_counter``."""
         sampler = self.clocked_sampler
         if sampler is None:
             raise CancelledError
@@ -195,7 +195,7 @@ class _TimedGeneration(Generation):
             token_times_s=tuple(end - started for end in sampler.ends),
             prefill_s=sampler.begins[0] - self.started_s,
             engine_decode_s=(sampler.counted_ms[1] - sampler.counted_ms[0]) / 1e3,
-            # of n tokens, the first was sampled before the time of decoding, and the last became text after it
+            # decode_s excludes sampling the first token and detokenizing the last one
             sampler_s=sum(sampler.ends[1:]) - sum(sampler.begins[1:]),
             text_s=sum(ends[:-1]) - sum(begins[:-1]),
             n_threads=self.steps.used.summary(),
@@ -203,7 +203,7 @@ class _TimedGeneration(Generation):
 
 
 class _ClockedSampler:
-    """A sampler that notes when it began, with the logits there, and when it had a token."""
+    """A sampler that records when it starts, with the logits available, and when it has a token."""
 
     def __init__(self, sampler: Sampler, n_tokens: int) -> None:
         self._sampler, self._last = sampler, n_tokens - 1
@@ -212,7 +212,7 @@ class _ClockedSampler:
         self.counted_ms = [0.0, 0.0]
 
     def sample(self, ctx: Any) -> int:
-        C.llama_synchronize(ctx)  # a GPU computes on while the CPU goes ahead; sampling would wait for it here all the same
+        C.llama_synchronize(ctx)  # wait for a GPU here, so that its computing does not count as sampling
         index = len(self.begins)
         if index == 0:
             self.counted_ms = [C.llama_perf_context(ctx).t_eval_ms] * 2
@@ -225,7 +225,7 @@ class _ClockedSampler:
 
 
 class EndlessTokenizer(Tokenizer):
-    """A tokenizer that takes the end of a text for any other token, and notes when it was asked for a token's bytes."""
+    """A tokenizer that treats end-of-sequence as an ordinary token, and records when a token's bytes are requested."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer.model, tokenizer.vocab)
@@ -233,12 +233,12 @@ class EndlessTokenizer(Tokenizer):
         self.begins: list[float] = []
 
     def is_end(self, token: int) -> bool:
-        """Say no."""
-        self._own.is_end(token)  # asked all the same, as that takes time too
+        """Always return False, so generation never stops early."""
+        self._own.is_end(token)  # called because its time counts
         return False
 
     def silent_tokens(self) -> list[int]:
-        """Return the tokens that add nothing to a text, as the model's own tokenizer has them."""
+        """Return the tokens that add nothing to a text, from the model's tokenizer."""
         return self._own.silent_tokens()
 
     def piece(self, token: int) -> bytes:
@@ -248,7 +248,7 @@ class EndlessTokenizer(Tokenizer):
 
 
 class _ClockedText(TextAssembler):
-    """Text that notes when it took a token."""
+    """A text that records when a token was added."""
 
     def __init__(self, stops: tuple[str, ...] = ()) -> None:
         super().__init__(stops)
@@ -269,12 +269,12 @@ def prepare_timing(
     *,
     adapt_threads: bool = False,
 ) -> tuple[ModelCard, SamplingSettings, tuple[TimedText, ...]]:
-    """Check everything before anything is computed.
+    """Check all arguments before anything is computed.
 
     Parameters
     ----------
     options : mapping
-        What `generate_text` takes as keyword arguments. Stop sequences are checked, and not looked for.
+        Keyword arguments of `generate_text`. Stop sequences are checked, then ignored.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def _describe(model: Model) -> ModelCard:
 
 
 def time_engine(model: Model, n_prompt: int, n_gen: int, *, adapt_threads: bool = False) -> EngineTimes:
-    """Time llama.cpp alone, by llama-bench's protocol: random tokens, nothing sampled, an empty cache before each test.
+    """Time llama.cpp only, by llama-bench's protocol: random tokens, no sampling, an empty cache before each test.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def time_engine(model: Model, n_prompt: int, n_gen: int, *, adapt_threads: bool 
 
     Notes
     -----
-    The tokens are the same in every run (llama-bench takes new ones), and the model's own context and settings are used.
+    The tokens are the same in every run (llama-bench draws new ones). The model's own context and settings are used.
 
     References
     ----------
@@ -355,7 +355,7 @@ class _EngineRun:
         return (C.llama_token * n_tokens)(*map(int, tokens))
 
     def _time(self, tokens: Any, step: int) -> tuple[float, float]:
-        """Decode tokens, ``step`` at a time; returns seconds by the clock and by llama.cpp's counters."""
+        """Decode tokens, ``step`` at a time; return the seconds by the clock and by llama.cpp's counters."""
         size = ctypes.sizeof(C.llama_token)
         C.llama_synchronize(self.ctx)
         counted_ms = self._counted_ms()
@@ -368,5 +368,5 @@ class _EngineRun:
         return time.perf_counter() - started, (self._counted_ms() - counted_ms) / 1e3
 
     def _counted_ms(self) -> float:
-        counters = C.llama_perf_context(self.ctx)  # a computation of one token counts as decoding, even a prompt's last
+        counters = C.llama_perf_context(self.ctx)  # a single token counts as decoding, even a prompt's last one
         return float(counters.t_p_eval_ms + counters.t_eval_ms)

@@ -157,7 +157,7 @@ def count_chat_tokens(model: Model, messages: Sequence[Mapping[str, str]]) -> in
         return len(tokenizer.chat_tokens(checked))
 
 
-Request = tuple[list[int], int, SamplingSettings]
+Request = tuple[list[int], int, SamplingSettings, bool]
 
 
 def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
@@ -165,7 +165,7 @@ def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, 
     settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
     with check_model(model).vocabulary() as tokenizer:
-        return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings)
+        return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings, chat=False)
 
 
 def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
@@ -173,14 +173,14 @@ def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any
     limit = check_max_tokens(max_tokens)
     checked = check_messages(messages)
     with check_model(model).vocabulary() as tokenizer:
-        return _fit(model, tokenizer.chat_tokens(checked), limit, settings)
+        return _fit(model, tokenizer.chat_tokens(checked), limit, settings, chat=True)
 
 
-def _fit(model: Model, prompt: list[int], max_tokens: int | None, settings: SamplingSettings) -> Request:
+def _fit(model: Model, prompt: list[int], max_tokens: int | None, settings: SamplingSettings, *, chat: bool) -> Request:
     n_ctx = model.n_ctx()
     if len(prompt) + (1 if max_tokens is None else max_tokens) > n_ctx:
         raise ContextOverflowError(len(prompt), max_tokens, n_ctx)
-    return prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings
+    return prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings, chat
 
 
 def _run(model: Model, request: Request) -> list[TextChunk]:

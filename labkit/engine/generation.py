@@ -31,11 +31,11 @@ __all__ = ["Generation", "Stream", "TextStream", "prefill"]
 T = TypeVar("T")
 
 
-def prefill(steps: Stepper, prompt: list[int], n_batch: int, n_reused: int = 0) -> None:
-    """Compute a prompt's tokens from number ``n_reused`` on, ``n_batch`` at a time; raises as `Stepper.decode`."""
+def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> None:
+    """Compute a prompt's tokens from number ``n_reused`` on, ``step`` at a time; raises as `Stepper.decode`."""
     tokens = (C.llama_token * len(prompt))(*prompt)
-    for start in range(n_reused, len(prompt), n_batch):
-        count = min(n_batch, len(prompt) - start)
+    for start in range(n_reused, len(prompt), step):
+        count = min(step, len(prompt) - start)
         address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
         steps.decode(C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), count)
 
@@ -48,7 +48,7 @@ class Generation:
     steps : Stepper
         The calls of llama_decode.
     tokenizer : Tokenizer
-    n_batch : int
+    step : int
         Tokens of a prompt that one call computes.
     prompt : list of int
         At least one token.
@@ -60,16 +60,16 @@ class Generation:
         self,
         steps: Stepper,
         tokenizer: Tokenizer,
-        n_batch: int,
+        step: int,
         prompt: list[int],
         max_tokens: int,
         settings: SamplingSettings,
     ) -> None:
-        self.steps, self.ctx, self.tokenizer, self.n_batch = steps, steps.ctx, tokenizer, n_batch
+        self.steps, self.ctx, self.tokenizer, self.step = steps, steps.ctx, tokenizer, step
         self.prompt, self.max_tokens, self.settings = prompt, max_tokens, settings
         self.text = TextAssembler(settings.stop)
         self.tokens: list[int] = []
-        self.n_reused = 0
+        self.n_reused = self.n_decoded = 0
         self.seed = 0
         self.started_s = self.first_s = self.now_s = time.perf_counter()
         self.finish_reason: FinishReason = "length"
@@ -82,7 +82,7 @@ class Generation:
             silent = self.tokenizer.silent_tokens() if self.settings.grammar is not None else ()
             with Sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
                 self.seed = sampler.seed
-                prefill(self.steps, self.prompt, self.n_batch, self.n_reused)
+                prefill(self.steps, self.prompt, self.step, self.n_reused)
                 self._loop(job, sampler, emit)
         except CancelledError:
             self.finish_reason = "cancelled"
@@ -95,6 +95,7 @@ class Generation:
         while self._take(sampler.sample(self.ctx), job, emit):
             slot[0] = self.tokens[-1]
             self.steps.decode(batch, 1)
+            self.n_decoded += 1
 
     def _take(self, token: int, job: Job[Any], emit: Callable[[TextChunk], None]) -> bool:
         """Add a token that was chosen to the text; returns whether another one is wanted."""

@@ -18,12 +18,12 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.native import C
+from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import set_threads
 from labkit.engine.worker import LockstepJob, Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError
-from labkit.grammar.check import check_grammar
 from labkit.thread_control import ThreadController
 
 __all__ = ["COMPUTING", "READING", "READING_PROPERTIES", "LlamaMethods"]
@@ -162,7 +162,7 @@ class LlamaMethods(Llama):
     _decodes: bool
     _embeds: bool
     _vocab_only: bool
-    _cached_prompt: list[int]
+    _cache: PromptCache
     _tokenizer: Tokenizer | None
     _worker: Worker
     _threads: ThreadController | None
@@ -199,7 +199,7 @@ class LlamaMethods(Llama):
         memory = C.llama_get_memory(self._ctx.ctx)
         if memory is not None:
             C.llama_memory_clear(memory, bool(self._is_recurrent or self._is_hybrid))
-        self._cached_prompt = []
+        self._cache.clear()
         self.n_tokens = 0
         self._requires_eval = True
 
@@ -229,7 +229,7 @@ class LlamaMethods(Llama):
             raise
 
     def _begin_llama(self, name: str) -> None:
-        self._cached_prompt = []
+        self._cache.clear()
         set_threads(self._ctx.ctx, self.settings.n_threads, self.settings.n_threads_batch, self._threads)
         if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
             self._forget()  # a small window's cache cannot go back to where an earlier text was the same
@@ -256,6 +256,8 @@ class LlamaMethods(Llama):
         if grammar is not None:
             if not isinstance(grammar, LlamaGrammar):
                 raise ArgumentTypeError(f"grammar must be a llama_cpp.LlamaGrammar, not {type(grammar).__name__}")
+            from labkit.grammar.check import check_grammar
+
             check_grammar(grammar._grammar)
             refuse_unknown_tokens(self._model.vocab, grammar._grammar)
         chain = super()._init_sampler(*args, **{**kwargs, "grammar": grammar})

@@ -17,6 +17,7 @@ from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.generation import Generation
 from labkit.engine.llama_methods import LlamaMethods
 from labkit.engine.native import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
+from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
@@ -38,6 +39,7 @@ _PASSED_ON = (
     "type_k", "type_v",
 )  # fmt: skip
 _SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than any: more is contention
+_CPU_STEP = 128  # tokens of a prompt computed together
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
@@ -80,7 +82,7 @@ class Model(LlamaMethods):
         self._vocabulary_lock = threading.RLock()
         self._vocabulary_holder: int | None = None
         self.settings, self.last_generation = settings, None
-        self._cached_prompt: list[int] = []
+        self._cache = PromptCache(step_of(settings))
         self._devices = devices
         self._threads: ThreadController | None = None
         self._log = EngineLog(echo=bool(options.get("verbose", False)), renames={} if devices is None else devices.renames)
@@ -262,18 +264,24 @@ class Model(LlamaMethods):
     # -- generating ----------------------------------------------------------------------------------------------
 
     def run_generation(
-        self, prompt: list[int], max_tokens: int, settings: SamplingSettings, *, emit: Callable[[TextChunk], None]
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        settings: SamplingSettings,
+        chat: bool = False,
+        *,
+        emit: Callable[[TextChunk], None],
     ) -> None:
         """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
         self._check_open()
         self._refuse_from_inside()
-        self._worker.run(Job(lambda job: self._generate(job, prompt, max_tokens, settings, emit)))
+        self._worker.run(Job(lambda job: self._generate(job, prompt, max_tokens, settings, chat, emit)))
 
     def stream_generation(
-        self, prompt: list[int], max_tokens: int, settings: SamplingSettings
+        self, prompt: list[int], max_tokens: int, settings: SamplingSettings, chat: bool = False
     ) -> tuple[Iterator[TextChunk], Callable[[], object]]:
         """Return an iterator that generates from tokens when it is read, and a function that ends it from any thread."""
-        job: Job[None] = Job(lambda job: self._generate(job, prompt, max_tokens, settings, job.items.put))
+        job: Job[None] = Job(lambda job: self._generate(job, prompt, max_tokens, settings, chat, job.items.put))
 
         def iterate() -> Iterator[TextChunk]:
             self._check_open()
@@ -345,15 +353,17 @@ class Model(LlamaMethods):
         prompt: list[int],
         max_tokens: int,
         settings: SamplingSettings,
+        chat: bool,
         emit: Callable[[TextChunk], None],
     ) -> None:
         self._refuse_unless_it_generates()
-        n_reused = self._prepare_memory(prompt)
+        n_reused = self._prepare_memory(prompt, chat=chat)
         try:
             with self.steps(job) as steps:
-                report = Generation(steps, self._own_tokenizer, self.n_batch, prompt, max_tokens, settings).run(
-                    job, emit, n_reused
-                )
+                generation = Generation(steps, self._own_tokenizer, self._cache.step, prompt, max_tokens, settings)
+                report = generation.run(job, emit, n_reused)
+            self._cache.add_prompt(prompt[n_reused:])
+            self._cache.add_generated(generation.tokens[: generation.n_decoded])
         except BaseException:
             self._forget()
             raise
@@ -363,27 +373,21 @@ class Model(LlamaMethods):
                 raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
         self.last_generation = report
 
-    def _prepare_memory(self, prompt: list[int]) -> int:
-        """Clear the cache but for what can be used again bit for bit; returns how many tokens that is.
-
-        Only whole computations of the last prompt count (``n_ubatch`` tokens each), so that a text does not depend on what
-        was asked before: the same tokens computed in other groups give slightly other numbers.
-        """
-        step = self.settings.n_ubatch
-        same = 0
-        if self._may_reuse() and self.n_tokens == 0:
-            same = same_beginning(self._cached_prompt, prompt, step)
-        memory = C.llama_get_memory(self._ctx.ctx)
-        if not same or not C.llama_memory_seq_rm(memory, 0, same, -1):
+    def _prepare_memory(self, prompt: list[int], *, chat: bool = False) -> int:
+        """Keep what the cache holds of a prompt already; returns how many tokens that is."""
+        same = self._cache.reusable(prompt, chat=chat) if self.n_tokens == 0 else 0
+        goes_on = same == len(self._cache.tokens)  # so nothing is cut, which a recurrent state or a window could not bear
+        if same and not goes_on:
+            cut = self._may_cut() and C.llama_memory_seq_rm(C.llama_get_memory(self._ctx.ctx), 0, same, -1)
+            same = same if cut else 0
+        if not same:
             self._forget()
-            same = 0
+        self._cache.cut(same)
         self.n_tokens = 0
-        self._cached_prompt = prompt
         return same
 
-    def _may_reuse(self) -> bool:
-        whole_batches = self.settings.n_batch % self.settings.n_ubatch == 0
-        return whole_batches and not (self._is_recurrent or self._is_hybrid or C.llama_model_n_swa(self._model.model))
+    def _may_cut(self) -> bool:
+        return not (self._is_recurrent or self._is_hybrid or C.llama_model_n_swa(self._model.model))
 
 
 def check_model(model: Any) -> Model:
@@ -393,16 +397,15 @@ def check_model(model: Any) -> Model:
     return model
 
 
-def same_beginning(cached: list[int], prompt: list[int], step: int) -> int:
-    """Return how many tokens of a cached prompt serve the next one: whole computations, and never all of it.
+def step_of(settings: ModelSettings) -> int:
+    """Return how many tokens of a prompt one call computes.
 
-    Examples
-    --------
-    >>> same_beginning([1, 2, 3, 4, 5], [1, 2, 3, 4, 9], 2)
-    4
+    Notes
+    -----
+    Every piece reads the weights once, which 128 tokens pay for on a CPU; smaller pieces let the threads follow the machine,
+    and more of a prompt be used again. A GPU wants all that fit.
     """
-    most = min(len(cached), len(prompt) - 1)
-    return next((index for index in range(most) if prompt[index] != cached[index]), most) // step * step
+    return settings.n_batch if settings.n_gpu_layers else min(_CPU_STEP, settings.n_ubatch)
 
 
 @atexit.register
