@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import GGUFError
-from labkit.gguf_file import Header, LazyArray, preflight, read_header
+from labkit.gguf_file import Header, LazyArray, read_header
 from labkit.gguf_file.file_type import quantization_name
+from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import DEFAULT_WINDOW, FIXED_WINDOW, RECURRENT
 from labkit.models import resolve_model
 from labkit.records import Record, to_plain

@@ -18,7 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from labkit.errors import GGUFError
-from labkit.gguf_file import preflight, read_header
+from labkit.gguf_file import read_header
+from labkit.gguf_file.preflight import preflight
 from tests import gguf_models as models
 from tests.gguf_engine import EngineChild
 from tests.gguf_kinds import KINDS

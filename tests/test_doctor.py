@@ -27,8 +27,8 @@ from labkit.cli.doctor_checks import (
     check_quota,
 )
 from labkit.errors import LabkitError
-from labkit.gguf_file import preflight
 from labkit.gguf_file.formats import tensor_type
+from labkit.gguf_file.preflight import preflight
 from labkit.model_info import read_model_header
 from labkit.system import cpu_quota, unused_instructions
 from labkit.system.instructions import cpu_flags

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import labkit
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.gguf_file import preflight, read_header
+from labkit.gguf_file import read_header
 from labkit.gguf_file.formats import TENSOR_TYPES, file_type
+from labkit.gguf_file.preflight import preflight
 from labkit.ghost.layout import layout
 from labkit.ghost.mix import choose_types
 from labkit.ghost.shapes import find_shape

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from labkit.errors import GGUFError
-from labkit.gguf_file import preflight, read_header
+from labkit.gguf_file import read_header
 from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.gguf_file.preflight import preflight
 from tests import gguf_models as models
 from tests.gguf_engine import EngineChild
 from tests.gguf_kinds import KINDS

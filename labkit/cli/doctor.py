@@ -152,7 +152,7 @@ def check_file(model: str | None, n_ctx: int) -> Iterator[Finding]:
     ModelNotFoundError, GGUFError
         If the model is named and cannot be loaded; one that the course needs is reported by `check_models`.
     """
-    from labkit.gguf_file import preflight
+    from labkit.gguf_file.preflight import preflight
     from labkit.model_info import read_model_header
     from labkit.models import course_model
     from labkit.system import engine_build

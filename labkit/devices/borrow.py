@@ -80,6 +80,11 @@ class ModelDevices:
         """Whether a model uses the devices; the model releases them."""
         return self._taken
 
+    @property
+    def serves_here(self) -> bool:
+        """Whether llama.cpp waits for the calling thread: a relay's."""
+        return Relay.is_here()
+
     def set_aside(self) -> None:
         """Close the connections: without layers, the devices are not needed."""
         self._held.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labkit.chat_template.render import ChatTemplate
 from labkit.checks import check_text, one_line, shown
 from labkit.engine.native import C
 from labkit.engine.tokenizer import ROLES, Vocabulary
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
+
+if TYPE_CHECKING:
+    from labkit.chat_template.render import ChatTemplate
 
 __all__ = ["ROLES", "Tokenizer", "check_messages"]
 
@@ -68,6 +70,8 @@ class Tokenizer(Vocabulary):
                     "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
                 )
             eos = int(C.llama_vocab_eos(self.vocab))
+            from labkit.chat_template.render import ChatTemplate
+
             self._template = ChatTemplate(
                 source.decode("utf-8", errors="replace"),
                 bos_token=self.token_text(self.bos),

@@ -16,7 +16,7 @@ import llama_cpp
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
-from labkit.gguf_file import Header, preflight, read_header
+from labkit.gguf_file import Header, read_header
 
 __all__ = ["LoadFacts", "facts_of", "learn", "sound_file"]
 
@@ -73,6 +73,8 @@ def _sound_file(path: Path, *_identity: int) -> LoadFacts:
 
 def learn(header: Header) -> LoadFacts:
     """Look a header through, and keep what loading needs."""
+    from labkit.gguf_file.preflight import preflight
+
     return facts_of(header, preflight(header))
 
 

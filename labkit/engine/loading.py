@@ -5,19 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_flag, check_int
-from labkit.devices.borrow import ModelDevices, borrow_devices
-from labkit.devices.serve import ServedDevice
 from labkit.engine.load_facts import sound_file
 from labkit.engine.model import Model
 from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
 from labkit.engine.settings import ModelSettings, choose_settings, refuse_unfit
-from labkit.engine.tuned import tuned_settings
 from labkit.errors import LabkitWarning
 from labkit.models import resolve_model
 from labkit.system import engine_build
+
+if TYPE_CHECKING:
+    from labkit.devices import ServedDevice
+    from labkit.devices.borrow import ModelDevices
+    from labkit.system import EngineBuild
 
 __all__ = ["load_model"]
 
@@ -95,6 +97,8 @@ def load_model(
         n_threads = check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores")
     path = resolve_model(model_path)
     if settings is not None:
+        from labkit.engine.tuned import tuned_settings
+
         tuned = tuned_settings(settings, path)
         n_threads = n_threads or check_int("settings['n_threads']", tuned.pop("n_threads", None) or 0, 0, MAX_THREADS)
         kwargs = {**tuned, **kwargs}
@@ -102,7 +106,7 @@ def load_model(
     facts = sound_file(path)
     check_overrides_fit(options.get("kv_overrides", {}), facts)
     build = engine_build()
-    borrowed = None if devices is None else borrow_devices(devices, build)
+    borrowed = None if devices is None else _borrow(devices, build)
     try:
         if borrowed is None and n_gpu_layers != 0 and not build.has_gpu:
             _warn_once(
@@ -120,6 +124,12 @@ def load_model(
         if borrowed is not None and not borrowed.in_use:  # or else the model gives them back
             borrowed.release()
         raise
+
+
+def _borrow(devices: Any, build: EngineBuild) -> ModelDevices:
+    from labkit.devices.borrow import borrow_devices
+
+    return borrow_devices(devices, build)
 
 
 def _load(

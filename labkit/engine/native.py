@@ -22,7 +22,6 @@ import llama_cpp
 from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as C  # noqa: N812  # C is what it is: llama.cpp's C interface
 
-from labkit.chat_template.render import ChatTemplate
 from labkit.checks import one_line
 from labkit.errors import LabkitError
 
@@ -248,17 +247,20 @@ class _BoundedFormatter(llama_chat_format.Jinja2ChatFormatter):
         self.template, self.eos_token, self.bos_token = template, eos_token, bos_token
         self.add_generation_prompt = add_generation_prompt
         self.stop_token_ids = None if stop_token_ids is None else set(stop_token_ids)
-        self._environment: Any = _Bounded(ChatTemplate(template, bos_token=bos_token, eos_token=eos_token))
+        self._environment: Any = _Bounded(template, bos_token, eos_token)
 
 
 class _Bounded:
-    def __init__(self, template: ChatTemplate) -> None:
-        self._template = template
+    def __init__(self, template: str, bos_token: str, eos_token: str) -> None:
+        self._given = template, bos_token, eos_token
 
     def render(self, **values: Any) -> str:
+        from labkit.chat_template.render import ChatTemplate
+
         for name in ("raise_exception", "strftime_now", "bos_token", "eos_token"):  # ChatTemplate brings its own
             values.pop(name, None)
-        return self._template.render(**values)
+        template, bos_token, eos_token = self._given
+        return ChatTemplate(template, bos_token=bos_token, eos_token=eos_token).render(**values)
 
 
 ProgressCallback = Callable[[float], bool]

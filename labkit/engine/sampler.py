@@ -12,7 +12,6 @@ import numpy as np
 from labkit.engine.native import C
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.errors import ArgumentError, GenerationError
-from labkit.grammar.check import tokens_in
 
 __all__ = ["Sampler", "refuse_unknown_tokens", "sample_allowed"]
 
@@ -61,6 +60,8 @@ class Sampler:
 
     def _fill(self, vocab: Any, settings: SamplingSettings, prompt: Sequence[int]) -> None:
         if settings.grammar is not None:
+            from labkit.grammar.check import tokens_in
+
             self._grammar = _grammar(vocab, settings.grammar)
             self._candidates = _Candidates(self._n_vocab, () if tokens_in(settings.grammar) else self._silent)
         if settings.repeat_penalty != 1.0:
@@ -174,6 +175,8 @@ def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
         With the token's name.
     """
     room = (C.llama_token * 2)()
+    from labkit.grammar.check import tokens_in
+
     for name in tokens_in(grammar):
         if name.startswith("<["):
             continue

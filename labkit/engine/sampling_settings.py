@@ -10,8 +10,6 @@ from llama_cpp.llama_grammar import LlamaGrammar
 
 from labkit.checks import check_int, check_number, check_text, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.grammar.check import check_grammar
-from labkit.grammar.json_schema import grammar_of_schema
 
 __all__ = ["SamplingSettings", "check_max_tokens", "check_sampling"]
 
@@ -86,8 +84,14 @@ def _check_grammar(given: Mapping[str, Any]) -> str | None:
     if "grammar" in given and "json_schema" in given:
         raise ArgumentError("grammar and json_schema were both given: a text can follow one of them, so pass one")
     if "json_schema" in given:
+        from labkit.grammar.json_schema import grammar_of_schema
+
         return grammar_of_schema(given["json_schema"])
     grammar = given.get("grammar")
     if isinstance(grammar, LlamaGrammar):
         grammar = grammar._grammar
-    return None if grammar is None else check_grammar(grammar)
+    if grammar is None:
+        return None
+    from labkit.grammar.check import check_grammar
+
+    return check_grammar(grammar)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from labkit.devices.relay import Relay
 from labkit.engine.native import AbortFlag, EngineLog, claim_log, release_threads
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
@@ -239,7 +238,7 @@ class Worker:
             self._jobs.put(job)
             self._jobs.put(None)
         self.cancel()
-        if self.is_here or Relay.is_here():
+        if self.is_here or (self._devices is not None and self._devices.serves_here):
             return
         if self._devices is not None and not _wait_through_interrupts(job.done, LEAVE_S):
             self._devices.abandon(LEAVE_S / 2)

@@ -15,7 +15,6 @@ from typing import Any
 from labkit.checks import visible
 from labkit.gguf_file.cursor import I64, U32, U64, Cursor
 from labkit.gguf_file.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
-from labkit.gguf_file.other_formats import describe_foreign
 from labkit.gguf_file.source import INCOMPLETE, Source
 from labkit.gguf_file.tensor_table import Entry, TensorInfo, lay_out
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
@@ -86,6 +85,8 @@ class _Parser(Cursor):
         """Read the magic, the version and the two counts."""
         first = self.source.read(0, min(self.source.size, 512))
         if first[:4] != b"GGUF":
+            from labkit.gguf_file.other_formats import describe_foreign
+
             what, advice = describe_foreign(first)
             self.fail(f"this is {what}", 0, advice)
         self.take(4)

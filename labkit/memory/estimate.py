@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, ArgumentTypeError, GGUFError, ModelLoadError
-from labkit.gguf_file import Header, LazyArray, preflight
+from labkit.gguf_file import Header, LazyArray
 from labkit.gguf_file.formats import TensorType
+from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers
 from labkit.kv_cache.size import CacheShape, cache_bytes, cache_shape, cache_type, rotates, state_bytes
 from labkit.memory.compute_buffer import Batch, graph_bytes, graph_bytes_by_device
@@ -58,6 +59,7 @@ class Plan:
     layer_devices: tuple[int, ...]
     device_names: tuple[str, ...]
     features: tuple[str, ...]
+    gpu_layers: int | None  # on this machine's GPUs; None where the dry run cannot put layers on the devices
 
     def name(self, device: int) -> str:
         """Return a device's name by its number."""
@@ -178,8 +180,8 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         "n_ubatch": given["n_ubatch"],
     }
     served = given["devices"]
-    on_cpu = served is not None or not build.has_gpu
-    settings = choose_settings(facts_of(header), build, n_ctx, 1, 0 if on_cpu else given["n_gpu_layers"], options)
+    on_gpu = build.has_gpu if served is None else any(gpu.name in served for gpu in build.gpus)
+    settings = choose_settings(facts_of(header), build, n_ctx, 1, given["n_gpu_layers"] if on_gpu else 0, options)
     if value.is_quantized and not settings.flash_attn:
         raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
     layers = model_layers(header)
@@ -194,7 +196,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     )
     wanted = given["n_outputs_max"]
     n_outputs = n_seq if wanted is None else wanted or settings.n_batch
-    names, shares = _devices(served, given["tensor_split"], given["n_gpu_layers"])
+    names, shares = _devices(served, given["tensor_split"], bool(given["n_gpu_layers"]) or build.has_gpu)
     return Plan(
         header=header,
         layers=layers,
@@ -212,6 +214,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
         device_names=names,
         features=build.features,
+        gpu_layers=given["n_gpu_layers"] if served is None and build.has_gpu else None,
     )
 
 
@@ -231,13 +234,13 @@ def check_int(name: str, value: Any, low: int) -> None:
 
 
 def _devices(
-    served: Sequence[Any] | None, tensor_split: Sequence[float] | None, n_gpu_layers: int
+    served: Sequence[Any] | None, tensor_split: Sequence[float] | None, has_device: bool
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Return the names of the devices that share the layers, and their shares."""
     if served is not None:
         names = tuple(str(getattr(device, "endpoint", device)) for device in served)
     else:
-        names = ("device",) if n_gpu_layers else ()
+        names = ("device",) if has_device else ()
     shares = tuple(float(share) for share in tensor_split) if tensor_split is not None else (1.0,) * len(names)
     if len(shares) != len(names) or any(not share >= 0 for share in shares) or (names and not sum(shares) > 0):
         raise ArgumentError(f"tensor_split={tensor_split!r} needs a share of 0 or more for each of {len(names)} devices")
@@ -305,6 +308,7 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
             n_ctx=plan.cells.n_ctx,
             n_batch=plan.n_batch,
             n_ubatch=plan.n_ubatch,
+            n_gpu_layers=plan.gpu_layers or 0,
             n_seq=plan.n_seq,
             n_outputs_max=plan.n_outputs_max,
             type_k=plan.key.id,
@@ -398,12 +402,13 @@ def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[s
 
 
 def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> dict[int, int]:
+    if simulated is not None and (plan.gpu_layers is not None or set(plan.layer_devices) == {HOST}):
+        on_device = simulated.device_compute_bytes
+        return {HOST: simulated.compute_buffer_bytes - on_device} | ({0: on_device} if on_device else {})
     if set(plan.layer_devices) != {HOST}:
         assumptions.append("compute buffers with layers on devices are by formula: the dry run uses only the CPU")
         return graph_bytes_by_device(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
-    if simulated is None:
-        return {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
-    return {HOST: simulated.compute_buffer_bytes}
+    return {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
 
 
 def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> MemoryPart:

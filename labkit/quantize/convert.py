@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
-from labkit.gguf_file import Header, preflight, read_header
+from labkit.gguf_file import Header, read_header
 from labkit.gguf_file.formats import FileType, file_type, tensor_type
+from labkit.gguf_file.preflight import preflight
 from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
 from labkit.quantize.process import run_quantizer

@@ -11,8 +11,9 @@ from labkit.engine.load_facts import facts_of
 from labkit.engine.options import MAX_THREADS
 from labkit.engine.settings import choose_settings
 from labkit.errors import ArgumentTypeError
-from labkit.gguf_file import Header, preflight
+from labkit.gguf_file import Header
 from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers, number
 from labkit.model_info import read_model_header
 from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time_kernels

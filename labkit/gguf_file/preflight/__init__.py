@@ -9,3 +9,9 @@
     latent_attention  DeepSeek's layers
     architectures     what each architecture needs
 """
+
+from __future__ import annotations
+
+from labkit.gguf_file.preflight.run import preflight
+
+__all__ = ["preflight"]
