@@ -34,10 +34,17 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def _imported(path: Path, files: Mapping[str, Path]) -> set[str]:
+    """Read a file's imports, for a lazy folder those of its stub; labkit itself, which opens everything, counts none."""
+    if path.parent == PACKAGE and path.name == "__init__.py":
+        return set()
+    stub = path.with_suffix(".pyi")
+    room = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse((stub if stub.exists() else path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names.add(f"{room}.{node.module}")
         elif isinstance(node, ast.ImportFrom) and node.module:
             inside = [f"{node.module}.{alias.name}" for alias in node.names]
             names |= {name if name in files else node.module for name in inside}

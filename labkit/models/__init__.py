@@ -10,18 +10,6 @@
     download   resumable, verified downloads into huggingface_hub's cache
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from labkit.models.catalog import ModelEntry, list_models
-from labkit.models.download import fetch_model
-from labkit.models.resolve import MODEL_VARIABLE, bundled_model_path, course_model, resolve_model
-
-__all__ = [
-    "MODEL_VARIABLE",
-    "ModelEntry",
-    "bundled_model_path",
-    "course_model",
-    "fetch_model",
-    "list_models",
-    "resolve_model",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -93,6 +94,11 @@ class EngineBuild(Record):
     has_rpc: bool
     repacked_types: tuple[str, ...]
     devices: tuple[Device, ...]
+
+    @property
+    def gpus(self) -> tuple[Device, ...]:
+        """The devices that are GPUs."""
+        return tuple(device for device in self.devices if device.kind in ("GPU", "IGPU"))
 
 
 def engine_build() -> EngineBuild:
@@ -198,7 +204,18 @@ def _import_llama_cpp() -> Any:
             f"llama_cpp cannot be imported ({reason}): reinstall it with 'pip install --force-reinstall "
             "llama-cpp-python', or from conda-forge where there is no C++ compiler"
         ) from error
+    _quiet_backends()
     return llama_cpp
+
+
+def _quiet_backends() -> None:
+    """Keep the backends' startup messages off stderr: llama-cpp-python prints everything until the first ``Llama``.
+
+    A CUDA build reports its GPUs. The new level is that of ``Llama(verbose=False)``; a level that is already set stays.
+    """
+    logger = logging.getLogger("llama-cpp-python")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
 
 
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
