@@ -1,7 +1,7 @@
-"""generate_batch against the same prompts one by one: through llama-cpp-python's own class, and through generate_text.
+"""generate_batch vs. the same prompts one by one, with llama-cpp-python's class and with generate_text.
 
-All three continue the same prompts greedily by the same number of tokens, prompt processing included, in one run, with the
-same number of threads. The figure is generated tokens over wall time.
+All three continue the same prompts greedily by the same number of tokens, in one run, with the same number of threads. The
+speed is generated tokens over wall time, prompt processing included.
 
     uv run benchmarks/batch.py [--model FILE] [--prompts 16] [--tokens 32] [--threads 2] [--repeats 1]
 """
@@ -25,19 +25,19 @@ from labkit.system import peak_resident_bytes
 OPENINGS = (
     "The lighthouse keeper wrote in his diary that", "A bakery at the corner of two streets sells", "When the train stopped",
     "My grandmother always said that a garden", "The committee met on Tuesday to decide whether", "Sixteen ships left",
-    "In the library nobody had noticed the door that", "A clock that runs backwards is of use to", "The river rises and",
-    "Nobody knows who painted the small portrait of", "The recipe asks for three eggs and", "On the last day of the year",
+    "In the library no one had noticed the door that", "A clock that runs backwards is of use to", "The river rises and",
+    "No one knows who painted the small portrait of", "The recipe asks for three eggs and", "On the last day of the year",
 )  # fmt: skip
 MIB = 1024**2
 
 
 def prompts(count: int) -> list[str]:
-    """Return different prompts of some ten tokens."""
+    """Return different prompts of about ten tokens."""
     return [f"{index + 1}. {OPENINGS[index % len(OPENINGS)]}" for index in range(count)]
 
 
 def timed(function: Callable[[], int], repeats: int) -> tuple[float, float]:
-    """Return generated tokens per second, the median of some runs, and the peak of resident bytes."""
+    """Return generated tokens per second (median) and the peak RSS in bytes."""
     speeds = []
     peak_resident_bytes(reset=True)
     for _ in range(repeats):
@@ -47,14 +47,14 @@ def timed(function: Callable[[], int], repeats: int) -> tuple[float, float]:
 
 
 def by_llama(llama: Any, texts: list[str], n_tokens: int) -> int:
-    """Continue the prompts one after the other through create_completion; returns the tokens that were generated."""
+    """Continue the prompts one by one with create_completion; return the number of generated tokens."""
     return sum(
         llama.create_completion(text, max_tokens=n_tokens, temperature=0)["usage"]["completion_tokens"] for text in texts
     )
 
 
 def by_text(model: labkit.Model, texts: list[str], n_tokens: int, found: list[str]) -> int:
-    """Continue them one after the other through generate_text."""
+    """Continue the prompts one by one with generate_text; return the number of generated tokens."""
     found.clear()
     count = 0
     for text in texts:
@@ -101,10 +101,10 @@ def labkit_side(file: Path, texts: list[str], n_tokens: int, n_threads: int, rep
 
 
 def compare(path: Path | None, texts: list[str], n_tokens: int, n_threads: int, repeats: int) -> dict[str, Any]:
-    """Measure both sides on one file, each in a process of its own.
+    """Measure both sides on one file, each in a separate process.
 
-    In one process the idle OpenMP threads of the first would slow the second: libgomp lets threads wait actively only
-    while there are no more of them than processors.
+    In one process, idle OpenMP threads of the first side would slow down the second: libgomp's threads spin only while there
+    are no more threads than processors.
     """
     file = path or labkit.bundled_model_path()
     found: dict[str, Any] = {"prompts": len(texts)}
@@ -134,16 +134,16 @@ def main() -> None:
     }
     if given.model and "16" in runs:
         goals["16 prompts: > 10 tokens/s"] = runs["16"]["tokens_per_second"] > 10
-    goals["memory: weights, caches and 5 %"] = all(
+    goals["peak RSS: at most 5 % above the prediction"] = all(
         run["peak_resident_mib"] <= 1.05 * run["weights_and_caches_mib"] for run in runs.values()
     )
     labels = {
-        "n_parallel": "sequences together", "tokens_per_second": "generate_batch, tokens/s",
+        "n_parallel": "sequences per batch", "tokens_per_second": "generate_batch, tokens/s",
         "generate_text_tokens_per_second": "generate_text one by one, tokens/s",
         "llama_tokens_per_second": "create_completion one by one, tokens/s",
         "over_llama": "generate_batch / create_completion",
-        "over_generate_text": "generate_batch / generate_text", "equal_texts": "texts equal to generate_text's",
-        "peak_resident_mib": "peak resident, MiB", "weights_and_caches_mib": "weights, caches and buffers foretold, MiB",
+        "over_generate_text": "generate_batch / generate_text", "equal_texts": "texts equal to those of generate_text",
+        "peak_resident_mib": "peak RSS, MiB", "weights_and_caches_mib": "predicted weights, caches and buffers, MiB",
     }  # fmt: skip
     rows = [
         *((label, *(f"{run[name]:,.4g}" for run in runs.values())) for name, label in labels.items()),

@@ -1,14 +1,14 @@
-"""benchmark_inference against llama.cpp's own counters, and what measuring costs.
+"""benchmark_inference vs. llama.cpp's own counters, and the overhead of measuring.
 
 Three comparisons, each a ratio of two sides in one run:
 
-- one run, two clocks: the engine's tests by the wall clock, as `benchmark_inference` reports them, and by
-  ``llama_perf_context``, which counts what passes inside of llama_decode;
-- two loops: benchmark_inference's figures and a bare loop of llama_decode on the same tokens, timed by
-  ``llama_perf_context``. They take turns; other work only ever slows a run, so the best runs are compared, and beside them
-  one half of the bare loop's runs with the other, as the floor of the noise;
-- the same generation with memory sampled 20 times a second and hardly ever: best over best, and the sampling thread's own
-  CPU time over the time of the run, which noise hardly touches.
+- one run, two clocks: the engine's tests timed by the wall clock, as in `benchmark_inference`, and by
+  ``llama_perf_context``, which counts the time inside llama_decode;
+- two loops: benchmark_inference's results and a bare loop of llama_decode on the same tokens, timed by
+  ``llama_perf_context``, alternating. Other programs can only slow a run, so the best runs are compared; the noise floor is
+  one half of the bare loop's runs over the other half;
+- the same generation with memory sampled 20 times per second and almost never: best over best, and the sampling thread's CPU
+  time over the duration of the run, which is almost free of noise.
 
     uv run benchmarks/benchmark_agreement.py [--repeats 7]
 """
@@ -29,7 +29,7 @@ N_PROMPT, N_GEN = 256, 64
 
 
 def bare_loop(model: Any, prompt: list[int], generated: list[int]) -> tuple[float, float]:
-    """Return tokens per second of a prompt and of given tokens after it, by llama.cpp's counters alone."""
+    """Return tokens per second for a prompt and for given tokens after it, from llama.cpp's counters."""
     ctx = model._ctx.ctx
     C.llama_memory_clear(C.llama_get_memory(ctx), False)
     C.llama_perf_context_reset(ctx)
@@ -41,7 +41,7 @@ def bare_loop(model: Any, prompt: list[int], generated: list[int]) -> tuple[floa
     chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
     C.llama_sampler_chain_add(chain, C.llama_sampler_init_greedy())
     for token in generated:
-        C.llama_sampler_sample(chain, ctx, -1)  # not counted, but what it leaves in the CPU's caches belongs to the loop
+        C.llama_sampler_sample(chain, ctx, -1)  # not timed, but its effect on the CPU's caches is part of the loop
         C.llama_decode(ctx, C.llama_batch_get_one((C.llama_token * 1)(token), 1))
         C.llama_synchronize(ctx)
     found = C.llama_perf_context(ctx)
@@ -51,7 +51,7 @@ def bare_loop(model: Any, prompt: list[int], generated: list[int]) -> tuple[floa
 
 
 def two_clocks(model: Any, repeats: int) -> dict[str, float]:
-    """Wall clock over counters, of the same runs: the median."""
+    """Counters over wall clock for the same runs (median)."""
     runs = [timing.time_engine(model, N_PROMPT, N_GEN) for _ in range(repeats)]
     return {
         "prefill": median([run.counted_prompt_s / run.prompt_s for run in runs]),
@@ -60,7 +60,7 @@ def two_clocks(model: Any, repeats: int) -> dict[str, float]:
 
 
 def two_loops(model: Any, text: str, repeats: int) -> dict[str, float]:
-    """Ratios of best runs: benchmark_inference's over the bare loop's, and the bare loop's over its own."""
+    """Ratios of best runs: benchmark_inference over the bare loop, and the bare loop over itself."""
     prompt = model.tokenize(text.encode())
     labkit.generate_text(model, text, N_GEN, temperature=0)
     generated = list(model.last_generation.token_ids)[: N_GEN - 1]
@@ -71,7 +71,7 @@ def two_loops(model: Any, text: str, repeats: int) -> dict[str, float]:
         results.append(labkit.benchmark_inference(model, text, max_tokens=N_GEN, warmup=0, repeats=1, engine=False))
         bare.append(model._worker.call(bare_loop, model, prompt, generated))
     runs = [run for result in results for run in result.runs]
-    best_prompt, best_decode = (max(pair[part] for pair in bare[1::2]) for part in (0, 1))  # as many as there are results
+    best_prompt, best_decode = (max(pair[part] for pair in bare[1::2]) for part in (0, 1))  # one per result
     return {
         "prefill": max(run.n_prompt / run.prefill_s for run in runs) / best_prompt,
         "decode": max((N_GEN - 1) / (run.engine_decode_s or 1) for run in runs) / best_decode,
@@ -84,7 +84,7 @@ def two_loops(model: Any, text: str, repeats: int) -> dict[str, float]:
 
 
 def cost(model: Any, text: str, repeats: int) -> dict[str, float]:
-    """Return what watching the memory costs: by two sides, and by the sampling thread's own CPU time."""
+    """Return the cost of sampling memory: the ratio of speeds, and the share of the sampling thread's CPU time."""
     best: dict[float, float] = {}
     shares = []
     for repeat in range(repeats):
@@ -115,20 +115,20 @@ def main() -> None:
         "one run, two clocks: within 2 %": all(abs(ratio - 1) <= 0.02 for ratio in clocks.values()),
         "two loops: within 2 %": all(abs(loops[part] - 1) <= 0.02 for part in ("prefill", "decode")),
         "sampling memory: under 1 % of the time": costs["sampling_share"] < 0.01,
-        "the same generation with and without: under 1 %": costs["sampled_over_not"] >= 0.99,
+        "speed with and without sampling: within 1 %": costs["sampled_over_not"] >= 0.99,
     }
     rows = [
-        *((f"counters / clock, one run, {part}", f"{ratio:.4f}") for part, ratio in clocks.items()),
+        *((f"counters / wall clock, one run, {part}", f"{ratio:.4f}") for part, ratio in clocks.items()),
         *((f"benchmark_inference / bare loop, {part}", f"{loops[part]:.4f}") for part in ("prefill", "decode")),
-        ("the user's figure / bare loop, decode", f"{loops['user_decode']:.4f}"),
+        ("user's decode speed / bare loop", f"{loops['user_decode']:.4f}"),
         *((f"bare loop / bare loop (noise), {part}", f"{loops[f'{part}_noise']:.4f}") for part in ("prefill", "decode")),
         ("with / without sampling memory, tokens/s", f"{costs['sampled_over_not']:.4f}"),
-        ("sampling thread's CPU time / time of the run", f"{costs['sampling_share']:.5f}"),
+        ("sampling thread's CPU time / duration of the run", f"{costs['sampling_share']:.5f}"),
         *((name.replace("_", " "), f"{1e3 * seconds:.4f} ms") for name, seconds in (gap or {}).items()),
         *((f"goal: {goal}", "met" if met else "MISSED") for goal, met in goals.items()),
     ]
     results = {"clocks": clocks, "loops": loops, "cost": costs, "gap": dict(gap or {}), "goals": goals}
-    report("benchmark_agreement", ("what", "ratio"), rows, results)
+    report("benchmark_agreement", ("measurement", "ratio"), rows, results)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Speed next to other programs: labkit's own choice of threads against every fixed number and against `llama_cpp.Llama`.
+"""Speed next to other programs: labkit's choice of threads vs. every fixed number of threads and `llama_cpp.Llama`.
 
-Other programs are Python loops that keep a core busy: none, one or two; in the session of this script, or each in a separate
-session, which Linux schedules as a group (as it does a browser); steadily, or half a second on and half a second off. Each
-side is a process that stays loaded. Sides take turns; a run reads a prompt of 128 tokens and generates up to 96, for at most
-3 seconds. Ratios are of medians.
+Other programs are Python loops that keep a core busy: none, one or two; in the session of this script, or each in a
+separate session, which Linux schedules as a group (like a browser); steadily, or half a second on and half a second off.
+Each side is a process that keeps its model loaded. Sides alternate; a run reads a prompt of 128 tokens and generates up to
+96, for at most 3 seconds. Ratios are of medians.
 
     uv run benchmarks/busy_machine.py [--repeats 5] [--model bundled|1B]
 
-At the end one more generation runs while a core becomes busy and free again: how many tokens until the threads follow?
+Finally, a core becomes busy and free again during one generation, to count the tokens until the threads adapt.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from labkit.system import physical_cores_available
 
 N_PROMPT, N_TOKENS, LIMIT_S = 128, 96, 3.0
 TEXT = "The story goes on: " + "and on " * 200
-# A loop that is switched by lines on stdin; with "burst" it rests every other half second.
+# A loop, switched on and off by lines on stdin; "burst" pauses it every other half second.
 LOOP = """
 import sys, threading, time
 busy = threading.Event()
@@ -58,7 +58,7 @@ SITUATIONS = {
 
 
 class Others:
-    """Programs that keep cores busy while they are switched on."""
+    """Programs that keep cores busy while switched on."""
 
     def __init__(self, n: int, *, own_session: bool, burst: bool) -> None:
         self.processes = [
@@ -96,7 +96,7 @@ def others(n: int, *, own_session: bool, burst: bool) -> Iterator[Others]:
 
 
 class Side:
-    """One way to compute, in a process that stays loaded."""
+    """One side of the comparison, in a process that keeps its model loaded."""
 
     def __init__(self, name: str, model: str) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class Side:
         self.ask()  # a first run loads everything
 
     def ask(self) -> dict[str, Any]:
-        """Run once; returns what the process measured."""
+        """Run once; return the measurements."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("run\n")
@@ -157,7 +157,7 @@ def by_llama(llama: Any) -> dict[str, Any]:
 
 
 def serve(name: str, path: str) -> None:
-    """Be a side: a run for each line on stdin."""
+    """Run one side: measure once per line on stdin."""
     if name.startswith("llama"):
         import llama_cpp
 
@@ -173,7 +173,7 @@ def serve(name: str, path: str) -> None:
 
 
 def compare(sides: list[Side], repeats: int) -> dict[str, dict[str, float]]:
-    """Medians of each side's speeds, sides taking turns."""
+    """Return the median speeds of each side; sides alternate."""
     found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for repeat in range(repeats):
         for side in sides[repeat % len(sides) :] + sides[: repeat % len(sides)]:
@@ -184,7 +184,7 @@ def compare(sides: list[Side], repeats: int) -> dict[str, dict[str, float]]:
 
 
 def answer_to_change(path: str, own_session: bool) -> dict[str, Any]:
-    """Tokens from the moment that a core becomes busy, and free again, until the threads follow."""
+    """Return when a core becomes busy and free during a generation, and the threads used."""
     with labkit.load_model(path, n_ctx=2048) as model, others(1, own_session=own_session, burst=False) as programs:
         programs.switch("off")
         time.sleep(0.2)
@@ -203,7 +203,7 @@ def answer_to_change(path: str, own_session: bool) -> dict[str, Any]:
 
 
 def first_change(used: Any, after: int, wanted: int) -> int | None:
-    """Tokens after token ``after`` until ``wanted`` threads computed a token; None where that never came."""
+    """Return the number of tokens after token ``after`` until ``wanted`` threads compute; None if they never do."""
     at = 0
     for n_threads, n_tokens in used if isinstance(used, (list, tuple)) else ((used, 10**9),):
         if at + n_tokens > after and n_threads == wanted:
@@ -253,7 +253,7 @@ def main() -> None:
             seen = answer_to_change(path, own)
             lower = first_change(seen["threads"], seen["changes"]["busy"], 1)
             raised = first_change(seen["threads"], seen["changes"]["free"], cores)
-            name = f"core busy, then free, {'own' if own else 'same'} session: tokens until the threads follow"
+            name = f"core busy, then free, {'own' if own else 'same'} session: tokens until the threads adapt"
             results[name] = {"lower": lower, "raised": raised, "threads": seen["threads"]}
             rows.append((name, "decode", f"{lower}", f"{raised}", *[""] * len(sides)))
             goals[name] = lower is not None and raised is not None and max(lower, raised) <= 10

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in a line, medians of ratios, a table, one JSON line."""
+"""Helpers for the benchmarks: a one-line machine description, medians, the report."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def machine() -> str:
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the median, which one disturbed run does not move."""
+    """Return the median, which is robust against outliers."""
     return statistics.median(values)
 
 
 def report(name: str, headings: Sequence[str], rows: Sequence[Sequence[object]], results: dict[str, Any]) -> None:
-    """Print a table for people and one JSON line for programs; exit with 1 where a goal was missed."""
+    """Print a table and one line of JSON; exit with 1 if a goal was missed."""
     table = Table(title=name, title_justify="left")
     for heading in headings:
         table.add_column(heading)

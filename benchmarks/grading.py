@@ -1,7 +1,7 @@
-"""Grading a class beside plain pytest --nbval: submissions a minute, what the sandbox costs, whether the cost stays flat.
+"""Grading a class vs. plain pytest --nbval: submissions per minute, overhead of the sandbox, scaling with class size.
 
-The notebook is that of the tests: two exercises, no model, honest answers that were run. nbval runs them one after another
-in one process, as an instructor would without labkit; labkit runs two at a time, each rebuilt and in a sandbox of its own.
+The notebook is the one of the tests: two exercises, no model, honest answers with outputs. nbval runs all submissions in one
+process, as an instructor would without labkit; labkit runs two in parallel, each rebuilt and in its own sandbox.
 
     uv run benchmarks/grading.py [--submissions 24] [--repeats 3]
 """
@@ -53,31 +53,32 @@ def main() -> None:
     overhead = (times["one, sandbox and rebuild"] - times["one, bare kernel"]) / times["one, bare kernel"]
     flat = (times["labkit -j 2"] / count) / (times["labkit -j 2, a quarter"] / (count // 4))
     rows = [
-        ("pytest --nbval, one after another", f"{60 * count / times['nbval']:.0f} a minute", "1"),
-        ("labkit grade -j 2", f"{60 * count / times['labkit -j 2']:.0f} a minute", f"{speed:.2f}"),
+        ("pytest --nbval, one by one", f"{60 * count / times['nbval']:.0f} per minute", "1"),
+        ("labkit grade -j 2", f"{60 * count / times['labkit -j 2']:.0f} per minute", f"{speed:.2f}"),
         (
             "labkit grade -j 1",
-            f"{60 * count / times['labkit -j 1']:.0f} a minute",
+            f"{60 * count / times['labkit -j 1']:.0f} per minute",
             f"{times['nbval'] / times['labkit -j 1']:.2f}",
         ),
-        ("a notebook: bare kernel", f"{1000 * times['one, bare kernel']:.0f} ms", "1"),
-        ("a notebook: sandbox and rebuild", f"{1000 * times['one, sandbox and rebuild']:.0f} ms", f"{1 + overhead:.2f}"),
-        ("cost a notebook, whole class over a quarter", "", f"{flat:.2f}"),
+        ("one notebook: bare kernel", f"{1000 * times['one, bare kernel']:.0f} ms", "1"),
+        ("one notebook: sandbox and rebuild", f"{1000 * times['one, sandbox and rebuild']:.0f} ms", f"{1 + overhead:.2f}"),
+        ("time per notebook, whole class / a quarter", "", f"{flat:.2f}"),
     ]
     goals = {"speed": speed >= GOAL_SPEED, "overhead": overhead < GOAL_OVERHEAD, "flat": flat < GOAL_FLAT}
     results: dict[str, Any] = {"submissions": count, "speed": speed, "overhead": overhead, "flat": flat, "goals": goals}
-    report(f"Grading {count} honest submissions", ("what", "speed or time", "ratio"), rows, {**results, "seconds": times})
+    headings = ("measurement", "speed or time", "ratio")
+    report(f"Grading {count} honest submissions", headings, rows, {**results, "seconds": times})
 
 
 def _run(notebook: dict[str, Any]) -> Any:
-    """Return the notebook with its outputs, as a student hands it in."""
+    """Return the notebook with outputs, as students submit it."""
     node = nbformat.from_dict(notebook)
     NotebookClient(node).execute()
     return node
 
 
 def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each way; the ways take turns, so that a busy minute meets all."""
+    """Return the median seconds per variant; the variants alternate, so that background load affects all of them."""
 
     def grade(submissions: str, jobs: int) -> None:
         with tempfile.TemporaryDirectory() as out:
@@ -103,7 +104,7 @@ def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -
     builder = TaskBuilder(folder, {NAME: source}, 1, Limits(), (), False, True)
     cells = rebuild(source, content).cells
     bare = Job(cells, builder.job(source, cells).inputs, Limits(), unsafe=True)
-    ways: dict[str, Callable[[], object]] = {
+    variants: dict[str, Callable[[], object]] = {
         "nbval": nbval,
         "labkit -j 2": lambda: grade("submissions", 2),
         "labkit -j 1": lambda: grade("submissions", 1),
@@ -113,19 +114,19 @@ def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -
         "one, bare kernel": lambda: run_notebook(bare),
         "one, sandbox and rebuild": lambda: run_notebook(builder.job(source, rebuild(source, content).cells)),
     }
-    taken: dict[str, list[float]] = {name: [] for name in (*ways, *one)}
+    taken: dict[str, list[float]] = {name: [] for name in (*variants, *one)}
     for _ in range(repeats):
-        for name, way in ways.items():
-            taken[name].append(_seconds(way))
+        for name, variant in variants.items():
+            taken[name].append(_seconds(variant))
         for _ in range(5):
-            for name, way in one.items():
-                taken[name].append(_seconds(way))
+            for name, variant in one.items():
+                taken[name].append(_seconds(variant))
     return {name: median(seconds) for name, seconds in taken.items()}
 
 
-def _seconds(way: Callable[[], object]) -> float:
+def _seconds(variant: Callable[[], object]) -> float:
     begun = time.perf_counter()
-    way()
+    variant()
     return time.perf_counter() - begun
 
 

@@ -1,8 +1,8 @@
-"""Resident memory after loading, labkit's defaults against llama-cpp-python's, and the buffers of a sliding-window model.
+"""RSS after loading with the defaults of labkit and of llama-cpp-python, and the buffers of a sliding-window model.
 
-Each load has a process of its own. Resident memory is read after one token was generated: weights that are mapped count
-where their pages were touched, as the system counts them. The 7B and the sliding-window model have real shapes and
-random weights (synthetic, built here in a temporary folder: 4.2 GB of disk); the bundled model is real.
+Each load runs in a separate process. RSS is read after generating one token, so it includes mapped weights whose pages were
+read. The 7B and the sliding-window model have real shapes and random weights (synthetic, built here in a temporary folder:
+4.2 GB of disk); the bundled model is real.
 
     uv run benchmarks/load_memory.py [--folder DIR]
 """
@@ -25,7 +25,7 @@ from labkit.units import format_bytes
 
 CHILD = """
 import json, sys
-import labkit.engine, llama_cpp  # both sides hold the same modules
+import labkit.engine, llama_cpp  # both sides load the same modules
 from labkit.system import resident_bytes
 path, n_ctx, which = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if which == "labkit":
@@ -47,7 +47,7 @@ print(json.dumps({"resident_bytes": resident_bytes(), "log": log}))
 
 
 def load(path: Path, n_ctx: int, which: str) -> dict[str, Any]:
-    """Load in a child; return its resident memory, and cache and compute buffers by the engine's own log."""
+    """Load in a child process; return its RSS, and the cache and compute buffers from the engine's log."""
     command = [sys.executable, "-c", CHILD, str(path), str(n_ctx), which]
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     sizes = {
@@ -60,14 +60,14 @@ def load(path: Path, n_ctx: int, which: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="keep the synthetic models here, and use those that are there")
+    parser.add_argument("--folder", type=Path, help="keep the synthetic models here, and reuse existing ones")
     folder = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as temporary:
         measure(folder or Path(temporary))
 
 
 def measure(folder: Path) -> None:
-    """Build what is missing, load all, report."""
+    """Build missing models, load all of them, and report."""
     seven, window = folder / "llama-7B.Q4_K_M.gguf", folder / "gemma3-270M.Q8_0.gguf"
     if not seven.exists():
         labkit.build_ghost_model(seven, shape="7B", quantization="Q4_K_M")
@@ -92,12 +92,12 @@ def measure(folder: Path) -> None:
         rows.append((name, *resident, *shown))
     _, repacked, windowed = ratios.values()
     goals = {
-        "never above llama-cpp-python's": max(round(ratio["resident"], 2) for ratio in ratios.values()) <= 1.0,
-        "at most 0.70 where weights are repacked": repacked["resident"] <= 0.70,
+        "RSS never above llama-cpp-python's": max(round(ratio["resident"], 2) for ratio in ratios.values()) <= 1.0,
+        "RSS at most 0.70 for repacked weights": repacked["resident"] <= 0.70,
         "buffers at most 0.20 with a sliding window": windowed["buffers"] <= 0.20,
     }
     rows += [(f"goal: {goal}", "met" if met else "MISSED", "", "", "", "", "") for goal, met in goals.items()]
-    headings = ("model", "resident: labkit", "Llama(…)", "ratio", "cache + compute: labkit", "Llama(…)", "ratio")
+    headings = ("model", "RSS: labkit", "Llama(…)", "ratio", "cache + compute: labkit", "Llama(…)", "ratio")
     report("load_memory", headings, rows, {"ratios": ratios, "results": results, "goals": goals})
 
 

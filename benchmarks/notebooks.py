@@ -1,7 +1,7 @@
-"""Every notebook from top to bottom: seconds and peak memory, with the bundled model or one of your own; nothing is written.
+"""Run every notebook and measure time and peak RSS, with the bundled model or one of your own; nothing is written.
 
-Memory is that of the kernel and of all processes that it starts, resident, sampled 10 times a second; pages that two
-processes share count twice, so the truth is below it.
+RSS is the sum over the kernel and all processes that it starts, sampled 10 times per second. Pages shared by two processes
+count twice, so this is an upper bound.
 
     uv run benchmarks/notebooks.py [--model FILE] [NOTEBOOK ...]
 """
@@ -30,7 +30,7 @@ GOAL_S, GOAL_BYTES = 120, 2 << 30
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
-    parser.add_argument("--model", help="a GGUF file: LABKIT_MODEL in the notebooks")
+    parser.add_argument("--model", help="a GGUF file, used as LABKIT_MODEL in the notebooks")
     args = parser.parse_args()
     os.environ.pop("LABKIT_MODEL", None)
     if args.model:
@@ -45,11 +45,11 @@ def main() -> None:
     }
     results = {"notebooks": [dict(zip(("name", "seconds", "peak_bytes", "error"), row, strict=True)) for row in found]}
     title = f"{len(found)} notebooks in {total:.0f} s, {'the bundled model' if not args.model else Path(args.model).name}"
-    report(title, ("notebook", "time", "peak memory", "error"), rows, {**results, "goals": goals})
+    report(title, ("notebook", "time", "peak RSS", "error"), rows, {**results, "goals": goals})
 
 
 def measure(path: Path) -> tuple[str, float, int, str]:
-    """Return a notebook's name, seconds, peak bytes, and the error that ended it."""
+    """Return a notebook's name, seconds, peak RSS in bytes, and the error that stopped it."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
     fault, begun = "", time.perf_counter()
@@ -64,8 +64,8 @@ def measure(path: Path) -> tuple[str, float, int, str]:
 
 @contextlib.contextmanager
 def watching() -> Iterator[list[int]]:
-    """Give a list whose one number is the most bytes that the processes below this one held."""
-    most, done = [0], threading.Event()
+    """Yield a list whose only item is the peak RSS of all child processes together, in bytes."""
+    peak, done = [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.1):
@@ -73,12 +73,12 @@ def watching() -> Iterator[list[int]]:
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_info().rss
-            most[0] = max(most[0], total)
+            peak[0] = max(peak[0], total)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield most
+        yield peak
     finally:
         done.set()
         thread.join()

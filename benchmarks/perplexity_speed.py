@@ -1,11 +1,10 @@
-"""measure_perplexity against a bare decode loop over the same windows, on the bundled model.
+"""measure_perplexity vs. a bare decode loop over the same windows, on the bundled model.
 
-The loop calls llama_decode on whole batches of the same tokens, in a context of the same size and in the model's own thread.
-It is the bare prompt processing: one row of logits a batch, and nothing is done with it. measure_perplexity needs a row for
-every second token, which is more work for the last layer, and the arithmetic on them. A second loop asks for the same rows
-as measure_perplexity does, and drops them: it tells what the arithmetic alone costs. Runs alternate; the figure is the best
-run over the best of the loop's runs, as other work on the machine only ever slows a run, with the median of neighbours
-beside it.
+The loop calls llama_decode on whole batches of the same tokens, in a context of the same size and in the model's thread:
+pure prompt processing, with one unused row of logits per batch. measure_perplexity needs a row for every second token,
+which is more work for the last layer, plus the arithmetic on these rows. A second loop requests the same rows and drops
+them, which isolates the cost of the arithmetic. Runs alternate. Other programs can only slow a run, so the ratio is that of
+the best runs; the table also has the median ratio of neighbouring runs.
 
     uv run benchmarks/perplexity_speed.py [--repeats 5]
 """
@@ -28,7 +27,7 @@ N_CTX = 512
 
 
 def bare_loop(model: Any, windows: list[Any]) -> float:
-    """Return tokens per second of llama_decode alone."""
+    """Return tokens per second for llama_decode alone."""
     params = type(model.context_params).from_buffer_copy(model.context_params)
     params.n_ctx, params.n_batch, params.n_ubatch = N_CTX, N_CTX, min(N_CTX, model.settings.n_ubatch)
     ctx = C.llama_init_from_model(model._model.model, params)
@@ -44,7 +43,7 @@ def bare_loop(model: Any, windows: list[Any]) -> float:
 
 
 def same_rows(model: Any, windows: list[Any]) -> float:
-    """Return tokens per second of the same rows of logits, dropped."""
+    """Return tokens per second if the same rows of logits are computed and dropped."""
     started = time.perf_counter()
     score_windows(model, windows, N_CTX, lambda _rows, _targets: None)
     return sum(len(window.tokens) for window in windows) / (time.perf_counter() - started)

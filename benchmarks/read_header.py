@@ -1,11 +1,11 @@
-"""How fast is a header read? get_model_info against gguf.GGUFReader, on the bundled model and on a 262k vocabulary.
+"""Time to read a header: get_model_info vs. gguf.GGUFReader, on the bundled model and on a 262k vocabulary.
 
-A GGUF header is mostly vocabulary: some hundred thousand strings, each a length of 8 bytes and the text. GGUFReader makes
-several Python and NumPy objects for each of them. get_model_info steps over the lengths (about 0.1 µs a string) and looks
-at each token once for preflight (another 0.3 µs). So its time follows from the number of strings, whatever the weights take.
+A GGUF header is mostly vocabulary: hundreds of thousands of strings, each with an 8-byte length. GGUFReader creates several
+Python and NumPy objects per string. get_model_info skips over the strings (about 0.1 µs each) and reads each token once for
+preflight (another 0.3 µs). So its time depends on the number of strings, not on the size of the weights.
 
 Run: python benchmarks/read_header.py [--repeats 7]
-Prints a table, then one JSON line. Each measurement runs in a process of its own, so that memory growth is its own.
+Prints a table, then one line of JSON. Each measurement runs in a separate process, so that memory growth is not shared.
 Goals: at least 50 times faster than GGUFReader on both files, with less than 20 MiB of memory growth.
 """
 
@@ -29,7 +29,7 @@ N_MERGES = 262_144
 
 
 def build_large(path: Path) -> Path:
-    """Write a model of one small tensor and a vocabulary of 262,144 tokens with scores, types and as many merges."""
+    """Write a model with one small tensor and a vocabulary of 262,144 tokens with scores, types and merges."""
     import gguf
     import numpy as np
 
@@ -54,9 +54,9 @@ def build_large(path: Path) -> Path:
 
 
 def peak_bytes() -> int:
-    """Return the peak resident memory of this process."""
+    """Return the peak RSS of this process, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory too: it survives exec
+    if status.exists():  # getrusage would include the parent's peak, which survives exec
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import psutil
@@ -66,11 +66,11 @@ def peak_bytes() -> int:
 
 
 def measure(reader: str, path: str, repeats: int) -> dict[str, Any]:
-    """Time one reader in this process: seconds of each run, and how much the peak memory grew."""
+    """Time one reader in this process: seconds per run, and growth of the peak RSS."""
     if reader == "labkit":
         from labkit.model_info import get_model_info as read
     else:
-        from gguf import GGUFReader as read  # noqa: N813  # both are "what reads"
+        from gguf import GGUFReader as read  # noqa: N813  # both readers get the same name
     before, seconds = peak_bytes(), []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -114,15 +114,15 @@ def main() -> None:
         large = build_large(Path(folder) / "large.gguf")
         files = {"bundled model": bundled_model_path(), "262k vocabulary": large}
         rows = [compare(name, path, arguments.repeats) for name, path in files.items()]
-    headings = ("file", "get_model_info", "GGUFReader", "faster", "memory growth", "GGUFReader's")
+    headings = ("file", "get_model_info", "GGUFReader", "speed-up", "memory growth", "GGUFReader's")
     goals = {
         "50 times faster": all(row["times_faster"] >= 50 for row in rows),
         "under 20 MiB": all(row["labkit_growth_bytes"] < 20 * 2**20 for row in rows),
     }
-    report("read_header", headings, [_shown(row) for row in rows], {"rows": rows, "goals": goals})
+    report("read_header", headings, [_cells(row) for row in rows], {"rows": rows, "goals": goals})
 
 
-def _shown(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any]) -> list[str]:
     grown, theirs = (format_bytes(row[key]) for key in ("labkit_growth_bytes", "gguf_growth_bytes"))
     times = format_duration(row["labkit_s"]), format_duration(row["gguf_s"])
     return [row["file"], *times, f"{row['times_faster']:.0f}x", grown, theirs]

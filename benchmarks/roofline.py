@@ -1,8 +1,8 @@
-"""predict_speed against llama.cpp itself: foretold over measured, for generating and for reading a prompt.
+"""predict_speed vs. llama.cpp: predicted over measured speed, for decode and prefill.
 
-Each model is foretold, loaded and timed by llama-bench's protocol (random tokens, nothing sampled), twice in turn; the
-medians are compared. The limit is checked by a figure that the prediction does not use: the bytes that were really read a
-second, as a share of the machine's bandwidth. Where bandwidth is the limit it is most of it.
+Each model is predicted, loaded and timed by llama-bench's protocol (random tokens, no sampling), twice in turn; the medians
+are compared. The predicted limit is checked with a value that the prediction does not use: the bytes read per second, as a
+share of the machine's bandwidth. If bandwidth is the limit, this share is large.
 
     uv run benchmarks/roofline.py [--model FILE …] [--repeats 2]
 
@@ -27,10 +27,10 @@ N_PROMPT, N_GEN = 256, 64
 
 
 def models(folder: Path) -> list[Path]:
-    """Make the models that are compared."""
+    """Create the models to compare."""
     made = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the bundled model is quantized already: its speed is what matters
+        warnings.simplefilter("ignore")  # the source is quantized already; only speed matters here
         for kind in ("F16", "Q8_0", "Q4_0"):
             made.append(folder / f"SmolLM2-135M.{kind}.gguf")
             labkit.quantize_model(labkit.bundled_model_path(), made[-1], kind)
@@ -40,26 +40,26 @@ def models(folder: Path) -> list[Path]:
 
 
 def compare(path: Path, repeats: int) -> dict[str, Any]:
-    """Foretell and measure one model in turn."""
-    foretold, decode, prompt = [], [], []
+    """Predict and measure one model in turn."""
+    predictions, decode, prompt = [], [], []
     for _ in range(repeats):
-        foretold.append(labkit.predict_speed(path, depth=N_GEN // 2, n_prompt=N_PROMPT))
+        predictions.append(labkit.predict_speed(path, depth=N_GEN // 2, n_prompt=N_PROMPT))
         with labkit.load_model(path, n_ctx=N_PROMPT + N_GEN) as model:
             time_engine(model, 32, 4)
             times = time_engine(model, N_PROMPT, N_GEN)
         decode.append(N_GEN / times.decode_s)
         prompt.append(N_PROMPT / times.prompt_s)
     measured = median(decode)
-    share = measured * foretold[0].bytes_per_pass / median([one.read_bytes_per_second for one in foretold])
+    share = measured * predictions[0].bytes_per_pass / median([one.read_bytes_per_second for one in predictions])
     return {
         "model": path.name,
-        "foretold_tokens_per_second": median([one.decode_tokens_per_second for one in foretold]),
+        "predicted_tokens_per_second": median([one.decode_tokens_per_second for one in predictions]),
         "tokens_per_second": measured,
-        "foretold_over_measured": median([one.decode_tokens_per_second for one in foretold]) / measured,
-        "prompt_foretold_over_measured": median([one.prompt_tokens_per_second for one in foretold]) / median(prompt),
-        "roofline_tokens_per_second": median([one.roofline_tokens_per_second for one in foretold]),
+        "predicted_over_measured": median([one.decode_tokens_per_second for one in predictions]) / measured,
+        "prompt_predicted_over_measured": median([one.prompt_tokens_per_second for one in predictions]) / median(prompt),
+        "roofline_tokens_per_second": median([one.roofline_tokens_per_second for one in predictions]),
         "share_of_bandwidth": share,
-        "limit": foretold[-1].limit,
+        "limit": predictions[-1].limit,
     }
 
 
@@ -74,19 +74,19 @@ def main() -> None:
     rows = [
         (
             run["model"],
-            f"{run['foretold_tokens_per_second']:.1f}",
+            f"{run['predicted_tokens_per_second']:.1f}",
             f"{run['tokens_per_second']:.1f}",
-            f"{run['foretold_over_measured']:.2f}",
-            f"{run['prompt_foretold_over_measured']:.2f}",
+            f"{run['predicted_over_measured']:.2f}",
+            f"{run['prompt_predicted_over_measured']:.2f}",
             f"{run['roofline_tokens_per_second']:.1f}",
             f"{run['share_of_bandwidth']:.0%}",
             run["limit"],
         )
         for run in runs
     ]
-    goals = {"decode within 20 %": all(abs(run["foretold_over_measured"] - 1) <= 0.2 for run in runs)}
+    goals = {"decode within 20 %": all(abs(run["predicted_over_measured"] - 1) <= 0.2 for run in runs)}
     rows += [(f"goal: {goal}", "met" if met else "MISSED", *[""] * 6) for goal, met in goals.items()]
-    headings = ("model", "foretold", "measured", "ratio", "prompt ratio", "roofline", "of bandwidth", "limit")
+    headings = ("model", "predicted", "measured", "ratio", "prefill ratio", "roofline", "of bandwidth", "limit")
     report("roofline", headings, rows, {"runs": runs, "goals": goals})
 
 

@@ -1,7 +1,7 @@
-"""labkit in a process where other libraries have threads, against labkit alone in a process.
+"""labkit in a process with other libraries' threads vs. labkit alone in a process.
 
-Each run is a separate process that loads the bundled model, lets the others work, and then generates; runs with and
-without others take turns. The ratio is the median of neighbours.
+Each run is a separate process that loads the bundled model, runs the other library, and then generates; runs with and
+without it alternate. The ratio is the median over neighbouring runs.
 
     uv run [--with numexpr] benchmarks/shared_process.py [--repeats 5]
 """
@@ -67,12 +67,12 @@ def main() -> None:
             rows.append((name, "not installed", "", ""))
             continue
         pairs = [(speed(others), speed("")) for _ in range(repeats)]
-        ratio = median([beside / alone for beside, alone in pairs])
+        ratio = median([shared / alone for shared, alone in pairs])
         results[name] = {"ratio": ratio, "pairs": pairs}
         goals[f"{name} >= {goal}"] = ratio >= goal
         rows.append((name, f"{median([a for a, _ in pairs]):.1f}", f"{median([b for _, b in pairs]):.1f}", f"{ratio:.3f}"))
     rows += [(f"goal: {goal}", "met" if met else "MISSED", "", "") for goal, met in goals.items()]
-    headings = ("in the same process", "tokens/s", "labkit alone, tokens/s", "ratio")
+    headings = ("in the same process", "shared, tokens/s", "alone, tokens/s", "ratio")
     report("shared_process", headings, rows, {"situations": results, "goals": goals})
 
 

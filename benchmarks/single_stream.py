@@ -1,10 +1,9 @@
-"""generate_text and stream_text against a bare loop of llama_decode and llama_sampler_sample, on the same handle.
+"""generate_text and stream_text vs. a bare loop of llama_decode and llama_sampler_sample, on the same handle.
 
-The loop's body is the least that any program must do: decode one token, sample the next. It runs in the model's own thread,
-as labkit's does: a second thread would have OpenMP threads of its own, and more of them than cores slow both. Both are timed
-from the first token on for decoding, and up to the first token for the prompt; runs alternate. Other work on the machine
-only ever slows a run, so the figure is the best run over the best of the bare loop's runs next to it; beside it stand the
-median of the ratios of neighbours and, as the floor of the noise, the same two for the bare loop against itself.
+The loop's body is the minimum for any program: decode one token, sample the next. Like labkit's loop it runs in the model's
+thread: a second thread would have its own OpenMP threads, and more threads than cores slow both. Decode is timed from the
+first token on, prefill up to the first token; runs alternate. Other programs can only slow a run, so the ratio is that of
+the best runs. The table also has the median ratio of neighbouring runs and, as noise floor, the bare loop over itself.
 
 Then: two models open at once, loading, importing, and flash attention at depth 1,024.
 
@@ -29,7 +28,7 @@ from labkit.engine.sampler import Sampler
 
 
 class Ratio(NamedTuple):
-    """A speed over the bare loop's: of the best runs, and the median of neighbours; and the bare loop's best."""
+    """A speed over the bare loop's: ratio of the best runs, median ratio of neighbouring runs; and the bare loop's best."""
 
     best: float
     neighbours: float
@@ -37,7 +36,7 @@ class Ratio(NamedTuple):
 
 
 def bare_loop(model: Any, prompt: list[int], n_tokens: int) -> tuple[float, float]:
-    """Return tokens per second of prompt and of decoding by bare calls."""
+    """Return tokens per second for prefill and decode with bare calls."""
     ctx = model._ctx.ctx
     C.llama_memory_clear(C.llama_get_memory(ctx), False)
     chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
@@ -60,7 +59,7 @@ def bare_loop(model: Any, prompt: list[int], n_tokens: int) -> tuple[float, floa
 
 
 def by_labkit(model: Any, text: str, n_tokens: int, *, stream: bool) -> tuple[float, float]:
-    """Return the same by labkit's own functions, from its report."""
+    """Return the same for labkit's functions, from its report."""
     model.reset()
     if stream:
         for _ in labkit.stream_text(model, text, n_tokens, temperature=0):
@@ -73,7 +72,7 @@ def by_labkit(model: Any, text: str, n_tokens: int, *, stream: bool) -> tuple[fl
 
 
 def compare(model: Any, text: str, n_tokens: int, repeats: int) -> dict[str, Ratio]:
-    """Speeds over those of the bare loop, run right before or after."""
+    """Speeds relative to a bare loop that runs right before or after."""
     prompt = model.tokenize(text.encode())
 
     def bare() -> tuple[float, float]:
@@ -90,7 +89,7 @@ def compare(model: Any, text: str, n_tokens: int, repeats: int) -> dict[str, Rat
     pairs: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {name: [] for name in sides}
     for repeat in range(repeats):
         for name, side in sides.items():
-            if repeat % 2:  # who runs first has a small advantage, so they take turns
+            if repeat % 2:  # the first to run has a small advantage, so they alternate
                 other = bare()
                 pairs[name].append((side(), other))
             else:
@@ -107,9 +106,9 @@ def compare(model: Any, text: str, n_tokens: int, repeats: int) -> dict[str, Rat
 
 
 def share_of_engine(model: Any, text: str, n_tokens: int, *, stream: bool) -> float:
-    """Share of a generation that is spent in llama_decode and the sampler, which is all that the bare loop does.
+    """Share of a generation spent in llama_decode and the sampler, which is all that the bare loop does.
 
-    It needs no second run to compare with, so noise hardly touches it.
+    It needs no second run to compare with, so it is almost free of noise.
     """
     spent = [0.0]
 
@@ -133,8 +132,8 @@ def share_of_engine(model: Any, text: str, n_tokens: int, *, stream: bool) -> fl
     return spent[0] / (done.prefill_s + done.decode_s)
 
 
-def beside_another(repeats: int) -> float:
-    """Decode speed while a second model is open and was used, over that of one alone."""
+def with_second_model(repeats: int) -> float:
+    """Decode speed while a second model is open and was used, relative to a single model."""
     text = "one two three four " * 32
     ratios = []
     with labkit.load_model() as model:
@@ -147,7 +146,7 @@ def beside_another(repeats: int) -> float:
 
 
 def flash_at_depth(depth: int, repeats: int) -> dict[str, float]:
-    """Decode speed after a prompt of ``depth`` tokens: as chosen, and with flash attention off and on."""
+    """Decode speed after a prompt of ``depth`` tokens with flash attention as chosen, off and on."""
     speeds: dict[str, list[float]] = {"chosen": [], "off": [], "on": []}
     text = "one two three four " * (depth // 4)
     models = {
@@ -169,7 +168,7 @@ def flash_at_depth(depth: int, repeats: int) -> dict[str, float]:
 
 
 def seconds_of(code: str) -> float:
-    """Return what a fresh interpreter prints."""
+    """Return the seconds that a fresh interpreter prints."""
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
@@ -187,7 +186,7 @@ def main() -> None:
         short = compare(model, "The story goes on: " + "and on " * 100, 128, repeats)
         long = compare(model, "The story goes on: " + "and on " * 100, 1024, max(3, repeats // 2))
         shares = [share_of_engine(model, "The story goes on: ", 128, stream=stream) for stream in (False, True)]
-    beside = beside_another(repeats)
+    second_model = with_second_model(repeats)
     flash = flash_at_depth(1024, repeats)
     importing = median([seconds_of(IMPORT) for _ in range(repeats)])
     loads = [(seconds_of(OURS), seconds_of(THEIRS)) for _ in range(2 * repeats)]
@@ -196,7 +195,7 @@ def main() -> None:
     results = {
         "128": {name: ratio._asdict() for name, ratio in short.items()},
         "1024": {name: ratio._asdict() for name, ratio in long.items()},
-        "beside_another_model": beside,
+        "with_second_model": second_model,
         "flash": flash,
         "import_s": importing,
         "share_of_engine": {"generate_text": shares[0], "stream_text": shares[1]},
@@ -205,7 +204,7 @@ def main() -> None:
     slowest = min(run[name].best for run in (short, long) for name in ("text_decode", "stream_decode"))
     goals = {
         "decode >= 0.98 of the bare loop": slowest >= 0.98,
-        "prompt >= 0.97": min(run[name].best for run in (short, long) for name in ("text_prefill", "stream_prefill"))
+        "prefill >= 0.97": min(run[name].best for run in (short, long) for name in ("text_prefill", "stream_prefill"))
         >= 0.97,
         "depth 1,024: >= 1.5 times flash attention": flash["chosen_over_on"] >= 1.5,
         "import <= 0.15 s": importing <= 0.15,
@@ -215,9 +214,9 @@ def main() -> None:
         "text_decode": "generate_text / bare loop, decode",
         "stream_decode": "stream_text / bare loop, decode",
         "bare_decode": "bare loop / bare loop (noise), decode",
-        "text_prefill": "generate_text / bare loop, prompt",
-        "stream_prefill": "stream_text / bare loop, prompt",
-        "bare_prefill": "bare loop / bare loop (noise), prompt",
+        "text_prefill": "generate_text / bare loop, prefill",
+        "stream_prefill": "stream_text / bare loop, prefill",
+        "bare_prefill": "bare loop / bare loop (noise), prefill",
     }
     rows = [
         *(
@@ -225,11 +224,11 @@ def main() -> None:
             for name, label in labels.items()
         ),
         ("bare loop, tokens/s", *(f"{run['bare_decode'].bare_tokens_per_second:.0f}" for run in (short, long))),
-        ("llama_decode and sampler / generate_text's whole time", f"{shares[0]:.4f}", ""),
-        ("llama_decode and sampler / stream_text's whole time", f"{shares[1]:.4f}", ""),
-        ("a second model open / one alone, decode", f"{beside:.2f}", ""),
-        ("depth 1,024: chosen / flash attention on", f"{flash['chosen_over_on']:.2f}", ""),
-        ("depth 1,024: chosen / flash attention off", f"{flash['chosen_over_off']:.2f}", ""),
+        ("llama_decode and sampler / total time of generate_text", f"{shares[0]:.4f}", ""),
+        ("llama_decode and sampler / total time of stream_text", f"{shares[1]:.4f}", ""),
+        ("decode with a second model open / alone", f"{second_model:.2f}", ""),
+        ("decode at depth 1,024: chosen / flash attention on", f"{flash['chosen_over_on']:.2f}", ""),
+        ("decode at depth 1,024: chosen / flash attention off", f"{flash['chosen_over_off']:.2f}", ""),
         ("load_model / Llama(…), fresh process", f"{loading:.3f} ({loading_median:.3f})", ""),
         ("import labkit", f"{importing * 1000:.0f} ms", ""),
         *((f"goal: {goal}", "met" if met else "MISSED", "") for goal, met in goals.items()),

@@ -1,6 +1,6 @@
-"""From a fresh interpreter to the first token: labkit against llama_cpp.Llama alone, on the bundled model.
+"""Time from a fresh interpreter to the first token: labkit vs. llama_cpp.Llama, on the bundled model.
 
-Whole processes are timed, in turns: import, load, read a short prompt, generate one token.
+Whole processes are timed, alternating: import, load, read a short prompt, generate one token.
 
     uv run benchmarks/start_up.py [--repeats 10]
 """
@@ -57,7 +57,7 @@ def main() -> None:
         rows.append((name, *(f"{median([pair[side] for pair in pairs]):.2f}" for side in (0, 1)), f"{ratio:.2f}"))
     goals = {"generate_text: at most 1.10 times Llama": results["generate_text"]["ratio"] <= 1.10}
     rows += [(f"goal: {goal}", "met" if met else "MISSED", "", "") for goal, met in goals.items()]
-    report("start_up", ("to the first token", "labkit, s", "Llama, s", "ratio"), rows, {**results, "goals": goals})
+    report("start_up", ("time to first token", "labkit, s", "Llama, s", "ratio"), rows, {**results, "goals": goals})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""tune against the full grid: the settings it finds, timed beside the grid's best, and how many it tried.
+"""tune vs. the full grid: speed of the settings found relative to the grid's best, and the number of runs.
 
-The grid measures every combination once; then its best and tune's choice are timed in turn.
+The grid measures every combination once; then its best and tune's choice are timed alternately.
 
     uv run benchmarks/tune_grid.py [--model FILE] [--prompt 512] [--tokens 64] [--rounds 5]
 """
@@ -46,7 +46,7 @@ def main() -> None:
     ratio = median(times[chosen]) / median(times[best])
     goals = {
         "within 3 % of the grid's best": ratio <= 1.03,
-        "under a quarter of its runs": found.n_runs < grid.n_points / 4,
+        "under a quarter of the grid's runs": found.n_runs < grid.n_points / 4,
     }
     rows = [
         ("found by tune", str(found.for_loading)),
@@ -56,7 +56,7 @@ def main() -> None:
         *((f"goal: {goal}", "met" if met else "MISSED") for goal, met in goals.items()),
     ]
     numbers = {"ratio": ratio, "n_runs": found.n_runs, "n_points": grid.n_points, "found": found.for_loading, "goals": goals}
-    report("tune_grid", ("", ""), rows, numbers)
+    report("tune_grid", ("measurement", "result"), rows, numbers)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How large labkit is, and whether its files stand in order.
+"""Measure the size and structure of labkit.
 
     python tools/measure_house.py
 
-It prints lines and files by folder, circles of imports, the longest file and function, and how many modules of labkit a
-fresh process has imported after it loaded a model and generated a text.
+Prints lines and files per folder, import cycles, the longest files and functions, and the labkit modules that a fresh
+process imports to load a model and generate text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ print(*sorted(name for name in sys.modules if name.split(".")[0] == "labkit"))
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Return which modules of labkit each one imports, anywhere in its file."""
+    """Return for each module of labkit the labkit modules that it imports, at the top of its file or in functions."""
     files = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -34,7 +34,7 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def _imported(path: Path, files: Mapping[str, Path]) -> set[str]:
-    """Read a file's imports, for a lazy folder those of its stub; labkit itself, which opens everything, counts none."""
+    """Return a file's imports: for a lazy package those of its stub, for labkit itself, which imports lazily, none."""
     if path.parent == PACKAGE and path.name == "__init__.py":
         return set()
     stub = path.with_suffix(".pyi")
@@ -52,7 +52,7 @@ def _imported(path: Path, files: Mapping[str, Path]) -> set[str]:
 
 
 def find_circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Return the groups of modules that reach one another (Tarjan's strongly connected components)."""
+    """Return groups of modules that import each other (Tarjan's strongly connected components)."""
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     path: list[str] = []
@@ -90,7 +90,7 @@ def _n_docstrings(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def main() -> None:
-    """Print the measures."""
+    """Print the report."""
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     by_folder: Counter[str] = Counter()
     n_files: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"{folder:20}{count:7,} lines {n_files[folder]:4} files")
     print(f"{'all':20}{sum(lines.values()):7,} lines {len(lines):4} files")
     circles = find_circles(import_graph())
-    print(f"\n{len(circles)} import circles", *(" -> ".join(circle) for circle in circles), sep="\n    ")
+    print(f"\n{len(circles)} import cycles", *(" -> ".join(circle) for circle in circles), sep="\n    ")
     for count, path in sorted(((count, path) for path, count in lines.items()), reverse=True)[:3]:
         print(f"long file: {count} lines, {path.relative_to(PACKAGE)}")
     functions = [(count, name, path) for path in lines for count, name in _functions(path)]

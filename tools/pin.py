@@ -1,6 +1,6 @@
-"""Pin what was tested: resolve anew, then write constraints.txt and the same list for uv in pyproject.toml.
+"""Pin the tested versions: resolve again, then write constraints.txt and the same list for uv in pyproject.toml.
 
-Run ``uv run tools/pin.py`` after changing a dependency, or to move to newer versions; then run the tests.
+Run ``uv run tools/pin.py`` after changing a dependency, or to update versions; then run the tests.
 pip reads constraints.txt (``pip install -c constraints.txt -e .``), uv reads pyproject.toml.
 """
 
@@ -15,7 +15,7 @@ END = "# --- end of what tools/pin.py wrote ---\n"
 
 
 def main() -> None:
-    """Resolve in a copy without the old pins, and write both files."""
+    """Resolve in a copy without the old pins and write both files."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     unpinned = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), "", text, flags=re.DOTALL)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Take a picture of each explorer in JupyterLab, for the README: docs/pictures/explorer-NAME.png.
+"""Take a screenshot of each explorer in JupyterLab for the README: docs/pictures/explorer-NAME.png.
 
 Needs Chromium (``apt-get install chromium``, or its path in the environment variable CHROMIUM)::
 
@@ -30,10 +30,10 @@ OPTIONS = {"gguf": ", show='tensors'", "sampling": ", prompt='The sky is'"}
 
 
 def main() -> int:
-    """Open each explorer in a notebook of its own, bring it into a telling state, and take its picture."""
+    """Open each explorer in a separate notebook, prepare it, and take its screenshot."""
     executable = find_chromium()
     if executable is None:
-        print("needs chromium: install it, or name it in the environment variable CHROMIUM", file=sys.stderr)
+        print("needs chromium: install it, or set the environment variable CHROMIUM to its path", file=sys.stderr)
         return 1
     target = ROOT / "docs" / "pictures"
     target.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def prepare(name: str, explorer: ExplorerPage) -> None:
-    """Do by keyboard what makes the picture worth looking at."""
+    """Operate the explorer by keyboard, so that the screenshot has something to show."""
     if name == "playground":
         explorer.push("Generate")
         explorer.wait_for_text("done")
@@ -69,7 +69,7 @@ def prepare(name: str, explorer: ExplorerPage) -> None:
         explorer.push("Load it so")
         explorer.wait_for_text("Loaded so:", timeout_s=60)
     elif name == "quantization":
-        explorer.press(explorer.slider("Weights shown, from number"), "ArrowRight", 2)
+        explorer.press(explorer.slider("First weight shown"), "ArrowRight", 2)
     explorer.page.wait_for_timeout(1500)
 
 

@@ -1,11 +1,11 @@
-"""Write how many minutes each step of a notebook takes, counted from its cells, and their sum at its top and in the map.
+"""Estimate the minutes for each step of a notebook from its cells; write them to the headings, the opening and the map.
 
 ::
 
     python tools/section_times.py            # all of notebooks/
 
-Counted for somebody who meets it all for the first time: 150 words a minute, 6 seconds a line of code, 10 seconds for what a
-cell shows, a minute for a guess, 4 for an explorer, 3 for the questions at the end, and an exercise as long as it says.
+For a first-time reader: 150 words per minute, 6 seconds per line of code, 10 seconds per output, a minute per guess, 4 per
+explorer, 3 for the questions at the end, and for an exercise its stated time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAP_ROW = re.compile(r"^(\| (\d\d) \| [^|]*\| )\d+( \|)", re.MULTILINE)
 
 
 def main() -> int:
-    """Rewrite all notebooks; returns the exit status."""
+    """Update all notebooks; return the exit status."""
     paths = sorted(NOTEBOOKS.glob("*.ipynb"))
     notebooks = {path: nbformat.read(path, as_version=4) for path in paths}
     totals = {path.stem[:2]: write_times(notebook) for path, notebook in notebooks.items()}
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def write_times(notebook: Any) -> int:
-    """Write the minutes into a notebook's headings and its opening; returns their sum, rounded to five."""
+    """Write the minutes into a notebook's headings and opening; return their sum, rounded to 5 minutes."""
     minutes = step_minutes(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -50,12 +50,12 @@ def write_times(notebook: Any) -> int:
 
 
 def total_minutes(minutes: dict[str, int]) -> int:
-    """Return the sum, rounded to five minutes."""
+    """Return the sum, rounded to 5 minutes."""
     return 5 * round(sum(minutes.values()) / 5)
 
 
 def step_minutes(cells: list[Any]) -> dict[str, int]:
-    """Return the minutes of each step by its number; of what comes before the first, as "", and of the end, as "end"."""
+    """Return the minutes per step by number; "" is the part before step 1, "end" the part from the recap on."""
     found, step = {"": 0.0}, ""
     for cell in cells:
         heading = STEP.search(cell.source) if cell.cell_type == "markdown" else None
@@ -65,13 +65,13 @@ def step_minutes(cells: list[Any]) -> dict[str, int]:
 
 
 def cell_minutes(cell: Any) -> float:
-    """Return the minutes that a cell takes."""
+    """Return the minutes for a cell."""
     if cell.cell_type == "markdown":
         exercises = re.findall(r"\*\*Exercise\*\* \((\d+) minutes", cell.source)
         words = re.findall(r"\w[\w'’.,-]*", re.sub(r"\]\([^)]*\)", "]", cell.source))
         questions = 3 if "Three questions to take away" in cell.source else 0
         return len(words) / 150 + sum(map(int, exercises)) + questions
-    if cell.metadata.get("nbgrader"):  # the exercise says how long it takes
+    if cell.metadata.get("nbgrader"):  # included in the exercise's stated time
         return 0.0
     guess = 1.0 if "= predict(" in cell.source else 0.0
     explorer = 4.0 if "labkit.explore(" in cell.source else 0.0
