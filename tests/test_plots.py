@@ -1,4 +1,4 @@
-"""Figures draw the record's numbers, name their units, and say in words what they show."""
+"""Plots draw the record's numbers with units, and have alt text."""
 
 import html.parser
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from labkit import QuantizationComparison, QuantizationQuality, get_model_info
 from labkit.plots import Picture, plot_bytes, plot_tradeoff
 
-MEASURED = {  # of the bundled model: MB, KL divergence, decode speed as a multiple
+MEASURED = {  # of the bundled model: MB, KL divergence, relative decode speed
     "F16": (270.9, 0.0, 1.0),
     "Q8_0": (144.8, 0.0037, 1.21),
     "Q5_K_M": (112.1, 0.0687, 1.16),
@@ -53,7 +53,7 @@ def info():
 
 
 def test_plot_bytes_draws_the_whole_file(info) -> None:
-    """The bars add up to the file, a bar for each tensor type and the header's last."""
+    """The bars add up to the file size: one per tensor type, then the header's."""
     widths = [bar.get_width() for bar in plot_bytes(info).patches]
     assert len(widths) == len(info.tensor_types) + 1
     assert sum(widths) * 2**20 == pytest.approx(info.file_size_bytes)
@@ -61,7 +61,7 @@ def test_plot_bytes_draws_the_whole_file(info) -> None:
 
 
 def test_plot_bytes_names_axes_units_and_parts(info) -> None:
-    """Both axes are named, the sizes with their unit; every bar has its name and its share."""
+    """Both axes have labels, sizes with their unit; every bar has a name and a share."""
     axes = plot_bytes(info)
     assert axes.get_xlabel() == "size (MiB)"
     assert axes.get_ylabel()
@@ -70,14 +70,14 @@ def test_plot_bytes_names_axes_units_and_parts(info) -> None:
     assert [text.get_text().split(", ")[1] for text in axes.texts] == ["67.5%", "30.6%", "0.1%", "1.8%"]
 
 
-def test_plot_bytes_tells_bars_apart_without_colour(info) -> None:
-    """The header's bar has a hatch, so a grey print shows the difference."""
+def test_plot_bytes_distinguishes_bars_without_colour(info) -> None:
+    """The header's bar has a hatch, which is visible in grey print."""
     hatches = [bar.get_hatch() for bar in plot_bytes(info).patches]
     assert hatches == ["", "", "", "//"]
 
 
 def test_plot_bytes_draws_into_given_axes(info) -> None:
-    """Figures of several panels are possible."""
+    """Given Axes are used, so a figure can have several panels."""
     from matplotlib.figure import Figure
 
     left, right = Figure().subplots(1, 2)
@@ -85,8 +85,8 @@ def test_plot_bytes_draws_into_given_axes(info) -> None:
     assert not left.patches
 
 
-def test_picture_shows_its_text(info) -> None:
-    """The image in a notebook carries what it says, every part of it; so does the plain form."""
+def test_picture_has_alt_text(info) -> None:
+    """The image in a notebook has alt text that names every part; the plain form is the same text."""
     picture = Picture(plot_bytes(info))
     found = {}
     parser = html.parser.HTMLParser()
@@ -98,15 +98,15 @@ def test_picture_shows_its_text(info) -> None:
         assert name in picture.text
 
 
-def test_picture_escapes_what_a_file_says(info) -> None:
-    """A type's name comes from a table, but a text is escaped whatever it says."""
+def test_picture_escapes_its_alt_text(info) -> None:
+    """Any alt text is escaped, although type names come from a table."""
     axes = plot_bytes(info)
     axes.set_label('"><script>alert(1)</script>')
     assert "<script>" not in Picture(axes)._repr_html_()
 
 
 def test_plots_leave_pyplot_alone(info) -> None:
-    """Nothing is kept by pyplot, which would show each figure twice and warn after twenty."""
+    """The plots do not register with pyplot, which would show each figure twice and warn after twenty."""
     for _ in range(25):
         plot_bytes(info)
     pyplot = sys.modules.get("matplotlib.pyplot")
@@ -114,7 +114,7 @@ def test_plots_leave_pyplot_alone(info) -> None:
 
 
 def test_plot_tradeoff_draws_every_type() -> None:
-    """Left a point a type, size against loss; right a bar a type, the largest file first."""
+    """Left: one point per type, loss against size. Right: one bar per type, largest file first."""
     left, right = plot_tradeoff(compared()).axes
     points = {tuple(float(value[0]) for value in line.get_data()) for line in left.lines}
     assert points == {(mb, kl) for mb, kl, _ in MEASURED.values()}
@@ -124,11 +124,11 @@ def test_plot_tradeoff_draws_every_type() -> None:
 
 
 def test_plot_tradeoff_names_axes_units_and_types() -> None:
-    """Sizes, losses and speeds have their units; every type stands beside its point and its bar, and in the text."""
+    """Sizes, losses and speeds have units; every type is named at its point, at its bar and in the alt text."""
     figure = plot_tradeoff(compared())
     left, right = figure.axes
     assert left.get_xlabel() == "file size (MB)"
-    assert "nats a token" in left.get_ylabel()
+    assert "nats per token" in left.get_ylabel()
     assert "multiple" in right.get_xlabel()
     assert right.get_ylabel()
     assert (
@@ -146,7 +146,7 @@ def test_plot_tradeoff_marks_the_reference_without_colour() -> None:
 
 
 def test_plot_tradeoff_names_do_not_overlap() -> None:
-    """Even types that lie close together keep their names apart, and off one another's points."""
+    """The names of types with close points do not overlap."""
     close = {**MEASURED, "Q4_1": (91.9, 0.24, 1.3), "IQ4_NL": (91.5, 0.22, 1.3)}
     figure = plot_tradeoff(compared(close))
     figure.draw_without_rendering()
@@ -155,7 +155,7 @@ def test_plot_tradeoff_names_do_not_overlap() -> None:
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-def test_plot_tradeoff_needs_no_reference_row_and_no_loss() -> None:
-    """One type alone can be drawn, and one that lost nothing."""
+def test_plot_tradeoff_draws_a_single_type() -> None:
+    """A single type can be drawn, with or without a loss."""
     for only in ({"Q8_0": (144.8, 0.0037, 1.2)}, {"F16": (270.9, 0.0, 1.0)}):
         assert len(plot_tradeoff(compared(only)).axes[0].lines) == 1

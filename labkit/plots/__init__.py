@@ -1,8 +1,8 @@
-"""A record -> matplotlib Axes, and the picture that a notebook shows of them, with a text for those who do not see it.
+"""Draw records into matplotlib Axes, and show them in a notebook as a picture with alt text.
 
-Every ``plot_…`` draws into an Axes, its own or one that is given, or makes a Figure of several panels. It names all axes
-with their units, tells things apart by more than colour, and sets the label of what it returns to what the picture says in
-words. `Picture` turns that into HTML with the text beside it; a bare figure would have none in JupyterLab.
+Every ``plot_…`` draws into new or given Axes, or makes a Figure of several panels. It labels all axes with units, uses
+more than colour to distinguish things, and sets the label of the Axes or Figure to a description of the picture. `Picture`
+turns it into HTML with this description as alt text; a plain matplotlib figure has none in JupyterLab.
 """
 
 from __future__ import annotations

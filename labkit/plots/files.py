@@ -1,4 +1,4 @@
-"""Where a file's bytes are."""
+"""The bytes of a file by tensor type."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["plot_bytes"]
 
 
 def plot_bytes(info: Any, *, axes: Axes | None = None) -> Axes:
-    """Draw where a file's bytes are: a bar for each tensor type, and one for the header.
+    """Draw a file's bytes: a bar for each tensor type, and one for the header.
 
     Parameters
     ----------
     info : ModelInfo
         As `get_model_info` returns it.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Bars in MiB, the longest first; the header's bar, hatched, is last and holds the padding between tensors too.
+        Bars in MiB, the longest first. The header's bar, hatched, is last; it includes the padding between tensors.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def plot_bytes(info: Any, *, axes: Axes | None = None) -> Axes:
 
 
 def _bytes_by_part(info: Any) -> dict[str, int]:
-    """Return the bytes of each tensor type, and of what is no tensor."""
+    """Return the bytes of each tensor type, and of everything else."""
     parts = {}
     for name, (count, n_bytes) in info.tensor_types.items():
         parts[f"{name}, {count:,} tensor{'' if count == 1 else 's'}"] = n_bytes

@@ -1,4 +1,4 @@
-"""What a model takes of the memory, device by device."""
+"""A model's memory by device and part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_fit", "plot_memory"]
 
-# What takes memory, from the bottom up: a colour and a hatch each (Okabe and Ito's colours).
+# Part -> colour (of Okabe and Ito) and hatch, in the order of the legend.
 _PARTS = {
     "weights": ("#0072B2", ""),
     "repacked weights": ("#56B4E9", "//"),
@@ -26,21 +26,21 @@ _PARTS = {
 
 
 def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | None = None) -> Axes:
-    """Draw what models take, a bar for each device: its parts one behind the other, and the RAM that there is.
+    """Draw the memory that models need, a stacked bar for each device, and the available RAM.
 
     Parameters
     ----------
     estimates : MemoryEstimate or mapping
-        As `estimate_memory_usage` returns it; or several, by what to call them.
+        As `estimate_memory_usage` returns it; or several, by name.
     ram_bytes : int, optional
-        Where to draw the line; the estimate's own ``available_bytes`` where that is at most three times the longest bar.
+        RAM, drawn as a line; by default the estimate's ``available_bytes``, if at most three times the longest bar.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Bars in MiB, resident at the peak.
+        Bars in MiB, at the peak.
 
     Examples
     --------
@@ -55,16 +55,16 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
         for device in estimate.by_device()
     ]
     axes = new_axes(1.5 + 0.55 * len(bars)) if axes is None else axes
-    spoken = []
+    texts = []
     for row, (label, device, estimate) in enumerate(bars):
-        left, said = 0.0, []
+        left, sizes = 0.0, []
         for part in (part for part in estimate.parts if part.device == device):
             colour, hatch = _PARTS[part.name]
             axes.barh(row, part.resident_bytes / MIB, left=left, color=colour, hatch=hatch, edgecolor="white")
             left += part.resident_bytes / MIB
-            said.append(f"{part.name} {part.resident_bytes / MIB:.1f}")
+            sizes.append(f"{part.name} {part.resident_bytes / MIB:.1f}")
         axes.text(left, row, f" {left:,.0f} MiB", va="center")
-        spoken.append(f"{label}: {left:.1f} MiB ({', '.join(said)})")
+        texts.append(f"{label}: {left:.1f} MiB ({', '.join(sizes)})")
     axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -73,60 +73,60 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
     axes.set_xlabel("memory when the context is full (MiB)")
     axes.set_ylabel("device" if len(named) == 1 else "model")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(spoken)}.{limit}")
+    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(texts)}.{limit}")
     return axes
 
 
 def plot_fit(
-    foretold: Mapping[str, Mapping[str, int]],
+    estimated: Mapping[str, Mapping[str, int]],
     capacities: Mapping[str, int],
     *,
     reported: Mapping[str, Mapping[str, int]] | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """Draw what a model takes of each place, against what the place holds, and beneath it what the engine reported.
+    """Draw the memory that a model needs in each place next to its capacity, and below it what the engine reported.
 
     Parameters
     ----------
-    foretold, reported : mapping
+    estimated, reported : mapping
         Place (``"RAM"``) -> part (``"weights"``, ``"cache"``, …) -> bytes.
     capacities : mapping
         Place -> bytes; every place has a bar.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Bars in MiB, reported ones outlined; a capacity is a line where it is at most three times the longest bar.
+        Bars in MiB, reported ones outlined; a capacity is a line if it is at most three times the longest bar.
     """
-    named = [("", foretold)] if reported is None else [("foretold", foretold), ("reported", reported)]
+    named = [("", estimated)] if reported is None else [("estimated", estimated), ("reported", reported)]
     bars = [(place, kind, sizes.get(place, {})) for place in capacities for kind, sizes in named]
     axes = new_axes(1.5 + 0.55 * len(bars)) if axes is None else axes
     longest = max(sum(parts.values()) for _, _, parts in bars) or MIB
     limits = {place: size if size <= 3 * longest else 0 for place, size in capacities.items()}
-    spoken = []
+    texts = []
     for row, (place, kind, parts) in enumerate(bars):
         total = _stack(axes, row, parts, is_outlined=kind == "reported")
         if limits[place]:
             axes.plot([limits[place] / MIB] * 2, [row - 0.46, row + 0.46], color="black", linewidth=2.5)
         of = f" of {format_bytes(capacities[place])}" if kind != "reported" else ""
         axes.text(max(total, limits[place]) / MIB, row, f"  {total / MIB:,.0f} MiB{of}", va="center")
-        said = ", ".join(f"{name} {size / MIB:.1f}" for name, size in parts.items())
-        spoken.append(f"{place} {kind}".rstrip() + f": {total / MIB:.1f} MiB{of}" + (f" ({said})" if said else ""))
+        listed = ", ".join(f"{name} {size / MIB:.1f}" for name, size in parts.items())
+        texts.append(f"{place} {kind}".rstrip() + f": {total / MIB:.1f} MiB{of}" + (f" ({listed})" if listed else ""))
     axes.set_yticks(range(len(bars)), [f"{place},\n{kind}".rstrip(",\n") for place, kind, _ in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.5 * max(longest, *limits.values(), 0) / MIB)
     _add_legend(axes, {name for _, _, parts in bars for name in parts}, below_inches=0.42)
-    line = "; black line: what there is" if any(limits.values()) else ""
+    line = "; black line: capacity" if any(limits.values()) else ""
     axes.set_xlabel(f"memory when the context is full (MiB){line}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(spoken)}.")
+    axes.set_label(f"Bar chart of memory at its peak. {'; '.join(texts)}.")
     return axes
 
 
 def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool) -> int:
-    """Draw parts one behind the other; return their sum."""
+    """Draw a stacked bar; return its length in bytes."""
     left = 0
     for name, size in parts.items():
         colour, hatch = _PARTS[name]
@@ -137,7 +137,7 @@ def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool)
 
 
 def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, Any]], ram_bytes: int | None) -> str:
-    """Draw the RAM as a line, where it is given or near the bars; return what it says."""
+    """Draw the RAM as a line, if it is given or near the bars; return a sentence for the alt text."""
     longest = max(estimate.by_device()[device] for _, device, estimate in bars)
     ram = bars[0][2].available_bytes if ram_bytes is None else ram_bytes
     if ram_bytes is None and ram > 3 * longest:
@@ -150,7 +150,7 @@ def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, Any]], ram_bytes: int |
 
 
 def _add_legend(axes: Axes, names: set[str], *, below_inches: float | None = None) -> None:
-    """Say below the axes which colour is what: so far below where the axes' own figure leaves the room for it."""
+    """Add a legend below the axes, ``below_inches`` below them if their figure leaves that space."""
     from matplotlib.patches import Patch
 
     patches = [

@@ -1,4 +1,4 @@
-"""The picture that a notebook shows, with its text; and what all drawings share: colours, a figure of their own."""
+"""A picture with alt text for notebooks; colours and figures that all plots share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn
 
 __all__ = ["MAIN", "MIB", "OTHER", "Picture", "canvas", "inches_of", "new_axes"]
 
-MAIN = "#0072B2"  # blue and orange of Okabe and Ito: apart for every kind of colour vision, and in grey
+MAIN = "#0072B2"  # blue and orange of Okabe and Ito: distinct for all types of colour vision, and in grey
 OTHER = "#E69F00"
 MIB = 2**20
 
 
 class Picture:
-    """A figure as HTML with an alternative text: the last line of a cell shows it.
+    """A figure as HTML with alt text, shown as the last line of a cell.
 
     Parameters
     ----------
     drawn : Axes or Figure
-        As a ``plot_…`` function returns it; its label becomes the text.
+        As a ``plot_…`` function returns it; its label becomes the alt text.
     dpi : int
-        Dots per inch: 144 is sharp on paper too.
+        Dots per inch; 144 is also sharp in print.
     """
 
     def __init__(self, drawn: Drawn, *, dpi: int = 144) -> None:
@@ -36,7 +36,7 @@ class Picture:
 
     @property
     def text(self) -> str:
-        """What the picture says, in words."""
+        """The alt text."""
         return str(self.drawn.get_label())
 
     def __repr__(self) -> str:
@@ -51,22 +51,22 @@ class Picture:
 
 
 def new_axes(height_inches: float) -> Axes:
-    """Return the Axes of a new figure that belongs to nobody: pyplot would keep it, and show it a second time."""
+    """Return the Axes of a new figure outside pyplot, which would keep the figure and show it twice."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(8, height_inches), layout="constrained").add_subplot()
 
 
 def inches_of(axes: Axes) -> tuple[float, float]:
-    """Return the width and height of Axes, without drawing them."""
+    """Return the width and height of Axes without drawing them."""
     return axes.bbox.width / axes.figure.dpi, axes.bbox.height / axes.figure.dpi
 
 
 def canvas(height_inches: float, *, left: float = 0.12, right: float = 0.97, bottom_inches: float = 0.55) -> Axes:
-    """Return Axes for a live picture: its margins are given, as finding them takes matplotlib as long as all the drawing.
+    """Return Axes for a live picture, with fixed margins: computing them doubles matplotlib's time.
 
-    It is narrow, so that its text can still be read when a phone shrinks it; ``left`` and ``right`` are where the Axes begin
-    and end, in parts of its width.
+    The figure is narrow, so that its text stays readable on a phone. ``left`` and ``right`` are the ends of the Axes as
+    fractions of its width.
     """
     from matplotlib.figure import Figure
 

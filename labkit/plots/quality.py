@@ -1,4 +1,4 @@
-"""Bits a weight against what they cost: quality and speed."""
+"""Quality and speed of quantization types against file size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["plot_tradeoff"]
 
 
 def plot_tradeoff(comparison: Any) -> Figure:
-    """Draw what each type costs and gives: divergence against file size, and decode speed.
+    """Draw the trade-off between types: divergence against file size, and decode speed.
 
     Parameters
     ----------
@@ -26,11 +26,12 @@ def plot_tradeoff(comparison: Any) -> Figure:
     Returns
     -------
     Figure
-        Left a point a type, the reference a square at 0; right a bar a type, the largest file first, the reference hatched.
+        Left: one point per type, the reference a square at 0. Right: one bar per type, the largest file first, the reference
+        hatched.
 
     Notes
     -----
-    The axis of the divergence is logarithmic down to the power of ten below its smallest value, and linear from there to 0.
+    The divergence axis is logarithmic down to the power of ten below the smallest value, and linear from there to 0.
     """
     from matplotlib.figure import Figure
 
@@ -39,14 +40,14 @@ def plot_tradeoff(comparison: Any) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_speeds(right, rows)
     points = _draw_losses(left, rows)
-    figure.draw_without_rendering()  # so that the layout is known
+    figure.draw_without_rendering()  # computes the layout
     _name_points(left, [row.quantization for row in rows], points)
     figure.set_label(_tradeoff_text(comparison, rows))
     return figure
 
 
 def _draw_losses(axes: Axes, rows: Sequence[Any]) -> list[tuple[float, float]]:
-    """Draw the divergence of each type against its size; returns the points."""
+    """Draw the divergence of each type against its file size; return the points."""
     lowest = min((row.kl_divergence for row in rows if row.kl_divergence > 0), default=0.1)
     linear = 10.0 ** math.floor(math.log10(lowest))
     axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
@@ -58,15 +59,15 @@ def _draw_losses(axes: Axes, rows: Sequence[Any]) -> list[tuple[float, float]]:
     axes.margins(x=0.16)
     axes.grid(visible=True, axis="y", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_title("what is lost")
+    axes.set_title("quality loss")
     axes.set_xlabel("file size (MB)")
-    axes.set_ylabel("KL divergence from the reference\n(nats a token; 0 is the same forecast)")
+    axes.set_ylabel("KL divergence from the reference\n(nats per token; 0: same predictions)")
     axes.spines[["top", "right"]].set_visible(False)
     return list(zip(sizes, losses, strict=True))
 
 
 def _draw_speeds(axes: Axes, rows: Sequence[Any]) -> None:
-    """Draw a bar for each type's speed, as a multiple of the reference's."""
+    """Draw a bar for each type's speed as a multiple of the reference's."""
     bars = axes.barh(
         [row.quantization for row in rows],
         [row.decode_ratio for row in rows],
@@ -78,17 +79,17 @@ def _draw_speeds(axes: Axes, rows: Sequence[Any]) -> None:
     axes.axvline(1, color="0.3", linestyle="--", linewidth=1)
     axes.margins(x=0.18)
     axes.invert_yaxis()
-    axes.set_title("what is gained")
+    axes.set_title("speed gain")
     axes.set_xlabel("decode speed\n(multiple of the reference's)")
-    axes.set_ylabel("type, the largest file first")
+    axes.set_ylabel("type, largest file first")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-_PLACES = [(8, 0), (-8, 0), (0, 9), (0, -9), (8, 10), (-8, 10), (8, -10), (-8, -10)]  # points to a name from its marker
+_PLACES = [(8, 0), (-8, 0), (0, 9), (0, -9), (8, 10), (-8, 10), (8, -10), (-8, -10)]  # points from a marker to its name
 
 
 def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write each name beside its point, where it covers neither another name nor a point."""
+    """Write each name next to its point, without covering another name or point."""
     from matplotlib.transforms import Bbox
 
     pixels = axes.transData.transform(points)
@@ -115,6 +116,6 @@ def _tradeoff_text(comparison: Any, rows: Sequence[Any]) -> str:
         for row in rows
     )
     return (
-        "Two panels for the types of one model: KL divergence in nats a token against file size, and decode speed as a "
+        "Two panels for the types of one model: KL divergence in nats per token against file size, and decode speed as a "
         f"multiple of the reference's. The reference is {comparison.reference}. {points}."
     )

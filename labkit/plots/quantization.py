@@ -1,4 +1,4 @@
-"""What quantizing does to weights: a strip of them before and after, the errors, and what other types would cost."""
+"""The effect of quantization on weights: some weights before and after, the errors, and other types."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["plot_quantization", "plot_weights"]
 
 Floats = npt.NDArray[np.float32]
 
-_HEIGHT = 7.0  # inches; the panels stand one above the other, so that a phone can show them
-_PANELS = ((0.775, 0.185), (0.48, 0.185), (0.075, 0.305))  # bottom and height of each, in parts of the figure
+_HEIGHT = 7.0  # inches; the panels are stacked, so that they fit on a phone
+_PANELS = ((0.775, 0.185), (0.48, 0.185), (0.075, 0.305))  # bottom and height of each, as fractions of the figure
 _BINS = 41
 
 
 def plot_quantization(
     before: Floats, after: Floats, errors: Floats, types: Mapping[str, tuple[float, float]], *, chosen: str, first: int = 0
 ) -> Figure:
-    """Draw three panels: weights before and after, how often which error occurs, and error against bits a weight.
+    """Draw three panels: weights before and after, a histogram of errors, and error against bits per weight.
 
     Parameters
     ----------
     before, after : array of shape (n,)
         Neighbouring weights.
     errors : array
-        Of as many weights as were computed: after minus before.
+        After minus before, of all computed weights.
     types : mapping
-        Type -> its bits a weight, and its error as a part of the weights' own root mean square.
+        Type -> bits per weight, and RMS error as a fraction of the weights' RMS.
     chosen : str
-        The type that made ``after``; it is marked.
+        The type of ``after``; it is marked.
     first : int
-        The number of the first of the weights in its tensor.
+        Index of the first weight in its tensor.
 
     Returns
     -------
     Figure
-        Its label says in words what it shows.
+        Its label is the alt text.
     """
     from matplotlib.figure import Figure
 
@@ -57,21 +57,21 @@ def plot_quantization(
     rows = "; ".join(f"{name}: {bits:.4g} bits, error {100 * error:.2g} %" for name, (bits, error) in types.items())
     figure.set_label(
         f"{strip.get_label()} Histogram of {len(errors):,} errors from {errors.min():.3g} to {errors.max():.3g}. "
-        f"Error against bits a weight: {rows}."
+        f"Error against bits per weight: {rows}."
     )
     return figure
 
 
 def plot_weights(before: Floats, after: Floats | None = None, *, first: int = 0, name: str = "", axes: Axes) -> Axes:
-    """Draw neighbouring weights as steps, and what became of them as dots.
+    """Draw neighbouring weights as steps, and the weights after quantization as dots.
 
     Parameters
     ----------
     before, after : array of shape (n,)
     first : int
-        The number of the first of them.
+        Index of the first weight.
     name : str
-        What made ``after``.
+        The type of ``after``.
     axes : Axes
         Where to draw.
     """
@@ -82,17 +82,17 @@ def plot_weights(before: Floats, after: Floats | None = None, *, first: int = 0,
         axes.legend(frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0)
     axes.set_xlim(places[0], places[-1])
     axes.locator_params(nbins=5)
-    axes.set_xlabel("number of the weight in its tensor")
+    axes.set_xlabel("index of the weight in its tensor")
     axes.set_ylabel("weight")
     axes.spines[["top", "right"]].set_visible(False)
     last = first + len(before) - 1
-    became = "" if after is None else f" and what {name} makes of them"
-    axes.set_label(f"Weights {first:,} to {last:,}{became}, from {before.min():.3g} to {before.max():.3g}.")
+    quantized = "" if after is None else f" before and after {name}"
+    axes.set_label(f"Weights {first:,} to {last:,}{quantized}, from {before.min():.3g} to {before.max():.3g}.")
     return axes
 
 
 def _draw_errors(axes: Axes, errors: Floats) -> None:
-    """Draw how many weights are off by how much, as one outline."""
+    """Draw a histogram of the errors as one outline."""
     reach = float(np.abs(errors).max()) or 1.0
     counts, edges = np.histogram(errors, bins=_BINS, range=(-reach, reach))
     axes.stairs(100 * counts / len(errors), edges, fill=True, color=MAIN)
@@ -104,7 +104,7 @@ def _draw_errors(axes: Axes, errors: Floats) -> None:
 
 
 def _draw_costs(axes: Axes, types: Mapping[str, tuple[float, float]], chosen: str) -> None:
-    """Draw a point a type; the chosen one is a square."""
+    """Draw one point per type; the chosen one is a square."""
     bits, percents = [bits for bits, _ in types.values()], [100 * loss for _, loss in types.values()]
     lowest = min((one for one in percents if one > 1e-3), default=1.0)
     linear = 10.0 ** math.floor(math.log10(lowest))
@@ -119,7 +119,7 @@ def _draw_costs(axes: Axes, types: Mapping[str, tuple[float, float]], chosen: st
     axes.set_ylim(-0.3 * linear, 3 * max(linear, *percents))
     axes.set_xticks(range(math.ceil(min(bits) - 0.5), math.floor(max(bits) + 0.7) + 1))
     axes.grid(visible=True, axis="y", color="0.9")
-    axes.set_xlabel("bits a weight")
+    axes.set_xlabel("bits per weight")
     axes.set_ylabel("error\n(% of the weights' RMS)")
     axes.spines[["top", "right"]].set_visible(False)
     _name_points(
@@ -132,11 +132,11 @@ _PLACES = ((7, 0), (-7, 0), (0, 11), (0, -11), (6, 9), (-6, 9), (6, -9), (-6, -9
 
 
 def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write each name where it covers neither marker nor name; boxes are estimated, since measuring them is slow."""
+    """Write each name without covering a marker or name; text sizes are estimated, since measuring them is slow."""
     room = [72 * inches for inches in inches_of(axes)]
     where = axes.transAxes.inverted().transform(axes.transData.transform(points)) * room
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in where]
-    for name, (x, y) in sorted(zip(names, where, strict=True), key=lambda row: -len(row[0])):  # the longest has least choice
+    for name, (x, y) in sorted(zip(names, where, strict=True), key=lambda row: -len(row[0])):  # long names first
         boxes = [_box(x + right, y + up, right, len(name)) for right, up in _PLACES]
         best = min(range(len(boxes)), key=lambda index: sum(_overlap(boxes[index], other) for other in taken))
         taken.append(boxes[best])
@@ -151,7 +151,7 @@ Box = tuple[float, float, float, float]
 
 
 def _box(x: float, y: float, right: float, n_letters: int) -> Box:
-    """Estimate the room of a text that stands at x, y: its left, lower, right and upper end."""
+    """Estimate the box of a text at x, y: its left, lower, right and upper end."""
     width = 0.72 * _FONT * n_letters
     left = x - width / 2 if right == 0 else x if right > 0 else x - width
     return left, y - _FONT / 2, left + width, y + _FONT / 2

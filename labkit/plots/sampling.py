@@ -1,4 +1,4 @@
-"""The distribution of the next token, before and after the samplers."""
+"""The next token's distribution before and after the samplers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def plot_next_token(
     chosen: int | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """Draw the likeliest tokens, two bars each: the model's probability, and what the samplers made of it.
+    """Draw the likeliest tokens, two bars each: the probability before and after the samplers.
 
     Parameters
     ----------
     tokens : sequence of str
-        As they are to be written beside their bars.
+        Labels of the bars.
     before, after : sequence of float
-        Probabilities, as long as ``tokens``.
+        Probabilities, one per token.
     chosen : int, optional
-        Which of them was drawn; it is marked.
+        Index of the drawn token, which is marked.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Bars in per cent, in the order given.
+        Bars in per cent, in the given order.
 
     Examples
     --------
@@ -45,9 +45,9 @@ def plot_next_token(
     'Bar chart of the next token. “ Paris” (drawn): 50.0 %, now 75.0 %; “ the”: 25.0 %, now 25.0 %.'
     """
     axes = new_axes(0.8 + 0.42 * len(tokens)) if axes is None else axes
-    names = [f"{_shown(token)}{' ◀ drawn' if place == chosen else ''}" for place, token in enumerate(tokens)]
+    names = [f"{_label(token)}{' ◀ drawn' if place == chosen else ''}" for place, token in enumerate(tokens)]
     for shift, values, colour, hatch, label in (
-        (-0.2, before, OTHER, "//", "the model's"),
+        (-0.2, before, OTHER, "//", "model"),
         (0.2, after, MAIN, "", "after the samplers"),
     ):
         places = [place + shift for place in range(len(tokens))]
@@ -66,7 +66,7 @@ def plot_next_token(
     return axes
 
 
-def _shown(token: str) -> str:
-    """Return a token as a label: spaces and line ends seen, no dollar that would begin a formula, and not too long."""
-    seen = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
-    return seen if len(seen) <= 16 else seen[:15] + "…"
+def _label(token: str) -> str:
+    """Return a token as a short label with visible white space, and dollars escaped for matplotlib."""
+    label = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
+    return label if len(label) <= 16 else label[:15] + "…"

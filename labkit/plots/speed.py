@@ -1,4 +1,4 @@
-"""How fast it was: pauses between tokens, and the milestone's card."""
+"""Speed: inter-token latencies, and the milestone's card."""
 
 from __future__ import annotations
 
@@ -15,74 +15,74 @@ __all__ = ["plot_benchmark", "plot_milestone"]
 
 
 def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
-    """Draw how long each token was waited for: the median of all runs, their range, and the engine alone.
+    """Draw the latency of each token: the median and range of all runs, and llama.cpp only.
 
     Parameters
     ----------
     result : BenchmarkResult
         As `benchmark_inference` returns it, with ``max_tokens`` of at least 2.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Milliseconds against the place of the token; the first token, which waits for the prompt, is told in the title.
+        Milliseconds by position of the token; the time to first token is in the title.
 
     Raises
     ------
     ArgumentError
-        When there is no pause between two tokens to draw.
+        If the result has no latency between two tokens.
     """
-    places = [sorted(1e3 * pause for pause in place) for place in _pauses(result)]
+    places = [sorted(1e3 * latency for latency in place) for place in _latencies(result)]
     axes = new_axes(4) if axes is None else axes
     x = range(2, len(places) + 2)
     axes.fill_between(x, [p[0] for p in places], [p[-1] for p in places], color=MAIN, alpha=0.2, label="all runs")
     axes.plot(x, [statistics.median(p) for p in places], "o-", color=MAIN, markersize=3, linewidth=1, label="median")
-    lines = {"95 % are below": (result.inter_token_latency_p95_s, "--", "0.3")}
+    lines = {"95th percentile": (result.inter_token_latency_p95_s, "--", "0.3")}
     if result.engine_decode_tokens_per_second is not None:
-        lines[f"engine alone ({result.engine_test[1]})"] = (1 / result.engine_decode_tokens_per_second, ":", OTHER)
+        lines[f"llama.cpp only ({result.engine_test[1]})"] = (1 / result.engine_decode_tokens_per_second, ":", OTHER)
     for name, (seconds, style, colour) in lines.items():
         axes.axhline(1e3 * (seconds or 0), linestyle=style, color=colour, linewidth=2, label=name)
     speed = result.decode_tokens_per_second or 0.0
     title = f"first token after {1e3 * result.time_to_first_token_s:.0f} ms, then {speed:.1f} tokens/s"
     axes.set_title(title)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("place of the token in the text (tokens)")
-    axes.set_ylabel("time since the token before (ms)")
+    axes.set_xlabel("position in the text (tokens)")
+    axes.set_ylabel("time since the previous token (ms)")
     axes.legend(frameon=False, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
-    spoken = "; ".join(f"{name}: {1e3 * (seconds or 0):.2f} ms" for name, (seconds, _, _) in lines.items())
-    pause = 1e3 * (result.inter_token_latency_s or 0)
+    texts = "; ".join(f"{name}: {1e3 * (seconds or 0):.2f} ms" for name, (seconds, _, _) in lines.items())
+    median = 1e3 * (result.inter_token_latency_s or 0)
     axes.set_label(
-        f"Line chart of the pauses between {result.settings.max_tokens:,} tokens of {result.settings.model}, the median and "
-        f"the range of {len(result.runs):,} runs: {title}. Median pause: {pause:.2f} ms; {spoken}."
+        f"Line chart of the latencies between {result.settings.max_tokens:,} tokens of {result.settings.model}, the median "
+        f"and range of {len(result.runs):,} runs: {title}. Median latency: {median:.2f} ms; {texts}."
     )
     return axes
 
 
-def _pauses(result: Any) -> list[tuple[float, ...]]:
-    """Return the pauses of all runs before the second token, before the third, and so on."""
+def _latencies(result: Any) -> list[tuple[float, ...]]:
+    """Return the latencies of all runs for the second token, the third, and so on."""
     places = list(zip(*(run.inter_token_latencies_s for run in result.runs), strict=False))
     if not places:
-        raise ArgumentError("max_tokens=1 leaves no pause between two tokens to draw: run the benchmark with more")
+        raise ArgumentError("max_tokens=1 gives no latency between two tokens to draw: run the benchmark with more")
     return places
 
 
 def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
-    """Draw the milestone's card: measured speeds, what was foretold, what bandwidth allows, and the target.
+    """Draw the milestone's card: measured and predicted speeds, the bandwidth's limit, and the target.
 
     Parameters
     ----------
     result : MilestoneResult
         As `run_milestone` returns it.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Tokens per second, a row for one stream and one for the prompts together.
+        Tokens per second, one row for a single stream and one for several prompts together.
     """
     import textwrap
 
@@ -93,7 +93,7 @@ def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
             place, figure.tokens_per_second, height=0.5, color=MAIN, label="measured, prompts included" if not place else ""
         )
         axes.text(figure.tokens_per_second, place, f" {figure.tokens_per_second:.1f}", va="center", ha="left")
-        marks = {"foretold decode": (figure.predicted_tokens_per_second, "D", OTHER)}
+        marks = {"predicted decode": (figure.predicted_tokens_per_second, "D", OTHER)}
         if figure.roofline_tokens_per_second < 4 * result.target_tokens_per_second:
             marks["bandwidth's roofline"] = (figure.roofline_tokens_per_second, "|", "0.3")
         for name, (speed, marker, colour) in marks.items():
@@ -111,7 +111,7 @@ def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     machine = f"{result.system.cpu}, {result.n_threads} threads; {kind}"
     axes.set_title(f"{head}\n{machine}\n" + "\n".join(textwrap.wrap(result.verdict, 80)), fontsize=10, loc="left")
     speeds = "; ".join(
-        f"{name}: {figure.tokens_per_second:.1f} tokens/s measured, {figure.predicted_tokens_per_second:.1f} foretold"
+        f"{name}: {figure.tokens_per_second:.1f} tokens/s measured, {figure.predicted_tokens_per_second:.1f} predicted"
         for name, figure in rows
     )
     axes.set_label(f"Bar chart. {head}, {machine}. {speeds}. Target {target:g} tokens/s. {result.verdict}.")

@@ -1,4 +1,4 @@
-"""Speed over the number of threads, and the ceiling above it."""
+"""Speed by number of threads, and its ceiling."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["plot_threads"]
 
 
 def plot_threads(scaling: Any, *, axes: Axes | None = None) -> Axes:
-    """Draw decode and prefill speed over the number of threads, each as a multiple of its speed with the fewest.
+    """Draw decode and prefill speed by number of threads, relative to the speed with the fewest threads.
 
     Parameters
     ----------
     scaling : ThreadScaling
         As `measure_threads` returns it.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        A line each, the speeds in numbers beside their points; decode's ceiling dashed; cores marked.
+        One line each, with the speeds at the points; decode's ceiling dotted; cores marked.
     """
     axes = new_axes(4) if axes is None else axes
     speeds = scaling.speeds
@@ -50,7 +50,7 @@ def plot_threads(scaling: Any, *, axes: Axes | None = None) -> Axes:
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.set_xlabel("threads")
-    axes.set_ylabel(f"speed, times that with {first.n_threads} thread{'s' if first.n_threads > 1 else ''}")
+    axes.set_ylabel(f"speed relative to {first.n_threads} thread{'s' if first.n_threads > 1 else ''}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best", fontsize=8)
     axes.set_label(_text(scaling))
@@ -58,7 +58,7 @@ def plot_threads(scaling: Any, *, axes: Axes | None = None) -> Axes:
 
 
 def _mark_cores(axes: Axes, scaling: Any) -> None:
-    """Write below the numbers of threads where the physical cores end and where the logical ones do, with a line each."""
+    """Mark the numbers of physical and logical cores, with a line and a label each."""
     names = {scaling.physical_cores: "physical cores", scaling.logical_cores: "logical cores"}
     if scaling.physical_cores == scaling.logical_cores:
         names = {scaling.physical_cores: "all cores"}
@@ -75,7 +75,7 @@ def _text(scaling: Any) -> str:
         for s in scaling.speeds
     )
     return (
-        f"Line chart of speed over threads. {rows}. Decode's ceiling by memory bandwidth: "
+        f"Line chart of speed by number of threads. {rows}. Decode's ceiling by memory bandwidth: "
         f"{scaling.roofline_tokens_per_second:.1f} tokens/s. {scaling.physical_cores} physical and "
         f"{scaling.logical_cores} logical cores."
     )

@@ -1,4 +1,4 @@
-"""A treemap: tiles whose areas are what they stand for, in groups."""
+"""A treemap: tiles in groups, with areas proportional to their sizes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _COLOURS = (
     "#CC79A7",
     "#999999",
     "#D55E00",
-)  # Okabe and Ito: black can be read on
-_MAX_TILES = 1000  # more would be finer than a pixel
-_LETTER = 0.085  # inches, of 9 points
+)  # Okabe and Ito: black text is readable on them
+_MAX_TILES = 1000  # more would be smaller than a pixel
+_LETTER = 0.085  # width of a letter of 9 points, inches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,25 +43,25 @@ class Tile:
 
     @property
     def corners(self) -> list[tuple[float, float]]:
-        """The four corners, one after the other."""
+        """The four corners, in order."""
         right, top = self.x + self.width, self.y + self.height
         return [(self.x, self.y), (right, self.y), (right, top), (self.x, top)]
 
 
 def squarify(sizes: Sequence[float], room: Tile) -> list[Tile]:
-    """Cut a rectangle into tiles with areas in proportion to the sizes, as near to squares as goes.
+    """Divide a rectangle into tiles that are nearly square, with areas proportional to the sizes.
 
     Parameters
     ----------
     sizes : sequence of float
-        Not negative; the largest first gives the best tiles.
+        Not negative; in descending order for the best tiles.
     room : Tile
-        What is cut; the tiles fill it, unless all sizes are 0.
+        The rectangle; the tiles fill it, unless all sizes are 0.
 
     Returns
     -------
     list of Tile
-        In the order of the sizes; those of size 0 have no area.
+        In the order of the sizes; tiles of size 0 have no area.
 
     References
     ----------
@@ -84,7 +84,7 @@ def squarify(sizes: Sequence[float], room: Tile) -> list[Tile]:
 
 
 def _strip_length(areas: Sequence[float], side: float) -> int:
-    """Return how many tiles to lay along a side: as long as another one makes the worst tile no longer."""
+    """Return how many tiles to put along a side: as many as do not worsen the worst aspect ratio."""
     best, total = float("inf"), 0.0
     for count, area in enumerate(areas, start=1):
         total += area
@@ -99,7 +99,7 @@ def _strip_length(areas: Sequence[float], side: float) -> int:
 
 
 def _place(strip: Sequence[float], room: Tile) -> tuple[list[Tile], Tile]:
-    """Lay a strip of tiles along the shorter side; returns them and the room that is left."""
+    """Put a strip of tiles along the shorter side; return them and the remaining rectangle."""
     wide, total = room.width >= room.height, sum(strip)
     side = room.height if wide else room.width
     depth = min(total / side if side else 0.0, room.width if wide else room.height)
@@ -117,19 +117,19 @@ def _place(strip: Sequence[float], room: Tile) -> tuple[list[Tile], Tile]:
 
 
 def plot_treemap(groups: Mapping[str, Sequence[int]], *, axes: Axes | None = None) -> Axes:
-    """Draw bytes as areas: a part for each group, and in it a tile for each member.
+    """Draw bytes as areas: one tile per member, in an area per group.
 
     Parameters
     ----------
     groups : mapping
         Name -> bytes of each member.
     axes : Axes, optional
-        Where to draw; a figure of its own by default.
+        Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        Without ticks; the largest group is left. Groups too small for their names are named under it.
+        Without ticks; the largest group is on the left. Groups too small for their names are listed below.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def plot_treemap(groups: Mapping[str, Sequence[int]], *, axes: Axes | None = Non
             unnamed.append(f"{name} {texts[name]}")
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
-    note = f"An area is bytes. Too small to name: {'; '.join(unnamed)}" if unnamed else "An area is bytes."
+    note = "Areas are proportional to bytes." + (f" Too small to name: {'; '.join(unnamed)}" if unnamed else "")
     axes.text(0, -0.08, textwrap.fill(note, 78), ha="left", va="top", fontsize=9, parse_math=False)
     rows = "; ".join(f"{name} {text}" for name, text in texts.items())
     axes.set_label(f"Treemap of {whole / MIB:.2f} MiB: {rows or 'nothing'}.")
@@ -157,7 +157,7 @@ def plot_treemap(groups: Mapping[str, Sequence[int]], *, axes: Axes | None = Non
 
 
 def _draw_group(axes: Axes, tile: Tile, sizes: Sequence[int], place: int) -> None:
-    """Draw a group's members in one go, and its edge over them."""
+    """Draw a group's members as one collection, and the group's edge on top."""
     from matplotlib.collections import PolyCollection
 
     members = squarify(sorted(sizes, reverse=True), tile) if len(sizes) <= _MAX_TILES else [tile]
@@ -168,7 +168,7 @@ def _draw_group(axes: Axes, tile: Tile, sizes: Sequence[int], place: int) -> Non
 
 
 def _name_group(axes: Axes, tile: Tile, text: str) -> bool:
-    """Write a group's name and share in it, in a line each; returns whether there is room."""
+    """Write a group's name and share into it, one per line; return whether there is space."""
     lines = text.split(", ")
     if tile.width < _LETTER * max(map(len, lines)) or tile.height < 0.17 * len(lines):
         return False
