@@ -1,7 +1,7 @@
 """labkit: run, size, quantize and tune language models on your own machine, and know why each number is what it is.
 
-The public names stand in ``__init__.pyi`` beside this file, each with the room that it lives in. A room opens when one of
-its names is first used, so importing labkit stays cheap.
+``__init__.pyi`` lists the public names, each with its subpackage. A subpackage is imported when one of its names is first
+used, so importing labkit stays cheap.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""``python -m labkit`` is the command ``labkit``."""
+"""Run ``python -m labkit`` like the command ``labkit``."""
 
 import sys
 

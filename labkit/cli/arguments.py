@@ -1,17 +1,15 @@
-"""Arguments that several commands take."""
+"""Arguments shared by several commands."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = ["CACHE_TYPES", "add_model"]
-
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+__all__ = ["add_model"]
 
 
 def add_model(parser: argparse.ArgumentParser, *, by_header: bool = False) -> None:
-    """Add the model, the bundled one by default; ``by_header`` says that an address will do."""
-    where = "a GGUF file or a name of `labkit models`"
+    """Add the MODEL argument, the bundled model by default; with ``by_header`` it can be a URL."""
+    where = "a GGUF file or a name from `labkit models`"
     if by_header:
-        where = "a GGUF file, a name of `labkit models`, or an http(s) address (only the header is read)"
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"{where}; the bundled one")
+        where = "a GGUF file, a name from `labkit models`, or an http(s) URL (only the header is read)"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"{where}; default: the bundled model")

@@ -1,8 +1,8 @@
-"""Measure how fast a model answers: llama-bench's tests (pp, tg), and beside them what a user of the same model sees.
+"""Measure how fast a model answers: llama-bench's tests (pp, tg), and the speed that a user of the same model sees.
 
-The engine's rows are llama.cpp alone by llama-bench's protocol: random tokens, nothing sampled. The user's rows are
-labkit's generate_text on a prompt of the same length: tokenizing, sampling and text included. What the header and this
-machine's bandwidth and kernels let expect of the engine is foretold before, and stands beside.
+The first table is llama.cpp only, by llama-bench's protocol: random tokens, no sampling. The last one is labkit's
+generate_text on a prompt of the same length, with tokenizing, sampling and detokenizing. In between: the speed predicted
+from the file's header, this machine's memory bandwidth and llama.cpp's kernels, next to the measurement.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ HELP = "measure how fast a model answers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_model(parser)
-    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens of the prompt (512)")
+    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="prompt tokens (512)")
     parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens to generate (128)")
-    parser.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="rounds that are counted (5)")
-    parser.add_argument("-t", "--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
-    parser.add_argument("--n-parallel", type=int, default=1, metavar="N", help="prompts that are decoded together (1)")
-    parser.add_argument("--no-predict", action="store_true", help="leave out what is foretold (it takes two seconds)")
+    parser.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="measured rounds (5)")
+    parser.add_argument("-t", "--threads", type=int, metavar="N", help="number of threads; default: all physical cores")
+    parser.add_argument("--n-parallel", type=int, default=1, metavar="N", help="prompts decoded together (1)")
+    parser.add_argument("--no-predict", action="store_true", help="skip the prediction (it needs two seconds)")
     shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print every figure as JSON")
-    shape.add_argument("--csv", action="store_true", help="print a row a test as CSV, with llama-bench's names of columns")
+    shape.add_argument("--json", action="store_true", help="print all results as JSON")
+    shape.add_argument("--csv", action="store_true", help="print one CSV row per test, with llama-bench's column names")
     shape.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
     _check(args)
-    foretold = None if args.no_predict or args.csv or args.markdown else _foretell(args)
+    prediction = None if args.no_predict or args.csv or args.markdown else _predict(args)
     result = _measure(args, quiet=args.json or args.csv or args.markdown)
     if args.csv or args.markdown:
         from labkit.benchmark.result import bench_csv
@@ -50,16 +50,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     rows = bench_rows(result)  # the last two cells are the test and its speed
     engine = [row[1:] for row in rows if not row[-2].endswith(USER)]  # with the model's name a line would be too long
-    user = [("prompt" if row[-2].startswith("pp") else "generating", row) for row in rows if row[-2].endswith(USER)]
-    out.table(HEADINGS[1:], engine, title=f"{result.settings.model} ({rows[0][0]}): llama.cpp alone")
-    if foretold is not None:
-        out.table(("", "tokens/s", "measured / foretold"), _beside(foretold, result), title="foretold for llama.cpp alone")
-        out.say(f"Generating is limited by {foretold.limit}.")
-    seen = [(name, f"{row[-1]} tokens/s ({row[-2].removesuffix(USER)})") for name, row in user]
-    out.table(("", ""), [*seen, *summary_rows(result)], title="what a user of it sees")
+    user = [("prompt" if row[-2].startswith("pp") else "generation", row) for row in rows if row[-2].endswith(USER)]
+    out.table(HEADINGS[1:], engine, title=f"{result.settings.model} ({rows[0][0]}): llama.cpp only")
+    if prediction is not None:
+        compared = _compare(prediction, result)
+        out.table(("", "tokens/s", "measured / predicted"), compared, title="predicted, llama.cpp only")
+        out.say(f"Generation is limited by {prediction.limit}.")
+    speeds = [(name, f"{row[-1]} tokens/s ({row[-2].removesuffix(USER)})") for name, row in user]
+    out.table(("", ""), [*speeds, *summary_rows(result)], title="what a user sees")
     for note in result.notes:
         out.say(note)
-    out.result({"tests": bench_records(result), "foretold": foretold, **result})
+    out.result({"tests": bench_records(result), "predicted": prediction, **result})
     return 0
 
 
@@ -67,25 +68,25 @@ def _check(args: argparse.Namespace) -> None:
     from labkit.benchmark.run import MAX_PARALLEL, MAX_REPEATS
     from labkit.checks import check_int
 
-    most = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": MAX_REPEATS, "n_parallel": MAX_PARALLEL}
-    for option, high in most.items():
+    limits = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": MAX_REPEATS, "n_parallel": MAX_PARALLEL}
+    for option, high in limits.items():
         check_int(f"--{option.replace('_', '-')}", getattr(args, option), 1, high)
 
 
-def _foretell(args: argparse.Namespace) -> SpeedPrediction:
+def _predict(args: argparse.Namespace) -> SpeedPrediction:
     from labkit.roofline import predict_speed
 
-    depth = args.n_gen // 2  # llama-bench generates from an empty context on, one sequence
+    depth = args.n_gen // 2  # llama-bench generates one sequence, starting with an empty context
     return predict_speed(args.model, depth=depth, n_threads=args.threads, n_prompt=args.n_prompt)
 
 
-def _beside(foretold: SpeedPrediction, result: BenchmarkResult) -> list[tuple[str, str, str]]:
-    """Return each speed that was foretold with the share of it that was measured."""
+def _compare(prediction: SpeedPrediction, result: BenchmarkResult) -> list[tuple[str, str, str]]:
+    """Return each predicted speed and the ratio of the measured speed to it."""
     speeds = (
-        ("prompt", foretold.prompt_tokens_per_second, result.engine_prompt_tokens_per_second),
-        ("generating", foretold.decode_tokens_per_second, result.engine_decode_tokens_per_second),
+        ("prompt", prediction.prompt_tokens_per_second, result.engine_prompt_tokens_per_second),
+        ("generation", prediction.decode_tokens_per_second, result.engine_decode_tokens_per_second),
     )
-    return [(name, f"{said:.1f}", f"{(measured or 0.0) / said:.2f}") for name, said, measured in speeds]
+    return [(name, f"{predicted:.1f}", f"{(measured or 0.0) / predicted:.2f}") for name, predicted, measured in speeds]
 
 
 def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
@@ -104,15 +105,15 @@ def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
 
 
 def _prompt(model: Model, n_tokens: int, first: int) -> str:
-    """Return prose of so many tokens from its word ``first`` on, or of a few less where no cut gives just that."""
+    """Return prose of ``n_tokens`` tokens, starting at its word ``first``; a few tokens fewer where no cut fits exactly."""
     from labkit.engine import count_tokens
     from labkit.quality import evaluation_text
 
     prose = evaluation_text()
-    prose = prose.split(" ", first)[-1] + " "  # texts that begin alike would be computed once
+    prose = prose.split(" ", first)[-1] + " "  # prompts with a common prefix would share its computation
     text = prose * (1 + 8 * n_tokens // len(prose))
     low, high = 1, len(text)
-    while low < high:  # the longest beginning that has at most so many tokens
+    while low < high:  # find the longest prefix with at most n_tokens
         middle = (low + high + 1) // 2
         if count_tokens(model, text[:middle], add_special=True) <= n_tokens:
             low = middle

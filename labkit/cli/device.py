@@ -1,9 +1,9 @@
-"""Lend this machine's GPU, or its CPU where there is none, to models that load elsewhere.
+"""Lend this machine's GPU, or its CPU if it has no GPU, to models in other processes.
 
-On this machine or, with --allow-network, on another one:
+Use it on this machine or, with --allow-network, from another one:
   load_model(n_gpu_layers=15, devices=["127.0.0.1:50052"])
 
-There is no password and no encryption. It serves one process at a time, and Ctrl-C ends it.
+The connection has no password and no encryption. The device serves one process at a time; Ctrl-C stops it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import sys
 
 from labkit.cli.output import Output
 
-HELP = "lend this machine's GPU or CPU to a model of another process"
+HELP = "lend this machine's GPU or CPU to a model in another process"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="serve", required=True)
-    serve = actions.add_parser("serve", help="serve one until Ctrl-C", description="Serve one until Ctrl-C.")
+    serve = actions.add_parser("serve", help="serve a device until Ctrl-C", description="Serve a device until Ctrl-C.")
     serve.add_argument(
-        "--endpoint", default="127.0.0.1:50052", metavar="HOST:PORT", help="where to listen (127.0.0.1:50052); port 0: any"
+        "--endpoint", default="127.0.0.1:50052", metavar="HOST:PORT", help="address (127.0.0.1:50052); port 0: any free one"
     )
-    serve.add_argument("--threads", type=int, default=1, metavar="N", help="threads that a CPU computes with (1)")
+    serve.add_argument("--threads", type=int, default=1, metavar="N", help="number of threads, if it is a CPU (1)")
     serve.add_argument("--allow-network", action="store_true", help="allow an address that other machines can reach")
-    serve.add_argument("--json", action="store_true", help="print JSON when it is ready")
+    serve.add_argument("--json", action="store_true", help="print JSON when the device is ready")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -37,6 +37,6 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with started as device, contextlib.suppress(KeyboardInterrupt):
         out.say(describe(device))
         out.result({name: getattr(device, name) for name in ("endpoint", "kind", "description", "n_threads", "pid")})
-        sys.stdout.flush()  # it is read while this goes on
+        sys.stdout.flush()  # a parent process reads it while the device runs
         device.wait()
     return 0

@@ -1,4 +1,4 @@
-"""``labkit explore``: the explorers as a page in the browser, without a notebook."""
+"""Open the explorers as a page in the browser, without a notebook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labkit.errors import LabkitError
 from labkit.models import course_model, resolve_model
 from labkit.widgets import EXPLORERS
 
-# Voilà's own page asks a CDN for the icons of Font Awesome: where the network hangs, the page would wait for it
+# Voilà's own template loads Font Awesome's icons from a CDN; on a network that hangs, the page would hang too
 _TEMPLATE = """\
 {%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- block notebook_css -%}
@@ -30,11 +30,11 @@ HELP = "open the explorers as a page in the browser"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "name", nargs="?", choices=tuple(EXPLORERS), metavar="NAME", help=f"one of {', '.join(EXPLORERS)}; all by default"
+        "name", nargs="?", choices=tuple(EXPLORERS), metavar="NAME", help=f"one of {', '.join(EXPLORERS)}; default: all"
     )
-    parser.add_argument("--model", help="a GGUF file or a name of `labkit models`; the course's model")
-    parser.add_argument("--port", type=int, default=8866, help="on 127.0.0.1, this machine alone (8866; 0 for a free one)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address rather than open a browser")
+    parser.add_argument("--model", help="a GGUF file or a name from `labkit models`; default: the course's model")
+    parser.add_argument("--port", type=int, default=8866, help="port on 127.0.0.1 (8866); 0: any free one")
+    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -43,13 +43,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     if not _is_installed("voila"):
         raise LabkitError(
-            "voila, which shows a page without a notebook, is not installed: pip install voila, then labkit explore; "
-            "in a notebook labkit.explore(…) needs nothing more"
+            "voila, which serves the page, is not installed: run pip install voila, then labkit explore again; "
+            "in a notebook, labkit.explore(…) works without it"
         )
     model = resolve_model(args.model) if args.model else course_model()
-    # Voilà would take another port, and say nothing
+    # if the port is in use, Voilà would silently use another one
     port = free_port(parse_endpoint(f"127.0.0.1:{args.port}", name="--port", least_port=0))
-    out.say(f"opening http://127.0.0.1:{port}; end it with Ctrl-C here")
+    out.say(f"opening http://127.0.0.1:{port}; stop it with Ctrl-C")
     with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
         page = Path(folder) / "explore.ipynb"
         write_page(page, (args.name,) if args.name else tuple(EXPLORERS), model)
@@ -64,19 +64,19 @@ def run(args: argparse.Namespace, out: Output) -> int:
 def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ValueError:  # an entry of sys.modules that is no module
+    except ValueError:  # an entry of sys.modules that is not a module
         return False
 
 
 def write_template(folder: Path) -> None:
-    """Write Voilà's template for a page that asks for nothing but what this machine serves."""
+    """Write a Voilà template that loads everything from this machine."""
     folder.mkdir(parents=True)
     (folder / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
     (folder / "index.html.j2").write_text(_TEMPLATE, encoding="utf-8")
 
 
 def write_page(path: Path, names: tuple[str, ...], model: Path) -> None:
-    """Write the notebook that the page is made of: one model, and a cell for each explorer."""
+    """Write the notebook behind the page: one cell that loads the model, and one per explorer."""
     import nbformat as untyped
 
     nbformat: Any = untyped

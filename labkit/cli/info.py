@@ -1,7 +1,4 @@
-"""Tell what a GGUF model is, from its header alone: a file, a name of `labkit models`, or an address on a server.
-
-Without a model it tells about the bundled one.
-"""
+"""Describe a GGUF model from its header alone: a file, a name from `labkit models`, or an http(s) URL."""
 
 from __future__ import annotations
 
@@ -10,30 +7,32 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.gguf_file import Header, LazyArray, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.model_info import ModelInfo, describe_model, read_model_header
 from labkit.units import format_bytes, format_count
 
-HELP = "what a model is: a card, its keys, its tensors"
+HELP = "describe a model: summary, metadata keys, tensors"
 
-_SHOWN = 100  # characters of a value in the list of keys
-_SHOWN_ALONE = 20_000  # of a text that is the only key asked for
+_MAX_CHARACTERS = 100  # of a value in the list of keys
+_MAX_CHARACTERS_ALONE = 20_000  # of a value that is listed alone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "model", nargs="?", metavar="FILE", help="a GGUF file, a name of `labkit models` or an http(s) address"
-    )
+    add_model(parser, by_header=True)
     parser.add_argument("--tensors", action="store_true", help="list the tensors")
     parser.add_argument(
-        "--sort", choices=("name", "bytes", "type", "order"), default="order", help="order of the tensors (as in the file)"
+        "--sort",
+        choices=("name", "bytes", "type", "order"),
+        default="order",
+        help="order of the tensors; default: as stored",
     )
     parser.add_argument("--keys", action="store_true", help="list the metadata keys")
     parser.add_argument(
-        "--filter", metavar="TEXT", help="only tensors (or keys) with this text or shell pattern in name or type"
+        "--filter", metavar="TEXT", help="only tensors (or keys) whose name or type matches this text or pattern"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def select_tensors(tensors: Sequence[TensorInfo], pattern: str | None, sort: str) -> list[TensorInfo]:
-    """Return the tensors whose name or type holds a text or fits a shell pattern, sorted."""
+    """Return the tensors whose name or type contains a text or matches a shell pattern, sorted."""
     chosen = [tensor for tensor in tensors if pattern is None or _matches(pattern, tensor.name, tensor.type.name)]
     if sort == "name":
         return sorted(chosen, key=lambda tensor: tensor.name)
@@ -102,32 +101,32 @@ def _show_card(info: ModelInfo, out: Output) -> None:
         )
         for name, (count, n_bytes) in info.tensor_types.items()
     ]
-    out.table(("type", "tensors", "     bytes", " share", "bits a weight"), rows)
+    out.table(("type", "tensors", "     bytes", " share", "bits/weight"), rows)
     for warning in info.warnings:
         out.say(f"warning: {warning}", style="yellow")
-    out.say("More: --keys lists the metadata, --tensors the tensors; --filter TEXT narrows either.", style="dim")
+    out.say("More: --keys lists the metadata, --tensors the tensors; --filter TEXT filters both.", style="dim")
 
 
 def _card(info: ModelInfo) -> Iterator[tuple[str, str]]:
-    """Yield the rows of the card; what the file does not tell is left out."""
+    """Yield the rows of the summary, without those that the header has no value for."""
     yield "architecture", ", ".join((info.architecture, *info.layer_kinds))
-    yield "quantization", f"{info.quantization}, {info.bits_per_weight:.2f} bits a weight"
+    yield "quantization", f"{info.quantization}, {info.bits_per_weight:.2f} bits per weight"
     yield "parameters", f"{format_count(info.parameter_count)} ({info.parameter_count:,}) in {info.tensor_count:,} tensors"
     yield "file", f"{format_bytes(info.file_size_bytes)} ({info.file_size_bytes:,} bytes), GGUF {info.gguf_version}"
     if info.context_length is not None:
         yield "context", f"{info.context_length:,} tokens"
     if info.block_count is not None:
-        width = f", {info.embedding_length:,} numbers a token" if info.embedding_length is not None else ""
+        width = f", embedding length {info.embedding_length:,}" if info.embedding_length is not None else ""
         yield "layers", f"{info.block_count:,}{width}"
     if info.head_count is not None:
-        sizes = f", keys of {info.head_dim_k}, values of {info.head_dim_v}" if info.head_dim_k is not None else ""
-        yield "heads", f"{_per_layer(info.head_count)}, of keys and values {_per_layer(info.head_count_kv)}{sizes}"
+        sizes = f"; dimension {info.head_dim_k} (keys), {info.head_dim_v} (values)" if info.head_dim_k is not None else ""
+        yield "heads", f"{_per_layer(info.head_count)} query, {_per_layer(info.head_count_kv)} key/value{sizes}"
     if info.feed_forward_length is not None:
         yield "feed forward", _per_layer(info.feed_forward_length)
     if info.sliding_window is not None:
-        yield "window", f"{info.sliding_window:,} tokens"
+        yield "sliding window", f"{info.sliding_window:,} tokens"
     if info.expert_count:
-        yield "experts", f"{info.expert_count:,}, of which {_per_layer(info.expert_used_count)} compute each token"
+        yield "experts", f"{info.expert_count:,}, {_per_layer(info.expert_used_count)} used per token"
     if info.vocab_size is not None:
         yield "vocabulary", f"{info.vocab_size:,} tokens"
     yield "tokenizer", info.tokenizer or "none"
@@ -145,9 +144,9 @@ def _per_layer(value: int | tuple[int, ...] | None) -> str:
 
 def _show_keys(header: Header, pattern: str | None, out: Output) -> None:
     kept = [key for key in header.metadata if pattern is None or _matches(pattern, key, header.types[key])]
-    limit = _SHOWN_ALONE if len(kept) == 1 and pattern is not None else _SHOWN
+    limit = _MAX_CHARACTERS_ALONE if len(kept) == 1 and pattern is not None else _MAX_CHARACTERS
     rows = [(key, header.types[key], shorten_value(header.metadata[key], limit)) for key in kept]
-    if len(rows) == 1 and "\n" in rows[0][2]:  # a text of several lines is read outside a table
+    if len(rows) == 1 and "\n" in rows[0][2]:  # text of several lines does not fit into a table
         out.say(f"{rows[0][0]} ({rows[0][1]})", style="bold")
         out.say(rows[0][2])
     else:
@@ -155,18 +154,18 @@ def _show_keys(header: Header, pattern: str | None, out: Output) -> None:
     out.say(f"{len(kept):,} of {len(header.metadata):,} keys", style="dim")
 
 
-def shorten_value(value: object, limit: int = _SHOWN) -> str:
-    """Return a value of the metadata as a short text; a long array is told by its length."""
+def shorten_value(value: object, limit: int = _MAX_CHARACTERS) -> str:
+    """Return a metadata value as a short text; for a long array, its length."""
     if isinstance(value, LazyArray):
         return f"{len(value):,} elements"
     text = f"[{', '.join(str(item) for item in value)}]" if isinstance(value, tuple) else str(value)
-    if limit <= _SHOWN:
+    if limit <= _MAX_CHARACTERS:
         text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
 def _right(heading: str, cells: list[str]) -> list[str]:
-    """Return a heading and its cells, right-aligned and no wider than need be."""
+    """Return a heading and its cells, right-aligned."""
     width = max(map(len, (heading, *cells)))
     return [cell.rjust(width) for cell in (heading, *cells)]
 

@@ -1,7 +1,7 @@
 """Open the course's notebooks in JupyterLab.
 
-Run it in the folder of the course, or name the notebooks' folder. With --work you work in a copy of your own: without
-solutions and outputs, made when FOLDER has no notebooks yet; what you wrote there stays.
+Run it in the course's folder, or give the folder of the notebooks. With --work you work in your own copy, without
+solutions and outputs. The copy is made if FOLDER has no notebooks yet; your work in it is kept.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ HELP = "open the course in JupyterLab"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("folder", nargs="?", type=Path, help="the notebooks' folder (found by itself as a rule)")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of the notebooks; usually found automatically")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="open your own copy, with exercises to solve")
-    parser.add_argument("--no-browser", action="store_true", help="print the address rather than open a browser")
+    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -30,33 +30,33 @@ def run(args: argparse.Namespace, out: Output) -> int:
     folder = own_copy(args.work, args.folder, out) if args.work else find_notebooks(args.folder)
     if find_spec("jupyterlab") is None:
         raise LabkitError("jupyterlab is not installed: pip install jupyterlab, then labkit lab")
-    out.say(f"opening {folder} in JupyterLab; end it with Ctrl-C here")
+    out.say(f"opening {folder} in JupyterLab; stop it with Ctrl-C")
     command = [sys.executable, "-m", "jupyterlab", str(folder)]
     return subprocess.call([*command, "--no-browser"] if args.no_browser else command)
 
 
 def own_copy(place: Path, source: Path | None, out: Output) -> Path:
-    """Return a student's own folder; the notebooks without solutions are put there unless it has some."""
+    """Return a student's folder; copy the notebooks there, without solutions, if it has none."""
     from labkit.course.release import release_course
 
     if not any(place.glob("*.ipynb")):
         result = release_course(find_notebooks(source), place)
-        out.say(f"{len(result.notebooks)} notebooks without solutions are in {place} now")
+        out.say(f"copied {len(result.notebooks)} notebooks, without solutions, to {place}")
     return place
 
 
 def find_notebooks(given: Path | None) -> Path:
-    """Return the folder with the course: the one given, or ``notebooks`` here, above, or beside the package.
+    """Return the course's folder: the one given, or ``notebooks`` here, in a parent folder, or next to the package.
 
     Raises
     ------
     LabkitError
-        When none of them holds the course.
+        If none of them contains the course.
     """
-    beside = Path(__file__).resolve().parents[2]
-    candidates = [given] if given else [folder / "notebooks" for folder in (Path.cwd(), *Path.cwd().parents, beside)]
+    checkout = Path(__file__).resolve().parents[2]
+    candidates = [given] if given else [folder / "notebooks" for folder in (Path.cwd(), *Path.cwd().parents, checkout)]
     for folder in candidates:
         if any(folder.glob("00_*.ipynb")) or (given and any(folder.glob("*.ipynb"))):
             return folder
-    where = f"in {given}" if given else "here or above"
-    raise LabkitError(f"found no notebooks {where}: go to the course's folder, or run labkit lab FOLDER")
+    where = f"in {given}" if given else "in this folder or its parents"
+    raise LabkitError(f"no notebooks found {where}: change to the course's folder, or run labkit lab FOLDER")

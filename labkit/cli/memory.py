@@ -1,31 +1,34 @@
-"""Foretell what a model takes once its context is full, part by part, and say whether it fits."""
+"""Estimate the memory a model needs with a full context, part by part, and whether it fits."""
 
 from __future__ import annotations
 
 import argparse
 
-from labkit.cli.arguments import CACHE_TYPES, add_model
+from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
+from labkit.kv_cache import CACHE_TYPES
 from labkit.units import format_bytes
 
-HELP = "what a model takes in memory, and whether it fits"
+HELP = "estimate the memory a model needs, and whether it fits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_model(parser, by_header=True)
-    parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="tokens of context (2,048); 0: as trained")
+    parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="context size in tokens (2,048); 0: as trained")
     parser.add_argument("--n-seq", type=int, default=1, metavar="N", help="sequences decoded together (1)")
-    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N", help="layers on a device (0); -1: all")
+    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N", help="layers on the GPU (0); -1: all")
     parser.add_argument(
-        "--cache", default="f16", choices=CACHE_TYPES, metavar="TYPE", help=f"the cache: {', '.join(CACHE_TYPES)} (f16)"
+        "--cache", default="f16", choices=CACHE_TYPES, metavar="TYPE", help=f"KV cache type: {', '.join(CACHE_TYPES)} (f16)"
     )
-    parser.add_argument("--ubatch", type=int, default=512, metavar="N", help="tokens computed at once (512)")
+    parser.add_argument("--ubatch", type=int, default=512, metavar="N", help="tokens computed at once, n_ubatch (512)")
     mapped = parser.add_mutually_exclusive_group()
-    mapped.add_argument("--mmap", action="store_true", default=None, help="map the file, whatever this CPU prefers")
+    mapped.add_argument("--mmap", action="store_true", default=None, help="map the file; default: depends on the CPU")
     mapped.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the file into memory")
-    parser.add_argument("--method", default="auto", choices=("auto", "formula", "simulate"), help="where figures come from")
-    parser.add_argument("--ram", metavar="SIZE", help="reckon with so much RAM, such as 8GiB; this machine's by default")
+    parser.add_argument(
+        "--method", default="auto", choices=("auto", "formula", "simulate"), help="formula, dry run, or both"
+    )
+    parser.add_argument("--ram", metavar="SIZE", help="assume this much RAM, such as 8GiB; default: this machine's")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -55,12 +58,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     ]
     rows += [("total", device, format_bytes(size), "", "") for device, size in estimate.by_device().items()]
     title = f"{info.name} ({info.quantization}), n_ctx {estimate.n_ctx:,}: {estimate.layout}"
-    out.table(("part", "where", "bytes", "kind", "how"), rows, title=title)
+    out.table(("part", "device", "bytes", "backing", "formula"), rows, title=title)
     for sentence in estimate.assumptions[1:]:
         out.say(f"- {sentence}")
     out.say()
     out.say(estimate.verdict, style="bold")
     settings = ", ".join(f"{name}={value!r}" for name, value in advice.as_arguments().items())
-    out.say(f"the most that fits: load_model(…, {settings})" if advice.fits else advice.reasons[-1])
+    out.say(f"largest settings that fit: load_model(…, {settings})" if advice.fits else advice.reasons[-1])
     out.result({"model": info.path, **estimate.to_dict(), "verdict": estimate.verdict, "recommended": advice.as_arguments()})
     return 0

@@ -1,7 +1,7 @@
-"""Measure a 7B model on this CPU against 10 tokens a second: one stream, and the lab's ten prompts together.
+"""Measure a 7B model on this CPU against 10 tokens per second: one stream, and the lab's ten prompts together.
 
-Without --model a ghost of Llama-2-7B's shape is built once (4.1 GB in labkit's cache folder): real size and speed, random
-weights, and named as synthetic.
+Without --model, a ghost model of Llama-2-7B's shape is built once (4.1 GB in labkit's cache folder): real size and speed,
+random weights, labelled as synthetic.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from labkit.cli.output import Output
 
-HELP = "a 7B model at over 10 tokens a second, or what limits it"
+HELP = "measure a 7B model: over 10 tokens per second, or what limits it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--model", metavar="FILE", help="your own quantized 7B model; by default a synthetic one is built")
+    parser.add_argument("--model", metavar="FILE", help="your own quantized 7B model; default: a synthetic one is built")
     parser.add_argument("--target", type=float, default=10.0, metavar="N", help="tokens per second to pass (10)")
-    parser.add_argument("-n", "--n-gen", type=int, default=32, metavar="N", help="tokens a prompt (32)")
-    parser.add_argument("-t", "--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
-    parser.add_argument("--png", metavar="FILE", help="write the card as a picture too")
+    parser.add_argument("-n", "--n-gen", type=int, default=32, metavar="N", help="tokens to generate per prompt (32)")
+    parser.add_argument("-t", "--threads", type=int, metavar="N", help="number of threads; default: all physical cores")
+    parser.add_argument("--png", metavar="FILE", help="also write the result card as a PNG")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Run the command."""
     from labkit.milestone import run_milestone
 
-    out.say("A few minutes: the model is loaded, timed with one prompt, then with ten together.")
+    out.say("This takes a few minutes: loading the model, timing one prompt, then ten together.")
     result = run_milestone(
         args.model, target=args.target, max_tokens=args.n_gen, n_threads=args.threads, progress=not args.json
     )

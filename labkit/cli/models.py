@@ -1,6 +1,6 @@
-"""List well-known models and where they lie on this machine, or fetch one.
+"""List well-known models and where they are on this machine, or download one.
 
-Without a network the bundled model is always there.
+The bundled model needs no network.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from labkit.cli.output import Output
 from labkit.models import fetch_model, list_models
 from labkit.units import format_bytes
 
-HELP = "list well-known models, or fetch one"
+HELP = "list well-known models, or download one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--fetch", metavar="NAME", help="download a model: a name of the list, or organization/repository")
+    parser.add_argument("--fetch", metavar="NAME", help="download a model: a name from the list, or organization/repository")
     parser.add_argument("--file", metavar="FILE", help="with --fetch: which file of the repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         )
         for entry in entries
     ]
-    out.table(("name", "weights", "file", "licence", "here", "note"), rows)
-    out.say("Load one that is here with load_model(name); get another with: labkit models --fetch NAME")
+    out.table(("name", "weights", "file", "licence", "local", "note"), rows)
+    out.say("Load a local one with load_model(name); download another with: labkit models --fetch NAME")
     out.result(entries)
     return 0

@@ -1,4 +1,4 @@
-"""Where the command line prints: tables for people on stdout, or one JSON document; faults and progress on stderr."""
+"""Output of the command line: tables or one JSON document on stdout; errors and progress on stderr."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Output", "plain"]
 
 
 def plain(text: object) -> str:
-    """Return a text that cannot steer a terminal: control characters are written as escapes."""
+    """Escape control characters, so that a text cannot control the terminal."""
     return visible(text, None, keep="\n")
 
 
 class Output:
-    """Print results as text, or keep quiet and print one JSON document at the end.
+    """Print results as text, or print only one JSON document at the end.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Output:
             self.console.print(plain(text), style=style, end=end, markup=False)
 
     def stream(self, text: str) -> None:
-        """Print a piece of generated text as it comes."""
+        """Print a piece of generated text immediately."""
         if not self.as_json:
             sys.stdout.write(plain(text))
             sys.stdout.flush()
@@ -59,7 +59,7 @@ class Output:
         self.say(text, style="bold")
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-        """Print a table; cells are text, so a name in square brackets stays what it is."""
+        """Print a table; cells are plain text, not Rich markup."""
         if self.as_json:
             return
         from rich import box
@@ -74,24 +74,24 @@ class Output:
         self.console.print(table)
 
     def result(self, value: Any) -> None:
-        """Print the JSON document, if that was asked for."""
+        """Print the JSON document, with ``--json``."""
         if self.as_json:
             print(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
 
     def warn(self, message: str) -> None:
-        """Say in one line what may go wrong."""
+        """Print a warning, in one line on stderr."""
         self.warned.append(message)
         print(f"labkit: warning: {plain(' '.join(message.split()))}", file=sys.stderr)
 
     def fail(self, message: str) -> None:
-        """Say in one line what went wrong."""
+        """Print an error, in one line on stderr."""
         if self.as_json:
             print(json.dumps({"error": message}, ensure_ascii=False))
         print(f"labkit: {plain(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _use_utf8() -> None:
-    """Let a Windows console or a C locale print what a model writes."""
+    """Use UTF-8 also on a Windows console or in the C locale: models write any character."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")

@@ -1,6 +1,6 @@
-"""Measure how well a model foretells a text, by llama-perplexity's method.
+"""Measure how well a model predicts a text, by llama-perplexity's method.
 
-With --reference also how far its forecasts are from those of the model that it was made from.
+With --reference, also compare its predictions with those of the model that it was quantized from.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from labkit.cli.output import Output
 from labkit.errors import ArgumentError
 from labkit.units import format_duration, format_rate
 
-HELP = "measure how well a model foretells a text"
+HELP = "measure how well a model predicts a text"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_model(parser)
-    parser.add_argument(
-        "--text", metavar="FILE", help="a text file in UTF-8; without it the lab's own 4,000 tokens of prose"
-    )
-    parser.add_argument("--n-ctx", type=int, default=512, metavar="N", help="tokens a window (512)")
+    parser.add_argument("--text", metavar="FILE", help="a text file in UTF-8; default: the lab's own text of 4,000 tokens")
+    parser.add_argument("--n-ctx", type=int, default=512, metavar="N", help="tokens per window (512)")
     parser.add_argument("--stride", type=int, metavar="N", help="move the window by N tokens and score the last N of each")
-    parser.add_argument("--reference", metavar="MODEL", help="compare the forecasts with this model's, best the F16 file")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
+    parser.add_argument("--reference", metavar="MODEL", help="compare with this model's predictions, ideally the F16 file's")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: all physical cores")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -35,7 +33,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if args.reference is None:
         return _perplexity(args, text, out)
     if args.stride is not None:
-        raise ArgumentError("--stride and --reference do not go together: leave one of them out")
+        raise ArgumentError("--stride and --reference cannot be combined: leave one of them out")
     return _divergence(args, text, out)
 
 
@@ -68,10 +66,10 @@ def _divergence(args: argparse.Namespace, text: str | None, out: Output) -> int:
         name, base = Path(model.model_path).name, Path(reference.model_path).name
     rows = [
         ("perplexity", f"{found.perplexity:.4f}; the reference's {found.reference_perplexity:.4f}"),
-        ("KL divergence", f"{found.kl_divergence:.5f} ± {found.kl_standard_error:.5f} nats a token"),
+        ("KL divergence", f"{found.kl_divergence:.5f} ± {found.kl_standard_error:.5f} nats per token"),
         ("", f"median {found.kl_median:.5f}, 99 % below {found.kl_p99:.4f}, highest {found.kl_max:.3f}"),
         ("same top token", f"{found.top_token_agreement:.1%} of {found.n_scored:,} tokens"),
-        ("true token's probability", f"{found.delta_p_mean:+.2%} in the mean, {found.delta_p_rms:.2%} root mean square"),
+        ("true token's probability", f"mean change {found.delta_p_mean:+.2%}, RMS {found.delta_p_rms:.2%}"),
     ]
     out.table(("", ""), rows, title=f"{name} against {base}")
     out.result({"model": name, "reference": base, **found})
@@ -82,6 +80,6 @@ def _read(path: Path) -> str:
     try:
         return path.expanduser().read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"{path} is no text in UTF-8 (byte {error.start:,}): save it as UTF-8") from error
+        raise ArgumentError(f"{path} is not UTF-8 text (byte {error.start:,}): save it as UTF-8") from error
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,6 +1,6 @@
-"""Write a quantized copy of a model, best from an F16, BF16 or F32 file.
+"""Write a quantized copy of a model, ideally from an F16, BF16 or F32 file.
 
-The target is written whole or not at all; Ctrl-C leaves no file behind.
+The target is written completely or not at all; Ctrl-C leaves no file behind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from labkit.units import format_bytes, format_duration
 
 HELP = "write a smaller copy of a model"
 
-# llama.cpp's quantizer refuses these: all but the last want an importance matrix (tried one by one on a tiny model)
+# llama.cpp's quantizer rejects these: all but the last need an importance matrix (each was tried on a tiny model)
 _NOT_WRITABLE = frozenset(["Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "NVFP4"])
 
 
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="the GGUF file to read")
     parser.add_argument("target", nargs="?", metavar="TARGET", help="the GGUF file to write")
-    parser.add_argument("--type", default="Q4_K_M", metavar="NAME", help="a file type of --list (Q4_K_M)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with; all physical cores")
+    parser.add_argument("--type", default="Q4_K_M", metavar="NAME", help="a file type from --list (Q4_K_M)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: all physical cores")
     parser.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
-    parser.add_argument("--list", action="store_true", help="list the file types and end")
+    parser.add_argument("--list", action="store_true", help="list the file types and exit")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(usage_error=parser.error)
 
@@ -48,19 +48,19 @@ def _show(result: QuantizationResult, notes: list[str], out: Output) -> None:
     ratio = result.target_bytes / max(1, result.source_bytes)
     rows = [
         ("written", str(result.target)),
-        ("type", f"{result.quantization}, {result.bits_per_weight:.2f} bits a weight"),
+        ("type", f"{result.quantization}, {result.bits_per_weight:.2f} bits per weight"),
         ("size", f"{format_bytes(result.source_bytes)} to {format_bytes(result.target_bytes)}, {ratio:.1%} of the source"),
         ("time", format_duration(result.elapsed_s)),
     ]
     out.table(("", ""), rows)
     counts = sorted(result.tensor_types.items(), key=lambda row: -row[1][1])
     out.table(
-        ("tensors of", " count", "     bytes"),
-        [(name, f"{count:>6,}", f"{format_bytes(size):>10}") for name, (count, size) in counts],
+        ("type", "tensors", "     bytes"),
+        [(name, f"{count:>7,}", f"{format_bytes(size):>10}") for name, (count, size) in counts],
     )
     if result.fallbacks:
         fallbacks = [(fallback.tensor, fallback.wanted, fallback.given) for fallback in result.fallbacks]
-        out.table(("tensor with another type than meant", "meant", "given"), fallbacks)
+        out.table(("tensor with a fallback type", "intended", "used"), fallbacks)
     for note in notes:
         out.say(f"note: {note}")
 
@@ -81,7 +81,7 @@ def _list_types(out: Output) -> int:
         (kind["name"], kind["tensor_type"], f"{kind['bits_per_weight']:>6.3f}", kind["quality"] or "", kind["speed"] or "")
         for kind in kinds
     ]
-    out.table(("name", "tensors", "bits a weight", "quality", "speed"), rows)
-    out.say("Bits are those of the tensor type that most weights get. Types that need an importance matrix are left out.")
+    out.table(("name", "tensors", "bits/weight", "quality", "speed"), rows)
+    out.say("tensors: the type of most weights. Types that need an importance matrix are not listed.")
     out.result(kinds)
     return 0

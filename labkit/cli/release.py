@@ -1,4 +1,4 @@
-"""``labkit release``: the students' version of the notebooks."""
+"""Write the students' version of the notebooks, without solutions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from labkit.cli.lab import find_notebooks
 from labkit.cli.output import Output
 
-HELP = "the notebooks without solutions, for students"
+HELP = "write the notebooks without solutions, for students"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("source", nargs="?", type=Path, help="the folder with solutions (found by itself as a rule)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the students' version goes")
-    parser.add_argument("--force", action="store_true", help="replace notebooks that are there")
+    parser.add_argument("source", nargs="?", type=Path, help="folder with solutions; usually found automatically")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the students' version")
+    parser.add_argument("--force", action="store_true", help="replace existing notebooks")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

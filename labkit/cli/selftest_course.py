@@ -1,4 +1,4 @@
-"""``labkit selftest-course``: whether the exercises tell right from wrong."""
+"""Test the exercises: solutions must earn all points, stubs none, and known mistakes must get their hint."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from labkit.cli.lab import find_notebooks
 from labkit.cli.output import Output
 
-HELP = "solutions earn all points, stubs none, known mistakes their hint"
+HELP = "test the exercises: solutions, stubs and known mistakes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("source", nargs="?", type=Path, help="the notebooks with solutions (found by itself as a rule)")
+    parser.add_argument("source", nargs="?", type=Path, help="folder with solutions; usually found automatically")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -22,9 +22,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from labkit.course.selftest import selftest_course
 
     tests = selftest_course(find_notebooks(args.source))
-    rows = [(one.name, one.notebook, f"{one.points:g}", one.n_mistakes, one.fault or "good") for one in tests]
-    out.table(("exercise", "notebook", "points", "mistakes", "verdict"), rows)
+    rows = [(one.name, one.notebook, f"{one.points:g}", one.n_mistakes, one.fault or "ok") for one in tests]
+    out.table(("exercise", "notebook", "points", "mistakes", "result"), rows)
     faults = sum(bool(one.fault) for one in tests)
-    out.say(f"{len(tests)} exercises, {faults} with a fault")
+    out.say(f"{len(tests)} exercises, {faults} faulty")
     out.result({"exercises": [dict(one) for one in tests], "faults": faults})
     return 1 if faults else 0

@@ -1,6 +1,6 @@
-"""Meet a model: its card, what it makes of a text, a completion, a chat as it is written, its speed and its memory.
+"""Meet a model: summary, tokens, a completion, a streamed chat, speed and memory, in less than 30 seconds.
 
-Without --model it is the bundled SmolLM2-135M-Instruct, and nothing is fetched. It takes less than 30 seconds.
+The default is the bundled SmolLM2-135M-Instruct, which needs no download.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ QUESTION = "Why is the sky blue? Answer in two sentences."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--model", metavar="FILE", help="another GGUF file, or a name of labkit models")
-    parser.add_argument("--question", default=QUESTION, help="what to ask in the chat")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (all physical cores)")
+    parser.add_argument("--model", metavar="FILE", help="another GGUF file, or a name from `labkit models`")
+    parser.add_argument("--question", default=QUESTION, help="question to ask in the chat")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: all physical cores")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with load_model(path, n_threads=args.threads, progress=not args.json) as model:
         results = {"card": card, **_show(model, args.question, out)}
     out.say()
-    out.say("Next: labkit lab --work mine opens your copy of the course; labkit doctor looks over the installation.")
+    out.say("Next: labkit lab --work mine opens your copy of the course; labkit doctor checks the installation.")
     out.result(results)
     return 0
 
@@ -55,7 +55,7 @@ def _card(path: Path, header: Any) -> dict[str, str]:
         "file": path.name,
         "architecture": header.architecture,
         "weights": f"{format_count(header.parameter_count)} in {format_bytes(weights)}",
-        "bits a weight": f"{8 * weights / header.parameter_count:.2f}",
+        "bits per weight": f"{8 * weights / header.parameter_count:.2f}",
         "tensors": kinds,
         "trained context": f"{header.hparam('context_length', 0):,} tokens",
         "licence": str(header.metadata.get("general.license", "not stated")),
@@ -78,7 +78,7 @@ def _show_tokens(model: Model, out: Output) -> dict[str, Any]:
     pieces = [
         model.detokenize([token]).decode("utf-8", "replace") for token in model.tokenize(PROMPT.encode(), add_bos=False)
     ]
-    out.title("2. What it reads: tokens")
+    out.title("2. Tokens: what the model reads")
     out.say(f"{PROMPT!r} is {count_tokens(model, PROMPT)} tokens: {' · '.join(pieces)}")
     return {"text": PROMPT, "count": len(pieces), "pieces": pieces}
 
@@ -87,7 +87,7 @@ def _show_completion(model: Model, out: Output) -> dict[str, Any]:
     from labkit.engine import generate_text
 
     text = generate_text(model, PROMPT, max_tokens=24, temperature=0)
-    out.title("3. What it does: continue a text")
+    out.title("3. Completion: the model continues a text")
     out.say(f"{PROMPT}[{text}]")
     return {"prompt": PROMPT, "text": text}
 
@@ -117,11 +117,11 @@ def _show_speed(model: Model, out: Output) -> dict[str, Any]:
     report = model.last_generation
     if report is None:
         return {}
-    out.title("5. Its speed here")
+    out.title("5. Speed on this machine")
     rows = [
-        ("reading a prompt", format_rate(report.prompt_tokens_per_second), f"{report.n_prompt} tokens at once"),
-        ("writing", format_rate(report.decode_tokens_per_second), "one token after another"),
-        ("time to first token", format_duration(report.prefill_s), f"for those {report.n_prompt} tokens"),
+        ("prompt", format_rate(report.prompt_tokens_per_second), f"{report.n_prompt} tokens at once"),
+        ("generation", format_rate(report.decode_tokens_per_second), "one token at a time"),
+        ("time to first token", format_duration(report.prefill_s), f"after a prompt of {report.n_prompt} tokens"),
     ]
     out.table(("", "", ""), rows)
     return dict(report)
@@ -131,11 +131,9 @@ def _show_memory(model: Model, out: Output) -> dict[str, Any]:
     from labkit.system import peak_resident_bytes
 
     peak = peak_resident_bytes()
-    out.title("6. Its memory")
-    out.say(
-        f"{format_bytes(peak)} of RAM at the peak, Python and all: the file, the cache for {model.n_ctx():,} tokens, buffers"
-    )
+    out.title("6. Memory and settings")
+    out.say(f"{format_bytes(peak)} peak RSS: weights, cache for {model.n_ctx():,} tokens, buffers, and Python itself")
     settings = model.settings
-    out.say(f"{settings.n_threads} threads (physical cores that this process may use); flash attention "
+    out.say(f"{settings.n_threads} threads (physical cores available to this process); flash attention "
             f"{settings.reasons.get('flash_attn', 'as given')}")  # fmt: skip
     return {"peak_resident_bytes": peak, "settings": settings.to_dict()}

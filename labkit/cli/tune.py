@@ -1,6 +1,6 @@
-"""Find the settings that are fastest for a model on this machine, by measuring few of the possible ones.
+"""Find the fastest settings for a model on this machine, by measuring a few of the possible ones.
 
-What is found is remembered: labkit.load_model(MODEL, settings="latency") takes it from there.
+The result is stored: labkit.load_model(MODEL, settings="latency") uses it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.units import format_bytes, format_duration
 
-HELP = "find the fastest settings for a model here"
+HELP = "find the fastest settings for a model on this machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--goal",
         default="latency",
         metavar="GOAL",
-        help="latency (one text soon), throughput (many texts) or memory (the least at a tenth more time); latency",
+        help="latency (one text), throughput (many texts), or memory (the least for 10 %% more time); default: latency",
     )
-    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens of your prompts (512)")
-    parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens of your texts (128)")
+    parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens in your prompts (512)")
+    parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens in your answers (128)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
         for item in found.tried
     ]
     headings = (
-        "threads / for prompts",
+        "threads / prompt threads",
         "flash attention, cache",
         "n_ubatch",
-        "texts together",
+        "n_parallel",
         "prompt tokens/s",
         "tokens/s",
     )
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         ("settings", settings),
         *found.reasons.items(),
         ("memory", f"{format_bytes(found.memory_bytes)} with these lengths"),
-        ("gain", f"{found.speedup:.2f} times as fast as load_model's own choice, measured side by side"),
-        ("took", format_duration(found.elapsed_s)),
+        ("speedup", f"{found.speedup:.2f} times load_model's default, measured side by side"),
+        ("time", format_duration(found.elapsed_s)),
     ]
     out.table(("", ""), chosen, title=f"best for {found.goal}")
     out.say(f"labkit.load_model(…, settings={found.goal!r}) uses them from now on.")
