@@ -1,10 +1,9 @@
-"""The lab's milestone: a 7B quantized model on this CPU at over 10 tokens a second, or what exactly limits it.
+"""The lab's milestone: a 7B quantized model on this CPU at over 10 tokens per second, or what limits it.
 
 ::
 
-    prompts    the lab's ten prompts
-    records    MilestoneFigure, MilestoneResult
-    advice     what would make it pass, in figures
+    records    the lab's ten prompts, MilestoneFigure, MilestoneResult
+    advice     what would make it pass, with numbers
     run        measure and compare                                                    run_milestone
 """
 

@@ -1,4 +1,4 @@
-"""What would make a model pass, in figures that were measured or foretold on this machine."""
+"""What would make a model pass, with numbers measured or predicted on this machine."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["advise", "verdict_of"]
 
 
 def verdict_of(one: MilestoneFigure, together: MilestoneFigure, target: float, *, counts: bool) -> str:
-    """Return the result in a sentence."""
+    """Return the result as a sentence."""
     if not counts:
         best = max(one.tokens_per_second, together.tokens_per_second)
-        return f"{best:.1f} tokens/s, but the milestone wants a quantized model of 7 billion weights"
+        return f"{best:.1f} tokens/s, but the milestone needs a quantized model of 7 billion weights"
     if one.passes:
-        return f"one stream alone makes {one.tokens_per_second:.1f} tokens/s, over {target:g}"
+        return f"a single stream reaches {one.tokens_per_second:.1f} tokens/s, over {target:g}"
     if together.passes:
         return (
-            f"{together.n_parallel} prompts together make {together.tokens_per_second:.1f} tokens/s in all, over "
-            f"{target:g}; one stream makes {one.tokens_per_second:.1f}, limited by {one.limit}"
+            f"{together.n_parallel} prompts together reach {together.tokens_per_second:.1f} tokens/s in total, over "
+            f"{target:g}; one stream reaches {one.tokens_per_second:.1f}, limited by {one.limit}"
         )
     return (
         f"{one.tokens_per_second:.1f} tokens/s with one stream and {together.tokens_per_second:.1f} with "
-        f"{together.n_parallel} prompts together, {target:g} are wanted; the limit is {together.limit}"
+        f"{together.n_parallel} prompts together; the target is {target:g}, the limit is {together.limit}"
     )
 
 
@@ -42,9 +42,9 @@ def advise(
     figures : (one stream, together)
         Measured.
     one : SpeedPrediction
-        Of one stream: its bytes a token and this machine's bandwidth.
+        Of one stream: bytes per token and this machine's bandwidth.
     by_parallel : mapping
-        Sequences together -> what is foretold for them.
+        Number of parallel sequences -> prediction.
     """
     alone, together = figures
     found = []
@@ -52,14 +52,14 @@ def advise(
         size, bandwidth = one.bytes_per_pass / 1e9, one.read_bytes_per_second / 1e9
         if one.roofline_tokens_per_second < target:
             found.append(
-                f"one stream: each token reads {size:.2f} GB, so {target:g} tokens/s need {size * target:.0f} GB/s, and "
-                f"this machine reads {bandwidth:.0f}: no setting can do it here; a file of {bandwidth / target:.1f} GB or "
-                "less could"
+                f"one stream: each token reads {size:.2f} GB, so {target:g} tokens/s need {size * target:.0f} GB/s, but "
+                f"this machine reads {bandwidth:.0f} GB/s: no setting can reach the target here; a file of "
+                f"{bandwidth / target:.1f} GB or less could"
             )
         else:
             share = alone.decode_tokens_per_second / one.roofline_tokens_per_second
             found.append(
-                f"one stream: bandwidth ({bandwidth:.0f} GB/s for {size:.2f} GB a token) would allow "
+                f"one stream: bandwidth ({bandwidth:.0f} GB/s for {size:.2f} GB per token) allows "
                 f"{one.roofline_tokens_per_second:.1f} tokens/s, and {share:.0%} of that was reached: "
                 f"{_remedy(one, target, alone)}"
             )
@@ -74,19 +74,19 @@ def advise(
 def _remedy(one: SpeedPrediction, target: float, alone: MilestoneFigure) -> str:
     missing = target / alone.tokens_per_second
     if one.limit == "bandwidth":
-        return f"a file {missing:.1f} times smaller (fewer bits a weight, or fewer weights) would make {target:g}"
+        return f"a file {missing:.1f} times smaller (fewer bits per weight, or fewer weights) would reach {target:g}"
     cores = math.ceil(one.n_threads * missing)
-    return f"computing takes the time, so {cores} cores like these {one.n_threads} could make {target:g}"
+    return f"the limit is computing, so {cores} cores like these {one.n_threads} could reach {target:g}"
 
 
 def _more_together(target: float, together: MilestoneFigure, by_parallel: Mapping[int, SpeedPrediction]) -> str:
-    scale = together.tokens_per_second / max(together.predicted_tokens_per_second, 1e-9)  # prompts are read too
-    enough = [n for n, foretold in sorted(by_parallel.items()) if foretold.decode_tokens_per_second * scale > target]
+    scale = together.tokens_per_second / max(together.predicted_tokens_per_second, 1e-9)  # includes the prompts' time
+    enough = [n for n, predicted in sorted(by_parallel.items()) if predicted.decode_tokens_per_second * scale > target]
     if enough and enough[0] > together.n_parallel:
         speed = by_parallel[enough[0]].decode_tokens_per_second * scale
-        return f"{enough[0]} prompts together should make {speed:.1f} tokens/s here, by llama.cpp's own kernels"
-    best = max(foretold.decode_tokens_per_second for foretold in by_parallel.values()) * scale
-    return f"more prompts together end at about {best:.1f} tokens/s here: it wants more cores, or fewer weights"
+        return f"{enough[0]} prompts together should reach {speed:.1f} tokens/s here, predicted from llama.cpp's kernels"
+    best = max(predicted.decode_tokens_per_second for predicted in by_parallel.values()) * scale
+    return f"more prompts together reach at most about {best:.1f} tokens/s here: use more cores, or fewer weights"
 
 
 def _name(figure: MilestoneFigure) -> str:

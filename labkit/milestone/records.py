@@ -1,4 +1,4 @@
-"""What the milestone found, and the card to show."""
+"""The milestone's result and its card."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["LAB_PROMPTS", "MilestoneFigure", "MilestoneResult"]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MilestoneFigure(Record):
-    """One way of running the model.
+    """The speed of one stream, or of several prompts together.
 
     Attributes
     ----------
     n_parallel : int
         Prompts together.
     tokens_per_second : float
-        Generated tokens of all prompts over the wall time, the reading of the prompts included: what counts.
+        Generated tokens of all prompts over the wall time, prompt processing included. This is compared with the target.
     decode_tokens_per_second : float
         Generation alone.
     predicted_tokens_per_second : float
-        Generation alone, as `predict_speed` foretells it from llama.cpp's kernels.
+        Generation alone, predicted by `predict_speed` from llama.cpp's kernels.
     roofline_tokens_per_second : float
-        The most that this machine's bandwidth allows.
+        The maximum that this machine's bandwidth allows.
     limit : str
-        ``"bandwidth"``, ``"compute"`` or ``"overhead"``: what takes the time.
+        ``"bandwidth"``, ``"compute"`` or ``"overhead"``: what limits the speed.
     passes : bool
         Whether it is over the target.
     """
@@ -47,7 +47,7 @@ class MilestoneFigure(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MilestoneResult(Record):
-    """A model on this machine against the target.
+    """A model's speed on this machine, compared with the target.
 
     Attributes
     ----------
@@ -56,19 +56,19 @@ class MilestoneResult(Record):
     model_name, architecture, quantization : str
     parameter_count, file_size_bytes : int
     is_synthetic : bool
-        Whether it is a ghost: real shape, random weights. Its speed is a real one's; its text is noise.
+        Whether it is a ghost model: real shape and speed, random weights, so its text is noise.
     counts : bool
-        Whether it is a quantized model of 6.5 billion weights or more, as the milestone asks.
+        Whether it is a quantized model of 6.5 billion weights or more, as the milestone requires.
     target_tokens_per_second : float
     one_stream, together : MilestoneFigure
     passes : bool
-        Whether it counts and one of the two is over the target.
+        Whether it counts and one of the two speeds is over the target.
     verdict : str
     advice : tuple of str
-        What would make it pass, in figures; or how much is left.
+        What would make it pass, with numbers; or by how much it passes.
     max_tokens, n_threads : int
     memory_bytes : int
-        The most RAM that was held.
+        Peak RSS.
     system : SystemProfile
     """
 
@@ -92,7 +92,7 @@ class MilestoneResult(Record):
     system: SystemProfile
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return everything as JSON, and write it to a file if one is named."""
+        """Return everything as JSON; with a path, also write it to that file."""
         return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", path).rstrip()
 
     def to_text(self) -> str:
@@ -114,17 +114,17 @@ class MilestoneResult(Record):
         return "\n".join([*lines, "", *(f"- {sentence}" for sentence in self.advice)])
 
     def figures(self) -> tuple[tuple[str, MilestoneFigure], ...]:
-        """Return both figures with what to call them."""
+        """Return both figures with their labels."""
         return ("one stream", self.one_stream), (f"{self.together.n_parallel} prompts together", self.together)
 
     def plot(self, *, axes: Any = None) -> Any:
-        """Draw the card into matplotlib Axes and return them: `labkit.plots.plot_milestone`."""
+        """Draw the card with `labkit.plots.plot_milestone` and return the matplotlib Axes."""
         from labkit.plots import plot_milestone
 
         return plot_milestone(self, axes=axes)
 
     def to_png(self, path: str | Path) -> Path:
-        """Write the card as a picture; returns its path."""
+        """Write the card as a PNG and return its path."""
         target = Path(path).expanduser()
         self.plot().figure.savefig(target, dpi=144)
         return target

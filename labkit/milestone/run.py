@@ -1,4 +1,4 @@
-"""run_milestone: a 7B model, one stream and ten prompts together, each beside what the machine allows."""
+"""run_milestone: a 7B model with one stream and with ten prompts together, compared with the machine's limit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from labkit.checks import check_int, check_number
 from labkit.engine import Model, load_model
 from labkit.errors import ModelLoadError
 from labkit.ghost import build_ghost_model
+from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
 from labkit.milestone.advice import advise, verdict_of
 from labkit.milestone.records import LAB_PROMPTS, MilestoneFigure, MilestoneResult
@@ -19,13 +20,13 @@ from labkit.models import resolve_model
 from labkit.progress import Progress
 from labkit.roofline import SpeedPrediction, predict_speed
 from labkit.system import measure_system
-from labkit.units import format_bytes
+from labkit.units import format_bytes, round_up
 
 __all__ = ["ghost_path", "run_milestone"]
 
-_COUNTS_FROM = 6.5e9  # weights: what people call a 7B
-_QUANTIZED = 9.0  # bits a weight, at most
-_MORE = (16, 32)  # prompts together that are foretold besides
+_COUNTS_FROM = 6.5e9  # weights of the smallest models called "7B"
+_QUANTIZED = 9.0  # maximum bits per weight of a quantized model
+_MORE = (16, 32)  # larger numbers of prompts, for which the speed is only predicted
 _DEPTH = 32
 
 
@@ -37,17 +38,17 @@ def run_milestone(
     n_threads: int | None = None,
     progress: Progress | bool | None = None,
 ) -> MilestoneResult:
-    """Measure a model with one prompt, then with the lab's ten together, and compare both with what this machine allows.
+    """Measure a model with one prompt, then with the lab's ten together; compare both with this machine's limit.
 
     Parameters
     ----------
     model_path : str, Path or None
-        A quantized 7B model. None is a ghost of Llama-2-7B's shape in Q4_K_M, which is built once (4.1 GB) in labkit's cache
-        folder and named as synthetic: as fast as the real one, but its text is noise.
+        A quantized 7B model. None builds a ghost model of Llama-2-7B's shape in Q4_K_M once (4.1 GB) in labkit's cache
+        folder. It is labelled as synthetic: as fast as the real one, but its text is noise.
     target : float
         Tokens per second to pass.
     max_tokens : int
-        Tokens a prompt.
+        Tokens to generate per prompt.
     n_threads : int or None
         As for `load_model`.
     progress : callable, bool or None
@@ -61,25 +62,25 @@ def run_milestone(
     Raises
     ------
     ModelNotFoundError, GGUFError, ModelLoadError
-        As `load_model` raises them; also before loading, where the model does not fit into the free RAM.
+        As for `load_model`; also before loading, if the model does not fit into the free RAM.
     ArgumentError
-        For a wrong argument, or where the disk has no room for the ghost.
+        For a wrong argument, or if the disk has no space for the ghost model.
     """
     check_number("target", target, 0.001, 1e6)
     check_int("max_tokens", max_tokens, 2, 1024)
     path = ghost_path(progress) if model_path is None else resolve_model(model_path)
     info = get_model_info(path)
-    cells = 256 * -(-(64 + max_tokens) // 256)
+    cells = round_up(64 + max_tokens, CELLS)
     _refuse_unfit(path, cells)
     system = measure_system(seconds=0.5)
-    foretold = {
+    predictions = {
         n: predict_speed(path, n_threads=n_threads, system=system, depth=_DEPTH, n_parallel=n)
         for n in (1, len(LAB_PROMPTS), *_MORE)
     }
     with load_model(path, n_ctx=cells, n_threads=n_threads) as model:
         threads = model.settings.n_threads
-        one, _ = _measure(model, 1, max_tokens, foretold[1], target)
-        together, memory = _measure(model, len(LAB_PROMPTS), max_tokens, foretold[len(LAB_PROMPTS)], target)
+        one, _ = _measure(model, 1, max_tokens, predictions[1], target)
+        together, memory = _measure(model, len(LAB_PROMPTS), max_tokens, predictions[len(LAB_PROMPTS)], target)
     counts = info.parameter_count >= _COUNTS_FROM and info.bits_per_weight <= _QUANTIZED
     return MilestoneResult(
         model=path.name,
@@ -95,7 +96,7 @@ def run_milestone(
         together=together,
         passes=counts and (one.passes or together.passes),
         verdict=verdict_of(one, together, target, counts=counts),
-        advice=advise(target, (one, together), foretold[1], foretold),
+        advice=advise(target, (one, together), predictions[1], predictions),
         max_tokens=max_tokens,
         n_threads=threads,
         memory_bytes=memory,
@@ -104,7 +105,7 @@ def run_milestone(
 
 
 def ghost_path(progress: Progress | bool | None = None) -> Path:
-    """Return the ghost of Llama-2-7B's shape, built if it is not there yet."""
+    """Return the ghost model of Llama-2-7B's shape; build it if it does not exist."""
     path = cache_folder() / "ghosts" / "llama-7B.Q4_K_M.gguf"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,15 +117,15 @@ def _refuse_unfit(path: Path, cells: int) -> None:
     needed = estimate_memory_usage(path, cells * (1 + len(LAB_PROMPTS)), n_seq=1, method="formula")
     if not needed.fits:
         raise ModelLoadError(
-            f"{path.name} with {len(LAB_PROMPTS)} prompts together takes {format_bytes(needed.total_bytes)} of RAM, more "
-            "than is free: close other programs, or name a smaller model"
+            f"{path.name} with {len(LAB_PROMPTS)} prompts together needs {format_bytes(needed.total_bytes)} of RAM, more "
+            "than is free: close other programs, or use a smaller model"
         )
 
 
 def _measure(
-    model: Model, n_parallel: int, max_tokens: int, foretold: SpeedPrediction, target: float
+    model: Model, n_parallel: int, max_tokens: int, prediction: SpeedPrediction, target: float
 ) -> tuple[MilestoneFigure, int]:
-    """Generate once unmeasured and once measured; returns the figure, and the most RAM that was held."""
+    """Warm up, then measure; return the figure and the peak RSS."""
     prompts = LAB_PROMPTS[:n_parallel]
     generate_batch_results(model, prompts, 2, 0)
     result = benchmark_inference(
@@ -134,9 +135,9 @@ def _measure(
         n_parallel=n_parallel,
         tokens_per_second=result.tokens_per_second,
         decode_tokens_per_second=result.decode_tokens_per_second or 0.0,
-        predicted_tokens_per_second=foretold.decode_tokens_per_second,
-        roofline_tokens_per_second=foretold.roofline_tokens_per_second,
-        limit=foretold.limit,
+        predicted_tokens_per_second=prediction.decode_tokens_per_second,
+        roofline_tokens_per_second=prediction.roofline_tokens_per_second,
+        limit=prediction.limit,
         passes=result.tokens_per_second > target,
     )
     return figure, result.memory_bytes
