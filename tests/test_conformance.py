@@ -1,4 +1,4 @@
-"""The suite of the seven functions: labkit and the solution pass, each mutant fails what it breaks, and nothing else."""
+"""The conformance suite: labkit and the solution pass; each mutant fails the function it breaks, and no other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _module(source: str, path: Path) -> Any:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_labkit_and_the_solution_are_fine(name: str, model: labkit.Model, tmp_path: Path) -> None:
-    """The lab's own function and the solution's pass."""
+    """Both labkit's function and the solution's pass."""
     solution = _module(SOLUTION.read_text(encoding="utf-8"), tmp_path / "solution.py")
     for module in (labkit, solution):
         (report,) = check_module(module, [name], model=model)
@@ -42,7 +42,7 @@ def test_labkit_and_the_solution_are_fine(name: str, model: labkit.Model, tmp_pa
 
 
 def test_there_are_enough_mutants() -> None:
-    """At least 25, of all seven functions, each a real change of the solution."""
+    """There are at least 25, for all seven functions, and each changes the solution."""
     assert len(MUTANTS) >= 25
     assert {broken for broken, _, _ in MUTANTS.values()} == set(FUNCTIONS)
     source = SOLUTION.read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_there_are_enough_mutants() -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_fails_what_it_breaks(name: str, model: labkit.Model, tmp_path: Path) -> None:
-    """A wrong function is wrong, with a line that says what to look at."""
+    """A wrong function is reported as wrong, with a one-line hint."""
     broken, old, new = MUTANTS[name]
     module = _module(SOLUTION.read_text(encoding="utf-8").replace(old, new, 1), tmp_path / "mutant.py")
     (report,) = check_module(module, [broken], model=model)
@@ -66,7 +66,7 @@ def test_mutant_fails_what_it_breaks(name: str, model: labkit.Model, tmp_path: P
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_fails_nothing_else(name: str, model: labkit.Model, tmp_path: Path) -> None:
-    """What a mutant does not break stays fine; benchmark_inference shares no line with the others, and is left out."""
+    """The other functions stay fine; benchmark_inference shares no code with them and is left out."""
     broken, old, new = MUTANTS[name]
     module = _module(SOLUTION.read_text(encoding="utf-8").replace(old, new, 1), tmp_path / "mutant.py")
     others = [other for other in FUNCTIONS if other not in (broken, "benchmark_inference")]
@@ -75,12 +75,12 @@ def test_mutant_fails_nothing_else(name: str, model: labkit.Model, tmp_path: Pat
     )
 
 
-def test_skeleton_has_nothing_and_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_skeleton_is_empty_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`labkit check --skeleton` writes the file once; each of its functions is missing."""
     file = tmp_path / "llamacpp_inference.py"
     assert main(["check", str(file), "--skeleton"]) == 0
     assert main(["check", str(file), "--skeleton"]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     module = _module(file.read_text(encoding="utf-8"), file)
     assert [report.status for report in check_module(module)] == ["missing"] * 7
     assert main(["check", str(file), "--only", "count_tokens", "--json"]) == 1
@@ -94,13 +94,13 @@ def test_skeleton_has_nothing_and_is_never_overwritten(tmp_path: Path, capsys: p
         ("import os; os._exit(3)", "exit status 3"),
         ("import ctypes; ctypes.string_at(0)", "ended the Python process"),
         ("while True: pass", "longer than"),
-        ('print(\'{"status": "fine", "hint": ""}\'); return 1', "off"),
+        ('print(\'{"status": "fine", "hint": ""}\'); return 1', "the count is wrong"),
         ("import sys; sys.exit(0)", "ended the Python process"),
         ("raise ValueError('a\\nb')", "ValueError: a b"),
     ],
 )
-def test_a_function_cannot_take_the_check_along(body: str, words: str, tmp_path: Path) -> None:
-    """What ends, hangs or shouts is told in one line."""
+def test_a_function_cannot_break_the_check(body: str, words: str, tmp_path: Path) -> None:
+    """A function that exits, crashes, hangs or prints gets a one-line hint."""
     file = tmp_path / "mine.py"
     file.write_text(f"def count_tokens(model, text):\n    {body}\n", encoding="utf-8")
     (row,) = check_file(file, ["count_tokens"], limit_s=12).functions
@@ -108,8 +108,8 @@ def test_a_function_cannot_take_the_check_along(body: str, words: str, tmp_path:
     assert words in row.hint
 
 
-def test_a_file_that_is_no_python_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A syntax error has its line, a missing file its name, an unknown function the seven."""
+def test_a_wrong_file_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the line of a syntax error, a missing file, or the seven functions for an unknown one."""
     file = tmp_path / "mine.py"
     file.write_text("x = 1\ndef (", encoding="utf-8")
     with pytest.raises(labkit.ArgumentError, match="line 2"):
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_python_is_one_line(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_the_plug_in_tests_any_module(tmp_path: Path) -> None:
-    """Pytest with the plug-in passes labkit's function, and fails the skeleton's with the hint."""
+    """With the plug-in, pytest passes labkit's function and fails the skeleton's with the hint."""
     skeleton = write_skeleton(tmp_path / "mine.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "labkit.conformance.plugin", "-p", "no:cacheprovider", "--pyargs"]
     command += ["labkit.conformance", "-k", "count_tokens", "-o", "addopts=", "-W", "default", "--implementation"]

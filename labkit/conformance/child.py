@@ -1,4 +1,4 @@
-"""Check one function of a file; run by `run.py` as a program: a line of JSON in, a line of JSON out."""
+"""Check one function of a file; `run.py` runs this as a program, with one line of JSON in and one out."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Read the request, check, answer in the last line."""
+    """Read the request, run the check, print the result as the last line."""
     request = json.loads(sys.stdin.readline())
     sys.path[:] = request["path"]
     from labkit.conformance.suite import check_module
@@ -17,12 +17,12 @@ def main() -> None:
     file = Path(request["file"])
     sys.path.insert(0, str(file.parent))
     answer = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # what the file prints is no answer
+    with contextlib.redirect_stdout(sys.stderr):  # keep the file's own output out of the result
         try:
             module = types.SimpleNamespace(**runpy.run_path(str(file), run_name="implementation"))
         except Exception as error:
-            said = f"the file raised {type(error).__name__} when it was imported: {' '.join(str(error).split())[:200]}"
-            report = {"status": "wrong", "hint": said}
+            hint = f"the file raised {type(error).__name__} when it was imported: {' '.join(str(error).split())[:200]}"
+            report = {"status": "wrong", "hint": hint}
         else:
             report = dict(check_module(module, [request["name"]])[0])
     print(json.dumps({"status": report["status"], "hint": report["hint"]}), file=answer, flush=True)

@@ -18,7 +18,7 @@ __all__ = ["implementation", "pytest_addoption"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--implementation``."""
-    parser.addoption("--implementation", default="labkit", help="the file or module whose seven functions are checked")
+    parser.addoption("--implementation", default="labkit", help="file or module with the seven functions to check")
 
 
 @pytest.fixture(scope="session")

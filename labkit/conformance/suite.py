@@ -1,4 +1,4 @@
-"""The checks of one module: fine, wrong or missing, function by function."""
+"""Check one module: each function is fine, wrong or missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Status = Literal["fine", "wrong", "missing"]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FunctionReport(Record):
-    """The verdict on one function.
+    """The result for one function.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class FunctionReport(Record):
     status : str
         ``"fine"``, ``"wrong"`` or ``"missing"``.
     hint : str
-        The first thing to look at; empty where it is fine.
+        What to look at first; empty if the function is fine.
     """
 
     name: str
@@ -44,21 +44,21 @@ def check_module(
     module : module
         ``labkit`` itself, or any object with the functions as attributes.
     only : sequence of str, optional
-        Some of `FUNCTIONS`.
+        Some of `FUNCTIONS`; all by default.
     path : Path, optional
         The model; the bundled one by default.
     model : Model, optional
-        Loaded from it with a context of at least 1,024 tokens, to be used rather than to load it again.
+        That model, already loaded with a context of at least 1,024 tokens.
 
     Raises
     ------
     ArgumentError
-        For a name that is none of the seven.
+        If a name is not one of the seven.
     """
     names = FUNCTIONS if only is None else tuple(only)
     for name in names:
         if name not in CHECKS:
-            raise ArgumentError(f"there is no function {name!r} in the lab: it is one of {', '.join(FUNCTIONS)}")
+            raise ArgumentError(f"{name!r} is not a function of the lab: use one of {', '.join(FUNCTIONS)}")
     setup = Setup(module, path or bundled_model_path(), model)
     try:
         return tuple(_check(setup, name) for name in names)
@@ -68,13 +68,13 @@ def check_module(
 
 def _check(setup: Setup, name: str) -> FunctionReport:
     if not callable(getattr(setup.module, name, None)):
-        return FunctionReport(name, "missing", f"there is no function {name} in the file")
+        return FunctionReport(name, "missing", f"the file has no function {name}")
     try:
         CHECKS[name](setup)
     except NotImplementedError:
         return FunctionReport(name, "missing", "nothing is written there yet")
     except WrongError as wrong:
         return FunctionReport(name, "wrong", str(wrong))
-    except Exception as error:  # whatever the code under check raises
+    except Exception as error:  # the code under check can raise anything
         return FunctionReport(name, "wrong", f"it raised {type(error).__name__}: {' '.join(str(error).split())[:200]}")
     return FunctionReport(name, "fine", "")

@@ -1,11 +1,11 @@
-"""Wrong implementations: a replacement in the solution's text each, and the functions that it breaks."""
+"""Wrong implementations: each is a replacement in the solution's text, with the function that it breaks."""
 
 GENERATE = "answer = model.create_completion(prompt, max_tokens=max_tokens, temperature=temperature, **kwargs)"
 CHAT = "answer = model.create_chat_completion(list(messages), max_tokens=max_tokens, temperature=temperature, **kwargs)"
 CACHE = 'keys[f"{arch}.block_count"] * n_ctx * heads * head_dim * 2 * 2'
 FIRST = "firsts.append(time.perf_counter() - started)"
 
-# name: (what it breaks, old text, new text)
+# name: (function that it breaks, old text, new text)
 MUTANTS = {
     "limit one too high": (
         "generate_text",
@@ -76,7 +76,7 @@ MUTANTS = {
     "cache of all heads": ("estimate_memory_usage", CACHE, CACHE.replace("heads", "3 * heads")),
     "keys without values": ("estimate_memory_usage", CACHE, CACHE.replace("* 2 * 2", "* 2")),
     "context not counted": ("estimate_memory_usage", CACHE, CACHE.replace("n_ctx", "2048")),
-    "no more than weights and cache": ("estimate_memory_usage", "weights + cache + overhead", "weights + cache"),
+    "overhead left out": ("estimate_memory_usage", "weights + cache + overhead", "weights + cache"),
     "file size is all": ("estimate_memory_usage", "weights + cache + overhead", "weights"),
     "milliseconds": (
         "benchmark_inference",
@@ -96,7 +96,7 @@ MUTANTS = {
         "psutil.Process().memory_info().rss",
         "psutil.Process().memory_info().rss / 2**20",
     ),
-    "beginning counted": ("count_tokens", "return len(model.tokenize(", "return 1 + len(model.tokenize("),
+    "beginning-of-text counted": ("count_tokens", "return len(model.tokenize(", "return 1 + len(model.tokenize("),
     "control tokens parsed": ("count_tokens", "special=False", "special=True"),
     "words counted": (
         "count_tokens",

@@ -1,4 +1,4 @@
-"""A solution of the seven functions, with llama_cpp and gguf alone: what a student may write."""
+"""A solution of the seven functions that a student might write, with llama_cpp and gguf only."""
 
 import functools
 import time
