@@ -1,7 +1,7 @@
-"""From the move of a slider to the updated picture, measured in the browser: sampling, memory and quantization explorers.
+"""Latency of the sampling, memory and quantization explorers: from a slider's move to the new picture, in the browser.
 
-Chromium presses an arrow key on a slider; the clock is the page's own, from the key to the moment when the new picture
-stands in the page. The reference is a bare ipywidgets slider whose observer writes its value into an HTML widget.
+Chromium presses an arrow key on a slider; the time is measured in the page, from the key press until the new picture is in
+the page. The reference is a bare ipywidgets slider whose observer writes its value into an HTML widget.
 
     uv run benchmarks/explorer_latency.py [--moves 30]
 """
@@ -21,7 +21,7 @@ from tests.browser.jupyter import ExplorerPage, find_chromium, open_browser, ope
 
 BARE = """import ipywidgets
 slider, page = ipywidgets.IntSlider(description="Bare"), ipywidgets.HTML("<p></p>")
-page.add_class("labkit-shown")
+page.add_class("labkit-view")
 slider.observe(lambda change: setattr(page, "value", f"<p>{change['new']}</p>"), names="value")
 box = ipywidgets.VBox([ipywidgets.HTML("<strong>Bare slider</strong>"), slider, page])
 box.add_class("labkit-explorer")
@@ -30,14 +30,14 @@ CASES = (
     ("Bare slider", BARE, None),
     ("Sampling explorer", "labkit.explore('sampling', model)", "Temperature"),
     ("Memory explorer", "labkit.explore('memory', model)", "Context (tokens)"),
-    ("Quantization explorer", "labkit.explore('quantization', model)", "Weights shown, from number"),
+    ("Quantization explorer", "labkit.explore('quantization', model)", "First weight shown"),
 )
 GOAL_MS = 150
 WATCH = """(box) => {
-    window.moved = 0; window.shown = 0;
-    box.addEventListener('keydown', () => { window.moved = performance.now(); window.shown = 0; }, true);
-    new MutationObserver(() => { if (!window.shown) window.shown = performance.now(); })
-        .observe(box.querySelector('.labkit-shown'), { childList: true, subtree: true, characterData: true });
+    window.moved = 0; window.updated = 0;
+    box.addEventListener('keydown', () => { window.moved = performance.now(); window.updated = 0; }, true);
+    new MutationObserver(() => { if (!window.updated) window.updated = performance.now(); })
+        .observe(box.querySelector('.labkit-view'), { childList: true, subtree: true, characterData: true });
 }"""
 
 
@@ -80,8 +80,8 @@ def latencies(explorer: ExplorerPage, label: str | None, moves: int) -> list[flo
     handle.focus()
     for move in range(moves + 2):
         explorer.page.keyboard.press("ArrowLeft" if move % 4 > 1 else "ArrowRight")  # the slider's ends stay far
-        explorer.page.wait_for_function("() => window.shown > 0")
-        found.append(float(explorer.page.evaluate("() => window.shown - window.moved")))
+        explorer.page.wait_for_function("() => window.updated > 0")
+        found.append(float(explorer.page.evaluate("() => window.updated - window.moved")))
         explorer.page.wait_for_timeout(150)
     return found[2:]
 

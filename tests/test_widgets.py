@@ -1,4 +1,4 @@
-"""The explorers' base, and the playground, sampling and threads explorers: by setting values, without a browser."""
+"""The explorers' base class, and the playground, sampling and threads explorers, without a browser."""
 
 import gc
 import html.parser
@@ -41,7 +41,7 @@ def _explorer_threads() -> list[threading.Thread]:
 
 
 def test_only_the_newest_request_runs() -> None:
-    """Of many requests that come while one runs, only the last one runs after it; then no thread is left."""
+    """Of many requests that arrive while one runs, only the last one runs; then no thread is left."""
     ran: list[int] = []
     first = threading.Event()
 
@@ -65,8 +65,8 @@ def test_only_the_newest_request_runs() -> None:
     assert not _explorer_threads()
 
 
-def test_requests_that_follow_soon_are_not_run() -> None:
-    """A request has to be the newest for a while before it runs."""
+def test_requests_replaced_within_the_delay_do_not_run() -> None:
+    """A request runs only if no newer one arrives within ``settle_s``."""
     ran: list[int] = []
     background: Background[int] = Background(lambda number, _ticket: ran.append(number), settle_s=0.2)
     for number in range(5):
@@ -76,8 +76,8 @@ def test_requests_that_follow_soon_are_not_run() -> None:
     assert ran == [4]
 
 
-def test_cancel_calls_what_ends_the_work() -> None:
-    """A ticket's ends are called once, at once where it was cancelled before; close leaves nothing and takes nothing."""
+def test_cancel_calls_the_callbacks() -> None:
+    """A ticket's callbacks are called once, at once if it is already cancelled; after close, no request runs."""
     ticket, calls = Ticket(), []
     ticket.on_cancel(lambda: calls.append("first"))
     ticket.cancel()
@@ -94,11 +94,11 @@ def test_cancel_calls_what_ends_the_work() -> None:
     assert background.cancel() == (False, False)
 
 
-# -- what every explorer does ------------------------------------------------------------------------------------------
+# -- base class --------------------------------------------------------------------------------------------------------
 
 
 class Doubler(Explorer):
-    """Twice a number; 7 is an error, 9 takes for ever."""
+    """Twice a number; 7 is an error, 9 never ends."""
 
     title = "Doubler"
 
@@ -115,8 +115,8 @@ class Doubler(Explorer):
         return View(f"twice is {2 * values['number']}", None, [Table("t", ("n",), [(str(values["number"]),)])])
 
 
-def test_moving_a_control_shows_its_picture() -> None:
-    """What is made belongs to the control's last value."""
+def test_moving_a_control_updates_the_view() -> None:
+    """The view is that of the control's last value."""
     doubler = Doubler()
     doubler.controls["number"].value = 4
     assert doubler.wait()
@@ -124,8 +124,8 @@ def test_moving_a_control_shows_its_picture() -> None:
     doubler.close()
 
 
-def test_an_error_is_one_line_and_the_explorer_goes_on() -> None:
-    """An exception appears as one escaped line, what was made stays, and the next value is made."""
+def test_an_error_is_one_line_and_the_explorer_continues() -> None:
+    """An exception is shown as one escaped line; the view stays, and the next value updates it."""
     doubler = Doubler()
     doubler.controls["number"].value = 7
     assert doubler.wait()
@@ -139,8 +139,8 @@ def test_an_error_is_one_line_and_the_explorer_goes_on() -> None:
     doubler.close()
 
 
-def test_a_slow_computation_gives_way() -> None:
-    """A computation that takes for ever ends when the control moves on, and on Stop."""
+def test_a_slow_computation_is_cancelled() -> None:
+    """A computation that never ends is cancelled when the control moves, and on Stop."""
     doubler = Doubler()
     doubler.controls["number"].value = 9
     while 9 not in doubler.computed:
@@ -155,8 +155,8 @@ def test_a_slow_computation_gives_way() -> None:
 
 
 @pytest.mark.parametrize("moment", ["waiting", "running", "over"])
-def test_stop_says_so_whenever_it_comes(moment: str) -> None:
-    """Stop is answered by a word before the work begins and while it runs; later there is nothing to stop."""
+def test_stop_is_reported(moment: str) -> None:
+    """Stop is reported while work waits or runs; later there is nothing to stop."""
     doubler = Doubler()
     doubler._background._settle_s = 60.0 if moment == "waiting" else 0.0
     doubler.controls["number"].value = 4 if moment == "over" else 9
@@ -169,7 +169,7 @@ def test_stop_says_so_whenever_it_comes(moment: str) -> None:
 
 
 def test_closing_leaves_nothing() -> None:
-    """After close no thread, no widget and no reference is left, even in the middle of a computation."""
+    """After close no thread, widget or reference is left, even during a computation."""
     before = set(ipywidgets.widgets.widget._instances)
     doubler = Doubler()
     doubler.controls["number"].value = 9
@@ -183,8 +183,8 @@ def test_closing_leaves_nothing() -> None:
     assert seen() is None
 
 
-def test_running_a_cell_again_closes_what_it_showed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Explorers of one run of a cell stand together; the next run of the same cell closes them, other cells' stay."""
+def test_running_a_cell_again_closes_its_explorers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run can open several explorers; the next run of the same cell closes them, but not those of other cells."""
     place = ["cell-1", 1]
     monkeypatch.setattr(explorer, "_cell", lambda: tuple(place))
     monkeypatch.setattr(explorer, "_in_cells", {})
@@ -202,8 +202,8 @@ def test_running_a_cell_again_closes_what_it_showed(monkeypatch: pytest.MonkeyPa
     other.close()
 
 
-def test_a_page_without_a_kernel_shows_the_first_state() -> None:
-    """The bundle holds a text, and HTML with the title and the table of the default state, opened, whatever moved since."""
+def test_a_page_without_a_kernel_shows_the_initial_view() -> None:
+    """The bundle has a text, and HTML with title and open tables of the initial view, whatever moved since."""
     doubler = Doubler()
     doubler.controls["number"].value = 5
     assert doubler.wait()
@@ -216,8 +216,8 @@ def test_a_page_without_a_kernel_shows_the_first_state() -> None:
     doubler.close()
 
 
-def test_what_is_shown_is_escaped() -> None:
-    """Text in a sentence, a table or a title is inert."""
+def test_a_view_is_escaped() -> None:
+    """Text in a sentence, a table or a title is not markup."""
     made = View("<script>", None, [Table("<i>", ("<u>",), [("<b>",)])])
 
     class Tags(html.parser.HTMLParser):
@@ -232,7 +232,7 @@ def test_what_is_shown_is_escaped() -> None:
 
 
 def test_every_explorer_opens_by_its_name() -> None:
-    """Explore knows its explorers, and says which there are for another name."""
+    """For an unknown name, the error of explore lists the explorers."""
     with pytest.raises(labkit.ArgumentError, match="playground"):
         labkit.explore("nothing")
     assert {"playground", "sampling", "threads"} <= set(EXPLORERS)
@@ -241,8 +241,8 @@ def test_every_explorer_opens_by_its_name() -> None:
 # -- sampling ----------------------------------------------------------------------------------------------------------
 
 
-def test_sampling_explorer_shows_what_the_pure_function_foretells(model: labkit.Model) -> None:
-    """The bars are those of next_token, with the logits computed once a prompt."""
+def test_sampling_explorer_shows_the_pure_function(model: labkit.Model) -> None:
+    """The bars are those of next_token, with the logits computed once per prompt."""
     made = SamplingExplorer(model, prompt="The sky is")
     logits = labkit.next_token_logits(model, "The sky is")
     computed = made._computed
@@ -258,8 +258,8 @@ def test_sampling_explorer_shows_what_the_pure_function_foretells(model: labkit.
     assert not model.is_closed
 
 
-def test_appending_a_token_goes_on(model: labkit.Model) -> None:
-    """The drawn token, or another one, becomes part of the prompt, and the next distribution is made."""
+def test_appending_a_token_updates_the_prompt(model: labkit.Model) -> None:
+    """The drawn token, or another one, is appended to the prompt, and the next distribution is shown."""
     made = SamplingExplorer(model, prompt="The capital of France is")
     made.controls["temperature"].value = 0.0
     assert made.wait()
@@ -274,7 +274,7 @@ def test_appending_a_token_goes_on(model: labkit.Model) -> None:
 
 
 def test_a_prompt_that_is_too_long_is_one_line(model: labkit.Model) -> None:
-    """Too long a prompt is said in the explorer, and a shorter one works again."""
+    """The explorer reports a prompt that is too long; a shorter one works again."""
     made = SamplingExplorer(model)
     made.controls["prompt"].value = "word " * 3000
     assert made.wait()
@@ -285,8 +285,8 @@ def test_a_prompt_that_is_too_long_is_one_line(model: labkit.Model) -> None:
     made.close()
 
 
-def test_next_token_keeps_the_drawn_one_in_sight() -> None:
-    """A token that is drawn from far below the likeliest is made too, and probabilities add up."""
+def test_next_token_includes_the_drawn_one() -> None:
+    """A drawn token that is far from the likeliest is included, and probabilities add up."""
     logits = np.linspace(0, 0.01, 5000, dtype=np.float32)
     found = next_token(logits, seed=1, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
     assert found.drawn in found.tokens
@@ -297,7 +297,7 @@ def test_next_token_keeps_the_drawn_one_in_sight() -> None:
 
 
 def test_plot_next_token_survives_any_token() -> None:
-    """Tokens that matplotlib would read as a formula are drawn as they are."""
+    """Tokens that matplotlib would parse as a formula are drawn as text."""
     axes = plot_next_token(["$x^", "\n", "a" * 50, "_"], [0.4, 0.3, 0.2, 0.1], [1, 0, 0, 0], chosen=0)
     axes.figure.canvas.draw()
     assert "drawn" in axes.get_label()
@@ -306,7 +306,7 @@ def test_plot_next_token_survives_any_token() -> None:
 # -- playground --------------------------------------------------------------------------------------------------------
 
 
-def test_playground_streams_what_generate_text_gives(model: labkit.Model) -> None:
+def test_playground_streams_the_text_of_generate_text(model: labkit.Model) -> None:
     """The transcript is the prompt and the text of generate_text with the same settings."""
     play = Playground(model, prompt="My favourite animal is")
     play.controls["seed"].value = 5
@@ -321,15 +321,15 @@ def test_playground_streams_what_generate_text_gives(model: labkit.Model) -> Non
 
 
 def test_playground_chats_with_its_history(model: labkit.Model) -> None:
-    """A second message is answered with the first ones before it."""
+    """A second message is answered with the conversation so far."""
     play = Playground(model, prompt="Say yes.", mode="chat")
     play.controls["temperature"].value = 0.0
     play.controls["max_tokens"].value = 8
     for _ in range(2):
         play.generate()
         assert play.wait()
-    said = [message["role"] for message in play._messages]
-    assert said == ["user", "assistant", "user", "assistant"]
+    roles = [message["role"] for message in play._messages]
+    assert roles == ["user", "assistant", "user", "assistant"]
     assert play._messages[3]["content"] == labkit.generate_chat(model, play._messages[:3], 8, 0.0)
     assert play.transcript.value.count("You: Say yes.") == 2
     play.clear()
@@ -338,8 +338,8 @@ def test_playground_chats_with_its_history(model: labkit.Model) -> None:
     play.close()
 
 
-def test_stop_keeps_what_came_and_a_new_run_ends_the_old_one(model: labkit.Model) -> None:
-    """Stop ends a text on its way; a second Generate ends the first; another explorer of the model is not disturbed."""
+def test_stop_keeps_the_text_and_a_new_run_ends_the_old_one(model: labkit.Model) -> None:
+    """Stop ends a running generation; so does a second Generate; another explorer of the model is not affected."""
     play, other = Playground(model, prompt="Once upon a time"), SamplingExplorer(model)
     play.controls["max_tokens"].value = 512
     play.controls["temperature"].value = 1.5
@@ -367,7 +367,7 @@ def test_stop_keeps_what_came_and_a_new_run_ends_the_old_one(model: labkit.Model
 
 
 def test_transcript_is_saved(model: labkit.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save writes the transcript beside the notebook, and says where, or why not."""
+    """Save writes the transcript next to the notebook, and reports the file."""
     monkeypatch.chdir(tmp_path)
     play = Playground(model)
     play.transcript.value = "héllo"
@@ -378,8 +378,8 @@ def test_transcript_is_saved(model: labkit.Model, tmp_path: Path, monkeypatch: p
     play.close()
 
 
-def test_playground_says_what_is_wrong(model: labkit.Model) -> None:
-    """More tokens than the context holds is one line."""
+def test_playground_shows_errors(model: labkit.Model) -> None:
+    """A prompt that does not fit the context is an error in one line."""
     play = Playground(model, prompt="word " * 1000)
     play.generate()
     assert play.wait()
@@ -391,7 +391,7 @@ def test_playground_says_what_is_wrong(model: labkit.Model) -> None:
 
 
 def test_thread_counts_grow_to_just_beyond_the_cores() -> None:
-    """The counts hold 1, the physical and the logical cores, and one more; never twice the same."""
+    """The counts include 1, the physical and logical cores, and one more, without duplicates."""
     for physical, logical in ((1, 1), (1, 2), (2, 2), (4, 8), (6, 12), (64, 128)):
         counts = choose_thread_counts(physical, logical)
         assert counts == tuple(sorted(set(counts)))
@@ -399,8 +399,8 @@ def test_thread_counts_grow_to_just_beyond_the_cores() -> None:
         assert sum(count > logical for count in counts) == 1
 
 
-def test_threads_are_measured_one_after_the_other(model: labkit.Model) -> None:
-    """measure_threads gives a speed for each number of threads, the roofline and a picture."""
+def test_threads_are_measured_in_turn(model: labkit.Model) -> None:
+    """measure_threads returns a speed for each number of threads, and the roofline; it can be plotted."""
     found = labkit.measure_threads(model, [2, 1], n_prompt=16, n_gen=4)
     assert [speed.n_threads for speed in found.speeds] == [1, 2]
     assert all(speed.decode_tokens_per_second > 0 < speed.prompt_tokens_per_second for speed in found.speeds)
@@ -410,8 +410,8 @@ def test_threads_are_measured_one_after_the_other(model: labkit.Model) -> None:
         labkit.measure_threads(model, 4)  # type: ignore[arg-type]
 
 
-def test_measuring_threads_can_be_ended(model: labkit.Model) -> None:
-    """Closing the stream ends the measurement, and the model goes on as before."""
+def test_measuring_threads_can_be_stopped(model: labkit.Model) -> None:
+    """Closing the stream stops the measurement, and the model works as before."""
     stream = stream_threads(model, [1] * 1 + [2], n_prompt=512, n_gen=64)
     next(stream)
     stream.close()
@@ -420,7 +420,7 @@ def test_measuring_threads_can_be_ended(model: labkit.Model) -> None:
 
 
 def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
-    """Measured counts appear in table and picture; other lengths begin anew; the sentence follows the slider."""
+    """Measured counts are in table and picture; new lengths discard them; the sentence follows the slider."""
     made = ThreadsExplorer(model)
     assert "Nothing measured" in made.view.sentence
     made.controls["n_prompt"].value = 16
@@ -442,7 +442,7 @@ def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
 
 @pytest.mark.parametrize("after", ["", "loading", "measuring 1", "measured 1"])
 def test_threads_explorer_stops_at_any_moment(model: labkit.Model, after: str) -> None:
-    """Stop ends the measuring of all before it begins, while it loads, and in the middle; then it measures again."""
+    """Stop ends a measurement before it starts, while it loads, and during it; then it can measure again."""
     made = ThreadsExplorer(model)
     made.controls["n_prompt"].value = 512
     made.controls["n_gen"].value = 128
@@ -462,7 +462,7 @@ def test_threads_explorer_stops_at_any_moment(model: labkit.Model, after: str) -
 
 
 def test_describe_names_the_fastest() -> None:
-    """The sentence names the fastest count, and the chosen one's share of the ceiling."""
+    """The sentence names the fastest count, and the chosen one's percentage of the ceiling."""
     speeds = (ThreadSpeed(1, 10.0, 20.0), ThreadSpeed(2, 30.0, 40.0))
     found = ThreadScaling(16, 4, 2, 2, 80.0, speeds)
     assert describe(found, 2) == (
@@ -471,7 +471,7 @@ def test_describe_names_the_fastest() -> None:
     assert describe(found, 3).startswith("3 threads: not measured yet.")
 
 
-def test_softmax_is_what_the_bars_start_from(model: labkit.Model) -> None:
+def test_bars_before_the_samplers_are_the_softmax(model: labkit.Model) -> None:
     """The bars before the samplers are the softmax of the logits."""
     logits = labkit.next_token_logits(model, "One, two,")
     found = next_token(logits, seed=0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)

@@ -1,4 +1,4 @@
-"""The GGUF explorer shows what the file holds, from its first bytes to a block, and what it names is what readers read."""
+"""The GGUF explorer shows a file's contents, from its first bytes to a block, as other readers do."""
 
 import threading
 from pathlib import Path
@@ -40,14 +40,14 @@ def move(explorer: GGUFExplorer, **values: object) -> str:
     for name, value in values.items():
         explorer.controls[name].value = value
     assert explorer.wait()
-    return explorer.shown.sentence
+    return explorer.view.sentence
 
 
 # -- fields ------------------------------------------------------------------------------------------------------------
 
 
 def well_placed(data: bytes) -> None:
-    """Fields follow each other from byte 0 on, and stay within the bytes."""
+    """Assert that the fields are contiguous from byte 0 and stay within the data."""
     end = 0
     for field in fields(data):
         assert (field.offset, field.size > 0) == (end, True)
@@ -57,7 +57,7 @@ def well_placed(data: bytes) -> None:
 
 @given(st.binary(max_size=400))
 def test_fields_take_any_bytes(data: bytes) -> None:
-    """Nothing raises, overlaps or leaves the data, with a sound beginning or without."""
+    """No error and no overlap, with or without a valid start of the header."""
     well_placed(data)
     well_placed(b"GGUF\3\0\0\0" + data)
     well_placed(b"GGUF\3\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0k" + data)
@@ -65,14 +65,14 @@ def test_fields_take_any_bytes(data: bytes) -> None:
 
 @given(st.integers(0, 1400), st.integers(0, 1400), st.integers(0, 255))
 def test_fields_take_damaged_files(length: int, at: int, byte: int) -> None:
-    """A file cut anywhere, with any byte changed, still has its fields in order."""
+    """A file truncated anywhere, with any byte changed, still has its fields in order."""
     data = bytearray(tiny().bytes())
     data[at % len(data)] = byte
     well_placed(bytes(data[:length]))
 
 
 def test_fields_agree_with_gguf_reader(tmp_path: Path) -> None:
-    """Of every key, the fields have the sizes of the parts that the gguf package reads, in their order."""
+    """For every key, the fields have the sizes of the parts that the gguf package reads, in order."""
     path = small().write(tmp_path / "small.gguf")
     reader = gguf.GGUFReader(path)
     parts = [part for one in reader.fields.values() if not one.name.startswith("GGUF.") for part in one.parts]
@@ -97,7 +97,7 @@ def test_fields_agree_with_labkit(tmp_path: Path) -> None:
 
 
 def test_fields_say_why_they_end() -> None:
-    """What is no GGUF, of an unknown version or type, or cut, is said at the last field."""
+    """The last field's note explains a wrong magic, an unknown version or type, or a truncated file."""
     head = small().bytes()
     assert "not the magic of a GGUF file" in fields(b"<!DOCTYPE html>")[-1].note
     assert "version" in fields(b"GGUF\0\0\0\3" + head[8:])[-1].note
@@ -108,10 +108,10 @@ def test_fields_say_why_they_end() -> None:
 
 
 def test_hex_names_every_field() -> None:
-    """The page of bytes has each byte once, and each field's name in the line where it begins; text is escaped."""
+    """The HTML has each byte once, and each field's name in the line where it starts; text is escaped."""
     data = Raw([key("<b>$x", STRING, "<script>")], []).bytes()
     page = hex_html(data, fields(data))
-    assert page.count("background:#") == len(data) + 1  # and the page's own
+    assert page.count("background:#") == len(data) + 1  # and the page's
     assert "1 magic, 2 version" in page
     assert "<script>" not in page
     assert "<b>" not in page
@@ -122,7 +122,7 @@ def test_hex_names_every_field() -> None:
 
 @given(st.lists(st.integers(0, 1 << 40), max_size=40), st.floats(0.5, 20), st.floats(0.5, 20))
 def test_squarify_fills_the_room(sizes: list[int], width: float, height: float) -> None:
-    """Areas are in proportion, tiles stay inside and do not overlap."""
+    """Areas are proportional to the sizes; tiles stay inside and do not overlap."""
     tiles = squarify(sizes, Tile(0, 0, width, height))
     room, total = width * height, sum(sizes)
     assert [tile.area for tile in tiles] == pytest.approx([room * size / max(1, total) for size in sizes], abs=1e-9 * room)
@@ -140,7 +140,7 @@ def test_squarify_fills_the_room(sizes: list[int], width: float, height: float) 
 
 
 def test_plot_treemap_names_all_groups(header) -> None:
-    """Large groups are named in the picture, small ones under it, all in its text; a dollar begins no formula."""
+    """Large groups are named in the picture, small ones below, all in the alt text; a dollar is not a formula."""
     axes = plot_treemap({**groups_of(header.tensors, "part of the model"), "$x$": [1]})
     texts = [text.get_text() for text in axes.texts]
     assert any(text.startswith("feed-forward\n") for text in texts)
@@ -151,8 +151,8 @@ def test_plot_treemap_names_all_groups(header) -> None:
     assert isinstance(plot_treemap({}), Axes)
 
 
-def test_groups_hold_every_byte(header) -> None:
-    """However tensors are grouped, their bytes add up to the weights'."""
+def test_groups_include_every_byte(header) -> None:
+    """With any grouping, the bytes add up to the weights'."""
     for grouping in ("part of the model", "tensor type"):
         groups = groups_of(header.tensors, grouping)
         assert sum(map(sum, groups.values())) == header.weights_bytes
@@ -164,7 +164,7 @@ def test_groups_hold_every_byte(header) -> None:
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "F16"])
 def test_steps_lead_to_the_weights(name: str) -> None:
-    """The parts are the block's bytes, and the formulas compute what the gguf package decodes."""
+    """The parts are the block's bytes, and the formulas give the weights that the gguf package decodes."""
     kind = tensor_type(name)
     weights = np.random.default_rng(1).normal(size=(1, kind.block_size)).astype(np.float32)
     raw = quantize_rows(name, weights)[0]
@@ -178,10 +178,10 @@ def test_steps_lead_to_the_weights(name: str) -> None:
     assert (steps[0].quant is not None) == (name in ("Q4_0", "Q4_1", "Q8_0", "Q4_K"))
 
 
-def test_parts_say_scale_and_minimum() -> None:
-    """A Q4_1 block of 3 to 18 has the scale 1 and the minimum 3."""
+def test_parts_decode_scale_and_minimum() -> None:
+    """A Q4_1 block of 3 to 18 has scale 1 and minimum 3."""
     raw = quantize_rows("Q4_1", np.array([[3, 18] + [4] * 30], np.float32))[0]
-    assert [part.says for part in parts_of(tensor_type("Q4_1"), raw)[:2]] == ["1", "3"]
+    assert [part.meaning for part in parts_of(tensor_type("Q4_1"), raw)[:2]] == ["1", "3"]
     assert half(raw[:2]) == 1
 
 
@@ -189,38 +189,38 @@ def test_parts_say_scale_and_minimum() -> None:
 
 
 def test_keys_are_all_there(explorer, header) -> None:
-    """The first view has the counts in words and a row for each key; a search leaves those that match."""
+    """The first view has the counts and a row for each key; a search keeps those that match."""
     text = move(explorer, show="keys", search="")
     assert "version 3" in text
     assert "272 tensors and 33 keys" in text
-    assert all(key in explorer.shown.extra_html for key in header.metadata)
+    assert all(key in explorer.view.extra_html for key in header.metadata)
     assert "Shown: 2 of 33 keys" in move(explorer, search=" ROPE ")
     assert len(keys_table(header, "rope").rows) == 2
-    assert "llama.rope.freq_base" in explorer.shown.extra_html
-    assert "general.name" not in explorer.shown.extra_html
+    assert "llama.rope.freq_base" in explorer.view.extra_html
+    assert "general.name" not in explorer.view.extra_html
 
 
 def test_tensors_are_all_there(explorer, header) -> None:
-    """Tensors can be searched by name or type, and the picture and the sums follow."""
+    """Tensors can be searched by name or type; the picture and the sums are those of the matches."""
     assert "272 of 272 tensors" in move(explorer, show="tensors", search="", group="tensor type")
-    rows = {row[0]: (int(row[1]), int(row[2].replace(",", ""))) for row in explorer.shown.tables[0].rows}
+    rows = {row[0]: (int(row[1]), int(row[2].replace(",", ""))) for row in explorer.view.tables[0].rows}
     assert rows == header.tensor_types
     assert "9 of 272 tensors" in move(explorer, search="blk.7.")
-    assert "Treemap of 2.11 MiB" in explorer.shown.picture.get_label()
+    assert "Treemap of 2.11 MiB" in explorer.view.picture.get_label()
     assert "0 of 272 tensors" in move(explorer, search="no such tensor")
     table, found = tensors_table(header, "q8_0")
     assert [row[0] for row in table.rows] == [tensor.name for tensor in found] == ["token_embd.weight"]
 
 
 def test_first_bytes_are_named(explorer, header) -> None:
-    """The fields of the first 256 bytes stand in the legend, and their bytes in the page."""
+    """The fields of the first 256 bytes are in the legend, and their bytes in the HTML."""
     assert f"The first {N_FIRST} of {header.file_size_bytes:,} bytes" in move(explorer, show="first bytes")
     for text in ("general.architecture", "1 magic", "272", "47</span>", "general."):
-        assert text in explorer.shown.extra_html
+        assert text in explorer.view.extra_html
 
 
 def test_a_block_is_decoded(explorer, header) -> None:
-    """The weights of a block are those that the gguf package decodes; the last block of a tensor is the slider's end."""
+    """The weights of a block are those that the gguf package decodes; the slider ends at the tensor's last block."""
     tensor = header.tensor("blk.3.attn_k.weight")
     text = move(explorer, show="one block", tensor=tensor.name, block=10**6)
     last = tensor.n_elements // 32 - 1
@@ -228,22 +228,22 @@ def test_a_block_is_decoded(explorer, header) -> None:
     assert f"Block {last:,} of {last + 1:,} in blk.3.attn_k.weight, Q4_1: 20 bytes for 32 weights" in text
     data = np.fromfile(bundled_model_path(), np.uint8, count=20, offset=tensor.offset + tensor.n_bytes - 20)
     for weight in gguf.quants.dequantize(data, gguf.GGMLQuantizationType.Q4_1):
-        assert f">{weight:.6g}<" in explorer.shown.extra_html
+        assert f">{weight:.6g}<" in explorer.view.extra_html
     move(explorer, tensor="output_norm.weight", block=0)
-    assert explorer.shown.picture is None
+    assert explorer.view.picture is None
     assert explorer.message == ""
 
 
-def test_controls_that_do_nothing_are_hidden(explorer) -> None:
-    """Each view shows its own controls alone."""
+def test_unused_controls_are_hidden(explorer) -> None:
+    """Each view shows only the controls that it uses."""
     move(explorer, show="keys")
     assert [name for name, one in explorer.controls.items() if one.layout.display is None] == ["show", "search"]
     move(explorer, show="one block")
     assert [name for name, one in explorer.controls.items() if one.layout.display is None] == ["show", "tensor", "block"]
 
 
-def test_text_of_a_file_is_no_markup(tmp_path: Path) -> None:
-    """Names and values with markup or dollars are shown as they are."""
+def test_text_of_a_file_is_not_markup(tmp_path: Path) -> None:
+    """Names and values with markup or dollars are shown as text."""
     keys = [key("general.architecture", STRING, "<i>a</i>"), key("<b>", STRING, "<img src=x onerror=alert(1)> $x$")]
     tensors = [RawTensor(b"<u>$\\frac$", (64,), 0, 0, bytes(256))]
     made = GGUFExplorer(Raw(keys, tensors).write(tmp_path / "markup.gguf"))
@@ -255,18 +255,18 @@ def test_text_of_a_file_is_no_markup(tmp_path: Path) -> None:
 
 
 def test_an_undecodable_type_has_its_parts(tmp_path: Path) -> None:
-    """A tensor of integers shows its bytes and says that it is not decoded; empty ones are not offered."""
+    """A tensor of integers shows its bytes, and that there is no decoder; empty tensors are not offered."""
     keys = [key("general.architecture", STRING, "llama")]
     tensors = [RawTensor(b"index", (4,), 26, 0, bytes(16)), RawTensor(b"none", (0,), 0, 32, b"")]
     made = GGUFExplorer(Raw(keys, tensors).write(tmp_path / "integers.gguf"), show="one block")
     assert [name for _, name in made.controls["tensor"].options] == ["index"]
-    assert "no decoder" in made.shown.sentence
+    assert "no decoder" in made.view.sentence
     assert made.message == ""
     made.close()
 
 
 def test_a_damaged_file_leaves_its_bytes(tmp_path: Path) -> None:
-    """The error is one line, the explorer stands, and the first bytes can still be looked at."""
+    """The error is one line, the explorer works, and the first bytes can still be shown."""
     path = tmp_path / "cut.gguf"
     path.write_bytes(small().bytes()[:200])
     made = GGUFExplorer(path)
@@ -280,7 +280,7 @@ def test_a_damaged_file_leaves_its_bytes(tmp_path: Path) -> None:
 
 
 def test_a_shrunken_file_is_an_error(tmp_path: Path) -> None:
-    """A file that lost its weights after it was opened gives a line, not a crash."""
+    """A file that became shorter after it was opened is an error in one line, not a crash."""
     path = small().write(tmp_path / "shrunk.gguf")
     made = GGUFExplorer(path)
     path.write_bytes(path.read_bytes()[:-410])

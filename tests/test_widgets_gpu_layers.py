@@ -1,4 +1,4 @@
-"""The GPU layers explorer foretells where layers go, and loads them there for real."""
+"""The GPU layers explorer estimates memory by number of layers, and compares it with a real load."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ from labkit.widgets import explore
 from labkit.widgets.gpu_layers import GPULayersExplorer, describe
 from labkit.widgets.parts import real_load
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.real_load import load_so
-from labkit.widgets.parts.what_fits import DEVICE, RAM, by_place, foretell, most_gpu_layers, n_layers, reported
+from labkit.widgets.parts.real_load import load_and_measure
+from labkit.widgets.parts.what_fits import DEVICE, RAM, by_place, estimate_from_header, most_gpu_layers, n_layers, reported
 
 MIB = 2**20
 CUDA_LOG = """\
@@ -58,9 +58,9 @@ def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def test_most_layers_is_what_trying_all_finds(header: labkit.gguf_file.Header) -> None:
-    """The search finds what counting down from all layers does; nothing fits in a MiB, all in plenty."""
-    sizes = [foretell(header, 512, n_gpu_layers=count).gpu_bytes for count in range(n_layers(header) + 1)]
+def test_most_layers_equals_an_exhaustive_search(header: labkit.gguf_file.Header) -> None:
+    """The bisection finds the same number as an exhaustive search, from no layer to all layers."""
+    sizes = [estimate_from_header(header, 512, n_gpu_layers=count).gpu_bytes for count in range(n_layers(header) + 1)]
     for capacity in (1, 60, 80, 96, 110, 1000):
         expected = max(count for count, size in enumerate(sizes) if size <= capacity * MIB)
         assert most_gpu_layers(header, 512, capacity * MIB) == expected
@@ -68,7 +68,7 @@ def test_most_layers_is_what_trying_all_finds(header: labkit.gguf_file.Header) -
 
 
 def test_reported_reads_the_engines_log() -> None:
-    """Buffers of all devices are added up; what a driver pins for the host is RAM; other lines do not count."""
+    """The buffers of all devices are added; host memory that a driver pins is RAM; other lines do not count."""
     sizes = {place: {name: size / MIB for name, size in parts.items()} for place, parts in reported(CUDA_LOG).items()}
     assert sizes == {
         RAM: {"weights": 100, "repacked weights": 10, "output": 0.5, "compute": 7},
@@ -76,55 +76,55 @@ def test_reported_reads_the_engines_log() -> None:
     }
 
 
-def test_description_says_where_it_does_not_fit() -> None:
-    """Each place that is too small is named."""
+def test_description_names_where_it_does_not_fit() -> None:
+    """Each place without enough memory is named."""
     sizes = {RAM: {"weights": 300 * MIB}, DEVICE: {"weights": 100 * MIB, "cache": 10 * MIB}}
     assert ": fits. " in describe(sizes, {RAM: 400 * MIB, DEVICE: 110 * MIB}, 5, 31, 5)
     assert ": does not fit on the device. " in describe(sizes, {RAM: 400 * MIB, DEVICE: 109 * MIB}, 5, 31, 4)
     assert ": does not fit in RAM and on the device. " in describe(sizes, {RAM: MIB, DEVICE: MIB}, 5, 31, 0)
 
 
-def test_a_load_that_nobody_wants_ends_at_once() -> None:
-    """A cancelled ticket ends the load on its way, and gives nothing."""
+def test_a_cancelled_load_ends_at_once() -> None:
+    """A cancelled ticket ends the load, which returns None."""
     ticket = Ticket()
     ticket.cancel()
-    assert load_so(labkit.bundled_model_path(), 256, 0, None, lambda *_: None, ticket) is None
+    assert load_and_measure(labkit.bundled_model_path(), 256, 0, None, lambda *_: None, ticket) is None
 
 
 # -- the explorer ------------------------------------------------------------------------------------------------------
 
 
 def test_moving_the_slider_shows_both_places(explorer: GPULayersExplorer) -> None:
-    """The table and the sentence hold what the pure functions foretell for that many layers."""
+    """The table and the sentence show the estimate for that number of layers."""
     for layers in (0, 31, 20):
         explorer.controls["n_gpu_layers"].value = layers
         assert explorer.wait()
         sizes = by_place(labkit.estimate_memory_usage(n_ctx=512, n_gpu_layers=layers, method="formula"))
-        rows = {row[0]: row[1:] for row in explorer.shown.tables[0].rows}
+        rows = {row[0]: row[1:] for row in explorer.view.tables[0].rows}
         for column, place in enumerate((RAM, DEVICE)):
-            assert rows["all"][column] == f"{sum(sizes.get(place, {}).values()) / MIB:,.1f}"
-        assert explorer.shown.sentence.startswith(f"{layers} of 31 layers on the device")
+            assert rows["total"][column] == f"{sum(sizes.get(place, {}).values()) / MIB:,.1f}"
+        assert explorer.view.sentence.startswith(f"{layers} of 31 layers on the device")
     most = most_gpu_layers(read_model_header(), 512, 96 * MIB)
-    assert f"At most {most} of 31 layers fit on the device." in explorer.shown.sentence
+    assert f"At most {most} of 31 layers fit on the device." in explorer.view.sentence
 
 
 @no_gpu
 def test_loading_without_a_device_offers_one(explorer: GPULayersExplorer) -> None:
-    """Layers for a device that is not there are one line; without layers the model is loaded on the CPU."""
+    """Without a device, GPU layers are an error in one line; with 0 layers the model is loaded on the CPU."""
     explorer.load()
     assert explorer.wait()
     assert "Start a device on this machine" in explorer.message
     explorer.controls["n_gpu_layers"].value = 0
     explorer.load()
     assert explorer.wait()
-    assert explorer.message == "loaded, and closed again"
+    assert explorer.message == "loaded, measured and closed"
     assert DEVICE not in explorer.loaded[0, 512].sizes
 
 
 @no_gpu
 @needs_rpc
-def test_a_real_load_reports_what_was_foretold(explorer: GPULayersExplorer) -> None:
-    """Weights, cache and compute buffer of the device are within 1 % of the formula; other layers hide them."""
+def test_a_real_load_matches_the_estimate(explorer: GPULayersExplorer) -> None:
+    """The device's weights, cache and compute buffer are within 1 % of the formula; another slider value hides them."""
     explorer.start_device()
     assert explorer.wait()
     assert "a device runs at 127.0.0.1:" in explorer.message
@@ -132,24 +132,24 @@ def test_a_real_load_reports_what_was_foretold(explorer: GPULayersExplorer) -> N
     explorer.controls["n_gpu_layers"].value = 15
     explorer.load()
     assert explorer.wait()
-    assert explorer.message == "loaded, and closed again"
+    assert explorer.message == "loaded, measured and closed"
     sizes = by_place(labkit.estimate_memory_usage(n_ctx=512, n_gpu_layers=15, method="formula"))
     found = explorer.loaded[15, 512]
     for part, size in sizes[DEVICE].items():
         assert found.sizes[DEVICE][part] == pytest.approx(size, rel=0.01)
-    assert "tokens/s" in explorer.shown.sentence
-    assert "device reported" in explorer.shown.picture.get_label()
-    assert [table.title for table in explorer.shown.tables] == ["Memory by part and place", "Loaded so far"]
+    assert "tokens/s" in explorer.view.sentence
+    assert "device reported" in explorer.view.picture.get_label()
+    assert [table.title for table in explorer.view.tables] == ["Memory by part and place", "Loads so far"]
     explorer.controls["n_gpu_layers"].value = 16
     assert explorer.wait()
-    assert "reported" not in explorer.shown.picture.get_label()
+    assert "reported" not in explorer.view.picture.get_label()
     explorer.close()
     assert not process.is_running()
 
 
 @no_gpu
 def test_stop_ends_a_load_within_a_second(explorer: GPULayersExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long generation ends, a slider's move meanwhile does not end it, and its picture follows."""
+    """Stop ends a long generation; a slider's move before does not, and its view is shown afterwards."""
     monkeypatch.setattr(real_load, "N_TOKENS", 400)
     explorer.controls["n_gpu_layers"].value = 0
     explorer.load()
@@ -159,15 +159,15 @@ def test_stop_ends_a_load_within_a_second(explorer: GPULayersExplorer, monkeypat
     start = time.perf_counter()
     assert explorer.stop()
     assert explorer.wait()
-    assert time.perf_counter() - start < 1.5  # a picture is drawn too
+    assert time.perf_counter() - start < 1.5  # includes drawing a picture
     assert (explorer.message, explorer.loaded) == ("stopped", {})
-    assert explorer.shown.sentence.startswith("3 of 31")
+    assert explorer.view.sentence.startswith("3 of 31")
 
 
 @no_gpu
 @needs_rpc
 def test_closing_in_the_middle_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device's process, the model's thread and the explorer's end with close."""
+    """Close ends the device's process, the model's thread and the explorer's thread."""
     monkeypatch.setattr(real_load, "N_TOKENS", 400)
     before, running = set(threading.enumerate()), set(psutil.Process().children())
     made = explore("gpu_layers", n_ctx=512)

@@ -1,13 +1,13 @@
-"""Explorers: controls around the lab's pure functions, for a cell of a notebook or a page of their own.
+"""Explorers: controls around the lab's pure functions, in a notebook cell or on a separate page.
 
 ::
 
-    explorer    Explorer: what all of them share
-    background  one thread at most, and only the newest request
-    shown       a sentence, a picture and tables, as HTML
-    names       the script and style that make sliders speak and pages narrow
+    explorer             Explorer, their base class
+    parts/background     one thread at most, and only the newest request
+    parts/view           a sentence, a picture and tables, as HTML
+    parts/accessibility  script and style for screen readers and narrow screens
 
-``explore("sampling", model)`` in a notebook and ``labkit explore sampling`` in a terminal open the same ones.
+``explore("sampling", model)`` in a notebook and ``labkit explore sampling`` in a terminal open the same explorer.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPLORERS", "explore"]
 
-# name -> (module, class, what it shows)
+# name -> (module, class, description)
 EXPLORERS: dict[str, tuple[str, str, str]] = {
     "gguf": ("gguf", "GGUFExplorer", "a file's keys, tensors and first bytes, and one block decoded step by step"),
-    "gpu_layers": ("gpu_layers", "GPULayersExplorer", "what moves to a device with each layer, foretold and really loaded"),
-    "memory": ("memory", "MemoryExplorer", "what context, cache types and batches take of this machine's RAM"),
-    "playground": ("playground", "Playground", "a prompt or a chat, the samplers' settings, and the text as it comes"),
-    "quantization": ("quantization", "QuantizationExplorer", "what each type makes of a tensor's weights, and its cost"),
-    "sampling": ("sampling", "SamplingExplorer", "what temperature, top-k, top-p and min-p do to the next token"),
-    "threads": ("threads", "ThreadsExplorer", "decode and prefill speed over the number of threads, measured here"),
+    "gpu_layers": ("gpu_layers", "GPULayersExplorer", "RAM and device memory by GPU layers, estimated and measured"),
+    "memory": ("memory", "MemoryExplorer", "RAM needed by context, cache types and batch sizes"),
+    "playground": ("playground", "Playground", "text generation or a chat, with sampler settings and streaming"),
+    "quantization": ("quantization", "QuantizationExplorer", "a tensor's weights in each quantization type, and the errors"),
+    "sampling": ("sampling", "SamplingExplorer", "the effect of temperature, top-k, top-p and min-p on the next token"),
+    "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, measured here"),
 }
 
 
 def explore(name: str, model: Model | Path | str | None = None, **options: Any) -> Explorer:
-    """Open an explorer: as the last line of a cell it shows its controls and what they change.
+    """Open an explorer; show it as the last line of a cell.
 
     Parameters
     ----------
     name : str
-        One of `EXPLORERS`: ``"sampling"`` for example.
+        One of `EXPLORERS`, such as ``"sampling"``.
     model : Model, Path or str, optional
-        A loaded model, or a GGUF file; the course's model by default. A file is loaded where the explorer computes with it,
-        and closed with the explorer.
+        A loaded model, or a GGUF file; the course's model by default. A file is loaded if the explorer computes with it, and
+        closed with the explorer.
     **options
-        What the explorer starts with, as its class says: ``explore("sampling", prompt="Once upon a")``.
+        Initial values, documented by the explorer's class: ``explore("sampling", prompt="Once upon a")``.
 
     Returns
     -------
     Explorer
-        A widget; ``close()`` ends it. Running its cell again closes it too.
+        A widget. ``close()`` closes it; so does running its cell again.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def explore(name: str, model: Model | Path | str | None = None, **options: Any) 
         For an unknown name.
     """
     if name not in EXPLORERS:
-        raise ArgumentError(f"there is no explorer {name!r}: choose one of {', '.join(EXPLORERS)}")
+        raise ArgumentError(f"{name!r} is not an explorer: choose one of {', '.join(EXPLORERS)}")
     module, kind, _ = EXPLORERS[name]
     made: Explorer = getattr(importlib.import_module(f"labkit.widgets.{module}"), kind)(model, **options)
     return made

@@ -1,4 +1,4 @@
-"""Explorer: controls around a pure function, with what every explorer needs: a thread, a message line, an end."""
+"""Explorer: the base class, with controls around a pure function, a background thread and a status line."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ __all__ = ["Explorer", "Values", "button", "slider"]
 Values = Mapping[str, Any]
 
 _log = logging.getLogger(__name__)
-_drawing = threading.Lock()  # matplotlib is not made for two threads at once
+_drawing = threading.Lock()  # matplotlib is not thread-safe
 _in_cells: dict[str, tuple[int, list[Explorer]]] = {}
 _WIDE = {"width": "100%", "max_width": "36em"}
 
 
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """Base of the explorers: show it as the last line of a cell.
+    """Base class of the explorers; show one as the last line of a cell.
 
-    A control that moves asks for a new picture; `compute` makes it in a thread of its own, where only the newest request
-    counts. An error becomes one line. Without a kernel the picture and the table of the first state are shown.
+    When a control changes, `compute` makes a new view in a background thread, for the newest values only. An error is shown
+    as one line. Without a kernel, the notebook shows the picture and tables of the initial values.
 
     Parameters
     ----------
     controls : mapping
-        Widgets by name; what moves them asks for a new picture.
+        Widgets by name; changing one updates the view.
     actions : sequence of Button
-        In a row under them.
+        Shown in a row under the controls.
     below : sequence of Widget
-        Under the picture; moving them asks for nothing.
+        Shown under the picture; changing them updates nothing.
 
     Attributes
     ----------
     controls : dict
-        As given: ``explorer.controls["temperature"].value = 0.5`` is what a student's hand does.
-    shown : View
-        What is shown now.
+        As given. ``explorer.controls["temperature"].value = 0.5`` has the same effect as moving the slider.
+    view : View
+        The current view.
     message : str
-        The line under the controls: progress, or what went wrong.
+        The line under the controls: progress or an error.
     """
 
     title: ClassVar[str] = "Explorer"
     settle_s: ClassVar[float] = 0.02
-    is_closed = True  # until there is something to close: ipywidgets closes what its constructor could not make
+    is_closed = True  # until __init__ runs: ipywidgets also closes a widget whose constructor failed
 
     def __init__(self, controls: Mapping[str, Any], *, actions: Sequence[Any] = (), below: Sequence[Any] = ()) -> None:
         self.controls = dict(controls)
@@ -70,63 +70,63 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         _replace_earlier(self)
         try:
             self.show(self.compute(self.values, Ticket()))
-        except Exception as error:  # the cell shows it in one line, and its controls can mend it
+        except Exception as error:  # shown in one line; other values may work
             self.fail(error)
             self.show(View(""))
         self._first_html = self.view.to_static_html(self.title) + (message_html(self.message) if self.message else "")
         for control in self.controls.values():
             control.observe(self._moved, names="value")
 
-    # -- what an explorer says of itself -------------------------------------------------------------------------
+    # -- for subclasses --------------------------------------------------------------------------------------------
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Return what to show of these values; called in the explorer's thread.
+        """Return the view of these values; called in the explorer's thread.
 
-        A slow one looks at ``ticket.cancelled``, and calls `report` and `show` on its way.
+        A slow computation checks ``ticket.cancelled``, and calls `report` and `show` as it proceeds.
         """
         raise NotImplementedError
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the controls say now."""
+        """The current values of the controls."""
         return {name: control.value for name, control in self.controls.items()}
 
-    # -- what happens ----------------------------------------------------------------------------------------------
+    # -- actions ---------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Compute and show the present values, in the background."""
+        """Compute and show the current values, in the background."""
         values = self.values
         self.start(lambda ticket: self._refresh(values, ticket))
 
     def start(self, work: Callable[[Ticket], None]) -> None:
-        """Run something in the explorer's thread, instead of what runs there."""
+        """Run some work in the explorer's thread; it replaces the current work."""
         self._background.ask(work)
 
     def stop(self) -> bool:
-        """End what runs or waits, and say so; returns whether there was anything."""
+        """Cancel running and waiting work, and report it; return whether there was any."""
         ran, waited = self._background.cancel()
-        if waited and not ran:  # what ran says it at its end
+        if waited and not ran:  # running work reports it when it ends
             self.report("stopped")
         return ran or waited
 
     def wait(self, timeout_s: float | None = 60.0) -> bool:
-        """Wait until what is shown belongs to the controls; returns whether that came in time."""
+        """Wait until the view is up to date; return False on a timeout."""
         return self._background.wait(timeout_s)
 
-    def show(self, shown: View) -> None:
-        """Show this."""
+    def show(self, view: View) -> None:
+        """Show a view."""
         with _drawing:
-            text = shown.to_html()
-        self.view = shown
+            text = view.to_html()
+        self.view = view
         self._page.value = text
 
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Say how far something has come."""
+        """Show progress."""
         self.message = text
         self._status.value = message_html(text, done=done, total=total)
 
     def fail(self, error: BaseException) -> None:
-        """Say in one line what went wrong."""
+        """Show an error in one line."""
         text = " ".join(str(error).split()) or type(error).__name__
         self.message = text if isinstance(error, LabkitError) else f"{type(error).__name__}: {text}"
         self._status.value = message_html(self.message, is_error=True)
@@ -134,7 +134,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             _log.debug("an explorer's computation failed", exc_info=error)
 
     def close(self) -> None:
-        """End what runs, and let go of everything; safe to call twice."""
+        """Cancel all work and release everything; safe to call twice."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -148,15 +148,15 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self.refresh()
 
     def _refresh(self, values: Values, ticket: Ticket) -> None:
-        shown = self.compute(values, ticket)
+        view = self.compute(values, ticket)
         if not ticket.cancelled:
-            self.show(shown)
+            self.show(view)
             self.report("")
 
     def _run(self, work: Callable[[Ticket], None], ticket: Ticket) -> None:
         try:
             work(ticket)
-        except Exception as error:  # shown, and the explorer goes on
+        except Exception as error:  # shown; the explorer continues
             if not ticket.cancelled:
                 self.fail(error)
         if ticket.stopped and not self.is_closed:
@@ -171,7 +171,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
 
 
 def slider(label: str, value: float, low: float, high: float, step: float, **options: Any) -> Any:
-    """Return a slider of whole numbers or of decimals, after what ``step`` is, that says its value while it moves."""
+    """Return a slider of integers or floats, depending on ``step``."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
     if kind is ipywidgets.FloatSlider:
         options = {"readout_format": ".2f", **options}
@@ -180,14 +180,14 @@ def slider(label: str, value: float, low: float, high: float, step: float, **opt
 
 
 def button(label: str, act: Callable[[], object], *, tooltip: str = "") -> Any:
-    """Return a button that does something when it is pressed."""
+    """Return a button that calls ``act`` when pressed."""
     made = ipywidgets.Button(description=label, tooltip=tooltip or label)
     made.on_click(lambda _button: act())
     return made
 
 
 def _family(widget: Any) -> Iterable[Any]:
-    """Yield a widget with its children, their layouts and styles: what closing it should let go of."""
+    """Yield a widget, its children, and their layouts and styles: everything to close with it."""
     for child in getattr(widget, "children", ()):
         yield from _family(child)
     for name in ("layout", "style"):
@@ -198,7 +198,7 @@ def _family(widget: Any) -> Iterable[Any]:
 
 
 def _replace_earlier(explorer: Explorer) -> None:
-    """Close what an earlier run of the same cell left: the frontend shows it no more, and ipywidgets would keep it."""
+    """Close the explorers of an earlier run of the same cell: they are no longer visible, but ipywidgets keeps them."""
     cell, count = _cell()
     if cell is None:
         return
@@ -211,7 +211,7 @@ def _replace_earlier(explorer: Explorer) -> None:
 
 
 def _cell() -> tuple[str | None, int]:
-    """Return the id of the cell that runs, and how many ran before; None outside a notebook."""
+    """Return the running cell's id and the execution count; (None, 0) outside a notebook."""
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     kernel = getattr(shell, "kernel", None)
     if kernel is None:

@@ -1,4 +1,4 @@
-"""What explorers of a model's file share: a header that is read once, and tensors to choose from."""
+"""FileExplorer: base class of the explorers of a model's file, with its header and tensors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["FileExplorer"]
 
 
 class FileExplorer(Explorer):
-    """Base of the explorers that read a file and load no model: `use_file` comes before the constructor of the base.
+    """Base class of the explorers that read a file without loading the model; call `use_file` before ``super().__init__``.
 
-    A damaged file is no error of the constructor: its tensors are none, and `compute` asks for the header again.
+    The constructor accepts a damaged file: `tensors` returns none, and `compute` raises the error, which is shown.
     """
 
     def use_file(self, model: Model | Path | str | None) -> None:
-        """Say which file it is."""
+        """Set the file."""
         self._file = file_of(model)
         self._header: Header | None = None
 
@@ -35,17 +35,17 @@ class FileExplorer(Explorer):
         Raises
         ------
         LabkitError
-            When the file is missing or damaged.
+            If the file is missing or damaged.
         """
         if self._header is None:
             self._header = read_model_header(self._file)
         return self._header
 
     def tensors(self, fits: Callable[[TensorInfo], bool]) -> list[TensorInfo]:
-        """Return the tensors that can be chosen: none of a damaged file."""
+        """Return the tensors that can be chosen; an empty list for a damaged file."""
         try:
             return [tensor for tensor in self.header().tensors if fits(tensor)]
-        except LabkitError:  # `compute` meets it again, and the explorer shows it
+        except LabkitError:  # `compute` raises it again, and the explorer shows it
             return []
 
     def tensor(self, name: str | None, missing: str) -> TensorInfo:
@@ -54,7 +54,7 @@ class FileExplorer(Explorer):
         Raises
         ------
         ArgumentError
-            When there is none; ``missing`` says why.
+            With the message ``missing``, if there is none.
         """
         found = self.header().tensor(name or "")
         if found is None:

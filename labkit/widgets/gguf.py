@@ -1,4 +1,4 @@
-"""GGUF explorer: what stands in a model file, from its first byte to one block of its weights."""
+"""GGUF explorer: the contents of a model file, from its first byte to a block of weights."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ __all__ = ["N_FIRST", "VIEWS", "GGUFExplorer"]
 KEYS, TENSORS, FIRST, BLOCK = VIEWS = ("keys", "tensors", "first bytes", "one block")
 N_FIRST = 256
 _USED = {KEYS: {"search"}, TENSORS: {"search", "group"}, FIRST: set[str](), BLOCK: {"tensor", "block"}}
-_MOST_PLOTTED = 64  # weights of a block of 256: more would be a grey area
+_MAX_PLOTTED = 64  # weights of a block of 256: more would be unreadable
 
 
 class GGUFExplorer(FileExplorer):
-    """A file's keys and tensors as tables to search, its first bytes field by field, and a block decoded step by step.
+    """A file's keys and tensors as searchable tables, its first bytes field by field, and a block decoded step by step.
 
-    Nothing but the header and what is shown is read. A damaged file has one view left: its first bytes.
+    Only the header and the displayed data are read. Of a damaged file, the first bytes can still be shown.
 
     Parameters
     ----------
     model : Model, Path or str, optional
-        A loaded model, or a file, a name or an address; of an address the header alone is read.
+        A loaded model, or a file, a name or a URL; of a URL, only the header is read.
     show : str
-        One of `VIEWS`: what is shown at first.
+        The initial view, one of `VIEWS`.
     search : str
-        What is looked for at first.
+        The initial search text.
     """
 
     title: ClassVar[str] = "GGUF explorer"
 
     def __init__(self, model: Model | Path | str | None = None, *, show: str = KEYS, search: str = "") -> None:
         if show not in VIEWS:
-            raise ArgumentError(f"there is no view {show!r}: choose one of {', '.join(VIEWS)}")
+            raise ArgumentError(f"{show!r} is not a view: choose one of {', '.join(VIEWS)}")
         self.use_file(model)
         controls = {
             "show": dropdown("Show", VIEWS, show),
@@ -64,12 +64,12 @@ class GGUFExplorer(FileExplorer):
             "block": slider("Block", 0, 0, 1, 1),
         }
         self._fit(controls)
-        for name in ("show", "tensor"):  # before the base observes them, so that it sees a block that the tensor has
+        for name in ("show", "tensor"):  # observed before the base class does, so that the block is valid when it computes
             controls[name].observe(lambda _change: self._fit(controls), names="value")
         super().__init__(controls)
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Show the chosen view."""
+        """Return the chosen view."""
         view = values["show"]
         if view == FIRST:
             return self._show_first()
@@ -95,7 +95,7 @@ class GGUFExplorer(FileExplorer):
         named = sum(field.size for field in found)
         sentence = (
             f"The first {len(data):,} of {source.size:,} bytes, in hexadecimal. {named:,} of them belong to {len(found)} "
-            "fields; a bar ends each field, and its name stands in the line where it begins."
+            "fields; a bar marks the end of each field, and its name is in the line where it starts."
         )
         if found and found[-1].note:
             sentence += f" The last field ({found[-1].name}): {found[-1].note}."
@@ -109,20 +109,20 @@ class GGUFExplorer(FileExplorer):
         tables = contents.block_tables(tensor, number, parts_of(kind, raw), steps)
         sentence = (
             f"Block {number:,} of {_blocks(tensor):,} in {visible(tensor.name)}, {kind.name}: {kind.block_bytes} bytes for "
-            f"{kind.block_size} weight{'s' if kind.block_size > 1 else ''}, {kind.bits_per_weight:g} bits a weight. "
+            f"{kind.block_size} weight{'s' if kind.block_size > 1 else ''}, {kind.bits_per_weight:g} bits per weight. "
             f"{kind.layout}"
         )
         if not steps:
-            sentence += " The lab has no decoder for it."
+            sentence += " labkit has no decoder for this type."
         extra = "".join(contents.scrolled(table) for table in tables if table.rows)
         return View(sentence, _block_picture(number, steps), extra_html=extra)
 
     def _path(self) -> Path:
-        """Return the file: of a damaged one, too."""
+        """Return the file's path, also if the file is damaged."""
         return self._header.paths[0] if self._header is not None and self._header.paths else resolve_model(self._file)
 
     def _fit(self, controls: dict[str, Any]) -> None:
-        """Show the controls that the view uses, and let the block be one that the tensor has."""
+        """Show only the controls that the view uses, and limit the block to the tensor's."""
         used = _USED[controls["show"].value]
         for name, control in controls.items():
             control.layout.display = None if name == "show" or name in used else "none"
@@ -135,12 +135,12 @@ def _blocks(tensor: TensorInfo) -> int:
 
 
 def _block_picture(number: int, steps: Any) -> Any:
-    """Return the block's weights as steps, where it has several."""
+    """Plot the block's weights, if it has several."""
     if len(steps) < 2:
         return None
     import numpy as np
 
-    weights = np.array([step.weight for step in steps[:_MOST_PLOTTED]], np.float32)
+    weights = np.array([step.weight for step in steps[:_MAX_PLOTTED]], np.float32)
     return (
         plot_weights(weights, first=number * len(steps), axes=canvas(2.0, left=0.15)) if np.isfinite(weights).all() else None
     )

@@ -1,4 +1,4 @@
-"""GPU layers explorer: what moves to a device with each layer, foretold; and what the engine reports of a real load."""
+"""GPU layers explorer: memory in RAM and on a device by number of GPU layers, estimated and measured in a real load."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from labkit.checks import check_int
 from labkit.devices import ServedDevice, start_device
 from labkit.errors import LabkitError
 from labkit.gguf_file import Header
-from labkit.memory.estimate import check_int
 from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import Device, available_ram_bytes, engine_build, resident_bytes
 from labkit.tables import Table
-from labkit.units import format_bytes
+from labkit.units import format_bytes, round_up
 from labkit.widgets.explorer import Values, button, slider
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.memory import context_slider, mib_box
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 __all__ = ["GPULayersExplorer", "describe"]
 
 
-def describe(foretold: Sizes, capacities: Mapping[str, int], layers: int, of: int, most: int) -> str:
-    """Say what goes where, whether it fits, and how many layers would.
+def describe(estimated: Sizes, capacities: Mapping[str, int], layers: int, of: int, most: int) -> str:
+    """Describe the memory of each place, whether it fits, and how many layers would.
 
     Parameters
     ----------
-    foretold : Sizes
+    estimated : Sizes
     capacities : mapping
         Bytes of RAM and device.
     layers, of, most : int
-        On the device; all there are; the most that fit there.
+        Layers on the device; all layers; the maximum that fits on the device.
     """
-    taken = {place: sum(foretold.get(place, {}).values()) for place in capacities}
-    said = [f"{format_bytes(taken[place])} of {format_bytes(size)} {_where(place)}" for place, size in capacities.items()]
-    full = [place for place, size in capacities.items() if taken[place] > size]
+    needed = {place: sum(estimated.get(place, {}).values()) for place in capacities}
+    uses = [f"{format_bytes(needed[place])} of {format_bytes(size)} {_where(place)}" for place, size in capacities.items()]
+    full = [place for place, size in capacities.items() if needed[place] > size]
     verdict = f"does not fit {' and '.join(map(_where, full))}" if full else "fits"
     return (
-        f"{layers} of {of} layers on the device (the output counts as one): {verdict}. {'; '.join(said)}. "
+        f"{layers} of {of} layers on the device (the output counts as one): {verdict}. {'; '.join(uses)}. "
         f"At most {most} of {of} layers fit on the device."
     )
 
@@ -55,23 +55,23 @@ def _where(place: str) -> str:
 
 
 class GPULayersExplorer(FileExplorer):
-    """RAM and device, side by side, for each number of layers; foretold, and loaded for real where there is a device.
+    """RAM and device memory by number of GPU layers: an estimate, and a real load if there is a device.
 
-    The device is this machine's GPU, or a second process on this machine that lends its CPU: it ends with the explorer.
+    The device is this machine's GPU, or a second process that lends this machine's CPU and ends with the explorer.
 
     Parameters
     ----------
     model : Model, Path or str, optional
-        A loaded model (its file is loaded once more), or a file or a name.
+        A loaded model (its file is loaded again), or a file or a name.
     n_ctx : int
-        Tokens of context at first; 0 is what the model was trained on.
+        Initial context size in tokens; 0 is the trained one.
     device_mib : int, optional
-        What the device holds; by default what the GPU has free, or without one two thirds of what all layers take.
+        The device's memory; by default the GPU's free memory, or without a GPU two thirds of what all layers need.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For an ``n_ctx`` or ``device_mib`` that is no such number.
+        For an invalid ``n_ctx`` or ``device_mib``.
     """
 
     title: ClassVar[str] = "GPU layers explorer"
@@ -84,14 +84,14 @@ class GPULayersExplorer(FileExplorer):
         self._gpus: list[Device] = [one for one in engine_build().devices if one.kind in ("GPU", "IGPU")]
         self._ram_bytes = available_ram_bytes() + resident_bytes()
         if device_mib is not None:
-            check_int("device_mib", device_mib, 1)
+            check_int("device_mib", device_mib, 1, 2**31 - 1)
         header: Header | None = None
         try:
             header = self.header()
             count, everything = n_layers(header), estimate_from_header(header, n_ctx, n_gpu_layers=-1).gpu_bytes
-        except LabkitError:  # `compute` meets it again, and the explorer shows it
+        except LabkitError:  # `compute` raises it again, and the explorer shows it
             count, everything = 1, MIB
-        free = sum(one.memory_free_bytes for one in self._gpus) or _round_up(everything * 2 // 3, 16 * MIB)
+        free = sum(one.memory_free_bytes for one in self._gpus) or round_up(everything * 2 // 3, 16 * MIB)
         super().__init__(
             {
                 "n_gpu_layers": slider("GPU layers", count // 2, 0, count, 1),
@@ -100,59 +100,59 @@ class GPULayersExplorer(FileExplorer):
             },
             actions=[
                 button("Start a device on this machine", self.start_device),
-                button("Load it so", self.load),
+                button("Load with these settings", self.load),
                 button("Stop", self.stop),
             ],
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Estimate by formula, and show beside it what was loaded with the same values."""
+        """Estimate by formula, and compare with a real load of the same values, if there was one."""
         header, layers, n_ctx = self.header(), values["n_gpu_layers"], values["n_ctx"]
-        foretold = by_place(estimate_from_header(header, n_ctx, n_gpu_layers=layers))
+        estimated = by_place(estimate_from_header(header, n_ctx, n_gpu_layers=layers))
         capacities = {RAM: self._ram_bytes, DEVICE: values["device_mib"] * MIB}
         most = most_gpu_layers(header, n_ctx, capacities[DEVICE])
         found = self.loaded.get((layers, n_ctx))
-        sentence = describe(foretold, capacities, layers, n_layers(header), most)
+        sentence = describe(estimated, capacities, layers, n_layers(header), most)
         if found is not None:
-            taken = format_bytes(sum(found.sizes.get(DEVICE, {}).values()))
-            sentence += f" Loaded so: {taken} reported on the device, {found.tokens_per_second:.1f} tokens/s."
-            sentence += " The engine reports its buffers; runtime is what else the process holds."
+            used = format_bytes(sum(found.sizes.get(DEVICE, {}).values()))
+            sentence += f" Loaded: {used} reported on the device, {found.tokens_per_second:.1f} tokens/s."
+            sentence += " The engine reports only its buffers; runtime is the rest of the process."
         axes = canvas(2.2 if found is None else 3.2, left=0.14, bottom_inches=0.95)
-        plot_fit(foretold, capacities, reported=None if found is None else found.sizes, axes=axes)
-        return View(sentence, axes, [_sizes_table(foretold, found), *self._loads_table()])
+        plot_fit(estimated, capacities, reported=None if found is None else found.sizes, axes=axes)
+        return View(sentence, axes, [_sizes_table(estimated, found), *self._loads_table()])
 
     def start_device(self) -> None:
-        """Lend this machine's CPU from a second process, in the background."""
+        """Start a second process that lends this machine's CPU, in the background."""
         self.start(self._start_device)
 
     def load(self) -> None:
-        """Load the model as the controls say, generate a few tokens, and show what the engine reported."""
+        """Load the model with the current settings, generate a few tokens, and show what the engine reported."""
         self._is_loading = True
         super().start(self._load)
 
     def start(self, work: Callable[[Ticket], None]) -> None:
-        """Run something in the explorer's thread, instead of what runs there."""
+        """Run some work in the explorer's thread; it replaces the current work."""
         self._is_loading = False
         super().start(work)
 
     def stop(self) -> bool:
-        """End what runs; returns whether there was anything."""
+        """Cancel running and waiting work; return whether there was any."""
         self._is_loading = False
         return super().stop()
 
     def close(self) -> None:
-        """End it, and the device that it started."""
+        """Close the explorer and the device that it started."""
         super().close()
         if self.device is not None:
             self.device.close()
 
     def _moved(self, change: object) -> None:
-        if not self._is_loading:  # a load goes on while a slider moves, and the picture follows at its end
+        if not self._is_loading:  # a load continues while a slider moves; the view is updated at its end
             super()._moved(change)
 
     def _start_device(self, ticket: Ticket) -> None:
         if self._gpus:
-            self.report(f"not needed: this machine has {self._gpus[0].description}, and Load it so uses that")
+            self.report(f"not needed: this machine has a GPU, {self._gpus[0].description}, which is used")
             return
         if self.device is None or not self.device.is_running:
             self.report("starting a process that lends this CPU")
@@ -161,7 +161,7 @@ class GPULayersExplorer(FileExplorer):
                 device.close()
                 return
             self.device = device
-        self.report(f"a device runs at {self.device.endpoint} ({self.device.description}, 1 thread); it ends with this")
+        self.report(f"a device runs at {self.device.endpoint} ({self.device.description}, 1 thread) until this is closed")
 
     def _load(self, ticket: Ticket) -> None:
         values = self.values
@@ -175,14 +175,14 @@ class GPULayersExplorer(FileExplorer):
             if not self.is_closed:
                 self.show(self.compute(self.values, ticket))
         if found is not None:
-            self.report("loaded, and closed again")
+            self.report("loaded, measured and closed")
 
     def _devices(self, layers: int) -> list[str | ServedDevice] | None:
-        """Return what `load_model` takes as devices."""
+        """Return the ``devices`` for `load_model`."""
         if layers == 0 or self._gpus:
             return None
         if self.device is None or not self.device.is_running:
-            raise LabkitError("there is no GPU here: press “Start a device on this machine” first, or choose 0 GPU layers")
+            raise LabkitError("this machine has no GPU: press “Start a device on this machine”, or choose 0 GPU layers")
         return [self.device]
 
     def _loads_table(self) -> list[Table]:
@@ -191,23 +191,19 @@ class GPULayersExplorer(FileExplorer):
             for (layers, n_ctx), one in sorted(self.loaded.items())
         ]
         columns = ("GPU layers", "context (tokens)", "on the device, reported (MiB)", "decode (tokens/s)")
-        return [Table("Loaded so far", columns, rows)] if rows else []
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+        return [Table("Loads so far", columns, rows)] if rows else []
 
 
 def _mib(n_bytes: int) -> str:
     return f"{n_bytes / MIB:,.1f}"
 
 
-def _sizes_table(foretold: Sizes, found: RealLoad | None) -> Table:
-    """Return the parts in rows; places, foretold and reported, in columns."""
-    columns = [(f"{place}, foretold (MiB)", foretold.get(place, {})) for place in (RAM, DEVICE)]
+def _sizes_table(estimated: Sizes, found: RealLoad | None) -> Table:
+    """Return a table with parts as rows, and places, estimated and reported, as columns."""
+    columns = [(f"{place}, estimated (MiB)", estimated.get(place, {})) for place in (RAM, DEVICE)]
     if found is not None:
         columns += [(f"{place}, reported (MiB)", found.sizes.get(place, {})) for place in (RAM, DEVICE)]
     names = list(dict.fromkeys(name for _, parts in columns for name in parts))
     rows = [(name, *(_mib(parts[name]) if name in parts else "" for _, parts in columns)) for name in names]
-    rows.append(("all", *(_mib(sum(parts.values())) for _, parts in columns)))
+    rows.append(("total", *(_mib(sum(parts.values())) for _, parts in columns)))
     return Table("Memory by part and place", ("part", *(title for title, _ in columns)), rows)

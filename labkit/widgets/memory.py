@@ -1,4 +1,4 @@
-"""Memory explorer: what a model takes of the RAM, part by part, as its context, its cache and its batches change."""
+"""Memory explorer: the RAM that a model needs, by part, for any context, cache type and batch size."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets
 
+from labkit.checks import check_int
 from labkit.errors import LabkitError
 from labkit.gguf_file import Header
-from labkit.kv_cache.size import CACHE_TYPES, CELLS
+from labkit.kv_cache import CACHE_TYPES, CELLS
 from labkit.memory import MemoryEstimate
-from labkit.memory.estimate import check_int
 from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import available_ram_bytes, resident_bytes
@@ -28,40 +28,40 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryExplorer", "context_slider", "describe", "mib_box", "settings_of"]
 
-_FLASH = (("labkit's choice", "auto"), ("on", True), ("off", False))
+_FLASH = (("auto", "auto"), ("on", True), ("off", False))
 _TYPES = [(name.upper(), name) for name in CACHE_TYPES]
 _LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
 
 
 def settings_of(values: Values) -> dict[str, Any]:
-    """Return what the controls say as arguments of `foretell`: all but the context and the RAM."""
+    """Return the controls' values as arguments of `estimate_from_header`, except context and RAM."""
     return {name: value for name, value in values.items() if name not in ("n_ctx", "ram_mib")}
 
 
 def describe(estimate: MemoryEstimate, n_ctx: int, longest: int | None = None) -> str:
-    """Say whether it fits, and what takes most.
+    """Describe whether it fits, and the largest part.
 
     Parameters
     ----------
     estimate : MemoryEstimate
     n_ctx : int
-        The context that was asked for.
+        The requested context.
     longest : int, optional
-        The longest context that fits, 0 for none; None where it was not looked for.
+        The longest context that fits, 0 for none; None if not computed.
     """
-    said = estimate.verdict[:1].upper() + estimate.verdict[1:]
+    text = estimate.verdict[:1].upper() + estimate.verdict[1:]
     if longest is not None:
         fits = f"the longest context that fits is {longest:,} tokens"
-        said += f"; {fits}" if longest else f"; not even a context of {CELLS} tokens fits"
+        text += f"; {fits}" if longest else f"; not even a context of {CELLS} tokens fits"
     largest = max(estimate.parts, key=lambda part: part.resident_bytes)
-    said += f". Most of it: {largest.name}, {largest.resident_bytes / estimate.total_bytes:.0%}."
+    text += f". Largest part: {largest.name}, {largest.resident_bytes / estimate.total_bytes:.0%}."
     rounded = f" The context of {n_ctx:,} tokens is rounded up to {estimate.n_ctx:,}."
-    return said + (rounded if n_ctx != estimate.n_ctx else "")
+    return text + (rounded if n_ctx != estimate.n_ctx else "")
 
 
 def context_slider(header: Header | None, n_ctx: int) -> Any:
-    """Return a slider from 256 tokens, in steps that the engine rounds to, up to what the model was trained on."""
-    check_int("n_ctx", n_ctx, 0)
+    """Return a slider up to the trained context, in steps that the engine rounds to."""
+    check_int("n_ctx", n_ctx, 0, 2**31 - 1)
     trained = trained_context(header) if header is not None else n_ctx
     step = CELLS * max(1, trained // (512 * CELLS))  # 512 steps at most
     return slider("Context (tokens)", n_ctx or trained, step, max(trained, n_ctx, step), step)
@@ -73,19 +73,19 @@ def mib_box(label: str, n_bytes: int) -> Any:
 
 
 class MemoryExplorer(FileExplorer):
-    """What a model takes of the RAM: weights, cache, compute buffer and the rest, foretold from its header alone.
+    """The RAM that a model needs: weights, cache, compute buffer and the rest, estimated from its header alone.
 
     Parameters
     ----------
     model : Model, Path or str, optional
         A loaded model, or a file or a name.
     n_ctx : int
-        Tokens of context at first; 0 is what the model was trained on.
+        Initial context size in tokens; 0 is the trained one.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For an ``n_ctx`` that is no such number.
+        For an invalid ``n_ctx``.
     """
 
     title: ClassVar[str] = "Memory explorer"
@@ -96,26 +96,24 @@ class MemoryExplorer(FileExplorer):
         try:
             header = self.header()
             is_mapped = any(part.backing == "file" for part in estimate_from_header(header, n_ctx).parts)
-        except LabkitError:  # `compute` meets it again, and the explorer shows it
+        except LabkitError:  # `compute` raises it again, and the explorer shows it
             pass
         super().__init__(
             {
                 "n_ctx": context_slider(header, n_ctx),
-                "type_k": dropdown("Type of the cache's keys", _TYPES, "f16"),
-                "type_v": dropdown("Type of the cache's values", _TYPES, "f16"),
+                "type_k": dropdown("K cache type", _TYPES, "f16"),
+                "type_v": dropdown("V cache type", _TYPES, "f16"),
                 "flash_attn": dropdown("Flash attention", _FLASH, "auto"),
-                "n_batch": slider("Tokens a call, n_batch", 512, 32, 2048, 32),
-                "n_ubatch": slider("Tokens a computation, n_ubatch", 512, 32, 2048, 32),
-                "n_seq": slider("Sequences at once", 1, 1, 16, 1),
-                "use_mmap": ipywidgets.Checkbox(
-                    description="Map the file rather than read it (mmap)", value=is_mapped, indent=False
-                ),
-                "ram_mib": mib_box("RAM to reckon with (MiB)", available_ram_bytes() + resident_bytes()),
+                "n_batch": slider("Batch size (n_batch)", 512, 32, 2048, 32),
+                "n_ubatch": slider("Micro-batch size (n_ubatch)", 512, 32, 2048, 32),
+                "n_seq": slider("Parallel sequences", 1, 1, 16, 1),
+                "use_mmap": ipywidgets.Checkbox(description="Memory-map the file (mmap)", value=is_mapped, indent=False),
+                "ram_mib": mib_box("RAM available (MiB)", available_ram_bytes() + resident_bytes()),
             }
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Estimate by formula, and look for the longest context where this one does not fit."""
+        """Estimate by formula; if it does not fit, find the longest context that does."""
         settings, ram = settings_of(values), values["ram_mib"] * MIB
         estimate = estimate_from_header(self.header(), values["n_ctx"], ram_bytes=ram, **settings)
         longest = None if estimate.fits else longest_context(self.header(), ram, **settings)
@@ -126,5 +124,5 @@ class MemoryExplorer(FileExplorer):
 
 def _table(estimate: MemoryEstimate) -> Table:
     rows = [(part.name, f"{part.resident_bytes / MIB:,.1f}", part.formula) for part in estimate.parts]
-    rows.append(("all", f"{estimate.total_bytes / MIB:,.1f}", f"when the context of {estimate.n_ctx:,} tokens is full"))
-    return Table("Memory by part", ("part", "size (MiB)", "how it comes about"), rows)
+    rows.append(("total", f"{estimate.total_bytes / MIB:,.1f}", f"with a full context of {estimate.n_ctx:,} tokens"))
+    return Table("Memory by part", ("part", "size (MiB)", "formula"), rows)

@@ -1,4 +1,4 @@
-"""Playground: a prompt or a chat, the samplers' settings, and the text as it comes."""
+"""Playground: text generation or a chat, with sampler settings and streaming."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.view import View
 
-__all__ = ["Playground", "figures"]
+__all__ = ["Playground", "describe"]
 
 _WIDE = {"width": "100%", "max_width": "48em"}
 _OWN_WIDTH = {"description_width": "initial"}
-_EVERY_S = 0.06  # the browser is told of new text about so often
+_EVERY_S = 0.06  # between updates of the text in the browser
 _CONTINUE, _CHAT = "continue a text", "chat"
 _LABELS = {
     "mode": "Mode", "prompt": "Prompt", "temperature": "Temperature", "top_k": "Top-k", "top_p": "Top-p", "min_p": "Min-p",
-    "seed": "Seed", "max_tokens": "Most tokens",
+    "seed": "Seed", "max_tokens": "Max tokens",
 }  # fmt: skip
 
 
-def figures(chunk: TextChunk, *, stopped: bool = False) -> str:
-    """Say how a text was made, so far or in the end."""
-    end = {"length": "the limit of tokens", "end": "the model's own end", "stop": "a stop sequence"}
-    reason = f"; it ended at {end[chunk.finish_reason]}" if chunk.finish_reason in end else ""
+def describe(chunk: TextChunk, *, stopped: bool = False) -> str:
+    """Describe a generation in progress or at its end: tokens, speed, reason of its end."""
+    end = {"length": "max tokens reached", "end": "the model ended the text", "stop": "stop sequence reached"}
+    reason = f"; {end[chunk.finish_reason]}" if chunk.finish_reason in end else ""
     return (
         f"{chunk.n_generated} token{'s' if chunk.n_generated != 1 else ''} after a prompt of {chunk.n_prompt}: "
         f"first token after {chunk.time_to_first_token_s * 1000:.0f} ms, then {chunk.tokens_per_second:.1f} tokens/s"
@@ -42,25 +42,25 @@ def figures(chunk: TextChunk, *, stopped: bool = False) -> str:
 
 
 class Playground(Explorer):
-    """Generate text and watch it come: Generate, Stop, and what the settings do.
+    """Generate text with any sampler settings, and watch it stream.
 
     Parameters
     ----------
     model : Model, Path or str, optional
-        A loaded model, or what to load.
+        A loaded model, or a file or name to load.
     prompt : str
-        What stands in the box at first.
+        The initial prompt.
     mode : str
         ``"continue a text"`` or ``"chat"``.
 
     Attributes
     ----------
     transcript : Textarea
-        All that was said; it can be edited, copied and saved.
+        All prompts and answers; it can be edited, copied and saved.
     """
 
     title: ClassVar[str] = "Playground"
-    settle_s: ClassVar[float] = 0.15  # a slider's last value may come after the press of a button that followed it
+    settle_s: ClassVar[float] = 0.15  # a slider's last value may arrive after the click on a button
 
     def __init__(
         self, model: Model | Path | str | None = None, *, prompt: str = "The capital of France is", mode: str = _CONTINUE
@@ -70,7 +70,7 @@ class Playground(Explorer):
         self.transcript = ipywidgets.Textarea(description="Transcript", rows=10, style=_OWN_WIDTH, layout=_WIDE)
         self.transcript.add_class("labkit-transcript")
         copy = button("Copy transcript", lambda: None)
-        copy.add_class("labkit-copy")  # the browser does it: see names.py
+        copy.add_class("labkit-copy")  # done in the browser: see accessibility.py
         super().__init__(
             {
                 "mode": ipywidgets.Dropdown(
@@ -82,7 +82,7 @@ class Playground(Explorer):
                 "top_p": slider("Top-p", 0.95, 0.0, 1.0, 0.01),
                 "min_p": slider("Min-p", 0.05, 0.0, 1.0, 0.01),
                 "seed": slider("Seed", 0, 0, 100, 1),
-                "max_tokens": slider("Most tokens", 64, 1, 512, 1),
+                "max_tokens": slider("Max tokens", 64, 1, 512, 1),
             },
             actions=[
                 button("Generate", self.generate),
@@ -95,16 +95,16 @@ class Playground(Explorer):
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Show the settings: moving one generates nothing."""
+        """Return the settings; changing one generates nothing."""
         rows = [(label, str(values[name])) for name, label in _LABELS.items()]
-        return View("Nothing generated yet.", None, [Table("The settings", ("setting", "value"), rows)])
+        return View("Nothing generated yet.", None, [Table("Settings", ("setting", "value"), rows)])
 
     def generate(self) -> None:
-        """Generate with the present settings, instead of what runs."""
+        """Generate with the current settings; cancels a running generation."""
         self.start(lambda ticket: self._generate(self.values, ticket))
 
     def save(self) -> Path | None:
-        """Write the transcript into a file beside the notebook; returns it."""
+        """Write the transcript into a file next to the notebook; return its path."""
         path = Path(f"transcript-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}.txt")
         try:
             written(self.transcript.value, path)
@@ -115,42 +115,42 @@ class Playground(Explorer):
         return path
 
     def clear(self) -> None:
-        """End what runs, and forget what was said."""
+        """Cancel a running generation and delete the conversation."""
         self.start(lambda _ticket: self._clear())
 
     def close(self) -> None:
-        """End it, and close the model where the playground loaded it."""
+        """Close the playground, and the model if it loaded one."""
         super().close()
         self._loaded.close()
 
     def _moved(self, _change: object) -> None:
-        """Wait for Generate."""
+        """Do nothing until Generate is pressed."""
 
     def _clear(self) -> None:
         self._messages, self.transcript.value = [], ""
         self.report("")
 
     def _generate(self, values: Values, ticket: Ticket) -> None:
-        self.report("loading the model" if not self._loaded.is_ready else "reading the prompt")
+        self.report("loading the model" if not self._loaded.is_ready else "processing the prompt")
         model = self._loaded.model()
         if ticket.cancelled:
             return
         before = self.transcript.value + ("\n\n" if self.transcript.value else "")
         stream, head = self._open(model, values)
         ticket.on_cancel(stream.close)
-        text, chunk, told_s = "", None, 0.0
+        text, chunk, updated_s = "", None, 0.0
         for chunk in stream:
             text += chunk.text
-            if time.monotonic() - told_s > _EVERY_S:
-                told_s = time.monotonic()
+            if time.monotonic() - updated_s > _EVERY_S:
+                updated_s = time.monotonic()
                 self.transcript.value = before + head + text
-                self.report(figures(chunk))
+                self.report(describe(chunk))
         self.transcript.value = before + head + text
         if chunk is not None:
             self._finish(values, text, chunk, stopped=chunk.finish_reason in (None, "cancelled"))
 
     def _open(self, model: Model, values: Values) -> tuple[TextStream, str]:
-        """Return the stream, and what stands before its text."""
+        """Return the stream, and the transcript's text before it."""
         options: dict[str, Any] = {name: values[name] for name in ("top_k", "top_p", "min_p", "seed")}
         limit, temperature, prompt = values["max_tokens"], values["temperature"], values["prompt"]
         if values["mode"] == _CONTINUE:
@@ -160,9 +160,9 @@ class Playground(Explorer):
 
     def _finish(self, values: Values, text: str, chunk: TextChunk, *, stopped: bool) -> None:
         if values["mode"] == _CHAT:
-            said = [{"role": "user", "content": values["prompt"]}, {"role": "assistant", "content": text}]
-            self._messages = [*self._messages, *said]
-        sentence = figures(chunk, stopped=stopped)
+            turn = [{"role": "user", "content": values["prompt"]}, {"role": "assistant", "content": text}]
+            self._messages = [*self._messages, *turn]
+        sentence = describe(chunk, stopped=stopped)
         rows = [(label, str(values[name])) for name, label in _LABELS.items()]
-        self.show(View(sentence, None, [Table("Made with", ("setting", "value"), rows)]))
+        self.show(View(sentence, None, [Table("Settings", ("setting", "value"), rows)]))
         self.report("done")

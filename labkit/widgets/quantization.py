@@ -1,4 +1,4 @@
-"""Quantization explorer: weights of one tensor before and after, the errors, and what each type costs."""
+"""Quantization explorer: weights of a tensor before and after quantization, and the error of each type."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NONE = f"the file has no tensor of {CHUNK} weights or more that can be decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """A tensor's weights as the file has them, and what each type makes of them.
+    """A tensor's weights in the file, and the error of each type.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Sampled:
     weights : array of shape (n,)
         All of its weights, or a sample of 65,536.
     losses : dict
-        Type -> how far its weights are from these.
+        Type -> error after quantizing the weights with it.
     """
 
     tensor: TensorInfo
@@ -60,12 +60,12 @@ class Sampled:
 
 
 def strip(header: Header, tensor: TensorInfo, name: str, first: int) -> tuple[Floats, Floats]:
-    """Return 64 neighbouring weights, and what a type makes of them among the 256 that they are quantized with.
+    """Return 64 neighbouring weights before and after quantization, which is done for their chunk of 256.
 
     Parameters
     ----------
     first : int
-        The number of the first, a multiple of 64.
+        Index of the first weight, a multiple of 64.
     """
     start = first // CHUNK * CHUNK
     before = read_weights(header, tensor, start, CHUNK)
@@ -74,43 +74,43 @@ def strip(header: Header, tensor: TensorInfo, name: str, first: int) -> tuple[Fl
 
 
 def sentence(sampled: Sampled, name: str, found: Loss) -> str:
-    """Say in words what a type does to a tensor."""
+    """Describe the error of a type for a tensor."""
     tensor, count = sampled.tensor, len(sampled.weights)
     kind, source = tensor_type(name), tensor.type
     computed = "all" if count == tensor.n_elements else f"a sample of {count:,} of"
     origin = (
-        f"“Before” is what the file's {source.name} blocks decode to, not the weights as they were trained."
+        f"“Before” is what the file's {source.name} blocks decode to, not the originally trained weights."
         if source.is_quantized
         else f"“Before” are the file's {source.name} weights."
     )
     if found.worst == 0:
-        origin += f" Nothing is lost: they lie on {name}'s levels already."
+        origin += f" Nothing is lost: they are exactly representable in {name}."
     fits = tensor.shape[0] % kind.block_size == 0
     misfit = (
-        f" Rows of {tensor.shape[0]:,} weights are no multiple of {name}'s block of {kind.block_size}: llama.cpp would fall "
-        "back to another type; here blocks run on from row to row."
+        f" Rows of {tensor.shape[0]:,} weights are not a multiple of {name}'s block of {kind.block_size}: llama.cpp would "
+        "fall back to another type; here, blocks continue across rows."
     )
     return (
-        f"{visible(tensor.name)} as {name}: {kind.bits_per_weight:g} bits a weight, {source.bits_per_weight:g} in the file. "
-        f"Over {computed} its {tensor.n_elements:,} weights the error's root mean square (RMS) is {found.rms:.3g}, "
-        f"{100 * found.relative:.2g} % of the weights' own; the worst error is {found.worst:.3g}. "
+        f"{visible(tensor.name)} as {name}: {kind.bits_per_weight:g} bits per weight, {source.bits_per_weight:g} in the "
+        f"file. Over {computed} its {tensor.n_elements:,} weights, the root mean square (RMS) error is {found.rms:.3g}, "
+        f"{100 * found.relative:.2g} % of the weights' RMS; the worst error is {found.worst:.3g}. "
         f"{origin}{'' if fits else misfit}"
     )
 
 
 class QuantizationExplorer(FileExplorer):
-    """Quantize a tensor of a file again, into any of ten types, and see what is lost.
+    """Requantize a tensor of a file into any of ten types, and show the error.
 
-    Weights are read when they are shown: 64 for the strip, at most 65,536 for the errors.
+    Weights are read when needed: 64 for the strip, at most 65,536 for the errors.
 
     Parameters
     ----------
     model : Model, Path or str, optional
         A loaded model, or a file or a name.
     tensor : str, optional
-        The tensor at first; by default the first matrix.
+        The initial tensor; by default the first matrix.
     quantization : str
-        The type at first.
+        The initial type.
     """
 
     title: ClassVar[str] = "Quantization explorer"
@@ -119,7 +119,7 @@ class QuantizationExplorer(FileExplorer):
         self, model: Model | Path | str | None = None, *, tensor: str | None = None, quantization: str = "Q4_0"
     ) -> None:
         if quantization not in TYPES:
-            raise ArgumentError(f"{quantization!r} is none of the types here: choose one of {', '.join(TYPES)}")
+            raise ArgumentError(f"{quantization!r} is not one of the types here: choose one of {', '.join(TYPES)}")
         self.use_file(model)
         self._sampled: Sampled | None = None
         self._after: tuple[TensorInfo, str, Floats] | None = None
@@ -130,15 +130,15 @@ class QuantizationExplorer(FileExplorer):
         controls = {
             "tensor": tensor_menu(tensors, tensor or matrix),
             "type": dropdown("Type", TYPES, quantization),
-            "first": slider("Weights shown, from number", 0, 0, STRIP_LENGTH, STRIP_LENGTH),
+            "first": slider("First weight shown", 0, 0, STRIP_LENGTH, STRIP_LENGTH),
         }
         self._controls_by_name = controls
         self._fit()
-        controls["tensor"].observe(lambda _change: self._fit(), names="value")  # before the base does
+        controls["tensor"].observe(lambda _change: self._fit(), names="value")  # before the base class does
         super().__init__(controls)
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Quantize the sample where tensor or type is new, and the strip."""
+        """Quantize the strip, and the sample if tensor or type has changed."""
         tensor, name = self.tensor(values["tensor"], _NONE), values["type"]
         sampled = self._sample(tensor)
         errors = self._requantize(sampled, name) - sampled.weights
@@ -154,7 +154,7 @@ class QuantizationExplorer(FileExplorer):
             weights = sample(self.header(), tensor)
             if not np.isfinite(weights).all():
                 raise ArgumentError(
-                    "some of these weights are NaN or infinite, which no type can hold: choose another tensor"
+                    "some of these weights are NaN or infinite and cannot be quantized: choose another tensor"
                 )
             self._sampled = Sampled(tensor, weights, losses(weights))
         return self._sampled
@@ -165,18 +165,18 @@ class QuantizationExplorer(FileExplorer):
         return self._after[2]
 
     def _fit(self) -> None:
-        """Let the strip begin where the tensor has weights."""
+        """Limit the strip to the tensor's weights."""
         if (name := self._controls_by_name["tensor"].value) is not None:
             self._controls_by_name["first"].max = max(STRIP_LENGTH, _last(self.tensor(name, _NONE)))
 
 
 def _last(tensor: TensorInfo) -> int:
-    """Return where the last strip begins."""
+    """Return the index of the last strip's first weight."""
     return tensor.n_elements // CHUNK * CHUNK - STRIP_LENGTH
 
 
 def _tables(sampled: Sampled, name: str, before: Floats, after: Floats, first: int) -> list[Table]:
-    """Return the types and the strip in numbers."""
+    """Return the tables of the types and of the strip."""
     types = [
         (
             one,
@@ -191,8 +191,8 @@ def _tables(sampled: Sampled, name: str, before: Floats, after: Floats, first: i
         (f"{first + index:,}", f"{old:.5g}", f"{new:.5g}", f"{new - old:.3g}")
         for index, (old, new) in enumerate(zip(before.tolist(), after.tolist(), strict=True))
     ]
-    columns = ("type", "bits a weight", "RMS error (% of the weights' RMS)", "RMS error", "worst error")
+    columns = ("type", "bits per weight", "RMS error (% of the weights' RMS)", "RMS error", "worst error")
     return [
-        Table(f"What each type makes of {len(sampled.weights):,} weights", columns, types),
-        Table("The weights shown", ("number", "before", f"after, as {name}", "error"), weights),
+        Table(f"Error of each type over {len(sampled.weights):,} weights", columns, types),
+        Table("The weights shown", ("index", "before", f"after, as {name}", "error"), weights),
     ]

@@ -1,4 +1,4 @@
-"""Sampling explorer: the next token's distribution, and what temperature, top-k, top-p and min-p make of it."""
+"""Sampling explorer: the next token's distribution, before and after temperature, top-k, top-p and min-p."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _WIDE = {"width": "100%", "max_width": "36em"}
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """What the samplers make of one row of logits.
+    """The samplers' effect on one row of logits.
 
     Parameters
     ----------
     tokens : tuple of int
-        The likeliest, and the drawn one where it is not among them.
+        The likeliest tokens, and the drawn one if it is not among them.
     before, after : tuple of float
-        Their probabilities.
+        Their probabilities before and after the samplers.
     n_kept : int
-        How many tokens of the whole vocabulary can still be drawn.
+        Number of tokens in the vocabulary that can still be drawn.
     entropy_bits, entropy_after_bits : float
     drawn : int
         The token that the seed draws.
@@ -57,7 +57,7 @@ class NextToken:
 def next_token(
     logits: NDArray[np.float32], *, seed: int, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> NextToken:
-    """Compute what the explorer shows, from the logits alone; the arguments are those of `sampling.choose_token`."""
+    """Apply the samplers to logits; the arguments are those of `sampling.choose_token`."""
     settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     shaped = sampling.shape_logits(logits, **settings)
     before, after = sampling.softmax(logits), sampling.softmax(shaped)
@@ -76,14 +76,14 @@ def next_token(
 
 
 class SamplingExplorer(Explorer):
-    """The next token's distribution as bars, before and after the samplers; the logits are computed once a prompt.
+    """The next token's distribution as bars, before and after the samplers; the logits are computed once per prompt.
 
     Parameters
     ----------
     model : Model, Path or str, optional
-        A loaded model, or what to load.
+        A loaded model, or a file or name to load.
     prompt : str
-        What the token follows.
+        The initial prompt.
     """
 
     title: ClassVar[str] = "Sampling explorer"
@@ -120,7 +120,7 @@ class SamplingExplorer(Explorer):
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Compute the logits where the prompt is new, and shape them."""
+        """Compute the logits if the prompt is new, and apply the samplers."""
         prompt = values["prompt"]
         if self._computed is None or self._computed[0] != prompt:
             self._computed = prompt, next_token_logits(self._loaded.model(), prompt)
@@ -129,16 +129,16 @@ class SamplingExplorer(Explorer):
         names = [token_text(self._loaded.model(), token) for token in found.tokens]
         if not ticket.cancelled:
             self._offer(found, names)
-        return self._shown(found, names, values["seed"])
+        return self._make_view(found, names, values["seed"])
 
     def append(self, token: int | None) -> None:
-        """Add a token to the prompt: the drawn one, or another."""
+        """Append a token to the prompt; None is the drawn one."""
         if self.next is not None:
             chosen = self.next.drawn if token is None else token
             self.controls["prompt"].value += token_text(self._loaded.model(), chosen)
 
     def close(self) -> None:
-        """End it, and close the model where the explorer loaded it."""
+        """Close the explorer, and the model if it loaded one."""
         super().close()
         self._loaded.close()
 
@@ -152,7 +152,7 @@ class SamplingExplorer(Explorer):
             self.choice.options = options
             self.choice.value = selected if selected in found.tokens else found.tokens[0]
 
-    def _shown(self, found: NextToken, names: list[str], seed: int) -> View:
+    def _make_view(self, found: NextToken, names: list[str], seed: int) -> View:
         place = found.tokens.index(found.drawn)
         axes = canvas(0.9 + 0.36 * len(names), left=0.30)
         plot_next_token(names, found.before, found.after, chosen=place, axes=axes)
@@ -162,8 +162,8 @@ class SamplingExplorer(Explorer):
         ]
         sentence = (
             f"{found.n_kept:,} token{'s' if found.n_kept != 1 else ''} can be drawn. Entropy: {found.entropy_bits:.2f} bits "
-            f"before, {found.entropy_after_bits:.2f} after: like a fair choice among {2**found.entropy_after_bits:.1f}. "
+            f"before, {found.entropy_after_bits:.2f} after: like a uniform choice among {2**found.entropy_after_bits:.1f}. "
             f"Seed {seed} draws {names[place]!r} ({found.after[place]:.1%})."
         )
-        table = Table(f"The {N_BARS} likeliest tokens", ("token", "the model's", "after the samplers", ""), rows)
+        table = Table(f"The {N_BARS} likeliest tokens", ("token", "model", "after the samplers", ""), rows)
         return View(sentence, axes, [table])

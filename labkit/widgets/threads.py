@@ -1,4 +1,4 @@
-"""Threads explorer: decode and prefill speed over the number of threads, measured here, below their ceiling."""
+"""Threads explorer: decode and prefill speed by number of threads, measured here, and decode's ceiling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ThreadsExplorer", "describe"]
 
 
 def describe(found: ThreadScaling, chosen: int) -> str:
-    """Say which number of threads was fastest, and what the chosen one gives."""
+    """Describe the speed with the chosen number of threads, and name the fastest."""
     best = max(found.speeds, key=lambda speed: speed.decode_tokens_per_second)
     here = [speed for speed in found.speeds if speed.n_threads == chosen]
     own = f"{chosen} thread{'s' if chosen > 1 else ''}: not measured yet. "
@@ -35,12 +35,12 @@ def describe(found: ThreadScaling, chosen: int) -> str:
 
 
 class ThreadsExplorer(Explorer):
-    """Speed over thread counts, measured live, with the roofline behind it.
+    """Speed by number of threads, measured live, and the roofline.
 
     Parameters
     ----------
     model : Model, Path or str, optional
-        A loaded model, or what to load.
+        A loaded model, or a file or name to load.
     """
 
     title: ClassVar[str] = "Threads explorer"
@@ -56,7 +56,7 @@ class ThreadsExplorer(Explorer):
             {
                 "threads": slider("Threads", physical_cores_available(), 1, max(self.counts), 1),
                 "n_prompt": slider("Prompt (tokens)", 64, 16, 512, 16, continuous_update=False),
-                "n_gen": slider("Generated (tokens, at most)", 16, 4, 128, 4, continuous_update=False),
+                "n_gen": slider("Max tokens", 16, 4, 128, 4, continuous_update=False),
             },
             actions=[
                 button("Measure this many threads", lambda: self.measure([self.controls["threads"].value])),
@@ -66,7 +66,7 @@ class ThreadsExplorer(Explorer):
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Show what was measured so far; other lengths begin anew."""
+        """Return the measurements so far; new lengths discard them."""
         if self._measured_with not in (None, (values["n_prompt"], values["n_gen"])):
             self._found.clear()
             self._measured_with = None
@@ -81,16 +81,16 @@ class ThreadsExplorer(Explorer):
         )
 
     def measure(self, counts: list[int] | tuple[int, ...]) -> None:
-        """Measure these numbers of threads, one after the other, in the background."""
+        """Measure these numbers of threads one after another, in the background."""
         self.start(lambda ticket: self._measure(tuple(counts), self.values, ticket))
 
     def close(self) -> None:
-        """End it, and close the model where the explorer loaded it."""
+        """Close the explorer, and the model if it loaded one."""
         super().close()
         self._loaded.close()
 
     def _moved(self, change: object) -> None:
-        if not self._is_measuring:  # a measurement goes on while a slider moves
+        if not self._is_measuring:  # a measurement continues while a slider moves
             super()._moved(change)
 
     def _measure(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
@@ -103,7 +103,7 @@ class ThreadsExplorer(Explorer):
             self.show(self.compute(self.values, ticket))
 
     def _measure_each(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
-        self.report("loading the model, timing the memory", 0, len(counts))
+        self.report("loading the model, measuring the memory bandwidth", 0, len(counts))
         model = self._loaded.model()
         self._ceiling(values)
         lengths = (values["n_prompt"], values["n_gen"])
@@ -120,7 +120,7 @@ class ThreadsExplorer(Explorer):
         self.report("done")
 
     def _ceiling(self, values: Values) -> float:
-        """Return decode's roofline at the measured depth; timing the memory takes a second, once a depth."""
+        """Return decode's roofline at the measured depth; the bandwidth is measured once per depth, for one second."""
         depth = values["n_prompt"] + values["n_gen"] // 2
         if depth not in self._roofline:
             self._roofline[depth] = predict_speed(
@@ -141,4 +141,4 @@ class ThreadsExplorer(Explorer):
         rows = [
             (str(s.n_threads), f"{s.decode_tokens_per_second:.1f}", f"{s.prompt_tokens_per_second:.1f}") for s in speeds
         ] or [(str(count), "not measured", "not measured") for count in self.counts]
-        return Table("Speed by the number of threads", ("threads", "decode (tokens/s)", "prefill (tokens/s)"), rows)
+        return Table("Speed by number of threads", ("threads", "decode (tokens/s)", "prefill (tokens/s)"), rows)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser."""
+    """Mark the tests that need a browser."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium, where there is one."""
+    """Chromium; without it the tests are skipped."""
     pytest.importorskip("playwright.sync_api")
     executable = find_chromium()
     if executable is None:
@@ -35,6 +35,6 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab on a folder of its own."""
+    """JupyterLab on an empty folder."""
     with open_lab(browser, tmp_path_factory.mktemp("lab")) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""A real JupyterLab and a real Chromium: notebooks are opened, run and used by keyboard."""
+"""A real JupyterLab and a real Chromium: open, run and use notebooks by keyboard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 START_S = 60
 RUN_S = 300
-# Messages of the browser that JupyterLab itself causes on a machine without a network; everything else counts.
+# Browser messages caused by JupyterLab itself on a machine without a network; all others are errors.
 NOT_OURS = re.compile(
     r"favicon|service ?worker|ResizeObserver|Download the React DevTools|pypi|npmjs|extensionmanager|lsp/status|"
     r"api/(workspaces|news|settings|translations|me)|jupyter-lsp|Failed to fetch|net::ERR_INTERNET_DISCONNECTED",
@@ -33,13 +33,13 @@ NOT_OURS = re.compile(
 
 
 def find_chromium() -> str | None:
-    """Return Debian's Chromium, or what CHROMIUM names."""
+    """Return the path of Chromium: the environment variable CHROMIUM, or Debian's."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextlib.contextmanager
 def open_browser(executable: str) -> Iterator[Browser]:
-    """Start Chromium without a window."""
+    """Start a headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def server(command: list[str], address: str, folder: Path, *, stop: int = signal.SIGTERM) -> Iterator[str]:
-    """Run a server with Jupyter's folders of its own until it answers; end it afterwards."""
+    """Start a server with separate Jupyter folders, wait until it answers, and end it afterwards."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     log = (folder / "server.log").open("w", encoding="utf-8")
@@ -105,7 +105,7 @@ def open_lab(browser: Browser, folder: Path) -> Iterator[Lab]:
     settings.mkdir(parents=True)
     tracker = folder / "settings" / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
-    whole = json.dumps({"windowingMode": "none"})  # all cells are in the page, not those in sight alone
+    whole = json.dumps({"windowingMode": "none"})  # all cells are in the page, not only the visible ones
     (tracker / "tracker.jupyterlab-settings").write_text(whole, encoding="utf-8")
     (settings / "notification.jupyterlab-settings").write_text(
         json.dumps({"fetchNews": "false", "checkForUpdates": False}), encoding="utf-8"
@@ -116,7 +116,7 @@ def open_lab(browser: Browser, folder: Path) -> Iterator[Lab]:
 
 
 class Lab:
-    """The server, and how to open a notebook in it."""
+    """A JupyterLab server that opens notebooks."""
 
     def __init__(self, browser: Browser, address: str, folder: Path) -> None:
         self.browser, self.address, self.folder = browser, address, folder
@@ -124,7 +124,7 @@ class Lab:
 
     @contextlib.contextmanager
     def notebook(self, *cells: str, source: Path | None = None, width: int = 1200) -> Iterator[Notebook]:
-        """Open a notebook of these cells, or a copy of a file, run it to its end, and shut its kernel down afterwards."""
+        """Open a notebook of these cells, or a copy of a file, run it, and shut its kernel down afterwards."""
         self._count += 1
         name = f"notebook-{self._count}.ipynb" if source is None else source.name
         if source is None:
@@ -183,11 +183,11 @@ class Notebook:
 
     @property
     def errors(self) -> list[str]:
-        """What the browser's console says is wrong, and is no business of JupyterLab's own."""
+        """Errors in the browser's console, except JupyterLab's own."""
         return [error for error in self._errors if not NOT_OURS.search(error)]
 
     def explorer(self, title: str) -> ExplorerPage:
-        """Return the explorer with this title, when it is there."""
+        """Wait for the explorer with this title and return it."""
         box = self.page.locator(".labkit-explorer", has=self.page.get_by_text(title, exact=True)).first
         box.wait_for(timeout=START_S * 1000)
         return ExplorerPage(self.page, box)
@@ -200,11 +200,11 @@ class ExplorerPage:
         self.page, self.box = page, box
 
     def slider(self, label: str) -> Locator:
-        """Return a slider's handle by the name that a screen reader says."""
+        """Return a slider's handle by its accessible name."""
         return self.box.get_by_role("slider", name=label, exact=True)
 
     def press(self, control: Locator, key: str, times: int = 1) -> None:
-        """Go to a control and press a key."""
+        """Focus a control and press a key."""
         control.focus()
         for _ in range(times):
             self.page.keyboard.press(key)
@@ -216,11 +216,11 @@ class ExplorerPage:
         self.page.keyboard.press("Enter")
 
     def wait_for_text(self, text: str | re.Pattern[str], timeout_s: float = 30) -> None:
-        """Wait until the explorer says this."""
+        """Wait until the explorer shows this text."""
         self.box.get_by_text(text).first.wait_for(timeout=timeout_s * 1000)
 
     def wait_for_value(self, label: str, value: str, timeout_s: float = 30) -> None:
-        """Wait until the box with this label holds a text."""
+        """Wait until the box with this label has this value."""
         ends_s = time.monotonic() + timeout_s
         box = self.box.get_by_label(label, exact=True)
         while (found := box.input_value()) != value:
@@ -230,10 +230,10 @@ class ExplorerPage:
     @property
     def sentence(self) -> str:
         """The sentence over the picture."""
-        return str(self.box.locator(".labkit-shown p").first.inner_text())
+        return str(self.box.locator(".labkit-view p").first.inner_text())
 
     def wait_for_change(self, before: str, timeout_s: float = 30) -> str:
-        """Wait until the sentence is another one; returns it."""
+        """Wait until the sentence changes, and return it."""
         ends_s = time.monotonic() + timeout_s
         while self.sentence == before:
             assert time.monotonic() < ends_s, before
@@ -242,7 +242,7 @@ class ExplorerPage:
 
 
 def violations(page: Page, part: str = "body") -> list[str]:
-    """Return what axe-core calls serious or critical in a part of a page."""
+    """Return the serious and critical violations that axe-core finds in a part of a page."""
     from axe_playwright_python.sync_playwright import Axe
 
     found: list[dict[str, Any]] = Axe().run(page, context=part).response["violations"]

@@ -1,4 +1,4 @@
-"""The explorers without eyes, on a narrow screen, and as a page without a notebook."""
+"""Accessibility of the explorers: screen readers, narrow screens, and a page without a notebook."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOAD = "import labkit\nmodel = labkit.load_model(n_ctx=512)"
 
 
 def test_no_explorer_has_a_serious_violation(lab: Lab) -> None:
-    """axe-core finds nothing serious in any explorer; every control has a name that a screen reader says."""
+    """axe-core finds no serious violation in any explorer; every control has an accessible name."""
     cells = [f"labkit.explore({name!r}, model)" for name in EXPLORERS]
     with lab.notebook(LOAD, *cells) as notebook:
         page = notebook.page
@@ -37,14 +37,14 @@ def test_no_explorer_has_a_serious_violation(lab: Lab) -> None:
 
 
 def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_path: Path) -> None:
-    """`labkit explore` serves all explorers without a notebook; fits 320 pixels, works, and asks nobody else."""
+    """`labkit explore` serves all explorers without a notebook; they fit 320 pixels, work, and load nothing remote."""
     pytest.importorskip("voila")
     port = free_port()
     command = [sys.executable, "-m", "labkit", "explore", "--no-browser", "--port", str(port)]
     with server(command, f"http://127.0.0.1:{port}/voila/static/voila.js", tmp_path, stop=signal.SIGINT):
         page = browser.new_page(viewport={"width": 320, "height": 800})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(f"http://127.0.0.1:{port}/", timeout=START_S * 1000)
         page.wait_for_function(
             "(count) => document.querySelectorAll('.labkit-explorer').length === count", arg=len(EXPLORERS), timeout=60_000
@@ -61,14 +61,14 @@ def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_pa
         )
 
         assert [row for row in widths if row[1] > 1 or row[2] > 320] == []
-        own = (f"http://127.0.0.1:{port}/", "data:", "blob:")
-        assert asked
-        assert [address for address in asked if not address.startswith(own)] == []
+        local = (f"http://127.0.0.1:{port}/", "data:", "blob:")
+        assert requested
+        assert [address for address in requested if not address.startswith(local)] == []
         page.close()
 
 
-def test_explore_at_a_port_that_is_taken_says_so() -> None:
-    """The page is served where the command says, or one line says why not."""
+def test_explore_at_a_used_port_is_an_error() -> None:
+    """The page is served at the given port, or one line explains why not."""
     command = [sys.executable, "-m", "labkit", "explore", "sampling", "--no-browser", "--port"]
     with socket.create_server(("127.0.0.1", 0)) as other:
         for port, words in ((other.getsockname()[1], "another program already listens there"), (70000, "0 to 65,535")):
@@ -78,8 +78,8 @@ def test_explore_at_a_port_that_is_taken_says_so() -> None:
             assert "Traceback" not in done.stderr
 
 
-def test_explore_without_voila_says_what_to_do() -> None:
-    """Where Voilà is missing one line says what to install."""
+def test_explore_without_voila_names_the_package() -> None:
+    """Without Voilà, one line says what to install."""
     code = "import sys; sys.modules['voila'] = None; from labkit.cli import main; sys.exit(main(['explore', 'sampling']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Each explorer in JupyterLab, in Chromium, by keyboard: what is seen is what the pure functions foretell."""
+"""Each explorer in JupyterLab, in Chromium, by keyboard: it shows the results of the pure functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model() -> Iterator[labkit.Model]:
 
 
 def test_sampling_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
-    """Every slider moved by an arrow key changes the sentence as next_token foretells; a token is appended."""
+    """Every slider moved by an arrow key changes the sentence to next_token's result; a token is appended."""
     settings = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 0}
     prompt = "The sky is"
     logits = labkit.next_token_logits(model, prompt)
@@ -55,7 +55,7 @@ def test_sampling_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
 
 
 def test_playground_by_keyboard(lab: Lab, model: labkit.Model) -> None:
-    """Generate shows the text of generate_text; the sliders' values count; Stop ends a long text within a second."""
+    """Generate shows the text of generate_text with the sliders' values; Stop ends a long text within a second."""
     prompt = "My favourite animal is"
     with lab.notebook(LOAD, f"labkit.explore('playground', model, prompt={prompt!r})") as notebook:
         explorer = notebook.explorer("Playground")
@@ -64,13 +64,13 @@ def test_playground_by_keyboard(lab: Lab, model: labkit.Model) -> None:
         explorer.press(explorer.slider("Top-k (0 keeps all)"), "ArrowLeft", 5)
         explorer.press(explorer.slider("Top-p"), "ArrowLeft", 5)
         explorer.press(explorer.slider("Min-p"), "ArrowRight", 1)
-        explorer.press(explorer.slider("Most tokens"), "ArrowLeft", 50)
+        explorer.press(explorer.slider("Max tokens"), "ArrowLeft", 50)
         explorer.push("Generate")
         expected = labkit.generate_text(model, prompt, 14, 0.9, seed=2, top_k=35, top_p=0.9, min_p=0.06)
         explorer.wait_for_value("Transcript", prompt + expected)
         explorer.wait_for_text("tokens/s")
         explorer.wait_for_text("done")
-        explorer.press(explorer.slider("Most tokens"), "End")
+        explorer.press(explorer.slider("Max tokens"), "End")
         explorer.push("New conversation")
         explorer.wait_for_value("Transcript", "")
         explorer.push("Generate")
@@ -78,12 +78,12 @@ def test_playground_by_keyboard(lab: Lab, model: labkit.Model) -> None:
         pressed_s = time.monotonic()
         explorer.push("Stop")
         explorer.wait_for_text("stopped")
-        assert time.monotonic() - pressed_s < 1.0  # what the lab promises, and ten times what it takes
+        assert time.monotonic() - pressed_s < 1.0  # the promised limit, ten times the usual time
         assert notebook.errors == []
 
 
 def test_playground_copies_by_keyboard(lab: Lab) -> None:
-    """Copy puts the transcript into the clipboard, and the focus stays where it was."""
+    """Copy puts the transcript into the clipboard, and the focus stays."""
     with lab.notebook(
         LOAD, "play = labkit.explore('playground', model)\nplay.transcript.value = 'to be copied'\nplay"
     ) as notebook:
@@ -98,29 +98,29 @@ def test_playground_copies_by_keyboard(lab: Lab) -> None:
 
 @pytest.mark.thorough
 def test_threads_explorer_by_keyboard(lab: Lab) -> None:
-    """A number of threads is measured and shown, and Stop ends the measuring of all."""
+    """A number of threads is measured and shown, and Stop ends Measure all."""
     with lab.notebook(LOAD, "labkit.explore('threads', model)") as notebook:
         explorer = notebook.explorer("Threads explorer")
         explorer.wait_for_text("Nothing measured yet")
         explorer.press(explorer.slider("Prompt (tokens)"), "Home")
-        explorer.press(explorer.slider("Generated (tokens, at most)"), "Home")
+        explorer.press(explorer.slider("Max tokens"), "Home")
         explorer.press(explorer.slider("Threads"), "Home")
         explorer.push("Measure this many threads")
         explorer.wait_for_text(re.compile(r"^1 thread: decode [0-9.]+, prefill [0-9.]+ tokens/s"), timeout_s=60)
-        assert "Line chart of speed over threads" in str(explorer.box.locator("img").first.get_attribute("alt"))
+        assert "Line chart of speed by number of threads" in str(explorer.box.locator("img").first.get_attribute("alt"))
         explorer.wait_for_text("done")
         explorer.press(explorer.slider("Prompt (tokens)"), "End")
         explorer.wait_for_text("Nothing measured yet")
-        explorer.press(explorer.slider("Generated (tokens, at most)"), "End")
+        explorer.press(explorer.slider("Max tokens"), "End")
         explorer.push("Measure all")
-        explorer.push("Stop")  # at once: whether it still waits, loads or measures
+        explorer.push("Stop")  # at once: it may still wait, load or measure
         explorer.wait_for_text("stopped")
         assert notebook.errors == []
 
 
 @pytest.mark.thorough
 def test_two_explorers_of_one_model_and_a_cell_that_runs_again(lab: Lab) -> None:
-    """While one generates the other shows its bars; run again, a cell's first explorer is closed, and no thread is left."""
+    """While one generates, the other works; running a cell again closes its first explorer, and no thread is left."""
     again = "import threading\nprint([t.name for t in threading.enumerate() if 'explorer' in t.name], first.is_closed)"
     cells = (
         LOAD,
@@ -130,7 +130,7 @@ def test_two_explorers_of_one_model_and_a_cell_that_runs_again(lab: Lab) -> None
     )
     with lab.notebook(*cells) as notebook:
         play, sampling = notebook.explorer("Playground"), notebook.explorer("Sampling explorer")
-        play.press(play.slider("Most tokens"), "End")
+        play.press(play.slider("Max tokens"), "End")
         play.push("Generate")
         before = sampling.sentence
         sampling.press(sampling.slider("Temperature"), "End")

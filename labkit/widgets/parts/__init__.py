@@ -1,1 +1,1 @@
-"""What the explorers share."""
+"""Parts that the explorers share."""

@@ -1,4 +1,4 @@
-"""What a browser needs so that an explorer can be used without eyes, without a mouse, and on a narrow screen."""
+"""Script and style that make explorers usable with a screen reader, by keyboard and on a narrow screen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import anywidget
 
 __all__ = ["Names"]
 
-# ipywidgets draws a slider's label beside its handle, and does not tie them together: a screen reader says "slider" only.
+# ipywidgets does not connect a slider's label with its handle: a screen reader would say only "slider".
 _SCRIPT = """
 export default {
   render({ el }) {
@@ -14,7 +14,7 @@ export default {
     let root = null;
     const name = () => {
       for (const control of root.querySelectorAll("select, button, input, textarea, summary, [tabindex]")) {
-        control.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes its arrows and Enter for a cell's
+        control.dataset.lmSuppressShortcuts = "true"; // else JupyterLab handles its arrow and Enter keys
       }
       for (const slider of root.querySelectorAll(".jupyter-widgets")) {
         const label = slider.querySelector(":scope > .widget-label");
@@ -64,7 +64,7 @@ _STYLE = """
 .labkit-explorer .jupyter-button { width: auto; height: auto; min-height: 28px; white-space: normal; }
 .labkit-explorer > .jupyter-widgets { margin-left: 0; margin-right: 0; }
 .labkit-explorer .labkit-wide { overflow-x: auto; max-width: 100%; }
-.labkit-explorer .labkit-wide img { min-width: 30em; height: auto; } /* its text stays readable: it scrolls on a phone */
+.labkit-explorer .labkit-wide img { min-width: 30em; height: auto; } /* scrolls on a phone, so that text stays readable */
 .labkit-explorer :focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 .labkit-explorer caption { text-align: left; font-weight: bold; color: inherit; }
 .labkit-explorer pre { white-space: pre-wrap; }
@@ -72,7 +72,7 @@ _STYLE = """
 
 
 class Names(anywidget.AnyWidget):
-    """A widget that is not seen: it gives every slider beside it its label as its name, and the explorer its style."""
+    """A hidden widget that gives each slider of its explorer an accessible name, and the explorer its style."""
 
     _esm = _SCRIPT
     _css = _STYLE

@@ -1,4 +1,4 @@
-"""Work behind a control: one thread at most, only the newest request, and nothing left when it is done."""
+"""Background work of an explorer: at most one thread, which runs the newest request and then ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Ticket:
-    """One request's right to go on: it is cancelled when a newer one comes, or nobody wants it any more."""
+    """The cancellation token of a request: cancelled when a newer request arrives, or on Stop and close."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,16 +22,16 @@ class Ticket:
 
     @property
     def cancelled(self) -> bool:
-        """Whether to stop."""
+        """Whether the request is cancelled."""
         return self._cancelled
 
     @property
     def stopped(self) -> bool:
-        """Whether it ends by somebody's wish, and not because a newer request came."""
+        """Whether it was cancelled by Stop or close, not by a newer request."""
         return self._stopped
 
     def on_cancel(self, end: Callable[[], object]) -> None:
-        """Call this when the request is cancelled; at once when it was."""
+        """Call ``end`` when the request is cancelled; at once if it already is."""
         with self._lock:
             if not self._cancelled:
                 self._ends.append(end)
@@ -39,7 +39,7 @@ class Ticket:
         end()
 
     def cancel(self, *, stopped: bool = False) -> None:
-        """End the request; safe to call again."""
+        """Cancel the request; safe to call again."""
         with self._lock:
             ends, self._ends, self._cancelled = self._ends, [], True
             self._stopped = self._stopped or stopped
@@ -48,14 +48,14 @@ class Ticket:
 
 
 class Background(Generic[T]):
-    """Run the newest request in a thread that ends when there is none.
+    """Run the newest request in a thread, which ends when no request is left.
 
     Parameters
     ----------
     run : callable of (request, Ticket)
-        Runs in the thread, and handles its own errors.
+        Called in the thread; handles its own errors.
     settle_s : float
-        How long a request has to be the newest before it runs, so that a slider on its way starts little.
+        Delay before a request runs, unless a newer one replaces it: a moving slider starts little work.
     """
 
     def __init__(self, run: Callable[[T, Ticket], None], *, settle_s: float = 0.0) -> None:
@@ -69,12 +69,12 @@ class Background(Generic[T]):
 
     @property
     def is_busy(self) -> bool:
-        """Whether something runs or waits to."""
+        """Whether a request runs or waits."""
         with self._condition:
             return self._thread is not None
 
     def ask(self, request: T) -> None:
-        """Run this instead of what runs or waits."""
+        """Run this request, and cancel those that run or wait."""
         with self._condition:
             if self._closed:
                 return
@@ -88,7 +88,7 @@ class Background(Generic[T]):
             running.cancel()
 
     def cancel(self) -> tuple[bool, bool]:
-        """End what runs and forget what waits; returns whether something ran, and whether something waited."""
+        """Cancel running and waiting requests; return whether one ran, and whether one waited."""
         with self._condition:
             running, waited = self._ticket, bool(self._pending)
             self._pending = []
@@ -98,12 +98,12 @@ class Background(Generic[T]):
         return running is not None, waited
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until nothing runs or waits; returns whether that came in time."""
+        """Wait until no request runs or waits; return False on a timeout."""
         with self._condition:
             return self._condition.wait_for(lambda: self._thread is None, timeout_s)
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """End everything, for good."""
+        """Cancel everything, and accept no more requests."""
         with self._condition:
             self._closed = True
             thread = self._thread

@@ -1,4 +1,4 @@
-"""One block of a tensor, step by step: its bytes, the scales in it, the small integers, the weights."""
+"""One block of a tensor, step by step: bytes, scales, quantized integers, weights."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class BlockPart:
     Parameters
     ----------
     name : str
-        As `labkit.gguf_file.formats` names it.
+        As in `labkit.gguf_file.formats`.
     offset : int
         Its first byte in the block.
     raw : bytes
-    says : str
-        What the bytes mean.
+    meaning : str
+        The decoded value, or a description.
     """
 
     name: str
     offset: int
     raw: bytes
-    says: str
+    meaning: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """How one weight is made.
+    """How one weight is decoded.
 
     Parameters
     ----------
     place : str
-        Where its small integer lies: ``"byte 4, lower half"``, counted in the block.
+        Position of its quantized integer in the block: ``"byte 4, lower half"``.
     quant : int or None
-        That integer; None for a type that is decoded without showing it.
+        That integer; None for a type that is decoded as a whole.
     formula : str
-        With this block's numbers.
+        The formula with this block's numbers.
     weight : float
     """
 
@@ -59,17 +59,17 @@ class Step:
 
 
 def parts_of(kind: TensorType, raw: Bytes) -> tuple[BlockPart, ...]:
-    """Cut a block into its fields, and say what they mean."""
+    """Split a block into its fields."""
     found, at = [], 0
     for name, size in kind.block_parts:
         piece = raw[at : at + size]
-        found.append(BlockPart(name, at, piece.tobytes(), _says(kind, name, raw, piece)))
+        found.append(BlockPart(name, at, piece.tobytes(), _meaning(kind, name, raw, piece)))
         at += size
     return tuple(found)
 
 
 def steps_of(kind: TensorType, raw: Bytes) -> tuple[Step, ...]:
-    """Say of each weight of a block how it is made."""
+    """Return how each weight of a block is decoded."""
     weights = [float(weight) for weight in decode(kind.name, raw)]
     if kind.name not in _MAKERS:
         return tuple(Step("", None, "", weight) for weight in weights)
@@ -78,11 +78,11 @@ def steps_of(kind: TensorType, raw: Bytes) -> tuple[Step, ...]:
 
 
 def half(raw: Bytes) -> float:
-    """Return a number of 16 bits."""
+    """Decode a 16-bit float."""
     return float(np.frombuffer(raw.tobytes(), "<f2")[0])
 
 
-def _says(kind: TensorType, name: str, raw: Bytes, piece: Bytes) -> str:
+def _meaning(kind: TensorType, name: str, raw: Bytes, piece: Bytes) -> str:
     if len(piece) == 2 and name.startswith(("f16 scale", "f16 minimum")):
         return f"{half(piece):.6g}"
     if kind.name == "Q4_K" and name.startswith("8 scales"):

@@ -1,4 +1,4 @@
-"""Controls that an explorer of files needs besides sliders."""
+"""Controls other than sliders."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from labkit.gguf_file import TensorInfo
 __all__ = ["dropdown", "search_box", "tensor_menu"]
 
 _LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
-_MAX_OPTIONS = 2000  # a browser becomes slow with more
+_MAX_OPTIONS = 2000  # more make a browser slow
 
 
 def dropdown(label: str, options: Sequence[Any], value: Any) -> Any:
-    """Return a menu of one choice; options are texts, or pairs of text and value."""
+    """Return a dropdown; options are texts, or pairs of text and value."""
     return ipywidgets.Dropdown(description=label, options=options, value=value, **_LOOK)
 
 
 def search_box(value: str) -> Any:
-    """Return a line of text that is looked for while it is typed."""
-    return ipywidgets.Text(description="Search", value=value, placeholder="a part of a row, for example rope", **_LOOK)
+    """Return a search box, which searches while the user types."""
+    return ipywidgets.Text(description="Search", value=value, placeholder="any text in a row, for example rope", **_LOOK)
 
 
 def tensor_menu(tensors: Sequence[TensorInfo], value: str | None = None) -> Any:
-    """Return a menu of tensors, by name and type; of very many the first 2,000."""
+    """Return a dropdown of the first 2,000 tensors, by name and type."""
     offered = tensors[:_MAX_OPTIONS]
     label = "Tensor" if len(offered) == len(tensors) else f"Tensor (the first {_MAX_OPTIONS:,} of {len(tensors):,})"
     names = [tensor.name for tensor in offered]

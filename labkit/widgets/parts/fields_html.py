@@ -1,4 +1,4 @@
-"""The first bytes of a file as a page: eight to a line in hexadecimal, each field coloured, underlined, and named."""
+"""The first bytes of a file as HTML: eight per line in hexadecimal, with coloured and named fields."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from labkit.tables import Table
 
 __all__ = ["fields_table", "hex_html"]
 
-_BYTES = 8  # in a line: the counts of a header are 8 bytes each, and a phone has room for it
-_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # Okabe and Ito's, light: black text is read on all of them
+_BYTES = 8  # per line: a header's counts have 8 bytes each, and the line fits on a phone
+_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # light shades of Okabe and Ito's, for black text
 _PAGE = (
-    '<pre tabindex="0" role="region" aria-label="The first bytes, {n} to a line, and the fields that begin in each line" '
+    '<pre tabindex="0" role="region" aria-label="The first bytes, {n} per line, and the fields that start in each line" '
     'style="overflow:auto;max-height:26em;white-space:pre;line-height:1.6;font-size:0.85em;'
     'color:#000;background:#fff;padding:4px">{lines}</pre>'
 )
 
 
 def hex_html(data: bytes, fields: Sequence[Field]) -> str:
-    """Return lines of offset, bytes and letters, and behind each the fields that begin there, with their numbers."""
+    """Return lines of offset, bytes, ASCII and the fields that start in the line, with their numbers."""
     owners = {at: number for number, field in enumerate(fields) for at in range(field.offset, field.end)}
     lines = []
     for start in range(0, len(data), _BYTES):
@@ -38,16 +38,16 @@ def hex_html(data: bytes, fields: Sequence[Field]) -> str:
 
 
 def fields_table(fields: Sequence[Field]) -> Table:
-    """Return the legend: what each field is, and what it says."""
+    """Return the legend: each field with its position, size and value."""
     rows = [
         (f"{number + 1} {field.name}", f"{field.offset:,}", f"{field.size:,}", _value(field), field.note)
         for number, field in enumerate(fields)
     ]
-    return Table("The fields, in order", ("field", "first byte", "bytes", "value", "note"), rows)
+    return Table("The fields, in order", ("field", "offset", "bytes", "value", "note"), rows)
 
 
 def _byte(code: str, owner: int | None, *, is_last: bool) -> str:
-    """Return two digits in their field's colour; a field's last byte has a bar, so that colour is not all."""
+    """Return two digits in their field's colour; a bar after the last byte marks the field without colour."""
     if owner is None:
         return f"{code} "
     edge = ";border-right:2px solid #000" if is_last else ""

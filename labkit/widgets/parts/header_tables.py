@@ -1,4 +1,4 @@
-"""What a header holds as tables and sums: pure functions for the GGUF explorer."""
+"""Tables of a header's keys, tensors and blocks: pure functions for the GGUF explorer."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 GROUPINGS = ("part of the model", "tensor type")
-_MAX_ROWS = 300  # a screen reader and a browser cope with so many
+_MAX_ROWS = 300  # still fast in a browser and usable with a screen reader
 
 
 def part_of_model(name: str) -> str:
-    """Return which part of a transformer a tensor belongs to, after llama.cpp's names.
+    """Return which part of a transformer a tensor belongs to, by llama.cpp's names.
 
     Examples
     --------
@@ -37,13 +37,13 @@ def part_of_model(name: str) -> str:
     ['attention', 'norms', 'embeddings']
     """
     parts = (("norm", "norms"), ("attn", "attention"), ("ffn", "feed-forward"), ("embd", "embeddings"))
-    if name.startswith("output."):  # the embeddings' counterpart; many models share one table for both
+    if name.startswith("output."):  # many models use one table for both
         return "embeddings"
     return next((part for word, part in parts if word in name), "other")
 
 
 def groups_of(tensors: Sequence[TensorInfo], grouping: str) -> dict[str, list[int]]:
-    """Return the bytes of each tensor by group: one of `GROUPINGS`."""
+    """Return the bytes of each tensor by group; ``grouping`` is one of `GROUPINGS`."""
     groups: dict[str, list[int]] = {}
     for tensor in tensors:
         name = tensor.type.name if grouping == "tensor type" else part_of_model(tensor.name)
@@ -52,7 +52,7 @@ def groups_of(tensors: Sequence[TensorInfo], grouping: str) -> dict[str, list[in
 
 
 def groups_table(tensors: Sequence[TensorInfo], grouping: str) -> Table:
-    """Return the same as a table, the largest first."""
+    """Return the groups as a table, the largest first."""
     groups = groups_of(tensors, grouping)
     whole = max(1, sum(tensor.n_bytes for tensor in tensors))
     rows = [
@@ -63,46 +63,46 @@ def groups_table(tensors: Sequence[TensorInfo], grouping: str) -> Table:
 
 
 def keys_table(header: Header, search: str = "") -> Table:
-    """Return the keys with their types and values: those with the text somewhere in their row."""
+    """Return the keys whose row contains the text, with types and values."""
     rows = [(visible(key), header.types[key], _value(value)) for key, value in header.metadata.items()]
     return _found("keys", ("key", "type", "value"), rows, search)
 
 
 def tensors_table(header: Header, search: str = "") -> tuple[Table, list[TensorInfo]]:
-    """Return the tensors with the text in their row, as a table and as they are."""
+    """Return the tensors whose row contains the text, as a table and as a list."""
     rows = [(visible(one.name), _shape(one), one.type.name, f"{one.n_bytes:,}", f"{one.offset:,}") for one in header.tensors]
-    columns = ("tensor", "shape (row length first)", "type", "size (bytes)", "first byte in the file")
+    columns = ("tensor", "shape (row length first)", "type", "size (bytes)", "offset in the file")
     found = [tensor for tensor, row in zip(header.tensors, rows, strict=True) if _matches(row, search)]
     return _found("tensors", columns, rows, search), found
 
 
 def block_tables(tensor: TensorInfo, number: int, parts: Sequence[BlockPart], steps: Sequence[Step]) -> list[Table]:
-    """Return a block's fields, and how its weights are made, as two tables."""
+    """Return two tables: a block's fields, and how its weights are decoded."""
     first = number * tensor.type.block_size
-    fields = [(part.name, f"{part.offset}", f"{len(part.raw)}", part.raw.hex(" "), part.says) for part in parts]
+    fields = [(part.name, f"{part.offset}", f"{len(part.raw)}", part.raw.hex(" "), part.meaning) for part in parts]
     rows = [
         (f"{first + index:,}", step.place, "" if step.quant is None else f"{step.quant}", step.formula, f"{step.weight:.6g}")
         for index, step in enumerate(steps)
     ]
     return [
-        Table("1. Its bytes", ("field", "first byte", "bytes", "in hexadecimal", "says"), fields),
-        Table("2. Its weights", ("weight number", "place of its integer", "integer", "computed as", "weight"), rows),
+        Table("1. Bytes", ("field", "offset", "bytes", "hexadecimal", "meaning"), fields),
+        Table("2. Weights", ("index", "position of its integer", "integer", "formula", "weight"), rows),
     ]
 
 
 def scrolled(table: Table) -> str:
-    """Return a table as HTML in a box that scrolls, also with the keys."""
+    """Return a table as HTML in a box that scrolls, also by keyboard."""
     style = "overflow:auto;max-height:24em"
     label = html.escape(table.title, quote=True)
     return f'<div tabindex="0" role="region" aria-label="{label}" style="{style}">{table.to_html()}</div>'
 
 
 def _found(noun: str, columns: Sequence[str], rows: Sequence[Sequence[str]], search: str) -> Table:
-    """Return the rows that match, under a title that says how many do."""
+    """Return the rows that match, with their number in the title."""
     found = [row for row in rows if _matches(row, search)]
     title = f"{len(found):,} of {len(rows):,} {noun}"
     if len(found) > _MAX_ROWS:
-        title += f", of which the first {_MAX_ROWS} are shown: search for fewer"
+        title += f", the first {_MAX_ROWS} shown: search for more"
     return Table(title, columns, found[:_MAX_ROWS])
 
 
@@ -111,11 +111,11 @@ def _matches(row: Sequence[str], search: str) -> bool:
 
 
 def _shape(tensor: TensorInfo) -> str:
-    return " × ".join(f"{n:,}" for n in tensor.shape) or "one number"
+    return " × ".join(f"{n:,}" for n in tensor.shape) or "scalar"
 
 
 def _value(value: Any) -> str:
-    """Return a value in one line; of a long array its first elements alone are read."""
+    """Return a value in one line; only the first elements of an array are read."""
     if isinstance(value, (tuple, LazyArray)):
         first = ", ".join(_one(item) for item in value[:4])
         return f"{len(value):,} element{'' if len(value) == 1 else 's'}: {first}{', …' if len(value) > 4 else ''}"
@@ -127,9 +127,9 @@ def _one(value: Any) -> str:
 
 
 def header_sentence(header: Header) -> str:
-    """Return what the first 24 bytes say, and how much of the file is header."""
+    """Describe the file: version, architecture, counts, where the weights start, size."""
     return (
         f"GGUF version {header.version}, architecture {visible(header.architecture)}: {len(header.tensors):,} tensors and "
-        f"{len(header.metadata):,} keys. The weights begin at byte {header.data_offset:,}; "
+        f"{len(header.metadata):,} keys. The weights start at byte {header.data_offset:,}; "
         f"the file has {format_bytes(header.file_size_bytes)}."
     )

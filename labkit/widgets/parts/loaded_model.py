@@ -1,4 +1,4 @@
-"""A model for an explorer: the caller's own, or one that is loaded when it is first needed, and closed at the end."""
+"""An explorer's model: the caller's, or one that is loaded when first needed and closed with the explorer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Loaded", "file_of"]
 
 
 class Loaded:
-    """Give the model that an explorer computes with.
+    """Provide an explorer's model.
 
     Parameters
     ----------
     model : Model, Path, str or None
-        A loaded one is used and left open; a file or the course's model is loaded at the first `model` call.
+        A loaded model is used and left open; a file, or the course's model, is loaded by the first call of `model`.
     **options
-        For `load_model`.
+        Arguments for `load_model`.
     """
 
     def __init__(self, model: Model | Path | str | None, **options: Any) -> None:
@@ -34,7 +34,7 @@ class Loaded:
         return isinstance(self._given, Model) or self._own is not None
 
     def model(self) -> Model:
-        """Return it, loaded."""
+        """Return the model; load it if necessary."""
         if isinstance(self._given, Model):
             return self._given
         with self._lock:
@@ -43,14 +43,14 @@ class Loaded:
             return self._own
 
     def close(self) -> None:
-        """Close it, where it was loaded here."""
+        """Close the model if it was loaded here."""
         with self._lock:
             if self._own is not None:
                 self._own.close()
 
 
 def file_of(model: Model | Path | str | None) -> Path | str:
-    """Return the file of a model, or what names one: for the explorers that read headers alone."""
+    """Return a model's file, or the given path or name."""
     if isinstance(model, Model):
         return Path(model.model_path)
     return course_model() if model is None else model

@@ -1,4 +1,4 @@
-"""One real load: where the engine put what, and how fast it decodes so; the model is closed again."""
+"""A real load: the buffers that the engine reports, and the decode speed; then the model is closed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from labkit.widgets.parts.what_fits import Sizes, reported
 __all__ = ["N_TOKENS", "RealLoad", "load_and_measure"]
 
 PROMPT, N_TOKENS = "Once upon a time", 24
-_EVERY_S = 0.1  # the browser is told of progress about so often
+_EVERY_S = 0.1  # between progress updates in the browser
 
 Report = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class RealLoad:
-    """What a real load gave.
+    """The result of a real load.
 
     Parameters
     ----------
     sizes : Sizes
-        The engine's own figures.
+        As the engine reports them.
     tokens_per_second : float
-        Decode.
+        Decode speed.
     """
 
     sizes: Sizes
@@ -45,21 +45,21 @@ def load_and_measure(
     report: Report,
     ticket: Ticket,
 ) -> RealLoad | None:
-    """Load, read what was reported, and generate 24 tokens greedily; None where the ticket was cancelled on the way.
+    """Load a model, generate 24 tokens greedily, and return the speed and the buffer sizes; None if cancelled.
 
     Parameters
     ----------
     file, n_ctx, n_gpu_layers, devices
         As for `load_model`.
     report : callable of (text, done, total)
-        Told of the progress.
+        Called with the progress.
     ticket : Ticket
-        Cancelling it ends the load or the generation.
+        Cancels the load or the generation.
 
     Raises
     ------
     LabkitError
-        What `load_model` and `stream_text` raise.
+        From `load_model` and `stream_text`.
     """
     rate = 0.0
     try:
@@ -77,15 +77,15 @@ def load_and_measure(
 
 
 def _advance(report: Report, ticket: Ticket) -> Callable[[float], None]:
-    """Return what tells of a load's progress, and ends the load when nobody wants it any more."""
-    told_s = 0.0
+    """Return a progress callback for `load_model` that also ends a cancelled load."""
+    updated_s = 0.0
 
     def advance(fraction: float) -> None:
-        nonlocal told_s
+        nonlocal updated_s
         if ticket.cancelled:
             raise LabkitError("stopped")
-        if time.monotonic() - told_s > _EVERY_S:
-            told_s = time.monotonic()
+        if time.monotonic() - updated_s > _EVERY_S:
+            updated_s = time.monotonic()
             report("loading", round(100 * fraction), 100)
 
     return advance

@@ -1,4 +1,4 @@
-"""What an explorer shows of one state of its controls: a sentence, a picture, a table; and the three as HTML."""
+"""An explorer's view: a sentence, a picture and tables, as HTML."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "message_html"]
 
-_LIVE = "Run this cell in JupyterLab for its controls."
+_LIVE = "Run this cell in JupyterLab to use the controls."
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What an explorer shows, made by a pure function of its controls' values.
+    """What an explorer shows, as a pure function of its controls' values.
 
     Parameters
     ----------
     sentence : str
-        What is to be seen, in words.
+        A description of the result.
     picture : Axes or Figure, optional
-        Its label is its alternative text.
+        Its label is the alt text.
     tables : sequence of Table
-        The same in numbers.
+        The numbers.
     extra_html : str
-        What is neither; already escaped.
+        Anything else, already escaped.
     """
 
     sentence: str
@@ -40,32 +40,32 @@ class View:
     extra_html: str = ""
 
     def to_html(self) -> str:
-        """Return it for a live explorer: the numbers are a click or a key away."""
+        """Return HTML for a live explorer, with the tables collapsed."""
         return self._join(opened="")
 
     def to_static_html(self, title: str) -> str:
-        """Return it for a page without a kernel: everything open, and a line that says where the controls are."""
+        """Return HTML for a page without a kernel: tables open, and a line that explains how to get the controls."""
         return f"<p><strong>{html.escape(title)}</strong> <em>{_LIVE}</em></p>" + self._join(opened=" open")
 
     def _join(self, *, opened: str) -> str:
         picture = "" if self.picture is None else _wide(Picture(self.picture, dpi=_DPI)._repr_html_(), "picture")
         tables = "".join(_wide(table.to_html(), table.title) for table in self.tables)
         if tables:
-            tables = f"<details{opened}><summary>The numbers</summary>{tables}</details>"
+            tables = f"<details{opened}><summary>Numbers</summary>{tables}</details>"
         return f"<p>{html.escape(self.sentence)}</p>{picture}{self.extra_html}{tables}"
 
 
 def _wide(content: str, name: str) -> str:
-    """Wrap what may be wider than its room, so that it scrolls by itself, by keyboard too."""
+    """Wrap wide content in a box that scrolls, also by keyboard."""
     label = html.escape(name, quote=True)
     return f'<div class="labkit-wide" style="overflow-x:auto" tabindex="0" role="group" aria-label="{label}">{content}</div>'
 
 
-_DPI = 110  # sharp enough on a screen, and drawn in half the time of a printed page's
+_DPI = 110  # sharp enough for a screen, and drawn in half the time of 144
 
 
 def message_html(text: str, *, done: int = 0, total: int = 0, is_error: bool = False) -> str:
-    """Return a line that screen readers say when it changes, with a bar where something is counted."""
+    """Return a status line that screen readers announce when it changes, with a progress bar if ``total`` is given."""
     bar = f'<progress max="{total}" value="{done}" aria-label="progress"></progress> ' if total else ""
-    mark = "<strong>Not done:</strong> " if is_error and text else ""
+    mark = "<strong>Error:</strong> " if is_error and text else ""
     return f'<div role="status" aria-live="polite" style="min-height:1.5em">{bar}{mark}{html.escape(text)}</div>'

@@ -1,4 +1,4 @@
-"""The weights of one tensor: read from the file when they are needed, decoded, and quantized again."""
+"""The weights of a tensor: read from the file when needed, decoded, and requantized."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ Floats = npt.NDArray[np.float32]
 
 CHUNK = 256  # a whole number of blocks of every type
 TYPES = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
-"""Types to compare: those that llama.cpp makes from weights alone, each of 65,536 weights in 5 ms or less."""
+"""Types to compare: llama.cpp needs no importance matrix for them, and at most 5 ms for 65,536 weights."""
 _MAX_SAMPLE, _RUNS = 1 << 16, 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """How far weights are from what they were.
+    """The error of quantized weights.
 
     Parameters
     ----------
     rms, worst : float
-        Root mean square and largest difference.
+        Root mean square and largest error.
     relative : float
-        ``rms`` as a part of the weights' own root mean square.
+        ``rms`` as a fraction of the weights' root mean square.
     """
 
     rms: float
@@ -58,7 +58,7 @@ class Loss:
 
 @functools.cache
 def can_decode(name: str) -> bool:
-    """Return whether `decode` knows a tensor type."""
+    """Return whether `decode` supports a tensor type."""
     try:
         decode(name, np.zeros(tensor_type(name).block_bytes, np.uint8))
     except (KeyError, NotImplementedError):  # a type newer than the gguf package, or integers
@@ -67,10 +67,10 @@ def can_decode(name: str) -> bool:
 
 
 def decode(name: str, data: npt.NDArray[np.uint8]) -> Floats:
-    """Turn the bytes of whole blocks into weights, both of one dimension; a type of `CODECS` with labkit's own codec."""
+    """Decode the bytes of whole blocks, both arrays one-dimensional; with labkit's codec for the types of `CODECS`."""
     if name in CODECS:
         return CODECS[name].decode(data)
-    from gguf import GGMLQuantizationType, quants  # a quarter of a second, which most students never need
+    from gguf import GGMLQuantizationType, quants  # importing it takes 0.25 s, and is rarely needed
 
     with np.errstate(all="ignore"):
         weights: Any = quants.dequantize(data, GGMLQuantizationType[name])
@@ -78,7 +78,7 @@ def decode(name: str, data: npt.NDArray[np.uint8]) -> Floats:
 
 
 def requantize(name: str, weights: Floats) -> Floats:
-    """Return what a type makes of weights: quantized by llama.cpp, and decoded again.
+    """Quantize weights with llama.cpp, and decode them again.
 
     Parameters
     ----------
@@ -90,16 +90,16 @@ def requantize(name: str, weights: Floats) -> Floats:
     Raises
     ------
     ArgumentError
-        When a weight is NaN or infinite, before or after.
+        If a weight is NaN or infinite, before or after.
     """
     found = decode(name, quantize_rows(name, weights.reshape(-1, CHUNK)).reshape(-1))
     if not np.isfinite(found).all():
-        raise ArgumentError(f"{name} cannot hold these weights: some are too large for its scales, choose another tensor")
+        raise ArgumentError(f"some of these weights are too large for {name}'s scales: choose another tensor or type")
     return found
 
 
 def loss(before: Floats, after: Floats) -> Loss:
-    """Compare weights with what became of them.
+    """Return the error of weights after quantization.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def loss(before: Floats, after: Floats) -> Loss:
 
 
 def losses(weights: Floats) -> dict[str, Loss]:
-    """Return what each of `TYPES` makes of weights; a type that cannot hold them is left out."""
+    """Return the error of each of `TYPES`; a type that cannot represent the weights is left out."""
     found = {}
     for name in TYPES:
         with contextlib.suppress(ArgumentError):
@@ -123,17 +123,17 @@ def losses(weights: Floats) -> dict[str, Loss]:
 
 
 def read_bytes(header: Header, tensor: TensorInfo, first: int, n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Read some of a tensor's bytes, and nothing else of the file.
+    """Read some of a tensor's bytes from the file.
 
     Raises
     ------
     ArgumentError
-        When the header came from a server.
+        If the header was read from a server.
     GGUFError
-        When the file is shorter than it was.
+        If the file has become shorter.
     """
     if not header.paths:
-        raise ArgumentError("the weights lie on a server, and only the header was fetched: fetch the file first")
+        raise ArgumentError("only the header was downloaded, the weights are on a server: download the file first")
     data = LocalSource(header.paths[tensor.part]).read(tensor.offset + first, n_bytes)
     return np.frombuffer(data, np.uint8)
 
@@ -145,7 +145,7 @@ def read_weights(header: Header, tensor: TensorInfo, first: int, count: int) -> 
 
 
 def sample(header: Header, tensor: TensorInfo) -> Floats:
-    """Read up to 65,536 weights of a tensor: all, or 64 runs of 1,024 from its beginning to its end."""
+    """Read all weights of a tensor, or 65,536 in 64 evenly spaced runs of 1,024."""
     chunks = tensor.n_elements // CHUNK
     if chunks * CHUNK <= _MAX_SAMPLE:
         return read_weights(header, tensor, 0, chunks * CHUNK)

@@ -1,6 +1,6 @@
-"""What fits where: a model's memory for some settings, the longest context, the most layers; and what the engine reported.
+"""What fits into RAM and on a device: memory estimates, the longest context, the most layers; sizes in the engine's log.
 
-A `Sizes` is bytes by place (``"RAM"``, ``"device"``) and by part (``"weights"``, ``"cache"``, …).
+`Sizes` are bytes by place (``"RAM"``, ``"device"``) and part (``"weights"``, ``"cache"``, …).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.gguf_file import Header
+from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import number
-from labkit.kv_cache.size import CELLS
 from labkit.memory import MemoryEstimate
 from labkit.memory.estimate import estimate_plan, make_plan
 
@@ -34,8 +34,8 @@ Sizes = Mapping[str, Mapping[str, int]]
 
 RAM, DEVICE = "RAM", "device"
 _MIB = 2**20
-_UNKNOWN_CONTEXT = 4096  # where the file does not say what the model was trained on
-_LEFT_OPEN: dict[str, Any] = {
+_UNKNOWN_CONTEXT = 4096  # if the file does not state the trained context
+_DEFAULTS: dict[str, Any] = {
     "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
     "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
     "tensor_split": None,
@@ -46,60 +46,66 @@ _HOST = re.compile(r"CPU|\w*_Host\b")
 
 
 def estimate_from_header(header: Header, n_ctx: int, *, ram_bytes: int | None = None, **settings: Any) -> MemoryEstimate:
-    """Estimate a model's memory from a header that was read already: that takes milliseconds.
+    """Estimate a model's memory by formula, from a header that is already read, in milliseconds.
 
     Parameters
     ----------
     header : Header
     n_ctx : int
     ram_bytes : int, optional
-        The RAM to reckon with; None is what this process may use now.
+        The RAM to assume; None is what this process may use now.
     **settings
-        As for `estimate_memory_usage`, by formula.
+        As for `estimate_memory_usage`.
 
     Raises
     ------
     GGUFError, ArgumentError, ArgumentTypeError
-        As `estimate_memory_usage` raises them.
+        As for `estimate_memory_usage`.
     """
-    estimate = estimate_plan(make_plan(header, n_ctx, **{**_LEFT_OPEN, **settings}), "formula")
+    estimate = estimate_plan(make_plan(header, n_ctx, **{**_DEFAULTS, **settings}), "formula")
     if ram_bytes is None:
         return estimate
     return dataclasses.replace(estimate, available_bytes=ram_bytes, fits=estimate.ram_bytes <= ram_bytes)
 
 
 def trained_context(header: Header) -> int:
-    """Return how many tokens the model was trained on, 4,096 where the file does not say."""
+    """Return the trained context in tokens; 4,096 if the file does not state it."""
     return number(header, "context_length", _UNKNOWN_CONTEXT)
 
 
 def n_layers(header: Header) -> int:
-    """Return how many layers can go to a device; the output counts as one."""
+    """Return the number of layers that can be on a device; the output counts as one."""
     return number(header, "block_count") + 1
 
 
 def longest_context(header: Header, ram_bytes: int, **settings: Any) -> int:
-    """Return the longest context, up to what the model was trained on, that fits into RAM; 0 where none does.
+    """Return the longest context, up to the trained one, that fits into RAM; 0 if none does.
 
     Parameters
     ----------
     header : Header
     ram_bytes : int
     **settings
-        As for `foretell`.
+        As for `estimate_from_header`.
     """
-    steps = range(1, -(-trained_context(header) // CELLS) + 1)
-    return CELLS * bisect.bisect_right(steps, ram_bytes, key=lambda n: estimate_from_header(header, n * CELLS, **settings).ram_bytes)
+
+    def needed(n: int) -> int:
+        return estimate_from_header(header, n * CELLS, **settings).ram_bytes
+
+    return CELLS * bisect.bisect_right(range(1, -(-trained_context(header) // CELLS) + 1), ram_bytes, key=needed)
 
 
 def most_gpu_layers(header: Header, n_ctx: int, device_bytes: int) -> int:
-    """Return how many layers fit on a device with their cache and its compute buffer."""
-    counts = range(1, n_layers(header) + 1)
-    return bisect.bisect_right(counts, device_bytes, key=lambda count: estimate_from_header(header, n_ctx, n_gpu_layers=count).gpu_bytes)
+    """Return how many layers fit on a device, with their cache and the compute buffer."""
+
+    def needed(count: int) -> int:
+        return estimate_from_header(header, n_ctx, n_gpu_layers=count).gpu_bytes
+
+    return bisect.bisect_right(range(1, n_layers(header) + 1), device_bytes, key=needed)
 
 
 def by_place(estimate: MemoryEstimate) -> Sizes:
-    """Return what an estimate says of RAM and of all devices together."""
+    """Return an estimate's sizes in RAM and on all devices together."""
     sizes: dict[str, dict[str, int]] = {RAM: {}}
     for part in estimate.parts:
         _add(sizes, RAM if part.device == "CPU" else DEVICE, part.name, part.resident_bytes)
@@ -107,11 +113,11 @@ def by_place(estimate: MemoryEstimate) -> Sizes:
 
 
 def reported(load_log: str) -> Sizes:
-    """Return what the engine's log of a load says of its buffers.
+    """Return the buffer sizes in the engine's log of a load.
 
     Notes
     -----
-    The log has two decimals of a MiB, and nothing of the process itself (``runtime``).
+    The log rounds to 0.01 MiB, and has no size of the process itself (``runtime``).
 
     Examples
     --------
