@@ -9,7 +9,7 @@ import re
 
 from labkit.errors import ArgumentError
 
-__all__ = ["format_bytes", "format_count", "format_duration", "format_rate", "parse_bytes"]
+__all__ = ["format_bytes", "format_count", "format_duration", "format_rate", "parse_bytes", "round_up"]
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FACTORS = {
@@ -99,3 +99,14 @@ def format_rate(per_second: float, noun: str = "tokens") -> str:
     ('105 tokens/s', '3.6 tokens/s')
     """
     return f"{per_second:.0f} {noun}/s" if per_second >= 100 else f"{per_second:.1f} {noun}/s"
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Return the next multiple.
+
+    Examples
+    --------
+    >>> round_up(257, 256), round_up(256, 256), round_up(0, 256)
+    (512, 256, 0)
+    """
+    return -(-number // multiple) * multiple

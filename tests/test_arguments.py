@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from labkit.checks import check_flag, check_int, check_number, check_text, one_line, shown
 from labkit.engine.load_facts import LoadFacts
-from labkit.engine.options import CACHE_TYPES, check_options, check_overrides_fit
+from labkit.engine.options import check_options, check_overrides_fit
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, ModelNotFoundError
+from labkit.gguf_file.formats import tensor_type
+from labkit.kv_cache import CACHE_TYPES
 
 HUGE = 10**5000  # Python refuses to print it
 
@@ -187,11 +189,8 @@ def test_shown_survives_any_object() -> None:
 @pytest.mark.parametrize("name", CACHE_TYPES)
 def test_cache_types_go_by_name_and_number(name: str) -> None:
     """type_k and type_v are taken as ggml's names, in any case, and as its numbers."""
-    for value in (name, name.upper(), CACHE_TYPES[name]):
-        assert check_options({"type_k": value, "type_v": value}) == {
-            "type_k": CACHE_TYPES[name],
-            "type_v": CACHE_TYPES[name],
-        }
+    for value in (name, name.upper(), tensor_type(name).id):
+        assert check_options({"type_k": value, "type_v": value}) == {"type_k": name, "type_v": name}
 
 
 def test_none_counts_as_not_given() -> None:

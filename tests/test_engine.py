@@ -87,7 +87,7 @@ def test_settings_say_what_was_chosen_and_why(tiny: Path) -> None:
     with load_model(n_ctx=256, n_threads=1, use_mmap=False, flash_attn=True, type_k="q8_0", type_v="q8_0") as model:
         settings = model.settings
     assert (settings.n_threads, settings.n_threads_batch, settings.use_mmap) == (1, 1, False)
-    assert (settings.flash_attn, settings.type_k, settings.type_v, settings.n_outputs_max) == (True, 8, 8, 1)
+    assert (settings.flash_attn, settings.type_k, settings.type_v, settings.n_outputs_max) == (True, "q8_0", "q8_0", 1)
     assert "flash_attn" not in settings.reasons
     with load_model(tiny) as model:
         assert set(model.settings.reasons) >= {"flash_attn", "use_mmap", "n_outputs_max"}

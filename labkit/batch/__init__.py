@@ -1,12 +1,12 @@
-"""Many prompts at once: each read of the weights serves every sequence that is being generated.
+"""Batched generation: each read of the weights serves all sequences that are being generated.
 
 ::
 
     records    BatchItem, BatchResult, BatchChunk
-    slots      which sequence stands where in the cache, and what its neighbours have computed of its prompt already
-    sequence   one prompt on its way to a text: its sampler, its text, its stops
-    loop       the loop: sequences that end make room for prompts that wait
-    parallel   how many sequences together: what fits into memory, and what the engine's kernels like
+    slots      the sequences' slots in the cache, and prefixes that they share
+    sequence   one prompt being computed: its sampler, its text, its stop sequences
+    loop       the loop: a sequence that ends is replaced by a waiting prompt
+    parallel   how many sequences together: what fits into memory and is fastest
     generate   generate_batch, stream_batch, generate_batch_results
 """
 

@@ -1,4 +1,4 @@
-"""generate_batch, and the same with records or as a stream."""
+"""generate_batch, and its variants that return records or a stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["BatchStream", "generate_batch", "generate_batch_results", "stream_ba
 
 
 class BatchStream(Stream[BatchChunk]):
-    """The chunks of all texts while they are generated: iterate, and ``close()`` (or leave a ``with``) to end it early."""
+    """An iterator over the chunks of all texts as they are generated; ``close()`` or a ``with`` block ends it early."""
 
 
 def generate_batch(
@@ -36,37 +36,37 @@ def generate_batch(
     progress: Progress | bool | None = None,
     **kwargs: Any,
 ) -> list[str]:
-    """Continue many texts together.
+    """Continue many prompts together.
 
-    Generating a token reads all weights, and the reading is what takes the time; together, each reading serves all texts.
+    Generating a token reads all weights, which takes most of the time; together, each read serves all texts.
 
     Parameters
     ----------
     model : Model
-        From `load_model`. Its own cache stays as it is.
+        From `load_model`. Its cache is not changed.
     prompts : sequence of str
-        What a list of them begins with in common is computed once.
+        A prefix that prompts share is computed once.
     max_tokens, temperature
         As for `generate_text`, for each prompt.
     n_parallel : int, optional
-        Texts at a time, 1 to 256; whenever one ends the next prompt takes its place. None is as many as fit into memory and
-        make it fastest on this machine.
+        Texts at a time, 1 to 256; when one ends, the next prompt takes its place. None chooses the fastest number on this
+        machine that fits into memory.
     progress : callable, True or None
-        Gets tokens done and tokens in all; True shows a bar.
+        Called with tokens done and total tokens; True shows a bar.
     **kwargs
-        As for `generate_text`. With ``seed=s`` prompt ``i`` is drawn with the seed ``s + i``, however many run together.
+        As for `generate_text`. With ``seed=s``, prompt ``i`` is sampled with seed ``s + i``, for any ``n_parallel``.
 
     Returns
     -------
     list of str
-        The continuations, in the order of the prompts. With ``temperature=0`` each is what `generate_text` gives for that
-        prompt, except where two tokens lie within rounding of each other: the engine sums in another order for many texts.
+        The continuations, in the order of the prompts. With ``temperature=0`` each equals `generate_text` for that prompt,
+        unless two tokens are equally likely within rounding: the engine sums in a different order for several texts.
 
     Raises
     ------
     ContextOverflowError
-        When a prompt and ``max_tokens`` do not fit the model's context; nothing has been computed then. With
-        `generate_batch_results` such a prompt fails alone.
+        If a prompt and ``max_tokens`` do not fit the model's context; nothing is computed. With `generate_batch_results`,
+        only that prompt fails.
     ArgumentError, ArgumentTypeError, ModelClosedError, GenerationError
         As for `generate_text`.
 
@@ -93,14 +93,14 @@ def generate_batch_results(
     progress: Progress | bool | None = None,
     **kwargs: Any,
 ) -> BatchResult:
-    """Continue many texts together, and tell about each; takes what `generate_batch` takes.
+    """Continue many prompts together, and return a record of each; the arguments are those of `generate_batch`.
 
-    A prompt that cannot be computed (too long, no text) fails alone: its item carries the error, the others go on.
+    If a prompt cannot be computed (too long, invalid text), only its item has an error; the others continue.
 
     Returns
     -------
     BatchResult
-        An item a prompt, with its text or its error, its tokens and times; how many ran together, and why.
+        One item per prompt, with its text or error, its tokens and times; how many ran together, and why.
     """
     return _run(model, _plan(model, prompts, max_tokens, temperature, n_parallel, kwargs), progress, strict=False)
 
@@ -114,13 +114,13 @@ def stream_batch(
     n_parallel: int | None = None,
     **kwargs: Any,
 ) -> BatchStream:
-    """Continue many texts together and yield their pieces as they come; takes what `generate_batch` takes.
+    """Continue many prompts together and yield the text as it is generated; the arguments are those of `generate_batch`.
 
     Returns
     -------
     BatchStream
-        An iterator of `BatchChunk`. The chunks of an index joined are that prompt's text; its last chunk has a
-        ``finish_reason``, or the ``error`` of a prompt that failed alone.
+        An iterator of `BatchChunk`. The chunks of an index, joined, are that prompt's text; its last chunk has a
+        ``finish_reason``, or the ``error`` if the prompt failed.
     """
     plan = _plan(model, prompts, max_tokens, temperature, n_parallel, kwargs)
 
@@ -134,7 +134,7 @@ def stream_batch(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """The prompts that can be computed, those that ask for nothing, and those that failed already."""
+    """The prompts to compute, those with ``max_tokens=0``, and those that failed."""
 
     n_prompts: int
     requests: tuple[Request, ...]
@@ -143,7 +143,7 @@ class _Plan:
     n_parallel: int | None
 
     def known_items(self) -> list[BatchItem]:
-        """Return what is known without computing."""
+        """Return the items of the prompts that need no computing."""
         items = [BatchItem(index, "", n_prompt=count, finish_reason="length") for index, count in self.empty.items()]
         return items + [BatchItem(index, "", error=error) for index, error in self.failed.items()]
 
@@ -200,7 +200,7 @@ def _run(model: Model, plan: _Plan, progress: Progress | bool | None, *, strict:
     started_s = time.perf_counter()
     with reporting(progress, "generating", " tokens") as report:
         batch: Batch | None = None
-        choice = Choice(0, "there was nothing to compute")
+        choice = Choice(0, "nothing to compute")
         if plan.requests:
             batch, choice = model.compute(lambda job: _compute(model, plan, job, lambda _: None, report, strict=strict))
     items = {item.index: item for item in plan.known_items()} | ({} if batch is None else batch.items)
@@ -226,7 +226,7 @@ def _compute(
     *,
     strict: bool,
 ) -> Any:
-    """Run the batch in the model's thread; returns it, and how many ran together."""
+    """Run the batch in the model's thread; return it and the choice of ``n_parallel``."""
     if not plan.requests:
         return None
     n_cells = cells_of(model, plan.requests)

@@ -1,4 +1,4 @@
-"""The loop of a batch: one call of llama_decode a step; sequences that end make room for prompts that wait."""
+"""The loop of a batch: one call of llama_decode per step; a sequence that ends is replaced by a waiting prompt."""
 
 from __future__ import annotations
 
@@ -18,46 +18,47 @@ from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed, steps
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 from labkit.progress import Progress
+from labkit.units import round_up
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
 __all__ = ["Batch"]
 
-_READING = 4.0  # a step's reading of the weights, in tokens' worth of computing
+_READING = 4.0  # the time to read the weights in a step, as a number of tokens' computing time
 
 
 class Batch:
     """One run, in the model's thread.
 
-    The context is made for the run and freed after it: that takes a fraction of a step's time, and what is kept for a next
-    batch that may never come would be gigabytes.
+    The context is created for the run and freed after it: this takes a fraction of a step's time, and keeping it for a
+    possible next batch would hold gigabytes.
 
     Parameters
     ----------
     model : Model
     requests : sequence of Request
     n_parallel : int
-        Sequences together, at most.
+        Maximum number of sequences together.
     n_cells : int
-        Tokens that a sequence may come to.
+        Maximum number of tokens of a sequence.
     emit : callable
-        Gets a `BatchChunk` for each piece of text and each end.
+        Called with a `BatchChunk` for each piece of text and each end.
     report : callable
-        Gets tokens done and tokens in all; those that an early end saves count as done.
+        Called with tokens done and total tokens; tokens saved by an early end count as done.
     strict : bool
-        Whether one prompt's failure ends all.
+        Whether the failure of one prompt ends the run.
     adapt_threads : bool
         Whether a model that was loaded without ``n_threads`` uses fewer threads while other programs need the cores.
 
     Attributes
     ----------
     items : dict
-        Index -> `BatchItem`, of the prompts that have ended.
+        Index -> `BatchItem`, for the prompts that have ended.
     n_decodes, n_computed : int
-        Calls of ``llama_decode``, and tokens of prompts that they computed.
+        Calls of ``llama_decode``, and prompt tokens computed by them.
     used : ThreadsUsed
-        The threads that computed them.
+        The numbers of threads used.
     """
 
     def __init__(
@@ -79,14 +80,14 @@ class Batch:
         self.n_decodes = self.n_computed = 0
         self.used = ThreadsUsed()
         self._n_done, self._n_total = 0, sum(request.max_tokens for request in requests)
-        # No more than the prompts need: the buffers of a computation grow with it.
+        # not more than the prompts need: the compute buffer grows with it
         n_most = max(n_parallel, sum(len(request.prompt) for request in requests))
-        self.n_batch = max(n_parallel, min(model.settings.n_batch, -(-n_most // 32) * 32))
+        self.n_batch = max(n_parallel, min(model.settings.n_batch, round_up(n_most, 32)))
         self._tokenizer = model._own_tokenizer
         self._started_s = time.perf_counter()
 
     def run(self, job: Job[Any]) -> None:
-        """Compute everything; what a cancelled job has of its texts counts."""
+        """Compute everything; a cancelled job keeps the texts so far."""
         with self._slots() as (ctx, slots), token_batch(self.n_batch) as batch, self._steps(ctx, job) as steps:
             self.used = steps.used_batch
             try:
@@ -117,9 +118,9 @@ class Batch:
         return steps(ctx, job, n_threads, n_threads, control, model._flag_to_redo())
 
     def _admit(self, slots: Slots) -> bool:
-        """Give free slots to prompts that wait; returns whether anything is left to do.
+        """Give free slots to waiting prompts; return whether any sequence is active.
 
-        Those that begin together stand by length: llama.cpp computes equally many tokens of neighbours at a time.
+        Prompts that start together are sorted by length: llama.cpp computes equal numbers of tokens of adjacent sequences.
         """
         free = slots.free
         admitted = [self.waiting.popleft() for _ in range(min(len(free), len(self.waiting)))]
@@ -131,11 +132,11 @@ class Batch:
         return bool(slots.active)
 
     def _step(self, steps: Stepper, slots: Slots, batch: Any, job: Job[Any]) -> None:
-        """Compute a token of each sequence, or a piece of its prompt, and choose the tokens that follow."""
+        """Compute one token or a piece of the prompt of each sequence, and sample the next tokens."""
         rows = self._fill(slots, batch)
         self._decode(steps, batch, len(rows))
         self.n_decodes += 1
-        if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
+        if job.cancelled:  # also after decoding: if a device was lost, the logits are meaningless
             raise CancelledError
         elapsed_s = time.perf_counter() - self._started_s
         for slot, sequence, row in rows:
@@ -152,7 +153,7 @@ class Batch:
                 self.emit(BatchChunk(sequence.request.index, text, len(sequence.tokens), elapsed_s))
 
     def _decode(self, steps: Stepper, batch: Any, n_rows: int) -> None:
-        """Compute the batch. A step of single tokens is one kind of work; with pieces of prompts it is mostly prefill."""
+        """Compute the batch; thread control only uses steps of single tokens, as the others are mostly prefill."""
         control = self.model._threads
         if control is None or batch.n_tokens > n_rows:
             steps.decode(batch, max(2, batch.n_tokens))
@@ -160,10 +161,10 @@ class Batch:
             steps.decode(batch, max(2, n_rows), control.batch, _READING + n_rows)
 
     def _fill(self, slots: Slots, batch: Any) -> list[tuple[int, Sequence, int]]:
-        """Put the next tokens into the batch; returns which sequence gets its logits from which of them."""
+        """Put the next tokens into the batch; return which sequences have logits, and in which row."""
         active = [(slot, sequence) for slot, sequence in slots.active if slots.start(slot)]
         n_decoding = sum(not sequence.is_prefilling for _, sequence in active)
-        room = self.n_batch - n_decoding  # whoever generates goes on, however long the others' prompts are
+        room = self.n_batch - n_decoding  # generating sequences always continue, however long the others' prompts are
         rows, count = [], 0
         for slot, sequence in active:
             was_prefilling = sequence.is_prefilling
@@ -184,7 +185,7 @@ class Batch:
         return rows
 
     def _end(self, slots: Slots, slot: int, sequence: Sequence, text: str, error: LabkitError | None = None) -> None:
-        """Note what became of a sequence, and make room."""
+        """Record the result of a sequence, and free its slot."""
         if error is not None and self.strict:
             raise type(error)(text) from error
         slots.leave(slot)

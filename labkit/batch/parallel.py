@@ -1,4 +1,4 @@
-"""How many sequences together: what fits into memory, and what makes the batch fastest with this engine on this machine."""
+"""Choose how many sequences to decode together: the number that fits into memory and is fastest on this machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from labkit.batch.sequence import Request
 from labkit.cache import file_identity, recall, remember
 from labkit.checks import check_int
 from labkit.engine.contexts import second_context, token_batch, view
-from labkit.engine.load_facts import sound_file
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError
+from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
 from labkit.system import available_ram_bytes
-from labkit.units import format_bytes
+from labkit.units import format_bytes, round_up
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "cells_of", "check_parallel", "choose_parallel", "fastest"]
 
 MAX_PARALLEL = 256  # LLAMA_MAX_SEQ
-_CELLS = 256  # a context is rounded up to a multiple of this
-_SHARE_OF_FREE = 0.9  # of the free RAM may be taken
-_ALWAYS = 16  # so few go together unasked: whatever its tile, no engine computes them faster in two steps
-_SIZES = (1, 8, 16, 24, 32, 48, 64)  # steps that are timed; by 64 the arithmetic has taken over from the reading
+_SHARE_OF_FREE = 0.9  # fraction of the free RAM that may be used
+_ALWAYS = 16  # up to this number, all go together without timing: two steps are never faster
+_SIZES = (1, 8, 16, 24, 32, 48, 64)  # steps that are timed; at 64, computing dominates reading the weights
 _TIMING_S = 10.0
-_NEARLY = 1.03  # fewer sequences, if they cost no more than this
+_NEARLY = 1.03  # fewer sequences are preferred if they take at most this much longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,30 +46,29 @@ class Choice:
 
 
 def check_parallel(value: Any) -> int | None:
-    """Return how many the caller asks for; None is "choose".
+    """Check ``n_parallel``; None lets labkit choose.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For what is no whole number from 1 to 256.
+        If it is not a whole number from 1 to 256.
     """
     hint = "; None chooses"
     return None if value is None else check_int("n_parallel", value, 1, MAX_PARALLEL, hint=hint)
 
 
 def cells_of(model: Model, requests: Sequence[Request]) -> int:
-    """Return the tokens that a sequence may come to: the longest prompt with its text, rounded up to 256.
+    """Return the maximum number of tokens of a sequence: the longest prompt with its text, rounded up to 256.
 
     Notes
     -----
-    Where a model has two sets of rotary factors ("longrope"), llama.cpp chooses by the size of the context; a sequence
-    then gets cells enough for the set that `generate_text` computes with.
+    If a model has two sets of rotary factors ("longrope"), llama.cpp chooses one by the context size; a sequence then gets
+    enough cells for the set that `generate_text` uses.
     """
-    cells = _round_up(max(len(request.prompt) + request.max_tokens for request in requests))
-    facts = sound_file(Path(model.model_path))
-    original = facts.hparam("rope.scaling.original_context_length", 0)
-    if facts.hparam("rope.scaling.type", "longrope") == "longrope" and 0 < original < model.n_ctx():
-        cells = max(cells, _round_up(int(original) + 1))
+    cells = round_up(max(len(request.prompt) + request.max_tokens for request in requests), CELLS)
+    original = model.facts.hparam("rope.scaling.original_context_length", 0)
+    if model.facts.hparam("rope.scaling.type", "longrope") == "longrope" and 0 < original < model.n_ctx():
+        cells = max(cells, round_up(int(original) + 1, CELLS))
     return min(cells, model.n_ctx())
 
 
@@ -80,7 +78,7 @@ def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, a
     Raises
     ------
     GenerationError
-        When as many as were asked for do not fit into memory.
+        If the requested number does not fit into memory.
     """
     wanted = min(asked or n_prompts, n_prompts, MAX_PARALLEL)
     fitting = _fitting(model, wanted, n_cells)
@@ -91,25 +89,25 @@ def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, a
                 f"buffers, but this process may use {format_bytes(available_ram_bytes())} of RAM now: choose "
                 f"n_parallel={fitting} or less, or fewer max_tokens"
             )
-        return Choice(wanted, "as asked" if wanted == asked else "as asked, but there are no more prompts")
-    limit = f"{fitting} fit into the RAM that is free" if fitting < wanted else "all prompts together"
+        return Choice(wanted, "as requested" if wanted == asked else "fewer prompts than requested")
+    limit = f"{fitting} fit into the free RAM" if fitting < wanted else "all prompts together"
     if fitting <= _ALWAYS:
         return Choice(fitting, limit)
     best = fastest(_step_times(model, job, fitting), n_prompts, fitting)
-    return Choice(best, limit if best == fitting else f"{best} at a time are fastest here for {n_prompts} prompts, as timed")
+    return Choice(best, limit if best == fitting else f"{best} at a time are fastest for {n_prompts} prompts (measured)")
 
 
 def fastest(step_s: Mapping[int, float], n_prompts: int, n_most: int) -> int:
-    """Return the number of sequences together that has all prompts done first; the least one of about equals.
+    """Return the number of sequences together that finishes all prompts first; the smallest of nearly equal ones.
 
     Parameters
     ----------
     step_s : mapping
-        Sequences together -> seconds a step, measured; what lies between is interpolated.
+        Sequences together -> measured seconds per step; interpolated in between.
 
     Notes
     -----
-    For texts of one length, ``n`` together take ``floor(n_prompts / n) * t(n) + t(n_prompts mod n)`` a token.
+    For texts of equal length, ``n`` together take ``floor(n_prompts / n) * t(n) + t(n_prompts mod n)`` per token.
 
     Examples
     --------
@@ -131,7 +129,7 @@ def fastest(step_s: Mapping[int, float], n_prompts: int, n_most: int) -> int:
 
 
 def _step_times(model: Model, job: Job[Any], n_most: int) -> dict[int, float]:
-    """Return the seconds of a step of so many tokens, timed once a file, engine and number of threads."""
+    """Return the seconds of a step by its number of tokens, timed once per file, engine and number of threads."""
     from labkit import __version__
 
     settings = model.settings
@@ -154,14 +152,14 @@ def _known(note: Any) -> dict[int, float]:
     try:
         return {int(size): float(seconds) for size, seconds in note.items() if float(seconds) > 0}
     except (AttributeError, TypeError, ValueError):
-        return {}  # not there, or not ours
+        return {}  # missing, or in another format
 
 
 def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, float]:
-    """Time steps on tokens of one sequence: the matrix products, which are nearly all of it, are those of so many."""
+    """Time steps with the tokens of one sequence: the matrix products, nearly all of the work, are the same."""
     n_vocab, times = int(C.llama_vocab_n_tokens(model._model.vocab)), {}
     most, begun_s = max(sizes), time.perf_counter()
-    with second_context(model, n_ctx=_CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
+    with second_context(model, n_ctx=CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
         view(batch.token, most)[:] = np.arange(most) * 7 % n_vocab
         view(batch.pos, most)[:] = np.arange(most)
         view(batch.logits, most)[:] = 1
@@ -180,8 +178,8 @@ def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, 
 
 
 def _fitting(model: Model, wanted: int, n_cells: int) -> int:
-    """Return how many of the wanted sequences fit into the RAM that is free; at least one."""
-    if model.settings.n_gpu_layers != 0:  # the engine says so itself when a device is full
+    """Return how many of the wanted sequences fit into the free RAM; at least one."""
+    if model.settings.n_gpu_layers != 0:  # the engine reports when a device is full
         return wanted
     room = _SHARE_OF_FREE * available_ram_bytes()
     low, high = 0, wanted
@@ -208,7 +206,3 @@ def _needed(model: Model, n_seq: int, n_cells: int) -> int:
     )
     buffers = estimate.compute_buffer_bytes + estimate.output_buffer_bytes
     return estimate.kv_cache_bytes + estimate.recurrent_state_bytes + buffers
-
-
-def _round_up(number: int) -> int:
-    return -(-number // _CELLS) * _CELLS

@@ -1,4 +1,4 @@
-"""What a batch gives: a record a prompt, a record of the whole, and pieces of text on the way."""
+"""Results of a batch: one record per prompt, one of the whole batch, and chunks of text."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class BatchChunk(Record):
     index : int
         Of the prompt, from 0.
     text : str
-        New text: whole characters, without the stop sequence; may be empty in a prompt's last chunk.
+        New text: whole characters, without the stop sequence; can be empty in a prompt's last chunk.
     n_generated : int
         Tokens generated for this prompt so far.
     elapsed_s : float
-        Since the batch began, in seconds.
+        Seconds since the start of the batch.
     finish_reason : str or None
-        In a prompt's last chunk, as in `TextChunk`; None before, and where the prompt failed.
+        In a prompt's last chunk, as in `TextChunk`; None before, and if the prompt failed.
     error : LabkitError or None
-        Why this prompt failed; its last chunk then.
+        In the last chunk of a prompt that failed: why.
     """
 
     index: int
@@ -44,22 +44,22 @@ class BatchChunk(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BatchItem(Record):
-    """What became of one prompt.
+    """The result for one prompt.
 
     Attributes
     ----------
     index : int
         Of the prompt, from 0.
     text : str
-        The continuation; what there was of it where the prompt failed or was cancelled.
+        The continuation; partial if the prompt failed or was cancelled.
     n_prompt, n_shared, n_generated : int
-        Tokens of the prompt, how many of them were copied from another sequence rather than computed, and generated tokens.
+        Prompt tokens, how many of them were copied from another sequence instead of computed, and generated tokens.
     time_to_first_token_s, elapsed_s : float
-        From the beginning of the batch, waiting included, to this prompt's first and last token, in seconds.
+        From the start of the batch, including waiting, to this prompt's first and last token, in seconds.
     finish_reason : str or None
-        As in `TextChunk`; None where the prompt failed.
+        As in `TextChunk`; None if the prompt failed.
     seed : int or None
-        Pass it to `generate_text` for the same text; None where nothing was drawn.
+        Pass it to `generate_text` for the same text; None if nothing was sampled.
     error : LabkitError or None
         Why this prompt failed.
     """
@@ -82,26 +82,26 @@ class BatchItem(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BatchResult(Record):
-    """What became of a batch.
+    """The result of a batch.
 
     Attributes
     ----------
     answers : tuple of BatchItem
-        One a prompt, in the order of the prompts.
+        One per prompt, in the order of the prompts.
     n_parallel : int
-        Sequences that were decoded together at most.
+        Maximum number of sequences decoded together.
     reason : str
-        Why so many.
+        Why this number was chosen.
     n_prompt_computed, n_prompt_shared : int
         Tokens of all prompts that were computed, and that were copied from another sequence.
     n_generated : int
         Tokens of all texts.
     n_decodes : int
-        Calls of ``llama_decode``; each reads the weights once, or a few times where prompts of different lengths meet.
+        Calls of ``llama_decode``; each reads the weights once, or a few times if it has prompts of different lengths.
     elapsed_s : float
-        Wall time, the making of the cache included.
+        Wall time, including the creation of the cache.
     n_threads : int or tuple of (int, int)
-        Threads of all steps, or (threads, tokens) pairs in order where their number changed.
+        Threads used; (threads, tokens) pairs in order if their number changed.
     """
 
     answers: tuple[BatchItem, ...]

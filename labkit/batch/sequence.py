@@ -1,4 +1,4 @@
-"""One prompt on its way to a text: what generate_text's loop keeps, for one of many."""
+"""One prompt of a batch while it is computed: the state that generate_text's loop keeps."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ __all__ = ["Request", "Sequence"]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A prompt that fits: its number, its tokens, how many to generate at most, and how.
-
-    ``max_tokens`` is 1 or more; a prompt that asks for nothing never comes this far.
-    """
+    """A prompt that fits: its index, its tokens, ``max_tokens`` (at least 1), and its sampling settings."""
 
     index: int
     prompt: list[int]
@@ -36,13 +33,13 @@ class Sequence:
     Attributes
     ----------
     n_past : int
-        Tokens of the prompt that stand in the cache.
+        Prompt tokens in the cache.
     n_shared : int
-        How many of them another sequence had computed.
+        How many of them were copied from another sequence.
     started : bool
-        Whether it has begun; before that it may wait for another sequence to compute what they share.
+        Whether it has started; before that it can wait for another sequence to compute a shared prefix.
     tokens : list of int
-        What was generated; the last one is not in the cache yet.
+        Generated tokens; the last one is not in the cache yet.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, silent: Tokens[int]) -> None:
@@ -60,7 +57,7 @@ class Sequence:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether tokens of the prompt are still to be computed."""
+        """Whether the prompt is not completely computed."""
         return self.n_past < len(self.request.prompt)
 
     def next_tokens(self, room: int) -> tuple[list[int], int]:
@@ -70,7 +67,7 @@ class Sequence:
         return self.tokens[-1:] if room else [], len(self.request.prompt) + len(self.tokens) - 1
 
     def sample(self, ctx: Any, row: int, elapsed_s: float) -> str:
-        """Choose the next token from a row of logits; returns the text that is now certain."""
+        """Sample the next token from a row of logits; return the new text that is final."""
         token = self._sampler.sample(ctx, row)
         self.now_s = elapsed_s
         if self.first_s is None:
@@ -95,7 +92,7 @@ class Sequence:
         self._sampler.close()
 
     def item(self, error: LabkitError | None = None) -> BatchItem:
-        """Return what became of it."""
+        """Return the result."""
         return BatchItem(
             index=self.request.index,
             text="".join(self.pieces),

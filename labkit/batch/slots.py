@@ -1,14 +1,14 @@
-"""Which sequence stands where in the cache.
+"""The sequences' slots in the cache.
 
-Each sequence has a stream of cells of its own, so that attention looks at its own tokens alone. llama.cpp computes sequences
-together where their numbers follow one another, and starts anew at every gap; so the last sequence moves where one ended.
+Each sequence has a separate stream of cells, so that attention reads only its tokens. llama.cpp computes sequences with
+consecutive numbers together, and splits the batch at every gap; so the last sequence is moved to where another one ended.
 
-What a sequence has computed of its prompt serves all that begin the same: a stream is copied in the time of some tokens.
+A computed prefix is copied to all sequences that share it: copying a stream takes as long as computing a few tokens.
 
 References
 ----------
-llama.cpp ``src/llama-batch.cpp`` (``split_equal``), ``src/llama-kv-cache.cpp`` (``seq_cp``: a copy between streams is always
-of the whole stream; ``seq_rm`` then cuts it to the length that is shared).
+llama.cpp ``src/llama-batch.cpp`` (``split_equal``), ``src/llama-kv-cache.cpp`` (``seq_cp``: a copy between streams always
+copies the whole stream; ``seq_rm`` then truncates it to the shared length).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from labkit.engine.native import C
 
 __all__ = ["WORTH_COPYING", "Slots", "common_length", "moves"]
 
-WORTH_COPYING = 16  # tokens: fewer are computed in about the time of a copy, and in no more reads of the weights
+WORTH_COPYING = 16  # tokens; computing fewer is about as fast as a copy, and needs no more reads of the weights
 
 
 class Slots:
-    """The cache's streams, and who has them.
+    """The cache's streams and their sequences.
 
     Parameters
     ----------
     memory : llama_memory_t
     n_slots : int
     shares : bool
-        Whether a sequence can be cut to any length: not where layers have a window or a state.
+        Whether a sequence can be truncated to any length: not if layers have a window or a state.
     can_move : bool
         Whether a whole sequence can be copied.
     """
@@ -48,11 +48,11 @@ class Slots:
 
     @property
     def free(self) -> list[int]:
-        """The slots that nobody has."""
+        """The slots without a sequence."""
         return [slot for slot, sequence in enumerate(self.sequences) if sequence is None]
 
     def start(self, slot: int) -> bool:
-        """Begin the sequence of a slot with what there is of its prompt; False where it should wait for a neighbour."""
+        """Start the sequence of a slot with a cached prefix, if any; False if it should wait for another sequence's."""
         sequence = self.sequences[slot]
         if sequence is None or sequence.started:
             return True
@@ -71,7 +71,7 @@ class Slots:
         return True
 
     def _best_neighbour(self, slot: int, prompt: list[int]) -> tuple[int, int, bool]:
-        """Return the slot that has, or will have, most of a prompt; how many tokens; and whether they are there now."""
+        """Return the slot that has or will have the longest prefix of a prompt, its length, and whether it is there now."""
         best = (slot, 0, False)
         for other, sequence in enumerate(self.sequences if self._shares else ()):
             if other == slot or (sequence is not None and not sequence.started):
@@ -87,12 +87,12 @@ class Slots:
         self._cached[slot] = self._cached[slot][:length]
 
     def computed(self, slot: int, tokens: list[int]) -> None:
-        """Say that tokens were added to a slot's stream."""
+        """Record that tokens were added to a slot's stream."""
         if self._shares:
             self._cached[slot] += tokens
 
     def leave(self, slot: int) -> None:
-        """Let a sequence go; what it computed stays until somebody else begins there."""
+        """Free a slot; its stream stays until another sequence starts there."""
         self.sequences[slot] = None
         if not self._shares:
             self._cut(slot, 0)
@@ -109,7 +109,7 @@ class Slots:
 
 
 def common_length(first: list[int], second: list[int], most: int) -> int:
-    """Return how many tokens two lists begin with in common, up to ``most``.
+    """Return the length of the common prefix of two lists, up to ``most``.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def common_length(first: list[int], second: list[int], most: int) -> int:
 
 
 def moves(active: list[int]) -> list[tuple[int, int]]:
-    """Return the moves (from, to) that leave no gap between ascending slots, from the last ones into the first gaps.
+    """Return the moves (from, to) that close all gaps between active slots: the last ones move to the first gaps.
 
     Examples
     --------

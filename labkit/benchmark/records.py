@@ -1,4 +1,4 @@
-"""What a benchmark is made of: runs, settings, the gap between the engine's speed and the user's."""
+"""Parts of a benchmark result: runs, settings, the gap between llama.cpp's speed and the user's."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ class BenchmarkRun(Record):
     Attributes
     ----------
     repeat, prompt : int
-        Which, counted from 0.
+        Indices, from 0.
     n_prompt, n_generated : int
         Tokens.
     time_to_first_token_s : float
         From the call to the first token: tokenizing, processing the prompt on an empty cache, sampling.
     prefill_s : float
-        Processing the prompt alone, until its logits were there.
+        Prompt processing alone, until its logits are available.
     decode_s : float
         From the first token to the last.
     elapsed_s : float
         From the call to the return of the whole text.
     engine_decode_s, sampler_s, text_s : float or None
-        Parts of ``decode_s``: what llama.cpp counts for computing, choosing tokens, and turning them into text. None where
-        several prompts ran together.
+        Parts of ``decode_s``: computing as counted by llama.cpp, sampling, and detokenizing. None if several prompts ran
+        together.
     token_times_s : tuple of float
-        From the call until each token.
+        From the call to each token.
     n_shared : int
-        Tokens of the prompt that another prompt of the same batch had computed.
+        Prompt tokens copied from another prompt of the batch instead of computed.
     n_threads : int or tuple of (int, int)
-        Threads that generated, or (threads, tokens) pairs in order where their number changed.
+        Threads used for generation; (threads, tokens) pairs in order if their number changed.
     """
 
     repeat: int
@@ -55,39 +55,39 @@ class BenchmarkRun(Record):
 
     @property
     def inter_token_latencies_s(self) -> tuple[float, ...]:
-        """Seconds between each two tokens."""
+        """Seconds between consecutive tokens."""
         return tuple(b - a for a, b in zip(self.token_times_s, self.token_times_s[1:], strict=False))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BenchmarkSettings(Record):
-    """All that two results must have in common to be compared.
+    """The settings that two results must share to be comparable.
 
     Attributes
     ----------
     model : str
         The file's name.
     model_type : str
-        llama.cpp's own description, ``"llama 256M Q4_1"`` for example.
+        llama.cpp's description, such as ``"llama 256M Q4_1"``.
     model_size_bytes, model_n_params : int
         Of the weights.
     backends : str
-        What llama.cpp was built with.
+        The backends that llama.cpp was built with.
     n_threads, n_threads_batch, n_gpu_layers, n_ctx, n_batch, n_ubatch, use_mmap, flash_attn, type_k, type_v
-        As in `ModelSettings`; cache types by llama.cpp's number.
+        As in `ModelSettings`; cache types as llama.cpp's numbers.
     devices : tuple of str
     n_prompts : int
     n_prompt : tuple of int
         Tokens of each prompt.
     prompts_sha256 : str
-        Of the prompts' text, so that results of different texts are told apart.
+        Hash of the prompts' text; it differs for different texts.
     max_tokens, warmup, repeats, n_parallel : int
     temperature, top_p, min_p, repeat_penalty : float
     top_k, seed : int
     adapt_threads : bool
-        Whether fewer threads were used while other programs needed the cores; the runs say how many.
+        Whether fewer threads could be used while other programs needed the cores; the runs have the numbers.
     constrained : bool
-        Whether a grammar or schema was followed.
+        Whether a grammar or schema was used.
     """
 
     model: str
@@ -103,8 +103,8 @@ class BenchmarkSettings(Record):
     n_ubatch: int
     use_mmap: bool
     flash_attn: bool
-    type_k: int
-    type_v: int
+    type_k: str
+    type_v: str
     devices: tuple[str, ...]
     n_prompts: int
     n_prompt: tuple[int, ...]
@@ -125,21 +125,21 @@ class BenchmarkSettings(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SpeedGap(Record):
-    """Where the time between two tokens goes: the user's is the sum of the rest.
+    """The parts of the time per token: the user's time is the sum of the others.
 
     Attributes
     ----------
     user_s_per_token : float
-        Of the repeat in the middle, from which all parts but the engine's are taken.
+        Of the median repeat, which also provides all parts except the engine's.
     engine_s_per_token : float
-        By llama-bench's protocol, random tokens from an empty cache on: the median of the repeats.
+        By llama-bench's protocol, random tokens and an empty cache: the median of the repeats.
     depth_s_per_token : float
-        What llama.cpp itself counts more for a token of the text than for one of that protocol: the text stands behind its
-        prompt, and attention reads all of it. It holds the noise between the two runs too, and may be negative.
+        Additional computing time that llama.cpp counts for a token of the text: it follows a prompt, and attention reads all
+        of it. Includes the noise between the two runs, and can be negative.
     sampler_s_per_token, text_s_per_token : float
-        Choosing a token, and turning it into text.
+        Sampling and detokenizing.
     python_s_per_token : float
-        The rest: the loop, the calls into C, chunks of text.
+        The rest: the loop, calls into C, chunks of text.
     """
 
     user_s_per_token: float

@@ -12,8 +12,9 @@ from labkit.gguf_file import Header
 from labkit.gguf_file.file_type import quantization_name
 from labkit.gguf_file.formats import TensorType, file_type, tensor_type
 from labkit.gguf_file.tensor_table import TensorInfo
+from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import model_layers, number
-from labkit.kv_cache.size import CELLS, cache_bytes, cache_shape
+from labkit.kv_cache.size import cache_bytes, cache_shape
 from labkit.memory.weights import HOST, place_weights
 from labkit.records import Record
 from labkit.units import format_bytes

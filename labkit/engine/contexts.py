@@ -6,12 +6,10 @@ import contextlib
 import ctypes
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.engine.load_facts import sound_file
 from labkit.engine.native import C, give_back_memory
 from labkit.engine.settings import refuse_unfit
 from labkit.errors import GenerationError
@@ -48,7 +46,7 @@ def second_context(
     GenerationError
         When the engine makes no such context.
     """
-    refuse_unfit(sound_file(Path(model.model_path)), dataclasses.replace(model.settings, n_ctx=n_ctx))
+    refuse_unfit(model.facts, dataclasses.replace(model.settings, n_ctx=n_ctx))
     params = type(model.context_params).from_buffer_copy(model.context_params)
     params.n_ctx, params.n_seq_max, params.n_outputs_max = n_ctx, n_seq, n_rows
     params.n_batch, params.n_ubatch = n_batch, min(n_batch, model.settings.n_ubatch)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_flag, check_int
 from labkit.engine.load_facts import sound_file
 from labkit.engine.model import Model
-from labkit.engine.options import MAX_THREADS, check_options, check_overrides_fit
-from labkit.engine.settings import ModelSettings, choose_settings, refuse_unfit
+from labkit.engine.options import MAX_THREADS, check_overrides_fit, check_request
+from labkit.engine.settings import choose_settings, refuse_unfit
 from labkit.errors import LabkitWarning
 from labkit.models import resolve_model
 from labkit.system import engine_build
@@ -91,35 +93,38 @@ def load_model(
     ...     model.settings.n_ctx
     256
     """
-    n_ctx = check_int("n_ctx", n_ctx, 0, 2**31 - 1)
-    n_gpu_layers = check_int("n_gpu_layers", n_gpu_layers, -1, 100_000, hint="; -1 means all layers")
-    if n_threads is not None:
-        n_threads = check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores")
     path = resolve_model(model_path)
     if settings is not None:
         from labkit.engine.tuned import tuned_settings
 
         tuned = tuned_settings(settings, path)
-        n_threads = n_threads or check_int("settings['n_threads']", tuned.pop("n_threads", None) or 0, 0, MAX_THREADS)
+        given = check_int("settings['n_threads']", tuned.pop("n_threads", None) or 0, 0, MAX_THREADS) or None
+        n_threads = given if n_threads is None else n_threads
         kwargs = {**tuned, **kwargs}
-    options = check_options(kwargs)
+    request = check_request(n_ctx, n_threads, n_gpu_layers, kwargs)
     facts = sound_file(path)
-    check_overrides_fit(options.get("kv_overrides", {}), facts)
+    check_overrides_fit(request.others.get("kv_overrides", {}), facts)
     build = engine_build()
     borrowed = None if devices is None else _borrow(devices, build)
     try:
-        if borrowed is None and n_gpu_layers != 0 and not build.has_gpu:
+        if borrowed is None and request.n_gpu_layers != 0 and not build.has_gpu:
             _warn_once(
                 "gpu",
                 f"n_gpu_layers={n_gpu_layers} was asked for, but this llama.cpp was built without a GPU backend: "
                 "everything runs on the CPU",
             )
-            n_gpu_layers = 0
-        chosen = choose_settings(facts, build, n_ctx, n_threads or None, n_gpu_layers, options, borrowed)
+            request = dataclasses.replace(request, n_gpu_layers=0)
+        chosen = choose_settings(request, facts, build, borrowed)
         refuse_unfit(facts, chosen)
         for sentence in chosen.warnings:
             _warn_once(f"{path}: {sentence}", sentence)
-        return _load(path, chosen, options, progress, borrowed)
+        others = dict(request.others)
+        if borrowed is not None:
+            others = {"tensor_split": [1.0] * borrowed.n_devices, **others}
+            if chosen.n_gpu_layers == 0:
+                borrowed.set_aside()
+        with _reporting(progress, path) as report:
+            return Model(path, chosen, facts, others, progress=report, devices=borrowed)
     except BaseException:
         if borrowed is not None and not borrowed.in_use:  # or else the model gives them back
             borrowed.release()
@@ -132,21 +137,12 @@ def _borrow(devices: Any, build: EngineBuild) -> ModelDevices:
     return borrow_devices(devices, build)
 
 
-def _load(
-    path: Path,
-    settings: ModelSettings,
-    options: dict[str, Any],
-    progress: bool | Callable[[float], None],
-    borrowed: ModelDevices | None,
-) -> Model:
-    if borrowed is not None:
-        options = {"tensor_split": [1.0] * borrowed.n_devices, **options}
-        if settings.n_gpu_layers == 0:
-            borrowed.set_aside()
-    if callable(progress):
-        return Model(path, settings, options, progress=progress, devices=borrowed)
-    if not check_flag("progress", progress):
-        return Model(path, settings, options, devices=borrowed)
+@contextlib.contextmanager
+def _reporting(progress: bool | Callable[[float], None], path: Path) -> Iterator[Callable[[float], None] | None]:
+    """Give the function that gets the fraction loaded."""
+    if callable(progress) or not check_flag("progress", progress):
+        yield progress if callable(progress) else None
+        return
     from tqdm.auto import tqdm
 
     with tqdm(total=100, desc=f"loading {path.name}", unit="%", leave=False) as bar:
@@ -154,7 +150,7 @@ def _load(
         def advance(fraction: float) -> None:
             bar.update(int(fraction * 100) - bar.n)
 
-        return Model(path, settings, options, progress=advance, devices=borrowed)
+        yield advance
 
 
 def _warn_once(key: str, sentence: str) -> None:

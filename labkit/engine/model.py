@@ -8,7 +8,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.generation import Generation
 from labkit.engine.llama_methods import LlamaMethods
+from labkit.engine.load_facts import LoadFacts
 from labkit.engine.native import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
@@ -34,10 +35,6 @@ __all__ = ["Model", "check_model"]
 
 T = TypeVar("T")
 
-_PASSED_ON = (
-    "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
-    "type_k", "type_v",
-)  # fmt: skip
 _SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than any: more is contention
 _CPU_STEP = 128  # tokens of a prompt computed together
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
@@ -53,6 +50,8 @@ class Model(LlamaMethods):
     ----------
     model_path : str
         The file.
+    facts : LoadFacts
+        What its header says that loading depends on.
     settings : ModelSettings
         What it was loaded with, and why.
     load_log : str
@@ -62,26 +61,28 @@ class Model(LlamaMethods):
     """
 
     settings: ModelSettings
+    facts: LoadFacts
     last_generation: GenerationReport | None
 
     def __init__(
         self,
         path: Path | None = None,
         settings: ModelSettings | None = None,
-        options: dict[str, Any] | None = None,
+        facts: LoadFacts | None = None,
+        options: Mapping[str, Any] | None = None,
         *,
         progress: Callable[[float], None] | None = None,
         devices: ModelDevices | None = None,
     ) -> None:
         self._closed = True  # until there is something to close
-        if not isinstance(path, Path) or settings is None or options is None:
+        if not isinstance(path, Path) or settings is None or facts is None or options is None:
             raise ArgumentTypeError("a Model is made by load_model(…): model = load_model(path, n_ctx=2048)")
         refuse_while_loading()
         self._ready = False
         self._close_lock = threading.Lock()
         self._vocabulary_lock = threading.RLock()
         self._vocabulary_holder: int | None = None
-        self.settings, self.last_generation = settings, None
+        self.settings, self.facts, self.last_generation = settings, facts, None
         self._cache = PromptCache(step_of(settings))
         self._devices = devices
         self._threads: ThreadController | None = None
@@ -110,13 +111,9 @@ class Model(LlamaMethods):
 
     # -- loading: in the worker's thread -------------------------------------------------------------------------
 
-    def _load(self, path: Path, options: dict[str, Any]) -> None:
+    def _load(self, path: Path, options: Mapping[str, Any]) -> None:
         chosen = self.settings
-        values = {
-            **options,
-            **{name: getattr(chosen, name) for name in _PASSED_ON},
-            "verbose": self._log.echo,
-        }
+        values = {**options, **chosen.llama_arguments(), "verbose": self._log.echo}
         if self._devices is not None:
             self._native_devices = self._devices.native()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import itertools
@@ -12,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 from llama_cpp import Llama
 
 from labkit.checks import check_flag, check_int, check_number, check_text, one_line, shown
+from labkit.engine.settings import LoadRequest
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
 from labkit.gguf_file import read_header
+from labkit.kv_cache.size import cache_type
 
 if TYPE_CHECKING:
     from labkit.engine.load_facts import LoadFacts
 
-__all__ = ["CACHE_TYPES", "MAX_THREADS", "check_options", "check_overrides_fit"]
+__all__ = ["MAX_THREADS", "check_options", "check_overrides_fit", "check_request"]
 
 MAX_THREADS = 512  # ggml's own limit, GGML_MAX_N_THREADS
-CACHE_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
-}  # fmt: skip
 
 _INTS = {
     "n_batch": (1, 16_384),
@@ -61,6 +61,27 @@ _FLAGS = {
 }  # fmt: skip
 
 
+def check_request(n_ctx: Any, n_threads: Any, n_gpu_layers: Any, options: Mapping[str, Any]) -> LoadRequest:
+    """Check everything that `load_model` passes on.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, ModelNotFoundError
+        As in `check_options`.
+    """
+    others = check_options(options)
+    names = {field.name for field in dataclasses.fields(LoadRequest)} & others.keys()
+    return LoadRequest(
+        n_ctx=check_int("n_ctx", n_ctx, 0, 2**31 - 1),
+        n_threads=None
+        if n_threads is None
+        else check_int("n_threads", n_threads, 1, MAX_THREADS, hint="; None means this machine's physical cores"),
+        n_gpu_layers=check_int("n_gpu_layers", n_gpu_layers, -1, 100_000, hint="; -1 means all layers"),
+        **{name: others.pop(name) for name in names},
+        others=others,
+    )
+
+
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were given, checked; None counts as not given.
 
@@ -89,12 +110,8 @@ def _check(name: str, value: Any) -> Any:
     return value if special is None else special(name, value)
 
 
-def _check_cache_type(name: str, value: Any) -> int:
-    if isinstance(value, str) and value.lower() in CACHE_TYPES:
-        return CACHE_TYPES[value.lower()]
-    if isinstance(value, int) and not isinstance(value, bool) and value in CACHE_TYPES.values():
-        return value
-    raise ArgumentError(f"{name}={shown(value)} is no type for the cache: choose {', '.join(CACHE_TYPES)}")
+def _check_cache_type(name: str, value: Any) -> str:
+    return cache_type(name, value).name.lower()
 
 
 def _check_tensor_split(name: str, value: Any) -> list[float]:

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, ModelLoadError
-from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.gguf_file.formats import tensor_type
+from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import model_layers
-from labkit.kv_cache.size import CELLS, cache_bytes, cache_shape
+from labkit.kv_cache.size import cache_bytes, cache_shape
 from labkit.records import Record
-from labkit.units import format_bytes
+from labkit.units import format_bytes, round_up
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
     from labkit.engine.load_facts import LoadFacts
     from labkit.system import EngineBuild
 
-__all__ = ["ModelSettings", "choose_settings", "refuse_unfit"]
+__all__ = ["LoadRequest", "ModelSettings", "choose_settings", "refuse_unfit"]
 
+_OF_LLAMA = (
+    "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
+)  # fmt: skip
 _SURELY_FITS = 256 * 1024**2  # asking the system for its free memory takes longer than such a cache needs a look
 _CELL_BYTES = 52  # what llama.cpp keeps of a cell besides keys and values (measured)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadRequest:
+    """What the caller of `load_model` asked for, checked; what is None is left to `choose_settings`.
+
+    Attributes
+    ----------
+    others : mapping
+        Llama's other arguments, passed on as they are.
+    """
+
+    n_ctx: int = 2048
+    n_threads: int | None = None
+    n_gpu_layers: int = 0
+    n_threads_batch: int | None = None
+    n_batch: int = 512
+    n_ubatch: int = 512
+    use_mmap: bool | None = None
+    flash_attn: bool | None = None
+    swa_full: bool = False
+    type_k: str = "f16"
+    type_v: str = "f16"
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -46,8 +75,8 @@ class ModelSettings(Record):
         Whether sliding-window layers cache the whole context rather than their window.
     n_outputs_max : int
         Rows of logits kept a computation; 0 is ``n_batch``.
-    type_k, type_v : int
-        ggml type ids of the cache; 1 is F16.
+    type_k, type_v : str
+        Types of the cache: ``"f16"``, ``"q8_0"``, …
     reasons : dict
         Setting -> why it was chosen.
     warnings : tuple of str
@@ -66,82 +95,72 @@ class ModelSettings(Record):
     flash_attn: bool
     swa_full: bool
     n_outputs_max: int
-    type_k: int
-    type_v: int
+    type_k: str
+    type_v: str
     reasons: dict[str, str]
     adapt_threads: bool = False
     warnings: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
 
+    def llama_arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``llama_cpp.Llama`` among them, the cache's types as ggml's numbers."""
+        types = {name: tensor_type(self[name]).id for name in ("type_k", "type_v")}
+        return {**{name: self[name] for name in _OF_LLAMA}, **types}
+
 
 def choose_settings(
-    facts: LoadFacts,
-    build: EngineBuild,
-    n_ctx: int,
-    n_threads: int | None,
-    n_gpu_layers: int,
-    options: dict[str, Any],
-    devices: ModelDevices | None = None,
+    request: LoadRequest, facts: LoadFacts, build: EngineBuild, devices: ModelDevices | None = None
 ) -> ModelSettings:
     """Choose what the caller left open.
 
     Parameters
     ----------
-    n_threads : int or None
-        None is up to this process's physical cores, adapted to what else runs.
-    options : dict
-        The caller's own keyword arguments, checked; what is None or absent is chosen here.
     devices : ModelDevices or None
         What the caller named for the layers; None is this machine's own GPUs.
     """
     from labkit.system import physical_cores_available
 
     reasons: dict[str, str] = {}
-    most = n_threads or physical_cores_available()
+    most = request.n_threads or physical_cores_available()
     reasons["n_threads"] = (
         "as given"
-        if n_threads
+        if request.n_threads
         else f"up to the {most} physical cores that this process may use, fewer while other programs need them"
     )
-    type_k, type_v = options.get("type_k", 1), options.get("type_v", 1)
-    cells = _round_up(n_ctx or int(facts.hparam("context_length", 0) or 512), CELLS)
-    n_batch = min(options.get("n_batch") or 512, cells)
-    all_rows = bool(options.get("logits_all") or options.get("embedding") or options.get("draft_model"))
+    cells = round_up(request.n_ctx or int(facts.hparam("context_length", 0) or 512), CELLS)
+    n_batch = min(request.n_batch, cells)
+    all_rows = any(request.others.get(name) for name in ("logits_all", "embedding", "draft_model"))
     reasons["n_outputs_max"] = (
         "all rows, as logits_all, embedding or draft_model need them"
         if all_rows
         else "one row of logits: the next token needs no more, and 512 rows of a large vocabulary take 100s of MiB"
     )
-    on_gpu = n_gpu_layers != 0 and (devices is None or devices.has_gpu)
+    on_gpu = request.n_gpu_layers != 0 and (devices is None or devices.has_gpu)
     if devices is not None:
-        reasons["devices"] = _say_devices(devices, n_gpu_layers, "tensor_split" in options)
+        reasons["devices"] = _say_devices(devices, request.n_gpu_layers, "tensor_split" in request.others)
+    use_mmap, flash_attn = request.use_mmap, request.flash_attn
+    if use_mmap is None:
+        use_mmap = _choose_mmap(facts, build, reasons)
+    if flash_attn is None:
+        flash_attn = _choose_flash(facts, on_gpu, request.type_v, reasons)
     return ModelSettings(
         n_ctx=cells,
         n_threads=most,
-        n_threads_batch=options.get("n_threads_batch") or most,
-        n_gpu_layers=n_gpu_layers,
+        n_threads_batch=request.n_threads_batch or most,
+        n_gpu_layers=request.n_gpu_layers,
         n_batch=n_batch,
-        n_ubatch=min(options.get("n_ubatch") or 512, n_batch),
-        use_mmap=_given(options, "use_mmap", lambda: _choose_mmap(facts, build, reasons)),
-        flash_attn=_given(options, "flash_attn", lambda: _choose_flash(facts, on_gpu, type_v, reasons)),
-        swa_full=_given(options, "swa_full", lambda: False),
+        n_ubatch=min(request.n_ubatch, n_batch),
+        use_mmap=use_mmap,
+        flash_attn=flash_attn,
+        swa_full=request.swa_full,
         n_outputs_max=0 if all_rows else 1,
-        type_k=type_k,
-        type_v=type_v,
+        type_k=request.type_k,
+        type_v=request.type_v,
         reasons=reasons,
-        adapt_threads=n_threads is None,
+        adapt_threads=request.n_threads is None,
         warnings=_warn(facts, cells),
         devices=() if devices is None else devices.names,
     )
-
-
-def _given(options: dict[str, Any], name: str, choose: Any) -> bool:
-    value = options.get(name)
-    return bool(choose() if value is None else value)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
 
 
 def _choose_mmap(facts: LoadFacts, build: EngineBuild, reasons: dict[str, str]) -> bool:
@@ -171,9 +190,9 @@ def _moves(name: str, kind: str, rows: int, columns: int, build: EngineBuild) ->
     return is_repacked(kind, rows, columns, build.features)
 
 
-def _choose_flash(facts: LoadFacts, on_gpu: bool, type_v: int, reasons: dict[str, str]) -> bool:
+def _choose_flash(facts: LoadFacts, on_gpu: bool, type_v: str, reasons: dict[str, str]) -> bool:
     """Use flash attention only where it makes decoding faster (measured, see the README's figures)."""
-    if TENSOR_TYPES[type_v].is_quantized:
+    if tensor_type(type_v).is_quantized:
         reasons["flash_attn"] = "on: a quantized V cache needs it"
         return True
     if on_gpu:
@@ -198,7 +217,7 @@ def _say_devices(devices: ModelDevices, n_gpu_layers: int, split: bool) -> str:
 
 def _warn(facts: LoadFacts, cells: int) -> tuple[str, ...]:
     trained = facts.hparam("context_length", 0)
-    if isinstance(trained, int) and 0 < _round_up(trained, CELLS) < cells:
+    if isinstance(trained, int) and 0 < round_up(trained, CELLS) < cells:
         return (f"n_ctx={cells:,} is beyond the {trained:,} tokens that this model was trained on: expect poor text there",)
     return ()
 
@@ -207,7 +226,7 @@ def refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
     """Refuse a cache that cannot fit: filling it would make the system end the process."""
     from labkit.system import available_ram_bytes
 
-    if TENSOR_TYPES[settings.type_v].is_quantized and not settings.flash_attn:
+    if tensor_type(settings.type_v).is_quantized and not settings.flash_attn:
         raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
     if settings.n_gpu_layers != 0:
         return
@@ -230,6 +249,6 @@ def _cache_bytes(facts: LoadFacts, settings: ModelSettings, n_ctx: int) -> int:
     cells = _CELL_BYTES * shape.n_cells
     if not layers.is_known:
         return cells
-    types = {"key": TENSOR_TYPES[settings.type_k], "value": TENSOR_TYPES[settings.type_v]}
+    types = {"key": tensor_type(settings.type_k), "value": tensor_type(settings.type_v)}
     hosts = [0] * len(layers.layers)
     return cells + sum(cache_bytes(layers, hosts, shape, **types, flash_attn=settings.flash_attn).values())

@@ -18,6 +18,7 @@ from labkit.gguf_file.formats import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorT
 from labkit.gguf_file.source import INCOMPLETE, Source
 from labkit.gguf_file.tensor_table import Entry, TensorInfo, lay_out
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
+from labkit.units import round_up
 
 __all__ = ["Part", "parse"]
 
@@ -231,7 +232,7 @@ class _Parser(Cursor):
         return kind
 
     def _data_offset(self, alignment: int) -> int:
-        offset = -(-self.position // alignment) * alignment
+        offset = round_up(self.position, alignment)
         if offset > self.source.size:
             self.fail("the file ends before the tensors' data", self.source.size, INCOMPLETE)
         return offset

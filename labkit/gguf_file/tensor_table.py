@@ -11,6 +11,7 @@ from labkit.gguf_file.cursor import Cursor
 from labkit.gguf_file.formats import TensorType
 from labkit.gguf_file.source import INCOMPLETE
 from labkit.records import Record
+from labkit.units import round_up
 
 __all__ = ["Entry", "TensorInfo", "lay_out"]
 
@@ -69,7 +70,7 @@ def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: i
                 INCOMPLETE,
             )
         tensors.append(TensorInfo(name, shape, kind, data_offset + offset, n_bytes, n_elements, part))
-        expected = -(-(offset + n_bytes) // alignment) * alignment
+        expected = round_up(offset + n_bytes, alignment)
     _check_tail(cursor, data_offset + expected, alignment)
     return tuple(tensors)
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from labkit.checks import shown
 from labkit.errors import ArgumentError
 from labkit.gguf_file.formats import TENSOR_TYPES, TensorType, tensor_type
+from labkit.kv_cache import CACHE_TYPES, CELLS
 from labkit.kv_cache.layers import ModelLayers
+from labkit.units import round_up
 
-__all__ = ["CELLS", "CacheShape", "cache_bytes", "cache_shape", "cache_type", "rotates", "state_bytes"]
+__all__ = ["CacheShape", "cache_bytes", "cache_shape", "cache_type", "rotates", "state_bytes"]
 
-CELLS = 256  # the context is rounded up to a multiple of this
 _PADDING = 32
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +53,12 @@ def cache_shape(
     ``cells = pad(n_ctx, 256)``, divided by the number of sequences unless they are unified (and padded again). A
     window needs ``pad(min(cells, window * sequences + n_ubatch), 256)``; the sequences count only where they share cells.
     """
-    total = _pad(n_ctx, CELLS)
+    total = round_up(n_ctx, CELLS)
     streams = 1 if unified else n_seq
-    cells = total if unified else _pad(total // n_seq, CELLS)
+    cells = total if unified else round_up(total // n_seq, CELLS)
     window = cells
     if layers.window and not swa_full:
-        window = _pad(min(cells, layers.window * (n_seq if unified else 1) + n_ubatch), CELLS)
+        window = round_up(min(cells, layers.window * (n_seq if unified else 1) + n_ubatch), CELLS)
     return CacheShape(cells * streams, streams, cells, window)
 
 
@@ -77,8 +78,8 @@ def cache_bytes(
             continue
         cells = shape.n_streams * (shape.n_window_cells if layer.is_windowed else shape.n_cells)
         width = layer.value_width if flash_attn or not layer.value_width else layers.widest_value
-        n_bytes = _pad(cells * key.row_bytes(layer.key_width), _PADDING) + _pad(cells * value.row_bytes(width), _PADDING)
-        total[device] = total.get(device, 0) + n_bytes
+        for row_bytes in (key.row_bytes(layer.key_width), value.row_bytes(width)):
+            total[device] = total.get(device, 0) + round_up(cells * row_bytes, _PADDING)
     return total
 
 
@@ -104,8 +105,4 @@ def cache_type(name: str, value: object) -> TensorType:
         kind = TENSOR_TYPES[value]
         if kind.name.lower() in CACHE_TYPES:
             return kind
-    raise ArgumentError(f"{name}={value!r} is not a cache type: choose {', '.join(CACHE_TYPES)}")
-
-
-def _pad(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+    raise ArgumentError(f"{name}={shown(value)} is not a cache type: choose {', '.join(CACHE_TYPES)}")

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from labkit.units import round_up
+
 __all__ = ["Graph", "Tensor"]
 
 _ALIGNMENT = 32
@@ -161,4 +163,4 @@ def _can_overwrite(tensor: Tensor, source: Tensor) -> bool:
 
 
 def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+    return round_up(n_bytes, _ALIGNMENT)

@@ -16,7 +16,9 @@ from labkit import __version__
 from labkit.cache import file_identity, recall, remember
 from labkit.children import ChildEndedError, ask_child
 from labkit.errors import ModelLoadError
+from labkit.kv_cache.size import cache_type
 from labkit.records import Record
+from labkit.system import engine_build
 
 __all__ = ["Simulation", "simulate"]
 
@@ -26,8 +28,10 @@ _SIZES = {
     "cache": re.compile(r"^llama_kv_cache[a-z_]*: size = +([\d.]+) MiB", re.MULTILINE),
     "state": re.compile(r" RS buffer size = +([\d.]+) MiB"),
     "compute": re.compile(r" compute buffer size = +([\d.]+) MiB"),
+    "device compute": re.compile(r": +(?!CPU|AMX|\w+_Host )\S+ compute buffer size = +([\d.]+) MiB"),
     "output": re.compile(r" output buffer size = +([\d.]+) MiB"),
 }
+_HOST = re.compile(r"CPU|AMX|\w+_Host$")  # buffer types in RAM; a GPU's "CUDA_Host" is pinned RAM
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -45,6 +49,9 @@ class Simulation(Record):
         dry run.
     is_exact : bool
         Exact to the byte; else to 0.01 MiB, as in the log.
+    device_compute_bytes : int
+        The part of ``compute_buffer_bytes`` on GPUs. It is more than 0 even with ``n_gpu_layers=0``: a GPU also computes
+        prompts for the layers on the CPU.
     log : str
         llama.cpp's log.
     """
@@ -56,6 +63,7 @@ class Simulation(Record):
     output_buffer_bytes: int
     runtime_bytes: int
     is_exact: bool
+    device_compute_bytes: int = 0
     log: str = dataclasses.field(repr=False, default="")
 
 
@@ -65,21 +73,24 @@ def simulate(
     n_ctx: int,
     n_batch: int,
     n_ubatch: int,
+    n_gpu_layers: int = 0,
     n_seq: int = 1,
     n_outputs_max: int = 1,
-    type_k: int = 1,
-    type_v: int = 1,
+    type_k: str = "f16",
+    type_v: str = "f16",
     flash_attn: bool = False,
     swa_full: bool = False,
     kv_unified: bool = False,
     limit_s: float = 60.0,
 ) -> Simulation:
-    """Run llama.cpp's memory layout of a model on the CPU without allocating it.
+    """Run llama.cpp's memory layout of a model without allocating it.
 
     Parameters
     ----------
-    type_k, type_v : int
-        Cache types, as ggml numbers.
+    n_gpu_layers : int
+        Layers on this machine's GPUs; -1 is all.
+    type_k, type_v : str
+        Types of the cache.
     limit_s : float
         Time limit of the process, seconds.
 
@@ -93,20 +104,20 @@ def simulate(
     The result is cached for the same file, settings and versions. The dry run assumes that the file is read, not mapped.
     """
     settings = {
-        "n_gpu_layers": 0,
+        "n_gpu_layers": n_gpu_layers,
         "n_ctx": n_ctx,
         "n_batch": n_batch,
         "n_ubatch": n_ubatch,
         "n_seq_max": n_seq,
         "n_outputs_max": n_outputs_max,
-        "type_k": type_k,
-        "type_v": type_v,
+        "type_k": cache_type("type_k", type_k).id,
+        "type_v": cache_type("type_v", type_v).id,
         "flash_attn_type": int(flash_attn),
         "swa_full": swa_full,
         "kv_unified": kv_unified,
         "offload_kqv": True,
     }
-    words = (*file_identity(model), json.dumps(settings), __version__, sys.version, _engine_version())
+    words = (*file_identity(model), json.dumps(settings), __version__, sys.version, *_engine())
     answer = recall("simulated", *words)
     if not _is_answer(answer):
         answer = _ask(model, settings, limit_s)
@@ -115,10 +126,10 @@ def simulate(
 
 
 @functools.lru_cache(maxsize=1)
-def _engine_version() -> str:
-    from importlib.metadata import version
-
-    return version("llama-cpp-python")
+def _engine() -> tuple[str, ...]:
+    """Return llama-cpp-python's version and the GPUs that it can use."""
+    build = engine_build()
+    return build.version, *(gpu.name for gpu in build.gpus)
 
 
 def _ask(model: Path, settings: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
@@ -158,5 +169,15 @@ def _read(answer: Mapping[str, Any]) -> Simulation:
         sizes["cache"] = context - state
         if not _SIZES["state"].search(log):
             state = 0
-    runtime = int(answer["resident_after_bytes"]) - state
-    return Simulation(weights, sizes["cache"], state, sizes["compute"], sizes["output"], runtime, is_exact, log)
+        sizes["device compute"] = sum(row[3] for row in answer["buffers"] if not _HOST.match(row[0]))
+    return Simulation(
+        weights_bytes=weights,
+        kv_cache_bytes=sizes["cache"],
+        recurrent_state_bytes=state,
+        compute_buffer_bytes=sizes["compute"],
+        output_buffer_bytes=sizes["output"],
+        runtime_bytes=int(answer["resident_after_bytes"]) - state,
+        is_exact=is_exact,
+        device_compute_bytes=sizes["device compute"],
+        log=log,
+    )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.checks import check_int
 from labkit.errors import ArgumentError, ArgumentTypeError, GGUFError, ModelLoadError
 from labkit.gguf_file import Header, LazyArray
 from labkit.gguf_file.formats import TensorType
@@ -20,7 +21,7 @@ from labkit.memory.weights import HOST, WeightBuffer, place_layers, place_weight
 from labkit.memory.work import work_bytes
 from labkit.model_info import read_model_header
 from labkit.system import available_ram_bytes, resident_bytes
-from labkit.units import format_bytes
+from labkit.units import format_bytes, round_up
 
 if TYPE_CHECKING:
     from labkit.memory.dry_run import Simulation
@@ -160,10 +161,10 @@ def estimate_memory_usage(
 def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     """Check the arguments of `estimate_memory_usage` and fill in what `load_model` would choose."""
     from labkit.engine.load_facts import facts_of
-    from labkit.engine.settings import choose_settings
+    from labkit.engine.settings import LoadRequest, choose_settings
 
     for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
-        check_int(name, n_ctx if name == "n_ctx" else given[name], low)
+        check_int(name, n_ctx if name == "n_ctx" else given[name], low, 2**31 - 1)
     key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])
     flash = None if given["flash_attn"] == "auto" else given["flash_attn"]
     for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
@@ -171,17 +172,20 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
             raise ArgumentTypeError(f"{name} must be True, False or omitted, not {flag!r}")
     preflight(header, vocabulary=False)  # no figures for a model that load_model would refuse
     build = _engine()
-    options = {
-        "type_k": key.id,
-        "type_v": value.id,
-        "flash_attn": flash,
-        "use_mmap": given["use_mmap"],
-        "n_batch": given["n_batch"],
-        "n_ubatch": given["n_ubatch"],
-    }
     served = given["devices"]
-    on_gpu = build.has_gpu if served is None else any(gpu.name in served for gpu in build.gpus)
-    settings = choose_settings(facts_of(header), build, n_ctx, 1, given["n_gpu_layers"] if on_gpu else 0, options)
+    on_cpu = served is not None or not build.has_gpu
+    request = LoadRequest(
+        n_ctx=n_ctx,
+        n_threads=1,
+        n_gpu_layers=0 if on_cpu else given["n_gpu_layers"],
+        n_batch=given["n_batch"],
+        n_ubatch=given["n_ubatch"],
+        use_mmap=given["use_mmap"],
+        flash_attn=flash,
+        type_k=key.name.lower(),
+        type_v=value.name.lower(),
+    )
+    settings = choose_settings(request, facts_of(header), build)
     if value.is_quantized and not settings.flash_attn:
         raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
     layers = model_layers(header)
@@ -225,14 +229,6 @@ def _engine() -> EngineBuild:
     return engine_build()
 
 
-def check_int(name: str, value: Any, low: int) -> None:
-    """Refuse anything but a whole number of at least ``low``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name} must be a whole number, not {value!r}")
-    if not low <= value < 2**31:
-        raise ArgumentError(f"{name}={value:,} is out of range: it must be {low:,} to {2**31 - 1:,}")
-
-
 def _devices(
     served: Sequence[Any] | None, tensor_split: Sequence[float] | None, has_device: bool
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
@@ -261,7 +257,7 @@ def _batch(
     tokens = min(cells.n_ctx, n_ubatch)
     outputs = min(tokens, n_outputs)
     if tokens % n_seq:
-        tokens = -(-tokens // n_seq) * n_seq
+        tokens = round_up(tokens, n_seq)
         outputs = max(outputs, tokens)
     caching = [layer for layer in layers.layers if layer.key_width]
     latent = any(not layer.value_width for layer in caching)
@@ -311,8 +307,8 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
             n_gpu_layers=plan.gpu_layers or 0,
             n_seq=plan.n_seq,
             n_outputs_max=plan.n_outputs_max,
-            type_k=plan.key.id,
-            type_v=plan.value.id,
+            type_k=plan.key.name,
+            type_v=plan.value.name,
             flash_attn=plan.batch.flash_attn,
             swa_full=plan.swa_full,
             kv_unified=plan.kv_unified,

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.checks import check_int
 from labkit.errors import ArgumentError
 from labkit.gguf_file import Header
+from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import model_layers, number
-from labkit.kv_cache.size import CELLS
-from labkit.memory.estimate import check_int, estimate_plan, make_plan
+from labkit.memory.estimate import estimate_plan, make_plan
 from labkit.memory.records import MemoryEstimate
 from labkit.model_info import read_model_header
 from labkit.records import Record
 from labkit.system import available_ram_bytes, resident_bytes
-from labkit.units import format_bytes, parse_bytes
+from labkit.units import format_bytes, parse_bytes, round_up
 
 __all__ = ["Recommendation", "recommend_settings"]
 
+_DRIVER = 256 * 1024**2  # kernels, cuBLAS: 80 to 270 MiB beyond llama.cpp's buffers (measured: CUDA 13, H100)
 _HEADROOM = 0.05  # share of the RAM reserved for other programs
 _UNKNOWN_CONTEXT = 4096  # where the file has no training context
 
@@ -95,12 +97,13 @@ def recommend_settings(
     small loss. Smaller types are not recommended automatically: measure their loss first. 5 % of the RAM is kept free.
     """
     if n_ctx is not None:
-        check_int("n_ctx", n_ctx, 1)
+        check_int("n_ctx", n_ctx, 1, 2**31 - 1)
     header = read_model_header(model_path)
     room = available_ram_bytes() + resident_bytes() if ram is None else _size("ram", ram)
-    search = _Search(header, int(room * (1 - _HEADROOM)), _capacities(devices))
+    capacities = _own_gpus() if devices is None else _sizes(devices)
+    search = _Search(header, int(room * (1 - _HEADROOM)), capacities)
     wanted = n_ctx or number(header, "context_length", _UNKNOWN_CONTEXT)
-    wanted = -(-wanted // CELLS) * CELLS
+    wanted = round_up(wanted, CELLS)
     kind, context = search.choose(wanted, exactly=n_ctx is not None)
     layers = search.most_layers(context, kind)
     plan_layers = 0 if layers is None else layers
@@ -125,18 +128,22 @@ def _size(name: str, value: int | str) -> int:
     return size
 
 
-def _capacities(devices: Sequence[int | str] | None) -> list[int]:
-    if devices is not None:
-        return [_size(f"devices[{index}]", size) for index, size in enumerate(devices)]
+def _sizes(devices: Sequence[int | str]) -> dict[str, int]:
+    return {f"device {index}": _size(f"devices[{index}]", size) for index, size in enumerate(devices)}
+
+
+def _own_gpus() -> dict[str, int]:
+    """Return the free memory of this machine's GPUs by name, without what their driver needs while it computes."""
     from labkit.system import engine_build
 
-    return [device.memory_free_bytes for device in engine_build().devices if device.kind in ("GPU", "IGPU")]
+    free = {gpu.name: gpu.memory_free_bytes for gpu in engine_build().gpus}
+    return {name: size - _DRIVER for name, size in free.items() if size > _DRIVER}
 
 
 class _Search:
     """Search for the settings of one model that fit."""
 
-    def __init__(self, header: Header, ram: int, capacities: list[int]) -> None:
+    def __init__(self, header: Header, ram: int, capacities: dict[str, int]) -> None:
         self.header, self.ram, self.capacities = header, ram, capacities
         self.n_layers = number(header, "block_count") + 1  # the output counts as a layer
 
@@ -156,13 +163,13 @@ class _Search:
             swa_full=False,
             kv_unified=False,
             n_outputs_max=None,
-            devices=[f"device {index}" for index in range(len(self.capacities))] or None,
-            tensor_split=self.capacities or None,
+            devices=list(self.capacities) or None,
+            tensor_split=list(self.capacities.values()) or None,
         )
 
     def _fits(self, n_ctx: int, kind: str, n_gpu_layers: int) -> bool:
         sizes = estimate_plan(self.plan(n_ctx, kind, n_gpu_layers), "formula").by_device()
-        room = {f"device {index}": size for index, size in enumerate(self.capacities)} | {"CPU": self.ram}
+        room = {**self.capacities, "CPU": self.ram}
         return all(size <= room[name] for name, size in sizes.items())
 
     def most_layers(self, n_ctx: int, kind: str) -> int | None:
@@ -215,6 +222,6 @@ class _Search:
             else "cache in Q8_0: holds more tokens than F16 at a small loss; needs flash attention"
         )
         if self.capacities:
-            room = ", ".join(map(format_bytes, self.capacities))
+            room = ", ".join(map(format_bytes, self.capacities.values()))
             reasons.append(f"n_gpu_layers={layers}: the most of {self.n_layers} layers that fit in {room} with their cache")
         return reasons

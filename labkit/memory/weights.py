@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from labkit.gguf_file import Header
 from labkit.gguf_file.tensor_table import TensorInfo
 from labkit.system import is_repacked
+from labkit.units import round_up
 
 __all__ = ["HOST", "WeightBuffer", "place_layers", "place_weights"]
 
@@ -166,4 +167,4 @@ def _span(tensors: Iterable[TensorInfo], part: int) -> int:
 
 
 def _padded(tensors: Iterable[TensorInfo]) -> int:
-    return sum(-(-tensor.n_bytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)
+    return sum(round_up(tensor.n_bytes, ALIGNMENT) for tensor in tensors)

@@ -9,7 +9,7 @@ from pathlib import Path
 from labkit.checks import check_int
 from labkit.engine.load_facts import facts_of
 from labkit.engine.options import MAX_THREADS
-from labkit.engine.settings import choose_settings
+from labkit.engine.settings import LoadRequest, choose_settings
 from labkit.errors import ArgumentTypeError
 from labkit.gguf_file import Header
 from labkit.gguf_file.formats import TENSOR_TYPES
@@ -88,8 +88,8 @@ def predict_speed(
         raise ArgumentTypeError(f"system must come from measure_system(), not {type(system).__name__}")
     header = read_model_header(model_path)
     preflight(header, vocabulary=False)
-    options = {} if flash_attn is None else {"flash_attn": flash_attn}
-    chosen = choose_settings(facts_of(header), engine_build(), _UBATCH, threads, 0, options).flash_attn
+    request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
+    chosen = choose_settings(request, facts_of(header), engine_build()).flash_attn
     work = _Work(header, model_layers(header), flash_attn=chosen)
     decode = work.a_pass(depth, 1, n_parallel)
     prompt = work.a_pass(max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1)

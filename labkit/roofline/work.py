@@ -13,7 +13,9 @@ from collections import Counter
 from labkit.gguf_file import Header
 from labkit.gguf_file.formats import TensorType
 from labkit.gguf_file.tensor_table import TensorInfo
+from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import LayerMemory, ModelLayers, largest
+from labkit.units import round_up
 
 __all__ = ["SMALL_PER_LAYER", "Attention", "Matrix", "attentions", "cells_read", "matrices"]
 
@@ -21,7 +23,6 @@ __all__ = ["SMALL_PER_LAYER", "Attention", "Matrix", "attentions", "cells_read",
 SMALL_PER_LAYER = 12
 _LOOKED_UP = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _NO_PRODUCTS = ("ssm_conv1d", "shortconv.conv", "rope_", "ssm_a.", "ssm_d.")
-_CELLS = 256  # llama.cpp attends to cells in multiples of this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,4 +136,4 @@ def attentions(layers: ModelLayers, depth: int, n_tokens: int, n_seq: int) -> tu
 def cells_read(layer: LayerMemory, window: int, n_tokens: int) -> int:
     """Return the number of cells that a layer attends to in a sequence of ``n_tokens`` tokens."""
     seen = min(n_tokens, window + 1) if layer.is_windowed and window else n_tokens
-    return -(-max(seen, 1) // _CELLS) * _CELLS
+    return round_up(max(seen, 1), CELLS)

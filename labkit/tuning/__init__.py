@@ -1,11 +1,13 @@
-"""The fastest settings for a model on this machine, found by measuring few of the possible ones.
+"""Find the fastest settings for a model on this machine, by measuring only a few of the possible ones.
 
 ::
 
     records    Tried, TunedSettings
-    search     which settings to try next, whatever they cost: no model in here
+    search     the order in which settings are tried; independent of the model
+    trial      one setting, timed on a loaded model
     run        the search on a loaded model                                           tune
-    threads    one model with one thread, two, …                                      measure_threads
+    reasons    why each setting was chosen
+    threads    speed by number of threads                                             measure_threads
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why a setting was chosen, in words, with what was measured."""
+"""Explain why a setting was chosen, with the measured speeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["explain"]
 
 
 def explain(tried: Sequence[Tried], best: Point, start: Point, n_prompt: int) -> dict[str, str]:
-    """Return setting -> a sentence with the speeds that were measured for it, in tokens per second."""
+    """Return setting -> a sentence with the measured speeds, in tokens per second."""
     flash, type_k, type_v = best.attention
     attention = {
         _attention(item): _rate(item.n_parallel, item.step_s)
@@ -32,15 +32,15 @@ def explain(tried: Sequence[Tried], best: Point, start: Point, n_prompt: int) ->
     together = {f"{item.n_parallel}": _rate(item.n_parallel, item.step_s) for item in tried if item.step_s}
     name = f"flash attention {'on' if flash else 'off'}, {type_k} and {type_v} cache"
     found = {
-        "n_threads": _sentence(f"{best.n_threads} to generate", threads, "tokens/s"),
-        "n_threads_batch": _sentence(f"{best.n_threads_batch} to read prompts", for_prompts, "tokens/s"),
+        "n_threads": _sentence(f"{best.n_threads} for generation", threads, "tokens/s"),
+        "n_threads_batch": _sentence(f"{best.n_threads_batch} for prompts", for_prompts, "tokens/s"),
         "flash_attn": _sentence(name, attention, "tokens/s"),
-        "n_ubatch": _sentence(f"{best.n_ubatch} tokens of a prompt together", sizes, "tokens/s"),
+        "n_ubatch": _sentence(f"{best.n_ubatch} prompt tokens at once", sizes, "tokens/s"),
     }
     if len(together) > 1:
         found["n_parallel"] = _sentence(f"{best.n_parallel} texts together", together, "tokens/s")
     if best == start:
-        found["all"] = "what load_model chooses: nothing that was tried is clearly faster"
+        found["all"] = "load_model's default: nothing that was tried is clearly faster"
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a search for settings finds."""
+"""The result of a search for settings."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Tried(Record):
     Attributes
     ----------
     n_threads, n_threads_batch : int
-        For generating and for prompts.
+        For generation and for prompts.
     n_ubatch : int
-        Tokens of a prompt that are computed together.
+        Prompt tokens computed at once.
     flash_attn : bool
     type_k, type_v : str
         Types of the cache.
     n_parallel : int
-        Sequences together.
+        Sequences decoded together.
     prompt_s : float or None
-        Computing the prompt of one sequence; None where the prompt was not computed with these threads.
+        Time to compute the prompt of one sequence; None if it was not measured.
     step_s : float or None
-        Generating one token of each sequence; None where nothing was generated.
+        Time to generate one token of each sequence; None if it was not measured.
     """
 
     n_threads: int
@@ -48,7 +48,7 @@ class Tried(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TunedSettings(Record):
-    """The settings that `tune` found best; ``load_model(settings=…)`` takes them.
+    """The best settings that `tune` found; pass them to ``load_model(settings=…)``.
 
     Attributes
     ----------
@@ -57,23 +57,23 @@ class TunedSettings(Record):
     goal : str
         ``"latency"``, ``"throughput"`` or ``"memory"``.
     n_prompt, n_gen : int
-        Tokens of the prompt and of the text that they are best for.
+        Lengths of prompt and text, in tokens, that they were optimized for.
     n_threads, n_threads_batch, n_batch, n_ubatch, flash_attn, type_k, type_v
-        As `load_model` takes them.
+        Arguments of `load_model`.
     n_parallel : int
-        Sequences together, for `generate_batch`.
+        Sequences decoded together, for `generate_batch`.
     prompt_tokens_per_second, decode_tokens_per_second : float
-        Measured with them, generated tokens of all sequences.
+        Measured with these settings, for all sequences together.
     memory_bytes : int
-        What they take, by `estimate_memory_usage`.
+        RAM needed with these settings, by `estimate_memory_usage`.
     speedup : float
-        Time of `load_model`'s own choice over theirs for the same work, measured side by side at the end; 1 where that is
-        the choice.
+        Time with `load_model`'s defaults over the time with these settings, measured side by side at the end; 1 if they are
+        the defaults.
     n_runs, n_possible : int
-        Settings that were measured, and that could have been.
+        Number of settings measured, and of all possible combinations.
     elapsed_s : float
     reasons : dict
-        Setting -> why, with the figures.
+        Setting -> why it was chosen, with the measured speeds.
     tried : tuple of Tried
     """
 
@@ -100,7 +100,7 @@ class TunedSettings(Record):
     tried: tuple[Tried, ...] = dataclasses.field(repr=False, default=())
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return everything as JSON, and write it to a file if one is named; ``load_model(settings=path)`` reads it."""
+        """Return everything as JSON; with a path, also write it there, for ``load_model(settings=path)``."""
         return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", path).rstrip()
 
     @property

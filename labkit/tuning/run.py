@@ -1,4 +1,4 @@
-"""tune: find the fastest settings for a model on this machine, and keep them."""
+"""tune: find the fastest settings for a model on this machine, and store them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 from labkit.checks import check_int
 from labkit.engine import Model, load_model
-from labkit.engine.options import CACHE_TYPES
 from labkit.engine.tuned import GOALS, remember_settings
 from labkit.engine.worker import Job
 from labkit.errors import ArgumentError, ModelLoadError
@@ -29,11 +28,11 @@ __all__ = ["GOALS", "Session", "tune"]
 
 _UBATCHES = (64, 128, 256, 512, 1024, 2048)
 _PARALLEL = (1, 2, 4, 8, 16, 32, 64)
-_SLOWER = 1.1  # for the goal "memory" this much more time is a fair price
-_SECONDS = 0.5  # of generating, for each measurement
-_EXPECTED = 9  # measurements, where there are few cores
-_ROUNDS = 3  # of the comparison with the starting point in the end
-_LONG_S = 10.0  # a round that takes longer is made twice
+_SLOWER = 1.1  # acceptable slowdown for the goal "memory"
+_SECONDS = 0.5  # of generation per measurement
+_EXPECTED = 9  # measurements on a machine with few cores
+_ROUNDS = 3  # of the final comparison with the starting point
+_LONG_S = 10.0  # if a round takes longer, two rounds are enough
 _F16 = (False, "f16", "f16")
 
 
@@ -45,23 +44,23 @@ def tune(
     n_gen: int = 128,
     progress: Progress | bool | None = None,
 ) -> TunedSettings:
-    """Find the settings that are best for a model on this machine, by measuring.
+    """Find the best settings for a model on this machine, by measuring.
 
-    The model is loaded once; every setting is tried in a context of its own, with a prompt of ``n_prompt`` random tokens and
-    some generated ones behind it, so at the depth that will be used. What is found is remembered for this file:
-    ``load_model(path, settings="latency")`` takes it from there.
+    The model is loaded once; each setting is tried in a separate context, with a prompt of ``n_prompt`` random tokens and
+    some generated ones, so at the intended depth. The result is stored for this file:
+    ``load_model(path, settings="latency")`` uses it.
 
     Parameters
     ----------
     model_path : str, Path or None
         As for `load_model`.
     goal : str
-        ``"latency"`` (one text as early as possible), ``"throughput"`` (many texts, as `generate_batch` makes them, in the
-        least time) or ``"memory"`` (the least memory at no more than a tenth more time).
+        ``"latency"`` (one text in the least time), ``"throughput"`` (many texts with `generate_batch` in the least time) or
+        ``"memory"`` (the least memory for at most 10 % more time).
     n_prompt, n_gen : int
-        Tokens of the prompts and texts that the settings are to be best for.
+        Lengths of the prompts and texts to optimize for, in tokens.
     progress : callable, bool or None
-        Gets settings measured, and how many there may still be; True shows a bar.
+        Called with the number of settings measured and the expected total; True shows a bar.
 
     Returns
     -------
@@ -70,15 +69,15 @@ def tune(
     Raises
     ------
     ModelNotFoundError, GGUFError, ModelLoadError
-        As `load_model` raises them.
+        As for `load_model`.
     ArgumentError, ArgumentTypeError
         For a wrong argument.
     GenerationError
-        When the engine fails.
+        If the engine fails.
 
     Notes
     -----
-    Where two settings lie within 2 % of each other, `load_model`'s own choice stays.
+    If two settings are within 2 % of each other, `load_model`'s default is kept.
     """
     if goal not in GOALS:
         raise ArgumentError(f"goal={goal!r} is unknown: choose {', '.join(GOALS)}")
@@ -106,7 +105,7 @@ def tune(
 
 
 class Session:
-    """The measurements on a loaded model, each made once."""
+    """Measurements on a loaded model, each made once."""
 
     def __init__(self, model: Model, n_prompt: int, n_gen: int, report: Progress) -> None:
         self.model, self.n_prompt, self.n_gen = model, n_prompt, n_gen
@@ -118,7 +117,7 @@ class Session:
         self.tried: list[Tried] = []
 
     def grid(self, goal: str) -> Grid:
-        """Return what the settings may be here."""
+        """Return the possible settings on this machine."""
         cores = physical_cores_available()
         threads = {1, cores, performance_cores_available(), logical_cores_available()}
         threads |= {2**power for power in range(12) if 2**power < cores}
@@ -132,7 +131,7 @@ class Session:
         )
 
     def start(self, goal: str) -> Point:
-        """Return what `load_model` chooses."""
+        """Return `load_model`'s defaults."""
         chosen = self.model.settings
         size = min(512, max(64, 2 ** (self.n_prompt - 1).bit_length()))
         n_parallel = 16 if goal == "throughput" else 1
@@ -140,23 +139,23 @@ class Session:
         return Point(chosen.n_threads, chosen.n_threads_batch, size, attention, n_parallel)
 
     def cost(self, prompt_s: float, step_s: float, n_parallel: int) -> float:
-        """Return the seconds a text takes, of so many that are generated together."""
+        """Return the seconds per text, with ``n_parallel`` texts generated together."""
         return (n_parallel * prompt_s + self.n_gen * step_s) / n_parallel
 
     def warm_up(self, point: Point) -> None:
-        """Compute a prompt that is not counted: the first one brings the weights into memory."""
+        """Compute a prompt without measuring: the first one loads the weights into memory."""
         self.model.compute(lambda job: self._context(point)[1].prompt_s(job, point.n_threads_batch))
         self.model.compute(lambda _: self._free())
 
     def prompt_s(self, point: Point) -> float:
-        """Return the seconds of a prompt, measured unless they are known."""
+        """Return the seconds of a prompt, measured once."""
         key = _prompt_key(point)
         if key not in self._prompts:
             self._measure(point, steps=False)
         return self._prompts[key]
 
     def step_s(self, point: Point) -> float:
-        """Return the seconds of a token of each sequence, measured unless they are known."""
+        """Return the seconds of one token of each sequence, measured once."""
         key = _step_key(point)
         if key not in self._steps:
             self._measure(point, steps=True)
@@ -185,7 +184,7 @@ class Session:
         self._report(len(self.tried), max(_EXPECTED, len(self.tried) + 1))
 
     def _time(self, point: Point, *, steps: bool, again: bool = True) -> tuple[float | None, float | None]:
-        """Time a point, its prompt only where it is wanted or not there; what does not fit into memory takes for ever."""
+        """Time a point, its prompt only if needed; a point that does not fit into memory counts as infinite time."""
 
         def measure(job: Job[Any]) -> tuple[float | None, float | None]:
             opened, context = self._context(point)
@@ -194,14 +193,14 @@ class Session:
 
         try:
             times: tuple[float | None, float | None] = self.model.compute(measure)
-        except ModelLoadError:  # its cache does not fit
+        except ModelLoadError:  # the cache does not fit
             return math.inf, math.inf
         return times
 
     def _context(self, point: Point) -> tuple[bool, TrialContext]:
-        """Return whether a context had to be made, and the context; the last one is kept."""
+        """Return whether a new context was made, and the context; the last one is kept."""
         flash, type_k, type_v = point.attention
-        trial = Trial(flash, CACHE_TYPES[type_k], CACHE_TYPES[type_v], point.n_ubatch, point.n_parallel)
+        trial = Trial(flash, type_k, type_v, point.n_ubatch, point.n_parallel)
         if self._open is not None and self._open[0] == trial:
             return False, self._open[1]
         self._free()
@@ -219,7 +218,7 @@ class Session:
             self.model.compute(lambda _: self._free())
 
     def compare(self, start: Point, best: Point) -> float:
-        """Measure two points side by side some times; return how much faster the second is."""
+        """Measure two points in turn, several times; return the speedup of the second."""
         if start == best:
             return 1.0
         whole = {point: [self.whole_s(point)] for point in (start, best)}
@@ -230,12 +229,12 @@ class Session:
         return statistics.median(whole[start]) / statistics.median(whole[best])
 
     def whole_s(self, point: Point) -> float:
-        """Measure a point anew; return the seconds of a text with its prompt."""
+        """Measure a point again; return the seconds of a text with its prompt."""
         prompt_s, step_s = self._time(point, steps=True)
         return math.inf if prompt_s is None or step_s is None else self.cost(prompt_s, step_s, point.n_parallel)
 
     def leanest(self, grid: Grid, fastest: Point) -> Point:
-        """Return the point with the least memory among those that take no more than a tenth longer than the fastest."""
+        """Return the point with the least memory among those that are at most 10 % slower than the fastest."""
         limit = _SLOWER * self._known_cost(fastest)
         sizes = [size for size in grid.n_ubatch if size <= fastest.n_ubatch]
         choices = [
@@ -251,11 +250,11 @@ class Session:
         return fastest
 
     def _known_cost(self, point: Point) -> float:
-        step_s = self.step_s(point)  # first: it computes a prompt on its way
+        step_s = self.step_s(point)  # first, since it also computes the prompt
         return self.cost(self.prompt_s(point), step_s, point.n_parallel)
 
     def memory_bytes(self, point: Point) -> int:
-        """Return what a point takes with a context for its prompt and text."""
+        """Return the memory a point needs, with a context for its prompt and text."""
         flash, type_k, type_v = point.attention
         return estimate_memory_usage(
             self.model.model_path,
@@ -270,7 +269,7 @@ class Session:
         ).total_bytes
 
     def result(self, goal: str, grid: Grid, start: Point, best: Point, speedup: float, begun_s: float) -> TunedSettings:
-        """Return what was found, with reasons."""
+        """Return the best settings, with reasons."""
         flash, type_k, type_v = best.attention
         return TunedSettings(
             model=Path(self.model.model_path).name,

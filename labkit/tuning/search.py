@@ -1,7 +1,7 @@
-"""Which settings to try: one after another the threads, the attention with its cache, and the batch.
+"""Coordinate search over settings: threads, attention with its cache type, and batch size, one after another.
 
-What a prompt costs and what a token costs do not depend on the same settings, and where they do, hardly on the others: so
-each is searched along one line at a time, from what `load_model` would choose. A full grid tries every combination.
+The times of a prompt and of a token mostly depend on different settings, and these hardly interact. So each setting is
+varied alone, starting with `load_model`'s defaults. A full grid would try every combination.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["Grid", "Point", "Search", "climb"]
 
-CLEARLY = 0.98  # another setting must take no more than this share of the time: noise moves it by as much
+CLEARLY = 0.98  # a better setting must need at most this fraction of the time: noise is about 2 %
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Point:
-    """Settings: threads for tokens and for prompts, tokens a computation, flash attention with the cache's types."""
+    """Settings: threads for tokens and for prompts, micro-batch size, flash attention with the cache's types."""
 
     n_threads: int
     n_threads_batch: int
@@ -27,7 +27,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What each setting may be, in ascending order where it has one."""
+    """The possible values of each setting, in ascending order if it has one."""
 
     n_threads: tuple[int, ...]
     n_ubatch: tuple[int, ...]
@@ -36,7 +36,7 @@ class Grid:
 
     @property
     def n_points(self) -> int:
-        """Combinations."""
+        """Number of combinations."""
         return len(self.n_threads) ** 2 * len(self.n_ubatch) * len(self.attention) * len(self.n_parallel)
 
 
@@ -49,9 +49,9 @@ class Search:
     start : Point
         On the grid.
     prompt_s, step_s : callable
-        A point -> seconds of its prompt, and of a token of each of its sequences.
+        Point -> seconds of its prompt, and of one token of each sequence.
     cost : callable
-        ``prompt_s, step_s, n_parallel`` -> what is to be small.
+        ``prompt_s, step_s, n_parallel`` -> the cost to minimize.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Search:
         self._prompt_s, self._step_s, self._cost = prompt_s, step_s, cost
 
     def run(self) -> Point:
-        """Search; returns the best point."""
+        """Search, and return the best point."""
         self._along("n_parallel", self.grid.n_parallel, self._whole)
         self._along("n_threads", self.grid.n_threads, self._step_s)
         self.best = dataclasses.replace(self.best, n_threads_batch=self._threads_for_prompts())
@@ -79,12 +79,12 @@ class Search:
         return self.best
 
     def _threads_for_prompts(self) -> int:
-        """Return the most threads that are worth it: reading prompts is arithmetic, which every core adds to."""
+        """Return the best number of threads for prompts: they are limited by computing, so every core can help."""
         points = {n: dataclasses.replace(self.best, n_threads_batch=n) for n in self.grid.n_threads}
         return climb(self.grid.n_threads, self.best.n_threads_batch, lambda n: self._prompt_s(points[n]))
 
     def _whole(self, point: Point) -> float:
-        step_s = self._step_s(point)  # first: it computes a prompt on its way
+        step_s = self._step_s(point)  # first, since it also computes the prompt
         return self._cost(self._prompt_s(point), step_s, point.n_parallel)
 
     def _along(self, name: str, values: Sequence[int], measure: Callable[[Point], float]) -> None:
@@ -100,7 +100,7 @@ class Search:
 
 
 def climb(values: Sequence[int], start: int, cost: Callable[[int], float]) -> int:
-    """Return the value with the least cost, walking from a start to either side as long as it gets clearly better.
+    """Return the value with the least cost, going from a start to either side while it gets clearly better.
 
     Examples
     --------

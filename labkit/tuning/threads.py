@@ -1,4 +1,4 @@
-"""measure_threads: the speed of one model with one thread, two, … beside what memory bandwidth allows."""
+"""measure_threads: a model's speed by number of threads, and the ceiling by memory bandwidth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadScaling", "ThreadSpeed", "choose_thread_counts", "measure_threads", "stream_threads"]
 
-_SECONDS = 0.4  # of generating, for each count
+_SECONDS = 0.4  # of generation per count
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -34,7 +34,7 @@ class ThreadSpeed(Record):
     ----------
     n_threads : int
     prompt_tokens_per_second, decode_tokens_per_second : float
-        Measured: the engine's own work, without sampling and text.
+        Measured for llama.cpp only, without sampling and detokenizing.
     """
 
     n_threads: int
@@ -44,18 +44,18 @@ class ThreadSpeed(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ThreadScaling(Record):
-    """What `measure_threads` returns.
+    """The result of `measure_threads`.
 
     Attributes
     ----------
     n_prompt, n_gen : int
-        Tokens of the prompt, and at most so many generated behind it.
+        Prompt tokens, and maximum number of generated tokens.
     physical_cores, logical_cores : int
-        That this process may use.
+        Cores that this process may use.
     roofline_tokens_per_second : float
-        Decode at the memory's read bandwidth, with a thread on every physical core: the ceiling.
+        Decode's ceiling: its speed at the memory's read bandwidth, with one thread per physical core.
     speeds : tuple of ThreadSpeed
-        By the number of threads, fewest first.
+        In ascending order of threads.
     """
 
     n_prompt: int
@@ -67,7 +67,7 @@ class ThreadScaling(Record):
 
 
 def choose_thread_counts(physical: int, logical: int) -> tuple[int, ...]:
-    """Return the numbers of threads that show how speed grows and where it ends: at most one beyond the logical cores.
+    """Return numbers of threads that show how speed scales, with one number beyond the logical cores.
 
     Examples
     --------
@@ -84,12 +84,12 @@ def choose_thread_counts(physical: int, logical: int) -> tuple[int, ...]:
 def stream_threads(
     model: Model, n_threads: Sequence[int] | None = None, *, n_prompt: int = 128, n_gen: int = 32
 ) -> Stream[ThreadSpeed]:
-    """Measure one number of threads after the other; takes what `measure_threads` takes.
+    """Measure one number of threads after another; the arguments are those of `measure_threads`.
 
     Returns
     -------
     Stream of ThreadSpeed
-        Iterate over it; ``close()`` from any thread ends the measurement within a computation.
+        An iterator; ``close()`` from any thread ends the measurement within one computation.
     """
     counts = _check_counts(n_threads)
     check_int("n_prompt", n_prompt, 1, 2**20)
@@ -99,7 +99,7 @@ def stream_threads(
 
     def measure(job: Job[Any]) -> None:
         with open_trial(model, trial, n_prompt, n_gen) as context:
-            context.prompt_s(job, counts[0])  # the first one brings the weights into memory
+            context.prompt_s(job, counts[0])  # the first one loads the weights into memory
             for count in counts:
                 prompt_s = context.prompt_s(job, count)
                 step_s = context.step_s(job, count, _SECONDS)
@@ -116,18 +116,18 @@ def measure_threads(
     n_gen: int = 32,
     progress: Progress | bool | None = None,
 ) -> ThreadScaling:
-    """Measure how fast a loaded model reads and writes with different numbers of threads.
+    """Measure a loaded model's prefill and decode speed with different numbers of threads.
 
     Parameters
     ----------
     model : Model
         From `load_model`; its other settings are kept.
     n_threads : sequence of int, optional
-        What to try; a choice up to a little beyond this machine's logical cores by default.
+        Numbers to try; by default a selection up to slightly more than the logical cores.
     n_prompt, n_gen : int
-        Tokens of the prompt, and at most so many generated behind it.
+        Prompt tokens, and maximum number of generated tokens.
     progress : callable, bool or None
-        Gets how many were measured, and how many there are; True shows a bar.
+        Called with the numbers measured and the total; True shows a bar.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def measure_threads(
     ArgumentError, ArgumentTypeError
         For a wrong argument.
     GenerationError
-        When the engine fails.
+        If the engine fails.
     """
     counts = _check_counts(n_threads)
     found = []
@@ -152,7 +152,7 @@ def measure_threads(
 def scaling(
     model: Model, speeds: Sequence[ThreadSpeed], *, n_prompt: int, n_gen: int, roofline: float | None = None
 ) -> ThreadScaling:
-    """Put speeds beside the roofline, which is measured where it is not given."""
+    """Return speeds with the roofline, which is measured if not given."""
     if roofline is None:
         roofline = predict_speed(model.model_path, depth=n_prompt + n_gen // 2).roofline_tokens_per_second
     return ThreadScaling(
@@ -169,5 +169,5 @@ def _check_counts(n_threads: Sequence[int] | None) -> tuple[int, ...]:
     if n_threads is None:
         return choose_thread_counts(physical_cores_available(), logical_cores_available())
     if isinstance(n_threads, (int, str)) or not len(n_threads):
-        raise ArgumentError(f"n_threads={n_threads!r}: give the numbers to try, [1, 2, 4] for example")
+        raise ArgumentError(f"n_threads={n_threads!r}: give the numbers to try, such as [1, 2, 4]")
     return tuple(sorted({check_int("n_threads", count, 1, MAX_THREADS) for count in n_threads}))

@@ -1,4 +1,4 @@
-"""Trying settings on a model that is loaded: a context of its own for each, timed at the depth that will be used."""
+"""Try settings on a loaded model: a separate context for each, timed at the intended depth."""
 
 from __future__ import annotations
 
@@ -15,45 +15,47 @@ from labkit.engine.contexts import second_context, token_batch, view
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
 from labkit.engine.worker import Job
-from labkit.kv_cache.size import CELLS
+from labkit.kv_cache import CELLS
+from labkit.kv_cache.size import cache_type
+from labkit.units import round_up
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
 __all__ = ["Trial", "TrialContext", "open_trial"]
 
-_LEAST = 4  # tokens of which the median is taken; the first one counts for warming up
+_LEAST = 4  # minimum number of timed tokens; the first one is warm-up
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Settings of a context that are tried.
+    """Settings of a context to try.
 
     Attributes
     ----------
     flash_attn : bool
-    type_k, type_v : int
-        ggml's numbers of the cache's types.
+    type_k, type_v : str
+        Types of the cache.
     n_ubatch : int
-        Tokens of a prompt that are computed together.
+        Prompt tokens computed at once.
     n_parallel : int
-        Sequences together.
+        Sequences decoded together.
     """
 
     flash_attn: bool
-    type_k: int
-    type_v: int
+    type_k: str
+    type_v: str
     n_ubatch: int
     n_parallel: int = 1
 
 
 class TrialContext:
-    """A context with a trial's settings; each measurement is made in the model's thread.
+    """A context with a trial's settings; call its methods in the model's thread.
 
     Parameters
     ----------
     n_prompt, n_gen : int
-        Tokens of the prompt, and of the text behind it.
+        Tokens of the prompt, and of the text after it.
     """
 
     def __init__(self, model: Model, ctx: Any, trial: Trial, n_prompt: int, n_gen: int) -> None:
@@ -85,7 +87,7 @@ class TrialContext:
         return elapsed_s
 
     def step_s(self, job: Job[Any], n_threads: int, seconds: float) -> float:
-        """Generate a token of each sequence for a while behind the prompt; return the median seconds, and forget them."""
+        """Generate tokens of each sequence after the prompt for ``seconds``; return the median time, and remove them."""
         if not self._holds_prompt:
             self.prompt_s(job, n_threads)
         C.llama_set_n_threads(self._ctx, n_threads, n_threads)
@@ -105,7 +107,7 @@ class TrialContext:
                 if len(times) >= _LEAST and sum(times) > seconds:
                     break
         cut = [C.llama_memory_seq_rm(self._memory, sequence, self._n_prompt, -1) for sequence in range(n_parallel)]
-        self._holds_prompt = all(cut)  # a recurrent state cannot be cut
+        self._holds_prompt = all(cut)  # a recurrent state cannot be truncated
         return statistics.median(times[1:] or times)
 
     def _tokens(self, count: int) -> Any:
@@ -114,18 +116,18 @@ class TrialContext:
 
 @contextlib.contextmanager
 def open_trial(model: Model, trial: Trial, n_prompt: int, n_gen: int) -> Iterator[TrialContext]:
-    """Make a context with a trial's settings on a model's weights; in the model's thread.
+    """Open a context with a trial's settings on a model's weights; in the model's thread.
 
     Raises
     ------
     ModelLoadError, GenerationError
-        When it does not fit, or the engine makes no such context.
+        If it does not fit, or the engine cannot create it.
     """
-    cells = -(-(n_prompt + n_gen) // CELLS) * CELLS
+    cells = round_up(n_prompt + n_gen, CELLS)
     changes = {
         "flash_attn_type": int(trial.flash_attn),
-        "type_k": trial.type_k,
-        "type_v": trial.type_v,
+        "type_k": cache_type("type_k", trial.type_k).id,
+        "type_v": cache_type("type_v", trial.type_v).id,
         "n_ubatch": max(trial.n_ubatch, trial.n_parallel),
     }
     with second_context(
