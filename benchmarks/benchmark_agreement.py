@@ -30,7 +30,7 @@ N_PROMPT, N_GEN = 256, 64
 
 def bare_loop(model: Any, prompt: list[int], generated: list[int]) -> tuple[float, float]:
     """Return tokens per second for a prompt and for given tokens after it, from llama.cpp's counters."""
-    ctx = model._ctx.ctx
+    ctx = model.native.ctx
     C.llama_memory_clear(C.llama_get_memory(ctx), False)
     C.llama_perf_context_reset(ctx)
     tokens = (C.llama_token * len(prompt))(*prompt)
@@ -46,7 +46,7 @@ def bare_loop(model: Any, prompt: list[int], generated: list[int]) -> tuple[floa
         C.llama_synchronize(ctx)
     found = C.llama_perf_context(ctx)
     C.llama_sampler_free(chain)
-    model._forget()
+    model.clear_memory()
     return 1e3 * found.n_p_eval / found.t_p_eval_ms, 1e3 * found.n_eval / found.t_eval_ms
 
 
@@ -67,9 +67,9 @@ def two_loops(model: Any, text: str, repeats: int) -> dict[str, float]:
     bare: list[tuple[float, float]] = []
     results: list[labkit.BenchmarkResult] = []
     for _ in range(repeats):
-        bare.append(model._worker.call(bare_loop, model, prompt, generated))
+        bare.append(model.compute(lambda _: bare_loop(model, prompt, generated)))
         results.append(labkit.benchmark_inference(model, text, max_tokens=N_GEN, warmup=0, repeats=1, engine=False))
-        bare.append(model._worker.call(bare_loop, model, prompt, generated))
+        bare.append(model.compute(lambda _: bare_loop(model, prompt, generated)))
     runs = [run for result in results for run in result.runs]
     best_prompt, best_decode = (max(pair[part] for pair in bare[1::2]) for part in (0, 1))  # one per result
     return {

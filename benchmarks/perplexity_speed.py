@@ -30,7 +30,7 @@ def bare_loop(model: Any, windows: list[Any]) -> float:
     """Return tokens per second for llama_decode alone."""
     params = type(model.context_params).from_buffer_copy(model.context_params)
     params.n_ctx, params.n_batch, params.n_ubatch = N_CTX, N_CTX, min(N_CTX, model.settings.n_ubatch)
-    ctx = C.llama_init_from_model(model._model.model, params)
+    ctx = C.llama_init_from_model(model.native.model, params)
     started = time.perf_counter()
     for window in windows:
         C.llama_memory_clear(C.llama_get_memory(ctx), True)
@@ -57,10 +57,10 @@ def main() -> None:
         windows = text_windows(model, labkit.evaluation_text(), N_CTX)
         sides = {
             "ours": lambda: labkit.measure_perplexity(model, n_ctx=N_CTX).tokens_per_second,
-            "bare": lambda: float(model._worker.call(bare_loop, model, windows)),
+            "bare": lambda: float(model.compute(lambda _: bare_loop(model, windows))),
             "rows": lambda: same_rows(model, windows),
         }
-        model._worker.call(bare_loop, model, windows[:1])
+        model.compute(lambda _: bare_loop(model, windows[:1]))
         runs = [{name: side() for name, side in sides.items()} for _ in range(repeats)]
     best = {name: max(run[name] for run in runs) for name in sides}
     ratios = {name: best["ours"] / best[name] for name in ("bare", "rows")}

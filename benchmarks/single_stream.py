@@ -37,7 +37,7 @@ class Ratio(NamedTuple):
 
 def bare_loop(model: Any, prompt: list[int], n_tokens: int) -> tuple[float, float]:
     """Return tokens per second for prefill and decode with bare calls."""
-    ctx = model._ctx.ctx
+    ctx = model.native.ctx
     C.llama_memory_clear(C.llama_get_memory(ctx), False)
     chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
     C.llama_sampler_chain_add(chain, C.llama_sampler_init_greedy())
@@ -76,7 +76,7 @@ def compare(model: Any, text: str, n_tokens: int, repeats: int) -> dict[str, Rat
     prompt = model.tokenize(text.encode())
 
     def bare() -> tuple[float, float]:
-        speeds: tuple[float, float] = model._worker.call(bare_loop, model, prompt, n_tokens)
+        speeds: tuple[float, float] = model.compute(lambda _: bare_loop(model, prompt, n_tokens))
         return speeds
 
     sides = {

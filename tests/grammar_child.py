@@ -1,6 +1,6 @@
-"""Asks llama.cpp about grammars, one JSON text a line on stdin; answers "yes" or "no" a line. Started by test_grammar.py.
+"""Check grammars with llama.cpp: one JSON text per line on stdin, "yes" or "no" per line out. Started by test_grammar.py.
 
-"yes" means that llama.cpp's own parser made a grammar of it, and that one pass over the vocabulary came to an end.
+"yes" means that llama.cpp parsed the grammar and that one pass over the vocabulary finished.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from labkit.engine.native import C
 
 def main() -> None:
     model = labkit.load_model(sys.argv[1], n_ctx=256, n_threads=1)
-    vocab = model._model.vocab
+    vocab = model.native.vocab
     for line in sys.stdin:
         sampler = C.llama_sampler_init_grammar(vocab, json.loads(line).encode(), b"root")
         if sampler:

@@ -14,7 +14,7 @@ from labkit.batch.sequence import Request, Sequence
 from labkit.batch.slots import Slots
 from labkit.engine.contexts import second_context, token_batch
 from labkit.engine.native import C
-from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed, steps
+from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed
 from labkit.engine.worker import Job
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 from labkit.progress import Progress
@@ -83,12 +83,16 @@ class Batch:
         # not more than the prompts need: the compute buffer grows with it
         n_most = max(n_parallel, sum(len(request.prompt) for request in requests))
         self.n_batch = max(n_parallel, min(model.settings.n_batch, round_up(n_most, 32)))
-        self._tokenizer = model._own_tokenizer
+        self._tokenizer = model.native.tokenizer
         self._started_s = time.perf_counter()
 
     def run(self, job: Job[Any]) -> None:
         """Compute everything; a cancelled job keeps the texts so far."""
-        with self._slots() as (ctx, slots), token_batch(self.n_batch) as batch, self._steps(ctx, job) as steps:
+        with (
+            self._slots() as (ctx, slots),
+            token_batch(self.n_batch) as batch,
+            self.model.steps(job, adapt=self.adapt_threads, ctx=ctx) as steps,
+        ):
             self.used = steps.used_batch
             try:
                 while self._admit(slots):
@@ -104,18 +108,9 @@ class Batch:
     def _slots(self) -> Iterator[tuple[Any, Slots]]:
         model, n_seq = self.model, self.n_parallel
         with second_context(model, n_ctx=self.n_cells * n_seq, n_batch=self.n_batch, n_rows=n_seq, n_seq=n_seq) as ctx:
-            has_state = bool(model._is_recurrent or model._is_hybrid)
-            has_window = C.llama_model_n_swa(model._model.model) > 0 and not model.settings.swa_full
-            yield (
-                ctx,
-                Slots(C.llama_get_memory(ctx), n_seq, shares=not (has_state or has_window), can_move=not has_state),
-            )
-
-    def _steps(self, ctx: Any, job: Job[Any]) -> contextlib.AbstractContextManager[Stepper]:
-        model = self.model
-        n_threads = model.settings.n_threads_batch
-        control = model._threads if self.adapt_threads else None
-        return steps(ctx, job, n_threads, n_threads, control, model._flag_to_redo())
+            native, memory = model.native, C.llama_get_memory(ctx)
+            shares = not (native.has_state or native.has_window)
+            yield ctx, Slots(memory, n_seq, shares=shares, can_move=not native.has_state)
 
     def _admit(self, slots: Slots) -> bool:
         """Give free slots to waiting prompts; return whether any sequence is active.
@@ -154,7 +149,7 @@ class Batch:
 
     def _decode(self, steps: Stepper, batch: Any, n_rows: int) -> None:
         """Compute the batch; thread control only uses steps of single tokens, as the others are mostly prefill."""
-        control = self.model._threads
+        control = steps.control
         if control is None or batch.n_tokens > n_rows:
             steps.decode(batch, max(2, batch.n_tokens))
         else:
@@ -203,7 +198,7 @@ class Batch:
         if self.model.is_closed:
             raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
         for slot, sequence in slots.active:
-            sequence.finish_reason = "cancelled"
+            sequence.output.finish_reason = "cancelled"
             self._end(slots, slot, sequence, "")
         while self.waiting:
             request = self.waiting.popleft()

@@ -157,7 +157,7 @@ def _known(note: Any) -> dict[int, float]:
 
 def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, float]:
     """Time steps with the tokens of one sequence: the matrix products, nearly all of the work, are the same."""
-    n_vocab, times = int(C.llama_vocab_n_tokens(model._model.vocab)), {}
+    n_vocab, times = model.native.n_vocab, {}
     most, begun_s = max(sizes), time.perf_counter()
     with second_context(model, n_ctx=CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
         view(batch.token, most)[:] = np.arange(most) * 7 % n_vocab

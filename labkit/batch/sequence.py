@@ -9,6 +9,7 @@ from typing import Any
 from labkit.batch.records import BatchItem
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
+from labkit.engine.generation import Output
 from labkit.engine.results import FinishReason
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
@@ -38,22 +39,28 @@ class Sequence:
         How many of them were copied from another sequence.
     started : bool
         Whether it has started; before that it can wait for another sequence to compute a shared prefix.
-    tokens : list of int
-        Generated tokens; the last one is not in the cache yet.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, silent: Tokens[int]) -> None:
-        self.request, self._tokenizer = request, tokenizer
+        self.request = request
         self.n_past = self.n_shared = 0
         self.started = False
-        self.tokens: list[int] = []
+        self.output = Output(tokenizer, request.max_tokens, TextAssembler(request.settings.stop))
         self.pieces: list[str] = []
         self.first_s: float | None = None
         self.now_s = 0.0
-        self.finish_reason: FinishReason | None = None
-        self._text = TextAssembler(request.settings.stop)
         self._sampler = Sampler(tokenizer.vocab, request.settings, request.prompt, silent=silent)
         self.seed = self._sampler.seed
+
+    @property
+    def tokens(self) -> list[int]:
+        """What was generated; the last one is not in the cache yet."""
+        return self.output.tokens
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None before."""
+        return self.output.finish_reason
 
     @property
     def is_prefilling(self) -> bool:
@@ -72,20 +79,11 @@ class Sequence:
         self.now_s = elapsed_s
         if self.first_s is None:
             self.first_s = elapsed_s
-        if self._tokenizer.is_end(token):
-            self.finish_reason = "end"
-            return ""
-        self.tokens.append(token)
-        text = self._text.add(self._tokenizer.piece(token))
-        if self._text.stopped:
-            self.finish_reason = "stop"
-        elif len(self.tokens) == self.request.max_tokens:
-            self.finish_reason = "length"
-        return text
+        return self.output.append(token)
 
     def finish(self) -> str:
         """Return the text that was held back."""
-        return self._text.finish()
+        return self.output.finish()
 
     def close(self) -> None:
         """Free the sampler."""

@@ -1,4 +1,4 @@
-"""Several prompts decoded together, with the time of each token: the loop of `generate_batch`, without early ends."""
+"""Time several prompts decoded together, token by token: the loop of `generate_batch`, without early ends."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["run_together", "together_speeds"]
 
 
 class _TimedBatch(Batch):
-    """A batch that notes when each token was there."""
+    """A batch that records the time of each token."""
 
     def __init__(
         self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int, *, adapt_threads: bool
     ) -> None:
         how = {"emit": _drop, "report": _drop, "strict": True, "adapt_threads": adapt_threads}
         super().__init__(model, requests, n_parallel, n_cells, **how)  # type: ignore[arg-type]  # each has its type
-        self._tokenizer = EndlessTokenizer(model._own_tokenizer)
+        self._tokenizer = EndlessTokenizer(model.native.tokenizer)
         self.times_s: dict[int, list[float]] = {request.index: [] for request in requests}
 
     def _step(self, steps: Stepper, slots: Any, batch: Any, job: Job[Any]) -> None:
@@ -48,12 +48,12 @@ def _drop(*_: object) -> None:
 def run_together(
     texts: Sequence[TimedText], repeat: int, n_parallel: int, settings: SamplingSettings
 ) -> tuple[list[BenchmarkRun], float]:
-    """Generate all texts, ``n_parallel`` at a time; returns a run each, and the wall time of all.
+    """Generate all texts, ``n_parallel`` at a time; return one run per text, and the total wall time.
 
     Raises
     ------
     GenerationError
-        When it was cancelled, or the engine fails.
+        If it is cancelled, or the engine fails.
     """
     model = texts[0].model
     started = time.perf_counter()
@@ -101,17 +101,17 @@ def _run(batch: _TimedBatch, request: Request, repeat: int, started: float) -> B
 
 
 def together_speeds(runs: Sequence[BenchmarkRun], n_parallel: int) -> tuple[float, float | None]:
-    """Return tokens per second of the prompts that began together, and of generating from then on.
+    """Return tokens per second of the first prompts, and of the generation after them.
 
     Notes
     -----
-    Until the last of the first ``n_parallel`` prompts has its first token the time counts as theirs, though others may
-    generate already; from then on it counts as generating, though prompts that waited may begin. What a prompt shares with
-    another is computed once and counts once.
+    Until each of the first ``n_parallel`` prompts has its first token, the time counts as prompt processing, although some
+    may already generate. After that it counts as generation, although waiting prompts may start. A prefix that prompts share
+    is computed once and counted once.
     """
     first = runs[:n_parallel]
-    begun = max(run.time_to_first_token_s for run in first)
-    ended = max(run.token_times_s[-1] for run in runs)
-    after = sum(now > begun for run in runs for now in run.token_times_s)
-    prompt = sum(run.n_prompt - run.n_shared for run in first) / begun
-    return prompt, after / (ended - begun) if after else None
+    prompts_s = max(run.time_to_first_token_s for run in first)
+    ended_s = max(run.token_times_s[-1] for run in runs)
+    after = sum(now_s > prompts_s for run in runs for now_s in run.token_times_s)
+    prompt = sum(run.n_prompt - run.n_shared for run in first) / prompts_s
+    return prompt, after / (ended_s - prompts_s) if after else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ __all__ = ["EndlessTokenizer", "EngineTimes", "ModelCard", "TimedRun", "TimedTex
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """A model as llama-bench describes it: ``llama_model_desc``, ``llama_model_size``, ``llama_model_n_params``, backends."""
+    """What llama-bench prints about a model: ``llama_model_desc``, ``_size`` and ``_n_params``, and the backends."""
 
     file_name: str
     description: str
@@ -146,7 +147,7 @@ class TimedText:
         GenerationError
             If it is cancelled, or the engine fails.
         """
-        self.model.compute(lambda _: self.model._forget())
+        self.model.compute(lambda _: self.model.clear_memory())
         chunks: list[TextChunk] = []
         started = time.perf_counter()
         prompt = self.tokens()
@@ -157,12 +158,12 @@ class TimedText:
     def _generate(self, job: Job[Any], prompt: list[int], chunks: list[TextChunk]) -> _TimedGeneration:
         model = self.model
         try:
-            model._prepare_memory(prompt)
+            model.prepare_memory(prompt)
             with model.steps(job, adapt=self.adapt_threads) as steps:
                 generation = _TimedGeneration(steps, model, prompt, self.max_tokens, self.settings)
                 report = generation.run(job, chunks.append)
         finally:
-            model._forget()
+            model.clear_memory()
         if report.finish_reason == "cancelled":
             raise CancelledError
         return generation
@@ -172,22 +173,17 @@ class _TimedGeneration(Generation):
     """The loop of `generate_text`, with clocks around its parts; it ends only at ``max_tokens``."""
 
     def __init__(self, steps: Stepper, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
-        tokenizer = EndlessTokenizer(model._own_tokenizer)
-        super().__init__(steps, tokenizer, model._cache.step, prompt, max_tokens, settings)
-        self.clocked = tokenizer
-        self.text = self.clocked_text = _ClockedText(settings.stop)
-        self.clocked_sampler: _ClockedSampler | None = None
-
-    def _loop(self, job: Job[Any], sampler: Sampler, emit: Any) -> None:
-        self.clocked_sampler = _ClockedSampler(sampler, self.max_tokens)
-        super()._loop(job, self.clocked_sampler, emit)  # type: ignore[arg-type]  # it has the only method that is called
+        self.clocked = EndlessTokenizer(model.native.tokenizer)
+        self.make_text = _ClockedText
+        super().__init__(steps, self.clocked, model.prompt_step, prompt, max_tokens, settings)
+        self.make_sampler = functools.partial(_ClockedSampler, n_tokens=max_tokens)
 
     def times(self, text: str, started: float, ended: float) -> TimedRun:
         """Return the times; both arguments are from ``time.perf_counter``."""
-        sampler = self.clocked_sampler
-        if sampler is None:
+        sampler, words = self.sampler, self.text
+        if not isinstance(sampler, _ClockedSampler) or not isinstance(words, _ClockedText):
             raise CancelledError
-        begins, ends = self.clocked.begins, self.clocked_text.ends
+        begins, ends = self.clocked.begins, words.ends
         return TimedRun(
             n_prompt=len(self.prompt),
             text=text,
@@ -202,24 +198,25 @@ class _TimedGeneration(Generation):
         )
 
 
-class _ClockedSampler:
+class _ClockedSampler(Sampler):
     """A sampler that records when it starts, with the logits available, and when it has a token."""
 
-    def __init__(self, sampler: Sampler, n_tokens: int) -> None:
-        self._sampler, self._last = sampler, n_tokens - 1
+    def __init__(self, *args: Any, n_tokens: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._last = n_tokens - 1
         self.begins: list[float] = []
         self.ends: list[float] = []
         self.counted_ms = [0.0, 0.0]
 
-    def sample(self, ctx: Any) -> int:
+    def sample(self, ctx: Any, index: int = -1) -> int:
         C.llama_synchronize(ctx)  # wait for a GPU here, so that its computing does not count as sampling
-        index = len(self.begins)
-        if index == 0:
+        at = len(self.begins)
+        if at == 0:
             self.counted_ms = [C.llama_perf_context(ctx).t_eval_ms] * 2
-        elif index == self._last:
+        elif at == self._last:
             self.counted_ms[1] = C.llama_perf_context(ctx).t_eval_ms
         self.begins.append(time.perf_counter())
-        token = self._sampler.sample(ctx)
+        token = super().sample(ctx, index)
         self.ends.append(time.perf_counter())
         return token
 
@@ -233,7 +230,7 @@ class EndlessTokenizer(Tokenizer):
         self.begins: list[float] = []
 
     def is_end(self, token: int) -> bool:
-        """Always return False, so generation never stops early."""
+        """Return False always, so generation never stops early."""
         self._own.is_end(token)  # called because its time counts
         return False
 
@@ -290,7 +287,7 @@ def prepare_timing(
 
 
 def _describe(model: Model) -> ModelCard:
-    native = model._model.model
+    native = model.native.model
     room = ctypes.create_string_buffer(256)
     C.llama_model_desc(native, room, len(room))
     others = [name for name in engine_build().backends if name not in ("CPU", "RPC")]
@@ -335,17 +332,17 @@ class _EngineRun:
 
     def __init__(self, model: Model, steps: Stepper) -> None:
         self.model, self.steps, self.ctx = model, steps, steps.ctx
-        self.vocab = model._model.vocab
+        self.vocab = model.native.vocab
         self.n_batch = model.n_batch
 
     def times(self, n_prompt: int, n_gen: int) -> EngineTimes:
         try:
-            self.model._forget()
+            self.model.clear_memory()
             prompt_s, counted_prompt_s = self._time(self._random(n_prompt), self.n_batch)
-            self.model._forget()
+            self.model.clear_memory()
             decode_s, counted_decode_s = self._time(self._random(n_gen), 1)
         finally:
-            self.model._forget()
+            self.model.clear_memory()
         return EngineTimes(n_prompt, n_gen, prompt_s, decode_s, counted_prompt_s, counted_decode_s)
 
     def _random(self, n_tokens: int) -> Any:

@@ -52,12 +52,12 @@ def second_context(
     params.n_batch, params.n_ubatch = n_batch, min(n_batch, model.settings.n_ubatch)
     for name, value in (changes or {}).items():
         setattr(params, name, value)
-    ctx = C.llama_init_from_model(model._model.model, params)
+    ctx = C.llama_init_from_model(model.native.model, params)
     if not ctx:
         fewer = ", or n_parallel" if n_seq > 1 else ""
         raise GenerationError(f"the engine could make no context of {n_ctx:,} tokens: choose a smaller n_ctx{fewer}")
     try:
-        model._worker.flag.attach(ctx)
+        model.native.flag.attach(ctx)
         if model._lora_adapter is not None:
             adapters = (C.llama_adapter_lora_p_ctypes * 1)(model._lora_adapter)  # type: ignore[misc]  # as Llama itself does
             C.llama_set_adapters_lora(ctx, adapters, 1, (ctypes.c_float * 1)(model.lora_scale))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from labkit.engine.worker import Job
 
-__all__ = ["Generation", "Stream", "TextStream", "prefill"]
+__all__ = ["Generation", "Output", "Stream", "TextStream", "prefill"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,39 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
         count = min(step, len(prompt) - start)
         address = ctypes.byref(tokens, start * ctypes.sizeof(C.llama_token))
         steps.decode(C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), count)
+
+
+class Output:
+    """Generated tokens, their text, and why it ended: the last two steps of every loop, "append" and "stop?".
+
+    Attributes
+    ----------
+    tokens : list of int
+    finish_reason : str or None
+        As in `TextChunk`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler) -> None:
+        self._tokenizer, self._max_tokens, self._text = tokenizer, max_tokens, text
+        self.tokens: list[int] = []
+        self.finish_reason: FinishReason | None = None
+
+    def append(self, token: int) -> str:
+        """Add a token; returns the text that is now certain, and sets ``finish_reason`` at the end."""
+        if self._tokenizer.is_end(token):
+            self.finish_reason = "end"
+            return ""
+        self.tokens.append(token)
+        text = self._text.add(self._tokenizer.piece(token))
+        if self._text.stopped:
+            self.finish_reason = "stop"
+        elif len(self.tokens) >= self._max_tokens:
+            self.finish_reason = "length"
+        return text
+
+    def finish(self) -> str:
+        """Return the text that was held back."""
+        return self._text.finish()
 
 
 class Generation:
@@ -56,6 +89,9 @@ class Generation:
     settings : SamplingSettings
     """
 
+    make_sampler: Callable[..., Sampler] = Sampler  # a benchmark has these two with clocks
+    make_text: Callable[..., TextAssembler] = TextAssembler
+
     def __init__(
         self,
         steps: Stepper,
@@ -65,66 +101,60 @@ class Generation:
         max_tokens: int,
         settings: SamplingSettings,
     ) -> None:
-        self.steps, self.ctx, self.tokenizer, self.step = steps, steps.ctx, tokenizer, step
-        self.prompt, self.max_tokens, self.settings = prompt, max_tokens, settings
-        self.text = TextAssembler(settings.stop)
-        self.tokens: list[int] = []
+        self.steps, self.tokenizer, self.step = steps, tokenizer, step
+        self.prompt, self.settings = prompt, settings
+        self.text = self.make_text(settings.stop)
+        self.output = Output(tokenizer, max_tokens, self.text)
+        self.sampler: Sampler | None = None
         self.n_reused = self.n_decoded = 0
-        self.seed = 0
         self.started_s = self.first_s = self.now_s = time.perf_counter()
-        self.finish_reason: FinishReason = "length"
 
     def run(self, job: Job[Any], emit: Callable[[TextChunk], None], n_reused: int = 0) -> GenerationReport:
         """Process the prompt from token ``n_reused`` on, then generate; ``emit`` gets each piece of text."""
+        ctx, output = self.steps.ctx, self.output
+        slot = (C.llama_token * 1)()
+        batch = C.llama_batch_get_one(slot, 1)  # refers to the slot, so it serves every token
         self.n_reused = n_reused
         self.started_s = self.first_s = self.now_s = time.perf_counter()
         try:
             silent = self.tokenizer.silent_tokens() if self.settings.grammar is not None else ()
-            with Sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
-                self.seed = sampler.seed
-                prefill(self.steps, self.prompt, self.step, self.n_reused)
-                self._loop(job, sampler, emit)
+            with self.make_sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
+                self.sampler = sampler
+                # 1. Decode the prompt: the logits of its last token say what may follow.
+                prefill(self.steps, self.prompt, self.step, n_reused)
+                while True:
+                    # 2. Sample: choose a token from the logits.
+                    token = sampler.sample(ctx)
+                    if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
+                        raise CancelledError
+                    self.now_s = time.perf_counter()
+                    if not output.tokens:
+                        self.first_s = self.now_s
+                    # 3. Append it to the text.
+                    text = output.append(token)
+                    if text:
+                        emit(self._chunk(text))
+                    # 4. Stop?
+                    if output.finish_reason is not None:
+                        break
+                    # 5. Decode it: reads all weights once, and gives the next logits.
+                    slot[0] = token
+                    self.steps.decode(batch, 1)
+                    self.n_decoded += 1
         except CancelledError:
-            self.finish_reason = "cancelled"
-        emit(self._chunk(self.text.finish(), self.finish_reason))
+            output.finish_reason = "cancelled"
+        emit(self._chunk(output.finish(), output.finish_reason))
         return self.report()
-
-    def _loop(self, job: Job[Any], sampler: Sampler, emit: Callable[[TextChunk], None]) -> None:
-        slot = (C.llama_token * 1)()
-        batch = C.llama_batch_get_one(slot, 1)
-        while self._take(sampler.sample(self.ctx), job, emit):
-            slot[0] = self.tokens[-1]
-            self.steps.decode(batch, 1)
-            self.n_decoded += 1
-
-    def _take(self, token: int, job: Job[Any], emit: Callable[[TextChunk], None]) -> bool:
-        """Add a token that was chosen to the text; returns whether another one is wanted."""
-        if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
-            raise CancelledError
-        self.now_s = time.perf_counter()
-        if not self.tokens:
-            self.first_s = self.now_s
-        if self.tokenizer.is_end(token):
-            self.finish_reason = "end"
-            return False
-        self.tokens.append(token)
-        text = self.text.add(self.tokenizer.piece(token))
-        if text:
-            emit(self._chunk(text))
-        if self.text.stopped:
-            self.finish_reason = "stop"
-            return False
-        return len(self.tokens) < self.max_tokens
 
     def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> TextChunk:
         decoding = self.now_s - self.first_s
         return TextChunk(
             text,
             len(self.prompt),
-            len(self.tokens),
+            len(self.output.tokens),
             self.first_s - self.started_s,
             self.now_s - self.started_s,
-            (len(self.tokens) - 1) / decoding if decoding > 0 else 0.0,
+            (len(self.output.tokens) - 1) / decoding if decoding > 0 else 0.0,
             finish_reason,
         )
 
@@ -133,12 +163,12 @@ class Generation:
         return GenerationReport(
             n_prompt=len(self.prompt),
             n_reused=self.n_reused,
-            n_generated=len(self.tokens),
+            n_generated=len(self.output.tokens),
             prefill_s=self.first_s - self.started_s,
             decode_s=self.now_s - self.first_s,
-            finish_reason=self.finish_reason,
-            seed=self.seed,
-            token_ids=tuple(self.tokens),
+            finish_reason=self.output.finish_reason or "length",
+            seed=self.sampler.seed if self.sampler is not None else 0,
+            token_ids=tuple(self.output.tokens),
             n_threads=self.steps.used.summary(),
             n_threads_batch=self.steps.used_batch.summary(),
         )

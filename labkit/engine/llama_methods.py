@@ -194,7 +194,7 @@ class LlamaMethods(Llama):
             )
         self._worker.refuse_if_lost()
 
-    def _forget(self) -> None:
+    def clear_memory(self) -> None:
         """Leave the cache empty."""
         memory = C.llama_get_memory(self._ctx.ctx)
         if memory is not None:
@@ -232,12 +232,12 @@ class LlamaMethods(Llama):
         self._cache.clear()
         set_threads(self._ctx.ctx, self.settings.n_threads, self.settings.n_threads_batch, self._threads)
         if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
-            self._forget()  # a small window's cache cannot go back to where an earlier text was the same
+            self.clear_memory()  # a small window's cache cannot go back to where an earlier text was the same
 
     def _after_cancel(self) -> None:
         """Say so when one of Llama's methods was ended on the way; what it left in the cache is of no use."""
         if self._worker.is_cancelled:
-            self._forget()
+            self.clear_memory()
             if self._closed:
                 raise ModelClosedError("this model was closed while it computed: load it again with load_model(…)")
             raise GenerationError("this computation was cancelled")

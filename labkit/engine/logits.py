@@ -72,14 +72,13 @@ def token_text(model: Model, token: int) -> str:
 
 
 def _compute(model: Model, tokens: list[int], job: Job[NDArray[np.float32]]) -> NDArray[np.float32]:
-    ctx = model._ctx.ctx
     try:
         with model.steps(job) as steps:
-            n_reused = model._prepare_memory(tokens)
+            n_reused = model.prepare_memory(tokens)
             prefill(steps, tokens, model._cache.step, n_reused)
             model._cache.add_prompt(tokens[n_reused:])
-        row = C.llama_get_logits_ith(ctx, -1)
-        return np.array(np.ctypeslib.as_array(row, shape=(model._n_vocab,)), dtype=np.float32)
+        row = C.llama_get_logits_ith(model.native.ctx, -1)
+        return np.array(np.ctypeslib.as_array(row, shape=(model.native.n_vocab,)), dtype=np.float32)
     except BaseException:
-        model._forget()
+        model.clear_memory()
         raise

@@ -18,6 +18,7 @@ from labkit.engine.generation import Generation
 from labkit.engine.llama_methods import LlamaMethods
 from labkit.engine.load_facts import LoadFacts
 from labkit.engine.native import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
+from labkit.engine.native_model import NativeModel
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampling_settings import SamplingSettings
@@ -29,7 +30,6 @@ from labkit.thread_control import ThreadController
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
-    from labkit.engine.native import AbortFlag
 
 __all__ = ["Model", "check_model"]
 
@@ -50,6 +50,8 @@ class Model(LlamaMethods):
     ----------
     model_path : str
         The file.
+    native : NativeModel
+        llama.cpp's pointers, for computations in the model's thread.
     facts : LoadFacts
         What its header says that loading depends on.
     settings : ModelSettings
@@ -62,6 +64,7 @@ class Model(LlamaMethods):
 
     settings: ModelSettings
     facts: LoadFacts
+    native: NativeModel
     last_generation: GenerationReport | None
 
     def __init__(
@@ -123,7 +126,7 @@ class Model(LlamaMethods):
                 raise RuntimeError("it is no LoRA adapter for this model")
             self._worker.flag.attach(self._ctx.ctx)
             self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
-            self._own_tokenizer = Tokenizer(self._model.model, self._model.vocab)  # the worker's: a buffer is not shared
+            self.native = self._native()
         except LabkitError:
             raise
         except Exception as error:  # llama-cpp-python raises whatever comes to hand
@@ -143,6 +146,19 @@ class Model(LlamaMethods):
             self._threads = ThreadController(chosen.n_threads, chosen.n_threads_batch, first_s)
         self._load_log = self._log.text()
         self._log.clear()
+
+    def _native(self) -> NativeModel:
+        model, vocab = self._model.model, self._model.vocab
+        return NativeModel(
+            ctx=self._ctx.ctx,
+            model=model,
+            vocab=vocab,
+            tokenizer=Tokenizer(model, vocab),  # the worker's own: a buffer is not shared
+            flag=self._worker.flag,
+            n_vocab=int(C.llama_vocab_n_tokens(vocab)),
+            has_state=bool(self._is_recurrent or self._is_hybrid),
+            has_window=C.llama_model_n_swa(model) > 0 and not self.settings.swa_full,
+        )
 
     @property
     def model_params(self) -> Any:
@@ -188,6 +204,11 @@ class Model(LlamaMethods):
     def load_log(self) -> str:
         """The engine's own log of this load."""
         return self._load_log
+
+    @property
+    def prompt_step(self) -> int:
+        """How many tokens of a prompt one call computes."""
+        return self._cache.step
 
     @property
     def is_closed(self) -> bool:
@@ -270,22 +291,13 @@ class Model(LlamaMethods):
         emit: Callable[[TextChunk], None],
     ) -> None:
         """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
-        self._check_open()
-        self._refuse_from_inside()
-        self._worker.run(Job(lambda job: self._generate(job, prompt, max_tokens, settings, chat, emit)))
+        self.compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, emit))
 
     def stream_generation(
         self, prompt: list[int], max_tokens: int, settings: SamplingSettings, chat: bool = False
     ) -> tuple[Iterator[TextChunk], Callable[[], object]]:
         """Return an iterator that generates from tokens when it is read, and a function that ends it from any thread."""
-        job: Job[None] = Job(lambda job: self._generate(job, prompt, max_tokens, settings, chat, job.items.put))
-
-        def iterate() -> Iterator[TextChunk]:
-            self._check_open()
-            self._refuse_from_inside()
-            yield from self._worker.iterate(job)
-
-        return iterate(), lambda: self._worker.cancel(job)
+        return self.stream_compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, job.items.put))
 
     def compute(self, function: Callable[[Job[T]], T]) -> T:
         """Run a computation of another room in this model's thread; Ctrl-C, `cancel` and `close` end it."""
@@ -308,23 +320,24 @@ class Model(LlamaMethods):
 
         return iterate(), lambda: self._worker.cancel(job)
 
-    def steps(self, job: Job[Any], *, adapt: bool = True) -> contextlib.AbstractContextManager[Stepper]:
+    def steps(
+        self, job: Job[Any], *, adapt: bool = True, ctx: Any = None
+    ) -> contextlib.AbstractContextManager[Stepper]:
         """Give the steps of this model's context; in its thread.
 
         Parameters
         ----------
         adapt : bool
             False keeps ``settings.n_threads``, for measurements, whatever else runs.
+        ctx : native context, optional
+            A second context, whose steps are of several tokens.
         """
+        settings, native = self.settings, self.native
+        n_threads = settings.n_threads if ctx is None else settings.n_threads_batch
         control = self._threads if adapt else None
-        return steps(
-            self._ctx.ctx, job, self.settings.n_threads, self.settings.n_threads_batch, control, self._flag_to_redo()
-        )
-
-    def _flag_to_redo(self) -> AbortFlag | None:
-        """Return the flag that may end a step which is then computed again: not with a recurrent state or devices."""
-        lasting = self._is_recurrent or self._is_hybrid or self.settings.n_gpu_layers != 0
-        return None if lasting else self._worker.flag
+        # A step that is ended early is computed again, which a recurrent state or devices do not allow.
+        flag = None if native.has_state or settings.n_gpu_layers != 0 else native.flag
+        return steps(native.ctx if ctx is None else ctx, job, n_threads, settings.n_threads_batch, control, flag)
 
     def _compute(self, job: Job[T], function: Callable[[Job[T]], T]) -> T:
         self._refuse_unless_it_generates()
@@ -353,38 +366,37 @@ class Model(LlamaMethods):
         chat: bool,
         emit: Callable[[TextChunk], None],
     ) -> None:
-        self._refuse_unless_it_generates()
-        n_reused = self._prepare_memory(prompt, chat=chat)
+        n_reused = self.prepare_memory(prompt, chat=chat)
         try:
             with self.steps(job) as steps:
-                generation = Generation(steps, self._own_tokenizer, self._cache.step, prompt, max_tokens, settings)
+                generation = Generation(steps, self.native.tokenizer, self._cache.step, prompt, max_tokens, settings)
                 report = generation.run(job, emit, n_reused)
             self._cache.add_prompt(prompt[n_reused:])
-            self._cache.add_generated(generation.tokens[: generation.n_decoded])
+            self._cache.add_generated(report.token_ids[: generation.n_decoded])
         except BaseException:
-            self._forget()
+            self.clear_memory()
             raise
         if report.finish_reason == "cancelled":
-            self._forget()
+            self.clear_memory()
             if self._closed:
                 raise ModelClosedError("this model was closed while it generated: load it again with load_model(…)")
         self.last_generation = report
 
-    def _prepare_memory(self, prompt: list[int], *, chat: bool = False) -> int:
+    def prepare_memory(self, prompt: list[int], *, chat: bool = False) -> int:
         """Keep what the cache holds of a prompt already; returns how many tokens that is."""
         same = self._cache.reusable(prompt, chat=chat) if self.n_tokens == 0 else 0
         goes_on = same == len(self._cache.tokens)  # so nothing is cut, which a recurrent state or a window could not bear
         if same and not goes_on:
-            cut = self._may_cut() and C.llama_memory_seq_rm(C.llama_get_memory(self._ctx.ctx), 0, same, -1)
+            cut = self._may_cut() and C.llama_memory_seq_rm(self.native.memory, 0, same, -1)
             same = same if cut else 0
         if not same:
-            self._forget()
+            self.clear_memory()
         self._cache.cut(same)
         self.n_tokens = 0
         return same
 
     def _may_cut(self) -> bool:
-        return not (self._is_recurrent or self._is_hybrid or C.llama_model_n_swa(self._model.model))
+        return not (self.native.has_state or C.llama_model_n_swa(self.native.model))
 
 
 def check_model(model: Any) -> Model:

@@ -217,6 +217,8 @@ class Stepper:
 
     Attributes
     ----------
+    control : ThreadController or None
+        Who chooses the threads; None keeps them.
     used, used_batch : ThreadsUsed
         What one token, and what several at a time were computed with.
     """
@@ -231,7 +233,7 @@ class Stepper:
         watchdog: Watchdog | None = None,
     ) -> None:
         self.ctx, self.job = ctx, job
-        self._control, self._watchdog = control, watchdog
+        self.control, self._watchdog = control, watchdog
         self.used, self.used_batch = ThreadsUsed(), ThreadsUsed()
         self._pinned = n_threads, n_threads_batch
         self._set = (0, 0)
@@ -257,13 +259,13 @@ class Stepper:
             When the engine failed.
         """
         one = n_tokens == 1
-        if self._control is None:
+        if self.control is None:
             n_threads = self._pinned[0 if one else 1]
             self._set_threads(*self._pinned)
             decode(self.ctx, batch, self.job)
         else:
-            phase = phase or (self._control.decode if one else self._control.prefill)
-            n_threads = self._adapt(batch, self._control, phase, work or n_tokens)
+            phase = phase or (self.control.decode if one else self.control.prefill)
+            n_threads = self._adapt(batch, self.control, phase, work or n_tokens)
         (self.used if one else self.used_batch).add(n_threads, n_tokens)
 
     def _set_threads(self, n_threads: int, n_threads_batch: int) -> None:

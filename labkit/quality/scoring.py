@@ -76,7 +76,7 @@ class _Scoring:
 
     def __init__(self, model: Model, job: Job[Any], n_ctx: int, consume: Consume) -> None:
         self.model, self.job, self.consume, self.n_ctx = model, job, consume, n_ctx
-        self.n_vocab = int(C.llama_vocab_n_tokens(model._model.vocab))
+        self.n_vocab = model.native.n_vocab
         self.n_batch = min(n_ctx, model.settings.n_ubatch)
         self.n_rows = max(1, min(self.n_batch, _SLICE_BYTES // (4 * self.n_vocab)))
 

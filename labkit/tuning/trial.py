@@ -111,7 +111,7 @@ class TrialContext:
         return statistics.median(times[1:] or times)
 
     def _tokens(self, count: int) -> Any:
-        return np.random.default_rng(0).integers(0, C.llama_vocab_n_tokens(self._model._model.vocab), count, np.int32)
+        return np.random.default_rng(0).integers(0, self._model.native.n_vocab, count, np.int32)
 
 
 @contextlib.contextmanager
