@@ -1,4 +1,4 @@
-"""The pages in docs/ and the README hold together: links lead somewhere, pictures have texts, code compiles."""
+"""The README and the pages in docs/ are consistent: links have targets, pictures have alt texts, code compiles."""
 
 import re
 import shlex
@@ -16,8 +16,8 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def test_links_lead_somewhere(page: Path) -> None:
-    """A link to a file names one that is there; every picture says what it shows."""
+def test_links_have_targets(page: Path) -> None:
+    """Every link to a file has a target; every picture has an alt text."""
     for is_picture, text, target in LINK.findall(page.read_text(encoding="utf-8")):
         assert text.strip(), target
         if is_picture:
@@ -26,14 +26,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
 
 
-def test_code_compiles_and_names_what_exists(page: Path) -> None:
-    """Python compiles, labkit's names and commands in it are real."""
+def test_code_compiles_and_names_exist(page: Path) -> None:
+    """Python code compiles, and labkit's functions and commands in it exist."""
     text, parser = page.read_text(encoding="utf-8"), _parser()
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        if ">>>" not in code:  # sessions are run by the doctests
+        if ">>>" not in code:  # the doctests run sessions
             compile(code, page.name, "exec")
         for name in re.findall(r"\blabkit\.([a-z_]+)\(", code):
             assert hasattr(labkit, name), name
     for shell in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         for line in re.findall(r"^(?:uv run )?labkit (.*)$", shell, re.MULTILINE):
-            parser.parse_args(shlex.split(line, comments=True))  # a wrong one ends in SystemExit
+            parser.parse_args(shlex.split(line, comments=True))  # a wrong one raises SystemExit

@@ -1,4 +1,4 @@
-"""The examples in the docstrings run, and give what they say."""
+"""The examples in the docstrings run and give the stated results."""
 
 import doctest
 import importlib
@@ -16,14 +16,14 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_give_what_they_say(name: str) -> None:
-    """Every example of a module runs as written."""
+def test_examples_give_the_stated_results(name: str) -> None:
+    """Every example in a module gives the result in its docstring."""
     results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0
 
 
 def test_there_are_examples() -> None:
-    """The finder finds them: a package without examples would pass the test above."""
+    """At least 20 examples are found: a package without examples would pass the test above."""
     finder = doctest.DocTestFinder()
     found = sum(len(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
     assert found >= 20

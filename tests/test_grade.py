@@ -104,7 +104,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_points_follow_the_fraction_of_correct_results(class_folder: Path) -> None:
-    """A solution gets all points, a placeholder none, a partly correct answer some, rounded down to half points."""
+    """A solution gets all points, a stub none, a partly correct answer some, rounded down to half points."""
     points = {name: _read(class_folder, name)["points"] for name in ("alice", "bob", "carol", "dave")}
     assert points["alice"] == 4
     assert points["bob"] == 0

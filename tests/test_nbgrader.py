@@ -150,7 +150,7 @@ def test_nbgrader_releases_what_labkit_releases(course: Path, tmp_path: Path) ->
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_nbgrader_awards_the_points(course: Path) -> None:
-    """Solutions get all points, placeholders none, and a known mistake loses only its own exercise's points."""
+    """Solutions get all points, stubs none, and a known mistake loses only its own exercise's points."""
     with contextlib.closing(sqlite3.connect(course / "gradebook.db")) as book:
         rows = book.execute(POINTS_OF).fetchall()
     expected = _expected()

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, give what is stored in them, and keep the form that COURSE.md describes."""
+"""The notebooks run from top to bottom, reproduce their stored outputs, and follow the form of COURSE.md."""
 
 import getpass
 import html.parser
@@ -20,11 +20,11 @@ from tools import section_times
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# The longest ones: run with --thorough, as CI does (conftest.py leaves them out).
+# The longest ones run only with --thorough, as in CI (see conftest.py).
 LONG = ("01_load_and_generate", "04_quantization", "07_benchmarking", "09_milestone")
-THOROUGH = [f"test_notebook_gives_what_is_stored_in_it[{name}]" for name in LONG]
+THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-# What a text of this course never holds: folders of somebody's machine, addresses of package registries.
+# Not allowed in the course's texts: folders of a particular machine, addresses of package registries.
 FOREIGN = re.compile(r"/home/|/ro[o]t/|/Users/|/tmp/|\b[A-Za-z]:\\\\|site-packages|pypi\.org|python[h]osted|ipykernel_\d+")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -55,13 +55,13 @@ def outputs(path: Path) -> list[Any]:
 
 
 def as_text(output: Any) -> str:
-    """Return what a reader sees of an output, the pictures left out."""
+    """Return an output as text, without pictures."""
     parts = [output.get("text", ""), *map(str, output.get("data", {}).values())]
     return re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", "\n".join(parts))
 
 
 def count_words(text: str) -> int:
-    """Count the words of prose: tables, formulas, code and addresses are looked at, not read."""
+    """Count the words of prose, without tables, formulas, code and addresses."""
     text = re.sub(r"```.*?```|\$\$.*?\$\$", " ", text, flags=re.DOTALL)
     text = re.sub(r"\]\([^)]*\)", "]", text)
     prose = [line for line in text.splitlines() if not line.startswith("|")]
@@ -70,9 +70,9 @@ def count_words(text: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_notebook_gives_what_is_stored_in_it(path: Path) -> None:
-    """Strict nbval: every cell runs, and what does not depend on the machine is the same to the letter."""
-    # Threads that wait asleep, not spinning: with other work on the machine a run takes seconds, not minutes.
+def test_notebook_reproduces_its_outputs(path: Path) -> None:
+    """Strict nbval: every cell runs, and outputs that do not depend on the machine are identical."""
+    # Waiting threads sleep instead of spinning: on a busy machine a run takes seconds, not minutes.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "HF_HUB_OFFLINE": "1"}
     for name in ("LABKIT_MODEL", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"):
         environment.pop(name, None)
@@ -85,8 +85,8 @@ def test_notebook_gives_what_is_stored_in_it(path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
-def test_notebook_runs_with_a_model_of_ones_own(path: Path, own_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LABKIT_MODEL names a model of another architecture, shape and type: every cell runs to its end."""
+def test_notebook_runs_with_another_model(path: Path, own_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell runs with a LABKIT_MODEL of a different architecture, shape and type."""
     monkeypatch.setenv("LABKIT_MODEL", str(own_model))
     notebook = read(path)
     resources = {"metadata": {"path": str(path.parent)}}
@@ -96,8 +96,8 @@ def test_notebook_runs_with_a_model_of_ones_own(path: Path, own_model: Path, mon
     assert "bundled_model_path" not in source
 
 
-def test_notebook_is_small_sound_and_for_any_python3(path: Path) -> None:
-    """Under 500 KB, valid, kernel "python3", and nothing of one machine in its metadata."""
+def test_notebook_is_small_valid_and_portable(path: Path) -> None:
+    """Each notebook is under 500 KB and valid, with kernel "python3" and machine-independent metadata."""
     assert path.stat().st_size < 500_000
     notebook = read(path)
     nbformat.validate(notebook)
@@ -106,16 +106,16 @@ def test_notebook_is_small_sound_and_for_any_python3(path: Path) -> None:
     assert "version" not in notebook.metadata.language_info
 
 
-def test_cells_have_telling_ids(path: Path) -> None:
-    """Cell ids are words, each used once: exercises are found by them."""
+def test_cells_have_unique_word_ids(path: Path) -> None:
+    """Cell ids are words and unique: grading finds exercises by them."""
     ids = [cell.id for cell in read(path).cells]
     assert len(ids) == len(set(ids))
     for identifier in ids:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", identifier), identifier
 
 
-def test_stored_outputs_are_of_one_run(path: Path) -> None:
-    """Every code cell was run once, in order, without an error, a warning, or a widget that is gone."""
+def test_stored_outputs_are_from_one_run(path: Path) -> None:
+    """Every code cell ran once, in order, without errors or warnings; no widget view is stored."""
     assert [cell.execution_count for cell in codes(path)] == list(range(1, len(codes(path)) + 1))
     for output in outputs(path):
         assert output.output_type != "error"
@@ -124,8 +124,8 @@ def test_stored_outputs_are_of_one_run(path: Path) -> None:
         assert "Traceback" not in as_text(output)
 
 
-def test_nothing_of_one_machine_is_stored(path: Path) -> None:
-    """No folder, machine name, user name or registry stands in a cell or an output."""
+def test_nothing_machine_specific_is_stored(path: Path) -> None:
+    """No cell or output has a folder, machine name, user name or package registry."""
     found = [as_text(output) for output in outputs(path)] + [cell.source for cell in read(path).cells]
     names = {platform.node(), getpass.getuser()} - {"root"}
     here = [str(Path.home()), str(ROOT), *(name for name in names if len(name) > 3)]
@@ -135,7 +135,7 @@ def test_nothing_of_one_machine_is_stored(path: Path) -> None:
 
 
 def test_notebook_opens_with_aim_time_and_needs(path: Path) -> None:
-    """The first cell has the title, what one can do at the end, how long it takes and what it needs."""
+    """The first cell has the title, the learning goals, the time and the requirements."""
     opening = texts(path)[0].source
     assert read(path).cells[0].cell_type == "markdown"
     assert re.match(rf"# {path.name[:2]} · \w+", opening)
@@ -143,8 +143,8 @@ def test_notebook_opens_with_aim_time_and_needs(path: Path) -> None:
         assert part in opening, part
 
 
-def test_times_are_those_of_the_cells(path: Path) -> None:
-    """Each step's heading, the opening and the map say the minutes that tools/section_times.py counts."""
+def test_times_match_the_cells(path: Path) -> None:
+    """Step headings, the opening and the course map have the minutes computed by tools/section_times.py."""
     notebook = read(path)
     before = [cell.source for cell in notebook.cells]
     total = section_times.write_times(notebook)
@@ -154,7 +154,7 @@ def test_times_are_those_of_the_cells(path: Path) -> None:
 
 
 def test_notebook_closes_with_recap_and_three_questions(path: Path) -> None:
-    """The last but one cell is the recap, the last one has three questions to take away."""
+    """The second to last cell is the recap, the last one has three questions to take away."""
     *_, recap, questions = read(path).cells
     assert recap.source.startswith("## Recap")
     assert "Three questions to take away" in questions.source
@@ -162,7 +162,7 @@ def test_notebook_closes_with_recap_and_three_questions(path: Path) -> None:
 
 
 def test_cells_are_short(path: Path) -> None:
-    """At most 80 words a text cell, 15 lines a code cell."""
+    """Text cells have at most 80 words, code cells at most 15 lines."""
     for cell in texts(path):
         assert count_words(cell.source) <= 80, (count_words(cell.source), cell.source)
     for cell in codes(path):
@@ -170,7 +170,7 @@ def test_cells_are_short(path: Path) -> None:
 
 
 def test_every_prediction_is_compared_and_explained(path: Path) -> None:
-    """Each prediction box meets its measurement; each step that has one says what to see and why."""
+    """Each prediction is compared with a measurement, and its step explains what you should see and why."""
     source = "\n".join(cell.source for cell in codes(path))
     boxes = re.findall(r"^(\w+) = predict\(", source, re.MULTILINE)
     assert boxes
@@ -183,8 +183,8 @@ def test_every_prediction_is_compared_and_explained(path: Path) -> None:
             assert "**Explain.**" in step, step
 
 
-def test_measurements_that_vary_are_not_compared(path: Path) -> None:
-    """Cells that show generated text or a speed have nbval's tag, and no cell has nbval's comments."""
+def test_varying_outputs_are_not_compared(path: Path) -> None:
+    """Cells that print generated text or a speed have nbval's ignore tag; no cell uses nbval's comments."""
     for cell in codes(path):
         assert "NBVAL" not in cell.source.upper().replace("-", "_")
         varies = re.search(r"per_second|_s\b|measure_system|print\(labkit\.generate|repr\(text\)", cell.source)
@@ -202,8 +202,8 @@ class _Images(html.parser.HTMLParser):
             self.texts.append(dict(attrs).get("alt") or "")
 
 
-def test_images_have_a_text(path: Path) -> None:
-    """Every picture, stored or linked, has an alternative text of a sentence; none is stored without one."""
+def test_images_have_alt_text(path: Path) -> None:
+    """Every stored picture has an alt text of a sentence; text cells embed no pictures."""
     for output in outputs(path):
         data = output.get("data", {})
         assert not {"image/png", "image/jpeg", "image/svg+xml"} & set(data), "wrap it in HTML: JupyterLab shows no alt text"
@@ -215,11 +215,11 @@ def test_images_have_a_text(path: Path) -> None:
         assert "<img" not in cell.source
 
 
-def test_links_lead_somewhere(path: Path) -> None:
-    """A link to a file of the course leads to a file; the map marks exactly the chapters that are not there yet."""
+def test_links_have_targets(path: Path) -> None:
+    """Every link to a file has a target; the course map marks exactly the chapters that do not exist yet."""
     source = "\n".join(cell.source for cell in texts(path))
     for target in re.findall(r"\]\(([^)#]+)\)", source):
         assert target.startswith("https://") or (FOLDER / target).is_file(), target
-    there = {notebook.name[:2] for notebook in NOTEBOOKS}
+    existing = {notebook.name[:2] for notebook in NOTEBOOKS}
     for chapter, row in re.findall(r"^\| (\d\d) \| (.*)$", source, re.MULTILINE):
-        assert ("coming in a later release" in row) == (chapter not in there), row
+        assert ("coming in a later release" in row) == (chapter not in existing), row

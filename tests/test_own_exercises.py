@@ -93,7 +93,7 @@ def test_faulty_file_is_refused_in_one_line(course: Path, text: str, words: str)
 
 
 def test_release_has_the_file(course: Path, tmp_path: Path) -> None:
-    """Students get the exercises that their checks need, and a placeholder instead of the solution."""
+    """Students get the exercises that their checks need, and a stub instead of the solution."""
     (course / "llamacpp_inference.py").write_text("# the instructor's own attempt at chapter 09")
     release_course(course, tmp_path / "students")
     assert not (tmp_path / "students" / "llamacpp_inference.py").exists()

@@ -1,4 +1,4 @@
-"""The project's own files agree with one another."""
+"""The project's metadata files are consistent."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    tomllib = pytest.importorskip("tomli", reason="Python 3.10 has no TOML reader of its own")
+    tomllib = pytest.importorskip("tomli", reason="Python 3.10 has no TOML parser")
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -22,20 +22,20 @@ def _requirement(text: str) -> tuple[str, str]:
     return re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
 
 
-def test_environment_names_the_same_dependencies() -> None:
-    """Conda's environment.yml and pyproject.toml ask for the same packages with the same bounds."""
+def test_environment_has_the_same_dependencies() -> None:
+    """Conda's environment.yml and pyproject.toml require the same packages with the same bounds."""
     lines = (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
     conda = dict(_requirement(m[1]) for line in lines if (m := re.fullmatch(r"\s*- ([a-z][A-Za-z0-9_.<>=,-]+)", line)))
     assert conda.pop("python") == PROJECT["project"]["requires-python"]
     conda.pop("pip")
     conda.pop("conda-forge")
-    conda["matplotlib"] = conda.pop("matplotlib-base")  # conda-forge's name for it without Qt
+    conda["matplotlib"] = conda.pop("matplotlib-base")  # conda-forge's package without Qt
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
     assert conda == dict(map(_requirement, wanted))
 
 
 def test_constraints_pin_every_dependency_for_pip_and_uv() -> None:
-    """What was tested is pinned, once for pip and once for uv, with the same versions."""
+    """Every dependency is pinned to the same tested version for pip and uv."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert pins == PROJECT["tool"]["uv"]["constraint-dependencies"]
@@ -46,7 +46,7 @@ def test_constraints_pin_every_dependency_for_pip_and_uv() -> None:
 
 
 def test_no_file_names_a_registry_or_this_machine() -> None:
-    """No tracked file holds a package registry's host, a machine's path or a lock file."""
+    """No tracked file has a package registry's host or this machine's paths, and none is a lock file."""
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")  # noqa: S607
     banned = re.compile("py" + r"pi\.org|python" + "hosted|/ro" + "ot/|/wo" + r"rk/(?:main|shared|\.library)")
     for name in filter(None, files):
@@ -56,7 +56,7 @@ def test_no_file_names_a_registry_or_this_machine() -> None:
             assert not banned.search(path.read_text(encoding="utf-8", errors="replace")), name
 
 
-def test_readme_names_what_is_there() -> None:
+def test_readme_tree_exists() -> None:
     """Every path in the README's tree exists."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = re.search(r"```text\n(.*?)```", text, re.DOTALL)

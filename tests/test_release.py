@@ -54,7 +54,7 @@ def _write(folder: Path, notebook: Any, name: str = "05_made_up.ipynb") -> Path:
     return folder
 
 
-def test_release_keeps_placeholders_and_points_only(tmp_path: Path) -> None:
+def test_release_keeps_stubs_and_points_only(tmp_path: Path) -> None:
     """Solutions, hidden tests and outputs are removed, ids and other cells kept; a second release has the same bytes."""
     hidden = 'check("count_min_p")\n### BEGIN HIDDEN TESTS\nassert secret\n### END HIDDEN TESTS'
     source = _write(tmp_path / "source", _notebook(check=hidden))
@@ -75,7 +75,7 @@ def test_release_keeps_placeholders_and_points_only(tmp_path: Path) -> None:
 
 
 def test_a_released_notebook_runs_to_its_end(tmp_path: Path) -> None:
-    """Run All does not stop at a placeholder: its check reports that there is no answer."""
+    """Run All does not stop at a stub: its check reports that there is no answer."""
     release_course(_write(tmp_path / "source", _notebook()), tmp_path / "out")
     notebook = nbformat.read(tmp_path / "out" / "05_made_up.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
@@ -104,10 +104,10 @@ def test_grading_accepts_an_unchanged_released_notebook(tmp_path: Path) -> None:
     assert rebuilt.problems == ()
 
 
-def test_placeholder_earns_nothing_and_compiles() -> None:
-    """A function's placeholder raises an error where the solution was, a value's is None."""
+def test_stub_earns_nothing_and_compiles() -> None:
+    """A function's stub raises an error where the solution was, a value's is None."""
     names: dict[str, Any] = {}
-    exec(stub_of(FUNCTION, "count_min_p"), names)  # noqa: S102  # the placeholder
+    exec(stub_of(FUNCTION, "count_min_p"), names)  # noqa: S102  # the stub
     assert judge(known_exercises()["count_min_p"], names["count_min_p"])[0] is False
     value = stub_of("import math\n### BEGIN SOLUTION\nx = math.pi\n### END SOLUTION", "x")
     assert value == "import math\nx = None  # YOUR CODE HERE"
@@ -177,7 +177,7 @@ def test_released_links_work(tmp_path: Path) -> None:
 
 
 def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:
-    """Solutions earn all points, placeholders none, known mistakes get their hint and fail in grading."""
+    """Solutions earn all points, stubs none, known mistakes get their hint and fail in grading."""
     assert {one.name: one.fault for one in selftest_course(COURSE)} == dict.fromkeys(known_exercises(), "")
     assert main(["selftest-course", str(COURSE)]) == 0
     assert "0 faulty" in capsys.readouterr().out

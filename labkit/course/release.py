@@ -72,7 +72,7 @@ class ReleaseResult(Record):
 def release_course(source: str | Path, target: str | Path, *, overwrite: bool = False) -> ReleaseResult:
     """Write the students' version of every notebook in a folder, the files that they need, and ``manifest.json``.
 
-    Solutions become placeholders, hidden tests and outputs are removed, check cells show their points. An ``exercises.py``
+    Solutions become stubs, hidden tests and outputs are removed, check cells show their points. An ``exercises.py``
     next to the notebooks and the pages of ``../docs`` that they link to are copied. The same source gives the same bytes.
 
     Parameters
@@ -117,7 +117,7 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
 
 
 def stub_of(source: str, name: str) -> str:
-    r"""Replace the solution in a cell by a placeholder: an error in a function, None for a value.
+    r"""Replace the solution in a cell with a stub: an error in a function, None for a value.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""selftest_course: solutions earn all points, placeholders none, and every known mistake gets its hint."""
+"""selftest_course: solutions earn all points, stubs none, and every known mistake gets its hint."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _fault(notebook: SourceNotebook, exercise: Exercise) -> str:
     except GradingError as error:
         return str(error)
     if judge(exercise, stub)[0]:
-        return "the placeholder passes: it should earn no points"
+        return "the stub passes: it should earn no points"
     wrong = [mistake for mistake in exercise.mistakes if judge(exercise, mistake.answer) != (False, mistake.hint)]
     if wrong:
         return f"a known mistake does not get its hint: {wrong[0].hint}"
