@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import threading
 import weakref
@@ -12,20 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.generation import Generation
-from labkit.engine.llama_methods import LlamaMethods
+from labkit.engine.llama_loading import LoadingLlama
 from labkit.engine.load_facts import LoadFacts
-from labkit.engine.native import C, EngineLog, give_back_memory, progress_callback, refuse_while_loading, safe_construction
-from labkit.engine.native_model import NativeModel
+from labkit.engine.native import C, EngineLog, give_back_memory, refuse_while_loading
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
 from labkit.engine.worker import Job, Worker
-from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
+from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.thread_control import ThreadController
 
 if TYPE_CHECKING:
@@ -35,12 +32,11 @@ __all__ = ["Model", "check_model"]
 
 T = TypeVar("T")
 
-_SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than any: more is contention
 _CPU_STEP = 128  # tokens of a prompt computed together
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
-class Model(LlamaMethods):
+class Model(LoadingLlama):
     """A loaded model: what `load_model` returns.
 
     It is a ``llama_cpp.Llama``, so all that llama-cpp-python documents works on it, from any thread: each model has one
@@ -64,7 +60,6 @@ class Model(LlamaMethods):
 
     settings: ModelSettings
     facts: LoadFacts
-    native: NativeModel
     last_generation: GenerationReport | None
 
     def __init__(
@@ -111,92 +106,6 @@ class Model(LlamaMethods):
             self._drop_progress_callback()
         self._ready = True
         _open_models.add(self)
-
-    # -- loading: in the worker's thread -------------------------------------------------------------------------
-
-    def _load(self, path: Path, options: Mapping[str, Any]) -> None:
-        chosen = self.settings
-        values = {**options, **chosen.llama_arguments(), "verbose": self._log.echo}
-        if self._devices is not None:
-            self._native_devices = self._devices.native()
-        try:
-            with safe_construction():
-                super().__init__(str(path), **values)
-            if self.lora_path and not self._lora_adapter:
-                raise RuntimeError("it is no LoRA adapter for this model")
-            self._worker.flag.attach(self._ctx.ctx)
-            self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
-            self.native = self._native()
-        except LabkitError:
-            raise
-        except Exception as error:  # llama-cpp-python raises whatever comes to hand
-            if isinstance(self._progress_error, Exception):
-                reason = one_line(f"{type(self._progress_error).__name__}: {self._progress_error}")
-                raise ModelLoadError(f"loading was ended by its progress function: {reason}") from self._progress_error
-            if self._progress_error is not None:
-                raise self._progress_error from None
-            reason = self._log.last_error() or one_line(error) or type(error).__name__
-            raise ModelLoadError(f"the engine could not load {one_line(path.name)}: {reason}") from error
-        self._vocab_only = bool(self.model_params.vocab_only)
-        has_encoder = bool(C.llama_model_has_encoder(self._model.model))
-        self._decodes = C.llama_get_memory(self._ctx.ctx) is not None and not has_encoder
-        self._embeds = self._decodes or not (has_encoder and C.llama_model_has_decoder(self._model.model))
-        if chosen.adapt_threads:
-            first_s = _SLOWEST_S + int(C.llama_model_size(self._model.model)) / _SLOWEST_BYTES_PER_S
-            self._threads = ThreadController(chosen.n_threads, chosen.n_threads_batch, first_s)
-        self._load_log = self._log.text()
-        self._log.clear()
-
-    def _native(self) -> NativeModel:
-        model, vocab = self._model.model, self._model.vocab
-        return NativeModel(
-            ctx=self._ctx.ctx,
-            model=model,
-            vocab=vocab,
-            tokenizer=Tokenizer(model, vocab),  # the worker's own: a buffer is not shared
-            flag=self._worker.flag,
-            n_vocab=int(C.llama_vocab_n_tokens(vocab)),
-            has_state=bool(self._is_recurrent or self._is_hybrid),
-            has_window=C.llama_model_n_swa(model) > 0 and not self.settings.swa_full,
-        )
-
-    @property
-    def model_params(self) -> Any:
-        """The native model parameters; Llama's constructor fills them in, and this adds what it cannot set."""
-        return self._model_params
-
-    @model_params.setter
-    def model_params(self, params: Any) -> None:
-        self._model_params = params
-        self._progress_callback = progress_callback(self._report_progress)
-        params.progress_callback = self._progress_callback
-        if self._devices is not None:
-            params.devices = ctypes.cast(self._native_devices, ctypes.c_void_p)
-
-    @property
-    def context_params(self) -> Any:
-        """The native context parameters; Llama's constructor fills them in, and this adds what it cannot set."""
-        return self._context_params
-
-    @context_params.setter
-    def context_params(self, params: Any) -> None:
-        self._context_params = params
-        params.n_outputs_max = self.settings.n_outputs_max
-
-    def _drop_progress_callback(self) -> None:
-        """Let go of the callback: it holds this model, which would stay until the garbage collector looks for cycles."""
-        if hasattr(self, "_progress_callback"):
-            self._model_params.progress_callback = type(self._progress_callback)()
-            del self._progress_callback
-
-    def _report_progress(self, fraction: float) -> bool:
-        try:
-            if self._progress is not None:
-                self._progress(fraction)
-        except BaseException as error:  # noqa: BLE001, RUF100  # it cannot pass through C; `_load` raises it
-            self._progress_error = error
-            return False
-        return not self._worker.is_cancelled
 
     # -- what a caller sees --------------------------------------------------------------------------------------
 
@@ -320,9 +229,7 @@ class Model(LlamaMethods):
 
         return iterate(), lambda: self._worker.cancel(job)
 
-    def steps(
-        self, job: Job[Any], *, adapt: bool = True, ctx: Any = None
-    ) -> contextlib.AbstractContextManager[Stepper]:
+    def steps(self, job: Job[Any], *, adapt: bool = True, ctx: Any = None) -> contextlib.AbstractContextManager[Stepper]:
         """Give the steps of this model's context; in its thread.
 
         Parameters
