@@ -1,10 +1,10 @@
-"""The long versions of two tests, by hand.
+"""Long versions of two tests, run by hand.
 
 ``python -m tests.fuzz_gguf reader --seconds 3600`` and ``python -m tests.fuzz_gguf engine --count 20000``.
 
 ``reader`` damages small files at random: each must be read, or refused with a one-line GGUFError, quickly.
-``engine`` changes small real models: each that passes preflight is loaded and used in a child process, which must survive.
-Exits with 1 where something was found, and leaves the file beside a line that says what.
+``engine`` mutates small real models: each that passes preflight is loaded and used in a child process, which must not crash.
+Exits with 1 after a failure; it keeps the file and prints what is wrong with it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str
             results["refused"] += 1
             if len(str(error).splitlines()) != 1:
                 report(path, f"several lines: {error}", results)
-        except Exception as error:  # whatever else comes out is what we look for
+        except Exception as error:  # any other exception is a failure
             report(path, f"{type(error).__name__}: {error}", results)
         if time.perf_counter() - started > SLOW_S:
             report(path, "slow", results)
@@ -52,7 +52,7 @@ def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str
 
 
 def fuzz_engine(folder: Path, rng: random.Random, count: int, *, flash: bool) -> Counter[str]:
-    """Load mutants that pass preflight until ``count`` were made."""
+    """Make ``count`` mutants and load those that pass preflight."""
     bases = [models.llama(tokenizer=kind, matrix=matrix) for kind in ("llama", "gpt2") for matrix in (0, 1, 8)]
     bases += [build() for build in KINDS.values()]
     path, results = folder / "mutant.gguf", Counter[str]()
@@ -73,7 +73,7 @@ def fuzz_engine(folder: Path, rng: random.Random, count: int, *, flash: bool) ->
 
 
 def report(path: Path, what: str, results: Counter[str]) -> None:
-    """Keep the file and say what is wrong with it."""
+    """Keep the file and print what is wrong with it."""
     results["FOUND"] += 1
     kept = path.with_name(f"found-{results['FOUND']}.gguf")
     kept.write_bytes(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The engine in a child process: load a file, use it a little, survive or not."""
+"""llama.cpp in a child process: load a file and use it briefly, with or without a crash."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ for line in sys.stdin:
 
 
 class EngineChild:
-    """Loads one file after the other in a child; a death is told with its signal, and the next file gets a new child.
+    """Load files in a child process; a crash is reported with its signal, and the next file gets a new child.
 
     Parameters
     ----------
     flash : bool
         Compute with flash attention.
     timeout_s : float
-        What takes longer counts as a hang, and the child is killed.
+        Time limit; a slower child counts as hanging and is killed.
     """
 
     def __init__(self, *, flash: bool = False, timeout_s: float = 60) -> None:
@@ -75,7 +75,7 @@ class EngineChild:
             self._child = None
 
     def load(self, path: Path, *, confirm: bool = True) -> str:
-        """Return "ok", the engine's refusal, or "DIED …"; a death is confirmed by a second child."""
+        """Return "ok", llama.cpp's refusal, or "DIED …"; a crash is confirmed with a second child."""
         answer = self._ask(path)
         return self._ask(path) if confirm and answer.startswith("DIED") else answer
 
@@ -83,7 +83,7 @@ class EngineChild:
         child = self._child or self._start()
         assert child.stdin is not None
         assert child.stdout is not None
-        with contextlib.suppress(OSError):  # it may have died behind the last file; the empty answer tells
+        with contextlib.suppress(OSError):  # it may have died after the last file; then the answer is empty
             child.stdin.write(f"{path}\n")
             child.stdin.flush()
         return self._answer(child, child.stdout) or self._died(child)

@@ -1,4 +1,4 @@
-"""More than 300 malformed files, each with what must be said about it."""
+"""More than 300 malformed files, each with its expected error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Hostile", "hostile"]
 
 @dataclasses.dataclass(frozen=True)
 class Hostile:
-    """One malformed file, and a part of what must be said about it (a regular expression)."""
+    """One malformed file, and a regular expression that its error must match."""
 
     name: str
     data: bytes

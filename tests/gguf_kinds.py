@@ -44,7 +44,7 @@ def _query_norms(parts: Parts, n_layer: int) -> None:
 
 
 def qwen3() -> Parts:
-    """Return a model with norms on queries and keys, and head lengths of their own."""
+    """Return a model with norms on queries and keys, and explicit head lengths."""
     parts = llama(architecture="qwen3", tokenizer="gpt2")
     _query_norms(parts, 2)
     _numbers(parts, "qwen3", attention__key_length=16, attention__value_length=16)
@@ -61,12 +61,12 @@ def _gemma(architecture: str, n_layer: int) -> Parts:
 
 
 def gemma2() -> Parts:
-    """Return a model every second layer of which slides."""
+    """Return a model with a sliding window in every second layer."""
     return _gemma("gemma2", 2)
 
 
 def gemma3() -> Parts:
-    """Return a model five of six layers of which slide."""
+    """Return a model with a sliding window in five of six layers."""
     parts = _gemma("gemma3", 6)
     _query_norms(parts, 6)
     return parts
@@ -83,7 +83,7 @@ def _experts(parts: Parts, architecture: str, n_ff: int) -> None:
 
 
 def qwen3moe() -> Parts:
-    """Return a model of four experts, two of which compute each token."""
+    """Return a model of four experts, two of them used per token."""
     parts = llama(architecture="qwen3moe", tokenizer="gpt2")
     _query_norms(parts, 2)
     _experts(parts, "qwen3moe", 32)
@@ -99,7 +99,7 @@ def mixtral() -> Parts:
 
 
 def mamba() -> Parts:
-    """Return a model without attention: a state of fixed size instead."""
+    """Return a model with a fixed-size state instead of attention."""
     parts = llama(architecture="mamba", tokenizer="gpt2")
     parts.tensors = {name: entry for name, entry in parts.tensors.items() if not name.startswith("blk.")}
     gone = ("head_count", "rope", "feed_forward")
@@ -135,7 +135,7 @@ def phi3() -> Parts:
 
 
 def deepseek2() -> Parts:
-    """Return a model with latent attention: one compressed key of 32 + 16 numbers a token for all four heads."""
+    """Return a model with latent attention: per token, one compressed key of 32 + 16 numbers for all four heads."""
     parts = llama(architecture="deepseek2", tokenizer="gpt2", n_head=4, n_head_kv=1)
     rank, rope, plain, value = 32, 16, 16, 16
     for layer in range(2):

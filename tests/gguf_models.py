@@ -1,7 +1,7 @@
-"""Small random models that llama.cpp really loads, as editable parts: keys, tensors, bytes.
+"""Small random models that llama.cpp can load, as editable parts: keys, tensors, bytes.
 
-A `Parts` holds a file's keys and tensors as they will be written, so that a mutation changes one of them and the
-rest stays consistent (offsets are laid out again on writing).
+A `Parts` holds a file's keys and tensors; a test changes one of them and the rest stays consistent, because offsets are
+computed on writing.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def sentencepiece(n_vocab: int) -> dict[str, tuple[int, Any, int | None]]:
 
 
 def byte_pairs(n_vocab: int) -> dict[str, tuple[int, Any, int | None]]:
-    """Return the keys of a gpt2 tokenizer: 256 bytes as their printable stand-ins, merges of them, an end token."""
+    """Return the keys of a gpt2 tokenizer: 256 bytes as printable characters, merges of them, an end token."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     stand_ins = {byte: chr(byte) for byte in plain}
     stand_ins |= {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in stand_ins)}

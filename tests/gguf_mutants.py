@@ -1,4 +1,4 @@
-"""Mutations of a small real model: one to three changes to keys, tensors or bytes, each named for the report."""
+"""Mutations of a small real model: one to three changes to keys, tensors or bytes, each with a description."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _RANGES = {U8: 8, I8: 8, U16: 16, I16: 16, U32: 32, I32: 32, U64: 64, I64: 64}
 
 
 def mutate(parts: Parts, rng: random.Random) -> tuple[str, bytes]:
-    """Return what was changed, and the bytes of the changed file."""
+    """Return a description of the changes, and the bytes of the changed file."""
     changed = parts.copy()
     count = rng.choice((1, 1, 1, 1, 2, 3))
     names = [rng.choices(_MUTATIONS, _WEIGHTS)[0](changed, rng) for _ in range(count)]
@@ -125,7 +125,7 @@ def _drop_key(parts: Parts, rng: random.Random) -> str:
 
 
 def _change_array(parts: Parts, rng: random.Random) -> str:
-    """Change elements of an array: duplicate, empty, cut, swap, put a zero byte in."""
+    """Change elements of an array: duplicate, empty, truncate, swap, insert a zero byte."""
     names = [key for key, (number, value, _) in parts.keys.items() if number == ARRAY and value]
     if not names:
         return "no array"
@@ -166,7 +166,7 @@ def _retype_tensor(parts: Parts, rng: random.Random) -> str:
 
 
 def _retype_all(parts: Parts, rng: random.Random) -> str:
-    """Give every matrix, or every tensor, another type, as a whole other quantization would."""
+    """Change the type of every matrix, or of every tensor, as another quantization would."""
     kind = rng.choice(list(TENSOR_TYPES))
     every = rng.random() < 0.2
     for name, (shape, _, _) in parts.tensors.items():
@@ -198,7 +198,7 @@ def _reshape(parts: Parts, rng: random.Random) -> str:
 
 
 def _rename(parts: Parts, rng: random.Random) -> str:
-    """Drop, rename or double a tensor, the order kept."""
+    """Drop, rename or duplicate a tensor; keep the order."""
     name = rng.choice(list(parts.tensors))
     entry = parts.tensors.pop(name)
     what = rng.randrange(4)
@@ -242,7 +242,7 @@ _WEIGHTS = (30, 8, 8, 14, 5, 12, 10, 3, 8, 6, 4)
 
 
 def damage(raw: bytes, rng: random.Random) -> bytes:
-    """Return a file damaged without regard to its structure: numbers overwritten, pieces cut, doubled or moved."""
+    """Return a file damaged at random places: numbers overwritten, parts cut, duplicated or moved."""
     data = bytearray(raw)
     for _ in range(rng.choice((1, 1, 2, 3, 10))):
         position = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(len(data), 600))

@@ -1,6 +1,6 @@
-"""Small GGUF files for the tests: sound ones written by hand or by the gguf package, and hostile ones made from them.
+"""Small GGUF files for the tests: valid files, and hostile files made from them.
 
-The hand-written form (`Raw`) keeps every field under control, so that a test can break exactly one of them.
+`Raw` gives control of every field, so a test can break exactly one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _FORMATS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", 
 
 
 def text(value: str | bytes, length: int | None = None) -> bytes:
-    """Return a string: its length in 8 bytes (or a lie), then its bytes."""
+    """Return a string: its length in 8 bytes (or a wrong length), then its bytes."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack("<Q", len(raw) if length is None else length) + raw
 
 
 def scalar(number: int, value: Any) -> bytes:
-    """One value of a scalar type, without its type number."""
+    """Return the bytes of a scalar value, without its type number."""
     return text(value) if number == STRING else struct.pack(f"<{_FORMATS[number]}", value)
 
 
@@ -38,7 +38,7 @@ def key(name: str | bytes, number: int, value: Any, element: int | None = None) 
 
 @dataclasses.dataclass
 class RawTensor:
-    """One entry of the tensor table, every field as it goes into the file."""
+    """One entry of the tensor table, with every field as written."""
 
     name: bytes
     shape: Sequence[int]
@@ -59,7 +59,7 @@ class RawTensor:
 
 @dataclasses.dataclass
 class Raw:
-    """A whole file, every field as it goes into the file."""
+    """A whole file, with every field as written."""
 
     keys: list[bytes]
     tensors: list[RawTensor]
@@ -85,12 +85,12 @@ class Raw:
 
 
 def pad(data: bytes, alignment: int = 32) -> bytes:
-    """Fill up with zeros to a multiple of the alignment."""
+    """Pad with zeros to a multiple of the alignment."""
     return data + b"\0" * (-len(data) % max(alignment, 1))
 
 
 def small() -> Raw:
-    """Return a sound file of about 1 KiB with every value type, two tensors and a split-free header."""
+    """Return a valid file of about 1 KiB with every value type, two tensors and no split keys."""
     keys = [
         key("general.architecture", STRING, "llama"),
         key("general.name", STRING, "tiny 🦙"),
@@ -123,6 +123,6 @@ def small() -> Raw:
 
 
 def tiny() -> Raw:
-    """Return `small` without its long arrays: 1 KiB, for what is tried at every single byte."""
+    """Return `small` without its long arrays: 1 KiB, for tests that try every byte."""
     raw = small()
     return dataclasses.replace(raw, keys=raw.keys[:19])

@@ -1,7 +1,7 @@
-"""A model hub on the loopback interface that speaks what huggingface_hub asks, and breaks where a test tells it to.
+"""A model hub on the loopback interface with the API that huggingface_hub uses; tests can inject faults.
 
-Like the real one it answers ``resolve`` with a redirect to another host (here ``localhost`` instead of ``127.0.0.1``),
-where the bytes are, and announces Xet storage, which a plain download may ignore.
+Like the real hub it answers ``resolve`` with a redirect to another host for the bytes (here ``localhost`` instead of
+``127.0.0.1``), and announces Xet storage, which a plain download may ignore.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STEP_BYTES = 64 * 1024
 
 
 class Request(NamedTuple):
-    """One request that the hub saw."""
+    """One request to the hub."""
 
     method: str
     path: str
@@ -33,15 +33,15 @@ class Request(NamedTuple):
 
 @dataclass
 class Hub:
-    """What the hub has, how it misbehaves, and what it was asked."""
+    """The hub's files, its injected faults, and the requests it received."""
 
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    claimed_sha256: dict[str, str] = field(default_factory=dict)  # by file name: what the hub says, true or not
+    claimed_sha256: dict[str, str] = field(default_factory=dict)  # by file name: the announced checksum, right or wrong
     gated: set[str] = field(default_factory=set)
-    statuses: list[int] = field(default_factory=list)  # answers to the next requests for bytes, before it behaves
-    cuts: list[int] = field(default_factory=list)  # offsets at which the next transfers break off
+    statuses: list[int] = field(default_factory=list)  # error statuses for the next requests for bytes
+    cuts: list[int] = field(default_factory=list)  # offsets at which the next transfers are cut
     ignore_range: bool = False
-    at_offset: tuple[int, Callable[[], None]] | None = None  # called once the transfer is this far
+    at_offset: tuple[int, Callable[[], None]] | None = None  # called when the transfer reaches this offset
     requests: list[Request] = field(default_factory=list)
     port: int = 0
 
@@ -67,13 +67,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that goes away is part of the game
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may disconnect
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @contextmanager
 def serve() -> Iterator[Hub]:
-    """Serve a hub until the block ends."""
+    """Serve a hub during the ``with`` block."""
     hub = Hub()
 
     class Handler(_Handler):
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.state.at_offset and offset >= self.state.at_offset[0]:
                 _, call = self.state.at_offset
                 self.state.at_offset = None
-                time.sleep(0.5)  # until the client has read what lies in the socket's buffers
+                time.sleep(0.5)  # until the client has read the socket's buffers
                 call()
-                time.sleep(0.5)  # what follows must not overtake the interruption
+                time.sleep(0.5)  # so that the rest does not arrive before the interrupt
         self.close_connection = self.close_connection or end < len(content)

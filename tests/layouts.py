@@ -1,4 +1,4 @@
-"""What llama.cpp itself lays out in this process, to the byte: dry, or really allocated; for small models only."""
+"""llama.cpp's buffers in this process, to the byte: in a dry run or allocated; for small models only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SETTINGS: dict[str, Any] = {
 
 
 class Layout:
-    """Weights, cache (with the recurrent state) and graph in bytes, and the engine's log."""
+    """Weights, cache (with the recurrent state) and graph in bytes, and llama.cpp's log."""
 
     def __init__(self, rows: list[tuple[str, int, int, int]], log: str) -> None:
         self.rows, self.log = rows, log
         self.weights, self.cache, self.graph = (sum(row[column] for row in rows) for column in (1, 2, 3))
 
     def logged(self, what: str) -> float:
-        """Return the sum of the log's own figures for a kind of buffer, MiB (two decimals each)."""
+        """Return the sum of the log's figures for a kind of buffer, MiB (two decimals each)."""
         return sum(map(float, re.findall(rf"{what} buffer size = +([\d.]+) MiB", self.log)))
 
 
@@ -50,7 +50,7 @@ def _log() -> Iterator[list[str]]:
 
 
 def lay_out(path: Path, *, allocate: bool, mapped: bool = False, **settings: Any) -> Layout:
-    """Load a model with llama.cpp alone, really or dry."""
+    """Load a model with llama.cpp alone, allocated or as a dry run."""
     request = {**SETTINGS, **settings}
     params = child._model_params(llama_cpp, request)
     params.no_alloc = not allocate

@@ -1,4 +1,4 @@
-"""What a caller passes is checked before the engine sees it, and each error is one line that says what is needed."""
+"""Arguments are checked before llama.cpp gets them, and each error is one line that says what is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HUGE = 10**5000  # Python refuses to print it
 
 
 class Hostile:
-    """Fails in everything that is asked of it."""
+    """Raises in every method."""
 
     def __index__(self) -> int:
         raise RuntimeError("no\nindex")
@@ -44,14 +44,14 @@ UNFIT_INTEGERS = [True, 1.0, "3", None, b"3", [3], np.array([3]), np.array([1, 2
 
 
 @pytest.mark.parametrize(("value", "expected"), [(3, 3), (np.int64(4), 4), (np.array(5), 5), (0, 0), (10, 10)])
-def test_check_int_takes_whole_numbers(value: Any, expected: int) -> None:
-    """Python's integers and NumPy's count, the bounds too."""
+def test_check_int_accepts_whole_numbers(value: Any, expected: int) -> None:
+    """Python's and NumPy's integers are accepted, including the bounds."""
     assert check_int("n", value, 0, 10) == expected
 
 
 @pytest.mark.parametrize("value", UNFIT_INTEGERS, ids=_kind)
 def test_check_int_refuses_other_types(value: Any) -> None:
-    """A bool, a float, a text, an array or an object that fails is a wrong type, in one line."""
+    """A bool, float, text, array or failing object is a wrong type, in one line."""
     with pytest.raises(ArgumentTypeError, match="n must be an integer") as caught:
         check_int("n", value, 0, 10)
     assert "\n" not in str(caught.value)
@@ -59,15 +59,15 @@ def test_check_int_refuses_other_types(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, 11, 2**80, HUGE, -HUGE], ids=_kind)
 def test_check_int_refuses_what_is_out_of_range(value: int) -> None:
-    """Even a number of five thousand digits gets a readable answer."""
+    """Even a number of five thousand digits gives a readable error."""
     with pytest.raises(ArgumentError, match="it must be 0 to 10") as caught:
         check_int("n", value, 0, 10)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.25), np.float64(1), Fraction(1, 3), Decimal("0.1")])
-def test_check_number_takes_numbers(value: Any) -> None:
-    """Whatever has a finite value as a float within the bounds."""
+def test_check_number_accepts_numbers(value: Any) -> None:
+    """Any value that is a finite float within the bounds is accepted."""
     assert check_number("x", value, 0.0, 1.0) == pytest.approx(float(value))
 
 
@@ -75,7 +75,7 @@ def test_check_number_takes_numbers(value: Any) -> None:
     "value", [True, "0.5", b"1", None, 1j, [0.5], np.array([0.5]), Hostile(), HUGE, object()], ids=_kind
 )
 def test_check_number_refuses_other_types(value: Any) -> None:
-    """What is no number, or too large for a float, is told so in one line."""
+    """Anything but a number, or a number too large for a float, is a one-line error."""
     with pytest.raises(ArgumentTypeError, match="x must be a number") as caught:
         check_number("x", value, 0.0, 1.0)
     assert "\n" not in str(caught.value)
@@ -83,13 +83,13 @@ def test_check_number_refuses_other_types(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1, 1.1, np.float32("nan")])
 def test_check_number_refuses_what_is_not_finite_or_out_of_range(value: Any) -> None:
-    """NaN and infinity are no settings."""
+    """NaN, infinity and numbers out of range are refused."""
     with pytest.raises(ArgumentError, match="it must be 0 to 1"):
         check_number("x", value, 0.0, 1.0)
 
 
-def test_check_flag_takes_only_true_and_false() -> None:
-    """1 and "yes" are no flags; NumPy's bool is one."""
+def test_check_flag_accepts_only_true_and_false() -> None:
+    """1 and "yes" are refused; NumPy's bool is accepted."""
     assert check_flag("f", True) is True
     assert check_flag("f", np.bool_(0)) is False
     for value in (1, 0, "yes", None, []):
@@ -97,8 +97,8 @@ def test_check_flag_takes_only_true_and_false() -> None:
             check_flag("f", value)
 
 
-def test_check_text_refuses_half_characters() -> None:
-    """Text becomes UTF-8; half of a surrogate pair is an error that says where it stands."""
+def test_check_text_refuses_lone_surrogates() -> None:
+    """Text becomes UTF-8; a lone surrogate is an error with its position."""
     assert check_text("t", "naïve 🦙") == "naïve 🦙".encode()
     with pytest.raises(ArgumentError, match="position 2"):
         check_text("t", "ab\ud800")
@@ -170,14 +170,14 @@ def test_unknown_option_names_the_known_ones() -> None:
 
 @given(st.text(max_size=600))
 def test_one_line_gives_one_printable_line(text: str) -> None:
-    """Whatever a file or a stranger's error says, what is shown is one line without control characters."""
+    """Untrusted text is shown as one line without control characters."""
     line = one_line(text)
     assert line.isprintable()
-    assert len(line) <= 300 + 10  # an escape may end it
+    assert len(line) <= 300 + 10  # the last character may be an escape
 
 
 def test_shown_survives_any_object() -> None:
-    """A value that cannot even be printed is still named by its type."""
+    """A value whose repr fails is shown by its type."""
     assert shown(Hostile()) == "a value (Hostile)"
     assert shown("a\nb") == r"'a\nb' (str)"
     assert len(shown("x" * 10_000)) < 60

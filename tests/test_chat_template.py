@@ -1,4 +1,4 @@
-"""Chat templates are anybody's code: they render as they should, and none of them hangs, fills the memory or ends labkit."""
+"""Chat templates are untrusted code: they render correctly, and none hangs, exhausts the memory or ends the process."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from labkit.errors import GenerationError
 from tests.tiny_models import CHATML, write_tiny_model
 
 TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Héllo 🦙\n"}]
-# Limits of memory and alarms are POSIX's; elsewhere a template that fills the memory is ended by time alone.
+# Memory limits and alarms are POSIX features; on other systems only the time limit stops a template.
 posix_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 
 
 @pytest.fixture(autouse=True)
 def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second instead of two keeps these tests short; the limit's own test uses the real one."""
+    """Limit rendering to half a second instead of two, to keep these tests short."""
     monkeypatch.setattr(room, "TIME_LIMIT_S", 0.5)
 
 
@@ -55,14 +55,14 @@ RENDERED = {
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_render_gives_what_the_template_says(name: str) -> None:
-    """Jinja with the settings and names that chat templates count on."""
+def test_render_equals_the_template(name: str) -> None:
+    """Jinja has the settings and names that chat templates use."""
     source, expected = RENDERED[name]
     assert ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(TURNS) == expected
 
 
 def test_render_equals_jinja_on_the_bundled_model_s_template() -> None:
-    """The real template, rendered by Jinja in this process and by labkit in its own."""
+    """The real template gives the same text from Jinja in this process and from labkit's renderer."""
     import jinja2
 
     with labkit.load_model(n_ctx=256, vocab_only=True) as model, model.vocabulary() as tokenizer:
@@ -94,8 +94,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_templates_are_told_in_one_line(name: str) -> None:
-    """What is wrong with a template is one line without control characters, whoever wrote it."""
+def test_broken_templates_are_one_line_errors(name: str) -> None:
+    """An error in a template is one line without control characters."""
     source, what = BROKEN[name]
     with pytest.raises(GenerationError, match=what) as caught:
         ChatTemplate(source).render(TURNS)
@@ -137,8 +137,8 @@ HOSTILE = {
 
 @posix_only
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_templates_end_in_one_line(name: str) -> None:
-    """Whatever it does with time or memory, it ends within the limit, and labkit's own memory does not grow."""
+def test_hostile_templates_are_one_line_errors(name: str) -> None:
+    """A template that wastes time or memory ends within the limit, and this process's memory does not grow."""
     template = ChatTemplate(HOSTILE[name])
     before = psutil.Process().memory_info().rss
     started = time.monotonic()
@@ -151,7 +151,7 @@ def test_hostile_templates_end_in_one_line(name: str) -> None:
 
 
 def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real limit is what the error says; what was rendered before and after is not touched by it."""
+    """The default limit is in the error; renderings before and after are not affected."""
     monkeypatch.undo()
     assert room.TIME_LIMIT_S == 2.0
     started = time.monotonic()
@@ -160,16 +160,16 @@ def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_template_s_time_does_not_count_the_start_of_its_process() -> None:
-    """After its process was ended, the next template starts a new one and is not hurried by that."""
+def test_process_start_does_not_count_as_rendering_time() -> None:
+    """After the process was stopped, the next template starts a new one; the start does not count as rendering time."""
     for _ in range(3):
         with pytest.raises(GenerationError, match="ran for more"):
             ChatTemplate(HOSTILE["endless"]).render(TURNS)
         assert ChatTemplate("fine").render(TURNS) == "fine"
 
 
-def test_threads_render_side_by_side() -> None:
-    """Many threads share the process, and each gets its own answer."""
+def test_threads_share_the_renderer() -> None:
+    """Many threads share the process, and each gets the right answer."""
     answers: dict[int, str] = {}
 
     def render(number: int) -> None:
@@ -184,14 +184,14 @@ def test_threads_render_side_by_side() -> None:
     assert answers == {number: f"{number}:Be brief." for number in range(8)}
 
 
-def test_long_conversations_are_rendered_whole() -> None:
-    """Five megabytes go in and come out; the largest size is for what a template makes of them."""
+def test_long_conversations_are_rendered() -> None:
+    """A conversation of five megabytes is rendered; the size limit is on the result."""
     text = "é🦙 " * 500_000
     assert ChatTemplate("{{ messages[0].content }}").render([{"role": "user", "content": text}]) == text
 
 
-def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
-    """Whoever ends the renderer, the next rendering works."""
+def test_killed_renderer_is_replaced() -> None:
+    """After the renderer was killed, the next rendering works."""
     assert ChatTemplate("a").render(TURNS) == "a"
     process = room._renderer()._process
     assert process is not None
@@ -200,8 +200,8 @@ def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
     assert ChatTemplate("b").render(TURNS) == "b"
 
 
-def test_no_process_is_left_behind() -> None:
-    """When Python ends, so does the renderer, without a warning."""
+def test_renderer_ends_with_python() -> None:
+    """The renderer ends with Python, without a warning."""
     code = "from labkit.chat_template import render as room; print(room.ChatTemplate('x').render([]), room._renderer()._process.pid)"
     result = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -211,9 +211,9 @@ def test_no_process_is_left_behind() -> None:
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a Ctrl-C cannot be sent to one process alone on Windows")
-def test_interrupt_ends_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the middle of a slow template comes through at once, and the next rendering gets its own answer."""
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a single process on Windows")
+def test_ctrl_c_interrupts_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C interrupts a slow template at once, and the next rendering gets the right answer."""
     monkeypatch.undo()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     assert ChatTemplate("first").render(TURNS) == "first"
@@ -225,8 +225,8 @@ def test_interrupt_ends_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ChatTemplate("second").render(TURNS) == "second"
 
 
-def test_python_that_cannot_start_a_process_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no process can be started, one line says what still works."""
+def test_error_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no process can be started, one line says what still works."""
     renderer = room._Renderer()
     monkeypatch.setattr(room, "_renderer", lambda: renderer)
     for executable in ("/nowhere/python", None):
@@ -236,8 +236,8 @@ def test_python_that_cannot_start_a_process_says_so(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("source", ["{% if", HOSTILE["while compiling"], "{{ 1 / 0 }}", "{# nothing #}"])
-def test_a_model_with_a_bad_template_still_completes_text(tmp_path: Path, source: str) -> None:
-    """Loading compiles nothing: text can be generated, and a chat is answered in one line, by Llama's method too."""
+def test_model_with_a_bad_template_completes_text(tmp_path: Path, source: str) -> None:
+    """Loading does not compile the template: text can be generated, and a chat raises a one-line error, Llama's too."""
     with labkit.load_model(write_tiny_model(tmp_path / "bad.gguf", template=source), n_ctx=256, n_threads=1) as model:
         assert isinstance(labkit.generate_text(model, "a", 3), str)
         for call in (labkit.generate_chat, labkit.stream_chat, labkit.count_chat_tokens):

@@ -1,4 +1,4 @@
-"""Layers on devices that other processes lend: the same text, and no death that takes this process with it."""
+"""Layers on devices in other processes: the same text, and a lost device does not end this process."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def _kill(device: labkit.ServedDevice) -> None:
 
 
 def _buffers(model: labkit.Model, kind: str) -> dict[str, float]:
-    """Read the engine's log: device -> MiB."""
+    """Return a buffer's size by device from llama.cpp's log, MiB."""
     found = re.findall(rf"(\S+) {kind} buffer size = +([0-9.]+) MiB", model.load_log)
     return {name: float(size) for name, size in found}
 
 
-# -- the same text, wherever the layers are ------------------------------------------------------------------------
+# -- the same text, on any device ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_devices", [1, 2])
@@ -84,13 +84,13 @@ def _buffers(model: labkit.Model, kind: str) -> dict[str, float]:
 def test_layers_on_devices_give_the_same_text(
     pair: list[labkit.ServedDevice], expected: str, n_devices: int, n_gpu_layers: int
 ) -> None:
-    """No, 15 or all layers on one or two devices: greedy text is that of the CPU alone."""
+    """With no, 15 or all layers on one or two devices, greedy text equals the CPU's."""
     with _load(*pair[:n_devices], n_gpu_layers=n_gpu_layers) as model:
         assert _text(model) == expected
 
 
-def test_layers_take_weights_and_cache_with_them(pair: list[labkit.ServedDevice]) -> None:
-    """The engine's own log says what lies where, under the device's own address."""
+def test_weights_and_cache_move_with_the_layers(pair: list[labkit.ServedDevice]) -> None:
+    """llama.cpp's log lists the buffers under the device's address."""
     endpoint = pair[0].endpoint
     with _load(endpoint, n_gpu_layers=15) as model:
         assert _buffers(model, "model")[f"RPC0[{endpoint}]"] == pytest.approx(58.28, abs=0.01)
@@ -102,8 +102,8 @@ def test_layers_take_weights_and_cache_with_them(pair: list[labkit.ServedDevice]
         assert "15 layers" in model.settings.reasons["devices"]
 
 
-def test_two_devices_share_the_layers_evenly_or_as_told(pair: list[labkit.ServedDevice]) -> None:
-    """31 layers, the output among them, are 16 and 15 by default; tensor_split says otherwise."""
+def test_two_devices_share_the_layers_evenly_or_by_tensor_split(pair: list[labkit.ServedDevice]) -> None:
+    """31 layers, including the output, are split 16 and 15 by default; tensor_split changes that."""
     names = [f"RPC0[{device.endpoint}]" for device in pair]
     with _load(*pair) as model:
         assert [_buffers(model, "KV")[name] for name in names] == [24.0, 21.0]
@@ -113,22 +113,22 @@ def test_two_devices_share_the_layers_evenly_or_as_told(pair: list[labkit.Served
 
 
 def test_no_layers_on_a_device_need_no_device(device: labkit.ServedDevice, expected: str) -> None:
-    """With n_gpu_layers=0 the device is looked at and left: it may die unnoticed."""
+    """With n_gpu_layers=0 the device is checked and released; its end has no effect."""
     with _load(device, n_gpu_layers=0) as model:
         _kill(device)
         assert _text(model) == expected
         assert "RPC" not in "".join(_buffers(model, "compute"))
 
 
-def test_device_stays_while_a_model_uses_it(expected: str) -> None:
-    """A device that only the model knows of lives as long as the model."""
+def test_device_lives_while_a_model_uses_it(expected: str) -> None:
+    """A device without other references lives as long as the model."""
     with _load(labkit.start_device()) as model:
         gc.collect()
         assert _text(model) == expected
 
 
 def test_models_share_a_device_at_the_same_time(pair: list[labkit.ServedDevice], expected: str) -> None:
-    """Three models that compute at once on the same devices do not get each other's numbers."""
+    """Three models that compute at the same time on the same devices do not get each other's results."""
     texts: list[str] = []
     with _load(pair[0], n_gpu_layers=15) as one, _load(*pair) as two, _load(pair[1], pair[0], n_gpu_layers=20) as three:
         threads = [
@@ -143,10 +143,8 @@ def test_models_share_a_device_at_the_same_time(pair: list[labkit.ServedDevice],
 
 
 @pytest.mark.parametrize(("kind", "flash_attn"), [("CPU", False), ("GPU", True)])
-def test_flash_attention_is_chosen_for_what_the_device_is(
-    device: labkit.ServedDevice, tiny: Path, kind: str, flash_attn: bool
-) -> None:
-    """A served CPU is no GPU: what suits a CPU is chosen, unless the device says that it is a GPU."""
+def test_flash_attention_depends_on_the_device(device: labkit.ServedDevice, tiny: Path, kind: str, flash_attn: bool) -> None:
+    """For a served CPU the CPU's default is chosen, for a served GPU the GPU's."""
     device.kind = kind
     with labkit.load_model(tiny, n_gpu_layers=-1, devices=[device]) as model:
         assert model.settings.flash_attn is flash_attn
@@ -176,22 +174,22 @@ def _llama_stream(model: labkit.Model) -> None:
         pass
 
 
-def _for_ever(work: Callable[[labkit.Model], None], model: labkit.Model) -> None:
-    """Work until it fails: a sampled text may end before the device does."""
+def _forever(work: Callable[[labkit.Model], None], model: labkit.Model) -> None:
+    """Repeat until it fails, because a sampled text may end before the device does."""
     while True:
         work(model)
 
 
 @pytest.mark.parametrize("n_gpu_layers", [15, -1])
 @pytest.mark.parametrize("work", [_generate, _chat, _prefill, _llama, _llama_stream])
-def test_killing_a_device_ends_the_generation_alone(
+def test_killing_a_device_ends_only_the_generation(
     device: labkit.ServedDevice, expected: str, work: Callable[[labkit.Model], None], n_gpu_layers: int
 ) -> None:
-    """The caller gets a GenerationError that names the device, and can load again at the same address and go on."""
+    """The caller gets a GenerationError that names the device, and can load again at the same address."""
     model = _load(device, n_gpu_layers=n_gpu_layers)
     threading.Timer(0.25, _kill, [device]).start()
     with pytest.raises(GenerationError, match=rf"the device at {device.endpoint} was lost .* load the model again"):
-        _for_ever(work, model)
+        _forever(work, model)
     for use in (_text, lambda model: labkit.count_tokens(model, PROMPT), _llama):
         with pytest.raises(GenerationError, match="was lost"):
             use(model)
@@ -202,7 +200,7 @@ def test_killing_a_device_ends_the_generation_alone(
 
 
 def test_stream_ends_before_a_dead_device_s_zeros(device: labkit.ServedDevice) -> None:
-    """What a stream yields until its device dies is what the CPU alone would say, to the last character."""
+    """A stream's text until its device dies equals the CPU's, to the last character."""
     with labkit.load_model(n_ctx=2048, n_threads=2) as plain:
         true = labkit.generate_text(plain, PROMPT, 60, temperature=0)
     pieces: list[str] = []
@@ -221,7 +219,7 @@ def test_stream_ends_before_a_dead_device_s_zeros(device: labkit.ServedDevice) -
 
 
 def test_killing_one_device_leaves_other_models_alone(pair: list[labkit.ServedDevice], expected: str) -> None:
-    """Of two models, only the one with layers on the dead device is lost."""
+    """Only a model with layers on the dead device fails."""
     with (
         labkit.start_device() as third,
         _load(pair[0], third) as lost,
@@ -237,7 +235,7 @@ def test_killing_one_device_leaves_other_models_alone(pair: list[labkit.ServedDe
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
 def test_killing_a_device_while_it_is_loaded_fails_the_load(device: labkit.ServedDevice, fraction: float) -> None:
-    """The load ends in a ModelLoadError, whatever part of the weights is there already."""
+    """The load ends in a ModelLoadError, at any point of the transfer."""
 
     def progress(done: float) -> None:
         if done >= fraction:
@@ -248,7 +246,7 @@ def test_killing_a_device_while_it_is_loaded_fails_the_load(device: labkit.Serve
 
 
 def test_lost_models_leave_no_threads_and_no_connections(tiny: Path) -> None:
-    """What a lost model held is given back when it is closed."""
+    """Closing a model with a lost device frees its threads and connections."""
     process = psutil.Process()
     before = process.num_threads(), len(process.net_connections()), process.num_fds() if os.name == "posix" else 0
     for _ in range(5):
@@ -259,7 +257,7 @@ def test_lost_models_leave_no_threads_and_no_connections(tiny: Path) -> None:
                 labkit.generate_text(model, "one", 5)
             model.close()
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:  # threads that were told to end take a moment
+    while time.monotonic() < deadline:  # stopped threads end after a moment
         after = process.num_threads(), len(process.net_connections()), process.num_fds() if os.name == "posix" else 0
         if after <= before:
             break
@@ -275,8 +273,8 @@ EXITS = {
 
 
 @pytest.mark.parametrize("name", EXITS)
-def test_process_with_a_lost_model_ends_well(name: str) -> None:
-    """A program in which a device died, and that closes nothing, ends with exit code 0."""
+def test_process_with_a_lost_model_exits_with_0(name: str) -> None:
+    """A program that lost a device and closes nothing ends with exit code 0."""
     code = (
         "import threading, labkit, psutil\n"
         "device = labkit.start_device()\n"
@@ -293,7 +291,7 @@ def test_process_with_a_lost_model_ends_well(name: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_child_of_a_model_on_a_device_ends() -> None:
-    """A forked child has not the threads that talk to the device: it frees nothing, ends, and leaves the device alone."""
+    """A forked child, without the threads of the connection, frees nothing, ends, and does not affect the device."""
     code = (
         "import os, sys, labkit\n"
         "device = labkit.start_device()\n"
@@ -319,7 +317,7 @@ def _frozen(device: labkit.ServedDevice) -> Iterator[None]:
 
 
 def test_cancel_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice, expected: str) -> None:
-    """cancel() ends the waiting within a second or so, and the model can be used when the device answers again."""
+    """cancel() stops waiting within about a second, and the model works again when the device answers."""
     with _load(device) as model:
         with _frozen(device):
             threading.Timer(0.2, model.cancel).start()
@@ -330,7 +328,7 @@ def test_cancel_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a Ctrl-C to this process")
 def test_ctrl_c_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice) -> None:
-    """A Ctrl-C ends the waiting too, while it generates and while it loads; close() then returns."""
+    """Ctrl-C stops waiting too, in a generation and in a load; close() then returns."""
     model = _load(device)
     with _frozen(device):
         started = time.monotonic()
@@ -352,7 +350,7 @@ def test_ctrl_c_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice
     psutil.Process(device.pid).resume()
 
 
-# -- what is no device ---------------------------------------------------------------------------------------------
+# -- wrong devices -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,10 +380,10 @@ def test_ctrl_c_frees_the_caller_of_a_hanging_device(device: labkit.ServedDevice
     ids=str,
 )
 @pytest.mark.parametrize("n_gpu_layers", [0, -1])
-def test_what_is_no_device_is_refused_in_a_line(
+def test_wrong_devices_are_one_line_errors(
     tiny: Path, devices: Any, error: type[Exception], says: str, n_gpu_layers: int
 ) -> None:
-    """Each wrong list ends in one clear line, whether layers would go there or not."""
+    """Each wrong list is a one-line error, with and without layers for the device."""
     with pytest.raises(error, match=says) as caught:
         labkit.load_model(tiny, n_gpu_layers=n_gpu_layers, devices=devices)
     assert "\n" not in str(caught.value)
@@ -411,8 +409,8 @@ NOT_DEVICES: dict[str, tuple[Callable[[socket.socket], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", NOT_DEVICES)
-def test_strangers_are_refused_in_a_line(tiny: Path, name: str) -> None:
-    """What listens there but is no device of this version is told apart before llama.cpp sees it."""
+def test_servers_that_are_not_devices_are_refused(tiny: Path, name: str) -> None:
+    """A server that is not a device of this version is refused before llama.cpp connects."""
     serve, says = NOT_DEVICES[name]
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -428,8 +426,8 @@ def test_strangers_are_refused_in_a_line(tiny: Path, name: str) -> None:
             labkit.load_model(tiny, n_gpu_layers=-1, devices=[f"127.0.0.1:{server.getsockname()[1]}"])
 
 
-def test_device_that_talks_nonsense_later_is_lost(tiny: Path) -> None:
-    """A device that greets well and then answers something else fails the load, not the process."""
+def test_device_with_wrong_answers_is_lost(tiny: Path) -> None:
+    """A device with a correct handshake and wrong answers later fails the load, not the process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:
@@ -444,8 +442,8 @@ def test_device_that_talks_nonsense_later_is_lost(tiny: Path) -> None:
             labkit.load_model(tiny, n_gpu_layers=-1, devices=[f"127.0.0.1:{server.getsockname()[1]}"])
 
 
-def test_build_without_rpc_says_how_to_get_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where llama.cpp has no RPC, lending and borrowing say so, and what to install."""
+def test_build_without_rpc_says_what_to_install(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If llama.cpp has no RPC, the errors for serving and using a device say what to install."""
     without = dataclasses.replace(labkit.engine_build(), has_rpc=False)
     monkeypatch.setattr("labkit.engine.loading.engine_build", lambda: without)
     monkeypatch.setattr(served_module, "engine_build", lambda: without)
@@ -457,7 +455,7 @@ def test_build_without_rpc_says_how_to_get_it(tiny: Path, monkeypatch: pytest.Mo
 def test_other_engine_versions_are_tried_before_they_are_used(
     device: labkit.ServedDevice, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a llama-cpp-python that labkit was not tested with, its protocol is looked at first, in another process."""
+    """The protocol of an untested llama-cpp-python is checked first, in another process."""
     monkeypatch.setattr(devices_module, "TESTED", "0.0.1")
     devices_module._check_protocol.cache_clear()
     try:
@@ -470,11 +468,11 @@ def test_other_engine_versions_are_tried_before_they_are_used(
         devices_module._check_protocol.cache_clear()
 
 
-# -- lending -------------------------------------------------------------------------------------------------------
+# -- serving -------------------------------------------------------------------------------------------------------
 
 
-def test_only_loopback_is_served_unless_told() -> None:
-    """An address that others can reach needs allow_network=True, and then a warning says what it risks."""
+def test_network_needs_allow_network() -> None:
+    """An address that others can reach needs allow_network=True, and then a warning explains the risk."""
     for endpoint in ("0.0.0.0:0", "192.0.2.1:50052", "example.org:50052"):
         with pytest.raises(ArgumentError, match=r"is reachable from other machines.*allow_network=True"):
             labkit.start_device(endpoint)
@@ -496,14 +494,14 @@ def test_only_loopback_is_served_unless_told() -> None:
         ("127.0.0.1:0", {"allow_network": "yes"}, "allow_network must be True or False"),
     ],
 )
-def test_wrong_places_to_serve_are_refused_in_a_line(endpoint: Any, options: dict[str, Any], says: str) -> None:
-    """Nothing is started for an address or an option that cannot be."""
+def test_wrong_endpoints_are_one_line_errors(endpoint: Any, options: dict[str, Any], says: str) -> None:
+    """Nothing is started for an invalid address or option."""
     with pytest.raises(LabkitError, match=says):
         labkit.start_device(endpoint, **options)
 
 
-def test_taken_port_is_named() -> None:
-    """A port that another program listens on is refused with what to do."""
+def test_port_in_use_is_a_one_line_error() -> None:
+    """The error for a port in use says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(LabkitError, match=f"{endpoint}: another program already listens there"):
@@ -511,7 +509,7 @@ def test_taken_port_is_named() -> None:
 
 
 def test_device_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child's last words are in the error."""
+    """The child's last output is in the error."""
     program = tmp_path / "child.py"
     program.write_text("raise SystemExit('no such luck')")
     monkeypatch.setattr(served_module, "_CHILD", program)
@@ -520,7 +518,7 @@ def test_device_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_device_ends_when_it_is_closed_or_forgotten() -> None:
-    """close(), the end of a with block, and the garbage collector end its process."""
+    """close(), the end of a with block, and garbage collection stop its process."""
     with labkit.start_device() as first:
         assert first.is_running
         assert first.endpoint in repr(first)
@@ -549,7 +547,7 @@ def _wait_for(done: Callable[[], bool], limit_s: float) -> bool:
 
 
 def test_device_ends_with_its_parent() -> None:
-    """A parent that is killed takes its device along."""
+    """A device ends when its parent is killed."""
     code = "import time, labkit; device = labkit.start_device(); print(device.pid, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -564,8 +562,8 @@ def _start_serving(*command: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a Ctrl-C to a process")
-def test_serve_command_lends_until_ctrl_c(expected: str) -> None:
-    """`labkit device serve` says where it serves; a model elsewhere uses it; Ctrl-C ends it well and frees the port."""
+def test_serve_command_runs_until_ctrl_c(expected: str) -> None:
+    """`labkit device serve` prints its address; another process can use it; Ctrl-C stops it and frees the port."""
     with _start_serving("-m", "labkit", "device", "serve", "--endpoint", "127.0.0.1:0", "--json") as process:
         assert process.stdout is not None
         document = "".join(iter(process.stdout.readline, "}\n")) + "}"
@@ -582,7 +580,7 @@ def test_serve_command_lends_until_ctrl_c(expected: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a Ctrl-C to a process")
 def test_serve_device_blocks_until_ctrl_c() -> None:
-    """serve_device says one line and returns at a Ctrl-C."""
+    """serve_device prints one line and returns on Ctrl-C."""
     with _start_serving("-c", "import labkit; labkit.serve_device('127.0.0.1:0'); print('returned')") as process:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -592,15 +590,15 @@ def test_serve_device_blocks_until_ctrl_c() -> None:
     assert (process.returncode, output, errors) == (0, "returned\n", "")
 
 
-def test_serve_says_when_the_device_dies(device: labkit.ServedDevice) -> None:
-    """A device that ends by itself ends the waiting with an error."""
+def test_serve_raises_when_the_device_dies(device: labkit.ServedDevice) -> None:
+    """If the device's process dies, waiting ends with an error."""
     threading.Timer(0.2, _kill, [device]).start()
     with pytest.raises(LabkitError, match=f"the device at {device.endpoint} has ended"):
         device.wait()
 
 
-def test_serve_command_refuses_the_network_in_a_line() -> None:
-    """Without --allow-network only loopback is served: exit code 1, and a line that says what is risked."""
+def test_serve_command_refuses_the_network() -> None:
+    """Without --allow-network only loopback is allowed: exit code 1, and one line that explains the risk."""
     command = [sys.executable, "-m", "labkit", "device", "serve", "--endpoint", "0.0.0.0:0"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S, check=False)
     assert (result.returncode, result.stdout) == (1, "")

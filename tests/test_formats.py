@@ -1,4 +1,4 @@
-"""The table of formats says what today's gguf package and engine say."""
+"""The table of formats equals the gguf package and the installed llama.cpp."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from labkit.errors import ArgumentError
 from labkit.gguf_file.formats import FILE_TYPES, REMOVED_TENSOR_TYPES, TENSOR_TYPES, file_type, tensor_type
 
-# The gguf package (0.19) counts two f32 fields where llama.cpp's block_q8_1 has two f16; the type is in no file.
+# The gguf package (0.19) counts two f32 fields where llama.cpp's block_q8_1 has two f16; no file has this type.
 GGUF_PACKAGE_IS_WRONG_ABOUT = {"Q8_1"}
 LAB_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")
 
 
 def test_tensor_types_equal_the_gguf_package() -> None:
-    """Names, block sizes and bytes are those of gguf.constants; a type that is new there shows up here."""
+    """Names, block sizes and bytes equal gguf.constants; a new type there fails this test."""
     for kind, (block_size, block_bytes) in gguf.GGML_QUANT_SIZES.items():
         ours = TENSOR_TYPES[int(kind)]
         assert (ours.name, ours.block_size) == (kind.name, block_size)
@@ -25,7 +25,7 @@ def test_tensor_types_equal_the_gguf_package() -> None:
 
 
 def test_tensor_types_equal_the_engine() -> None:
-    """Names, block sizes and bytes are those of the installed llama.cpp, and no type is missing or left over."""
+    """Names, block sizes and bytes equal the installed llama.cpp's, and no type is missing or extra."""
     import llama_cpp
 
     libraries = sorted(Path(llama_cpp.__file__).parent.glob("lib/*ggml-base*"))
@@ -46,7 +46,7 @@ def test_tensor_types_equal_the_engine() -> None:
 
 
 def test_file_types_equal_the_engine() -> None:
-    """Each file type that llama.cpp has a name for is in the table under the name that people write, and no other is."""
+    """The table has exactly the file types that llama.cpp names, under their usual names."""
     import llama_cpp
 
     for number in range(64):
@@ -54,11 +54,11 @@ def test_file_types_equal_the_engine() -> None:
         if "unknown" in theirs:
             assert number not in FILE_TYPES
         else:
-            assert FILE_TYPES[number].name == as_people_write(theirs)
+            assert FILE_TYPES[number].name == usual_name(theirs)
 
 
-def as_people_write(name: str) -> str:
-    """Turn llama.cpp's "Q4_K - Medium" into "Q4_K_M"."""
+def usual_name(name: str) -> str:
+    """Convert llama.cpp's "Q4_K - Medium" to "Q4_K_M"."""
     special = {"all F32": "F32", "MXFP4 MoE": "MXFP4_MOE", "Q2_K - Medium": "Q2_K", "IQ3_S mix - 3.66 bpw": "IQ3_M"}
     if name in special:
         return special[name]
@@ -67,14 +67,14 @@ def as_people_write(name: str) -> str:
 
 
 def test_file_types_name_types_that_exist() -> None:
-    """The main tensor type of each file type is in the other table."""
+    """The main tensor type of each file type is in the table of tensor types."""
     names = {row.name for row in TENSOR_TYPES.values()}
     assert {row.tensor_type for row in FILE_TYPES.values()} <= names
 
 
 @pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: str(kind.name))
 def test_block_bytes_are_the_sum_of_the_parts(kind: object) -> None:
-    """A block's size is arithmetic on its fields, and bits a weight follow from it."""
+    """A block's size is the sum of its fields, and bits per weight follow from it."""
     row = tensor_type(kind.name)  # type: ignore[attr-defined]
     assert row is kind
     assert row.block_bytes == sum(n_bytes for _, n_bytes in row.block_parts)
@@ -85,20 +85,20 @@ def test_block_bytes_are_the_sum_of_the_parts(kind: object) -> None:
 
 
 @pytest.mark.parametrize(("name", "bits"), [("Q4_0", 4.5), ("Q4_1", 5.0), ("Q8_0", 8.5), ("Q4_K", 4.5), ("Q6_K", 6.5625)])
-def test_bits_per_weight_are_those_of_the_books(name: str, bits: float) -> None:
-    """The well-known figures come out of the sums."""
+def test_bits_per_weight_equal_published_figures(name: str, bits: float) -> None:
+    """The computed bits per weight equal the published figures."""
     assert tensor_type(name).bits_per_weight == bits
 
 
 def test_the_lab_rates_six_types() -> None:
-    """F16, Q8_0, Q5_K_M, Q4_K_M, Q4_0 and Q3_K_M carry a rating of quality and speed, the others none."""
+    """Only F16, Q8_0, Q5_K_M, Q4_K_M, Q4_0 and Q3_K_M have ratings of quality and speed."""
     rated = {row.name for row in FILE_TYPES.values() if row.quality and row.speed}
     assert rated == set(LAB_TYPES)
     assert {row.name for row in FILE_TYPES.values() if row.quality or row.speed} == rated
 
 
-def test_a_wrong_name_is_answered_with_the_near_one() -> None:
-    """A typing mistake names the likely type and all types."""
+def test_unknown_name_suggests_the_nearest() -> None:
+    """The error for a misspelled name suggests the likely type and lists all types."""
     assert file_type(" q4_k_m ").id == 15
     with pytest.raises(ArgumentError, match=r"unknown file type 'Q4_KM' \(did you mean 'Q4_K_M'\?\); the file types are"):
         file_type("Q4_KM")

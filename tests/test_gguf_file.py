@@ -1,4 +1,4 @@
-"""The header reader tells what a GGUF says, and trusts none of it."""
+"""The header reader returns the contents of a GGUF file and does not trust it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def small(tmp_path: Path) -> Path:
     return zoo.small().write(tmp_path / "small.gguf")
 
 
-# What it tells
+# Contents
 
 
-def test_read_header_tells_the_bundled_models_facts(header: Header) -> None:
-    """Architecture, sizes and tensor types of the bundled model are those written down by hand."""
+def test_read_header_describes_the_bundled_model(header: Header) -> None:
+    """Architecture, sizes and tensor types of the bundled model equal known values."""
     assert (header.version, header.alignment, header.architecture) == (3, 32, "llama")
     assert (header.hparam("block_count"), header.hparam("nothing", 7)) == (30, 7)
     assert header.parameter_count == 134_515_008
@@ -66,7 +66,7 @@ def test_read_header_tells_the_bundled_models_facts(header: Header) -> None:
 
 
 def test_read_header_reads_every_value_type(small: Path) -> None:
-    """Each of the thirteen value types comes back as the Python value that was written."""
+    """Each of the thirteen value types is read as the Python value that was written."""
     header = read_header(small)
     values = {name.removeprefix("test."): header.metadata[name] for name in header.metadata if name.startswith("test.")}
     assert values["u64"] == 1 << 63
@@ -79,7 +79,7 @@ def test_read_header_reads_every_value_type(small: Path) -> None:
 
 
 def test_read_header_lays_tensors_out(small: Path) -> None:
-    """A tensor's offset counts from the beginning of the file, and its bytes lie there."""
+    """A tensor's offset counts from the beginning of the file, and its bytes are at that offset."""
     header = read_header(small)
     first, second = header.tensors
     assert (first.shape, first.type.name, first.n_elements, first.n_bytes) == ((64, 4), "Q4_0", 256, 144)
@@ -92,13 +92,13 @@ def test_read_header_lays_tensors_out(small: Path) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_read_header_reads_both_versions(tmp_path: Path, version: int) -> None:
-    """Version 2 holds the same as version 3."""
+    """Versions 2 and 3 give the same result."""
     raw = dataclasses.replace(zoo.small(), version=version)
     assert read_header(raw.write(tmp_path / "v.gguf")).version == version
 
 
-def test_long_arrays_stay_in_the_file_until_asked(header: Header) -> None:
-    """A vocabulary is a lazy sequence: its length is known, and any element, slice or walk equals the whole."""
+def test_long_arrays_are_read_on_demand(header: Header) -> None:
+    """A vocabulary is a lazy sequence of known length; elements, slices and iteration agree."""
     tokens = header.metadata["tokenizer.ggml.tokens"]
     kinds = header.metadata["tokenizer.ggml.token_type"]
     assert isinstance(tokens, LazyArray)
@@ -116,7 +116,7 @@ def test_long_arrays_stay_in_the_file_until_asked(header: Header) -> None:
 
 
 def test_lazy_numbers_equal_what_was_written(tmp_path: Path) -> None:
-    """A long array of numbers is read in pieces that fit together."""
+    """A long array of numbers, read in several chunks, equals what was written."""
     raw = zoo.small()
     raw.keys[19] = zoo.key("test.long", zoo.ARRAY, [i * 0.5 for i in range(100_000)], zoo.F64)
     long = read_header(raw.write(tmp_path / "long.gguf")).metadata["test.long"]
@@ -125,7 +125,7 @@ def test_lazy_numbers_equal_what_was_written(tmp_path: Path) -> None:
 
 
 def test_lazy_arrays_notice_a_changed_file(tmp_path: Path) -> None:
-    """An array of a file that was replaced since is an error, not another file's bytes."""
+    """Reading an array after the file was replaced is an error, not another file's bytes."""
     path = zoo.small().write(tmp_path / "small.gguf")
     long = read_header(path).metadata["test.long"]
     path.write_bytes(zoo.small().bytes() + b"x")
@@ -134,7 +134,7 @@ def test_lazy_arrays_notice_a_changed_file(tmp_path: Path) -> None:
 
 
 def test_long_strings_are_read_across_windows(tmp_path: Path) -> None:
-    """Strings longer than the reader's window, and windows that end inside a length, change nothing."""
+    """Strings longer than the reader's window, and windows that end inside a length, are read correctly."""
     words = ["x" * 300_000, "", "y" * 262_136, *(f"w{i}" * (i % 50) for i in range(30_000)), "z" * 600_000, "end"]
     raw = zoo.small()
     raw.keys[20] = zoo.key("tokenizer.ggml.tokens", zoo.ARRAY, words, zoo.STRING)
@@ -145,8 +145,8 @@ def test_long_strings_are_read_across_windows(tmp_path: Path) -> None:
     assert header.tensors[1].name == "output_norm.weight"
 
 
-def test_text_that_is_no_utf8_is_replaced_with_a_warning(tmp_path: Path) -> None:
-    """Broken text is shown with U+FFFD, and the header says where."""
+def test_invalid_utf8_is_replaced_with_a_warning(tmp_path: Path) -> None:
+    """Invalid UTF-8 becomes U+FFFD, and a warning says where."""
     raw = zoo.small()
     raw.keys[1] = zoo.text("general.name") + struct.pack("<I", zoo.STRING) + zoo.text(b"caf\xe9")
     header = read_header(raw.write(tmp_path / "latin.gguf"))
@@ -154,14 +154,14 @@ def test_text_that_is_no_utf8_is_replaced_with_a_warning(tmp_path: Path) -> None
     assert header.warnings == ("key 'general.name' is not UTF-8; the broken bytes are shown as U+FFFD",)
 
 
-def test_bytes_behind_the_last_tensor_are_remarked_on(tmp_path: Path) -> None:
-    """A file with something appended is read, and the header says so."""
+def test_bytes_after_the_last_tensor_give_a_warning(tmp_path: Path) -> None:
+    """A file with extra bytes at the end is read, with a warning."""
     path = dataclasses.replace(zoo.small(), tail=bytes(100)).write(tmp_path / "tail.gguf")
     assert read_header(path).warnings == ("100 bytes follow the last tensor; they are not used",)
 
 
-def test_header_is_shown_without_control_characters(tmp_path: Path) -> None:
-    """Names from the file cannot colour the terminal or break a line."""
+def test_header_repr_has_no_control_characters(tmp_path: Path) -> None:
+    """Names from the file cannot change terminal colours or break a line."""
     raw = zoo.small()
     raw.keys[0] = zoo.key("general.architecture", zoo.STRING, "ll\x1b[31mama\n")
     header = read_header(raw.write(tmp_path / "red.gguf"))
@@ -170,7 +170,7 @@ def test_header_is_shown_without_control_characters(tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_named(header: Header) -> None:
-    """Asking for a key that is not there names it, and get() gives the default."""
+    """The error for a missing key names it, and get() returns the default."""
     with pytest.raises(UnknownKeyError, match=r"no key 'nothing'; it has 33 keys"):
         header.metadata["nothing"]
     assert header.metadata.get("nothing", 1) == 1
@@ -179,7 +179,7 @@ def test_a_missing_key_is_named(header: Header) -> None:
 def test_header_survives_pickling(small: Path) -> None:
     """A header can be sent to another process, lazy arrays included."""
     header = read_header(small)
-    copy = pickle.loads(pickle.dumps(header))  # noqa: S301  # our own bytes
+    copy = pickle.loads(pickle.dumps(header))  # noqa: S301  # trusted bytes
     assert dict(copy.metadata)["test.numbers"] == (3, 1, 2)
     assert copy.metadata["test.long"].read() == header.metadata["test.long"].read()
     assert copy.tensors == header.tensors
@@ -206,8 +206,8 @@ def split(folder: Path, parts: models.Parts, count: int = 3) -> list[Path]:
 
 
 @pytest.mark.parametrize("given", [0, 1, 2])
-def test_any_part_of_a_split_model_gives_the_whole(tmp_path: Path, given: int) -> None:
-    """Each part leads to all parts: keys of the first, tensors of all, sizes added up."""
+def test_any_part_of_a_split_model_gives_all_parts(tmp_path: Path, given: int) -> None:
+    """Given any part, all parts are read: keys of the first, tensors of all, total size."""
     whole = read_header(models.llama().write(tmp_path / "whole.gguf"))
     paths = split(tmp_path, models.llama())
     header = read_header(paths[given])
@@ -222,14 +222,14 @@ def test_any_part_of_a_split_model_gives_the_whole(tmp_path: Path, given: int) -
 
 
 def test_the_engine_reads_the_same_split_model(tmp_path: Path) -> None:
-    """The split files of these tests are such as llama.cpp loads."""
+    """llama.cpp loads the split files of these tests."""
     paths = split(tmp_path, models.llama())
     with EngineChild() as engine:
         assert engine.load(paths[0]) == "ok"
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
-    """A model with a part missing names the part and its file."""
+    """The error for a missing part names the part and its file."""
     paths = split(tmp_path, models.llama())
     paths[1].unlink()
     with pytest.raises(ModelNotFoundError, match=r"part 2 of 3 is missing: tiny-00002-of-00003.gguf: fetch every part"):
@@ -246,7 +246,7 @@ SPLIT_FAULTS = {
 
 @pytest.mark.parametrize("fault", SPLIT_FAULTS)
 def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path, fault: str) -> None:
-    """Numbers, counts, types and tensors of the parts must fit each other."""
+    """Numbers, counts, types and tensors of the parts must be consistent."""
     name, entry, expect = SPLIT_FAULTS[fault]
     paths = split(tmp_path, models.llama())
     keys = {"split.no": (zoo.U16, 1, None), "split.count": (zoo.U16, 3, None)}
@@ -262,7 +262,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path, fault: st
 
 
 def test_split_models_are_refused_where_a_name_or_a_count_is_wrong(tmp_path: Path) -> None:
-    """A part under another name, an absurd count, and a wrong number of tensors are named."""
+    """A wrong file name, an absurd count, and a wrong number of tensors are errors that name the problem."""
     paths = split(tmp_path, models.llama())
     with pytest.raises(GGUFError, match=r"one of 3 parts, but its name is not of the form NAME-00001-of-00003.gguf"):
         read_header(paths[0].rename(tmp_path / "other.gguf"))
@@ -277,12 +277,12 @@ def test_split_models_are_refused_where_a_name_or_a_count_is_wrong(tmp_path: Pat
         read_header(paths[0])
 
 
-# What is no GGUF
+# Invalid files
 
 
 @pytest.mark.parametrize("file", HOSTILE, ids=[file.name for file in HOSTILE])
-def test_hostile_files_end_in_one_clear_line(tmp_path: Path, file: Hostile) -> None:
-    """Each of some 320 malformed files is refused within a second, in one line that names the field and the place."""
+def test_hostile_files_are_one_line_errors(tmp_path: Path, file: Hostile) -> None:
+    """Each of about 320 malformed files is refused within a second, in one line that names the field and the byte."""
     path = tmp_path / "hostile.gguf"
     path.write_bytes(file.data)
     started = time.perf_counter()
@@ -296,12 +296,12 @@ def test_hostile_files_end_in_one_clear_line(tmp_path: Path, file: Hostile) -> N
 
 
 def test_there_are_enough_hostile_files() -> None:
-    """The generator makes more than 250 files, no two of the same name."""
+    """The generator makes more than 250 files with unique names."""
     assert len({file.name for file in HOSTILE}) == len(HOSTILE) > 250
 
 
-def test_hostile_files_cost_no_memory(tmp_path: Path) -> None:
-    """Reading all of them together allocates less than 20 MiB at any time beyond the files' own bytes."""
+def test_hostile_files_need_little_memory(tmp_path: Path) -> None:
+    """Reading all of them never allocates more than 20 MiB beyond the files' own bytes."""
     paths = []
     for index, file in enumerate(HOSTILE):
         paths.append(tmp_path / f"{index}.gguf")
@@ -317,7 +317,7 @@ def test_hostile_files_cost_no_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("build", "step"), [(zoo.tiny, 1), (models.llama, 997)], ids=["tiny", "llama"])
 def test_every_truncation_is_refused(tmp_path: Path, build: Callable[[], zoo.Raw | models.Parts], step: int) -> None:
-    """Each prefix of a small file (each 997th of a larger one) is refused as incomplete, with the place where it ends."""
+    """Each prefix of a small file (each 997th of a larger one) is refused as incomplete, with the byte where it ends."""
     whole = build().bytes()
     path = tmp_path / "cut.gguf"
     for length in range(1, len(whole), step):
@@ -326,15 +326,15 @@ def test_every_truncation_is_refused(tmp_path: Path, build: Callable[[], zoo.Raw
             read_header(path)
 
 
-def test_a_cut_file_says_in_which_tensor_it_ends(small: Path) -> None:
-    """An unfinished download names the tensor, and how much is missing."""
+def test_truncated_file_error_names_the_tensor(small: Path) -> None:
+    """The error for an incomplete download names the tensor and the number of missing bytes."""
     small.write_bytes(small.read_bytes()[:-100])
     with pytest.raises(GGUFError, match=r"ends inside the data of tensor 'output_norm.weight', 100 bytes .* incomplete\?"):
         read_header(small)
 
 
 def test_missing_files_folders_and_pipes_are_named(tmp_path: Path) -> None:
-    """What is no regular file is said to be what it is, and a pipe is never opened."""
+    """The error for a missing file, a folder or a pipe says which it is; a pipe is never opened."""
     with pytest.raises(ModelNotFoundError, match=r"nothing.gguf: no such file"):
         read_header(tmp_path / "nothing.gguf")
     with pytest.raises(ModelNotFoundError):
@@ -352,7 +352,7 @@ def test_missing_files_folders_and_pipes_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system here")
 def test_a_pipe_is_refused_without_being_opened(tmp_path: Path) -> None:
-    """A FIFO with nobody at its other end would block for ever."""
+    """Opening a FIFO without a writer would block forever."""
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(GGUFError, match=r"this is a pipe \(FIFO\)"):
         read_header(tmp_path / "pipe.gguf")
@@ -369,7 +369,7 @@ def test_a_device_is_refused() -> None:
 
 
 def test_reader_equals_the_gguf_package_on_the_bundled_model(header: Header) -> None:
-    """Every key, every value and every tensor is what gguf.GGUFReader finds."""
+    """Every key, value and tensor equals gguf.GGUFReader's."""
     assert_parity(header, bundled())
 
 
@@ -411,7 +411,7 @@ for line in sys.stdin:
 
 
 def test_nothing_that_llamacpp_rejects_is_accepted(tmp_path: Path) -> None:
-    """Of some thousand damaged files, those that this reader accepts are accepted by llama.cpp's own reader too."""
+    """Of about a thousand damaged files, llama.cpp's reader accepts every file that this reader accepts."""
     import llama_cpp
 
     libraries = sorted(Path(llama_cpp.__file__).parent.glob("lib/*ggml-base*"))
@@ -438,13 +438,13 @@ def test_nothing_that_llamacpp_rejects_is_accepted(tmp_path: Path) -> None:
     assert [path.name for path, answer in zip(accepted, answers, strict=True) if answer != "read"] == []
 
 
-# Anything at all
+# Random input
 
 
 @hypothesis.settings(max_examples=400, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(seed=st.integers(0, 2**32), start=st.sampled_from(["small", "llama"]))
 def test_damaged_files_are_read_or_refused(tmp_path: Path, seed: int, start: str) -> None:
-    """Whatever happens to a file, it is read, or refused in one line; nothing else comes out."""
+    """A randomly damaged file is read, or refused in one line; no other exception is raised."""
     base = zoo.small() if start == "small" else models.llama(n_vocab=300)
     path = tmp_path / "damaged.gguf"
     path.write_bytes(damage(base.bytes(), random.Random(seed)))
@@ -452,7 +452,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, seed: int, start: str
 
 
 def outcome(path: Path) -> str:
-    """Return what is said about a file: "read", or the refusal."""
+    """Return "read", or the error for a file."""
     try:
         read_header(path)
     except GGUFError as error:
@@ -463,7 +463,7 @@ def outcome(path: Path) -> str:
 @hypothesis.settings(max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(data=st.binary(min_size=1, max_size=200), magic=st.sampled_from([b"", b"GGUF", b"GGUF\x03\0\0\0"]))
 def test_random_bytes_are_refused(tmp_path: Path, data: bytes, magic: bytes) -> None:
-    """Bytes at random are no model, and the refusal is one printable line."""
+    """Random bytes are refused, in one printable line."""
     path = tmp_path / "random.gguf"
     path.write_bytes(magic + data)
     with pytest.raises(GGUFError) as caught:
@@ -474,12 +474,12 @@ def test_random_bytes_are_refused(tmp_path: Path, data: bytes, magic: bytes) -> 
 # Cost
 
 
-def test_reading_the_bundled_header_takes_little_time_and_memory() -> None:
-    """A header is read in a fraction of a second, and holds none of the weights or the vocabulary in memory."""
+def test_reading_the_bundled_header_needs_little_time_and_memory() -> None:
+    """A header is read in a fraction of a second, without weights or vocabulary in memory."""
     read_header(bundled())
     started = time.perf_counter()
     read_header(bundled())
-    assert time.perf_counter() - started < 0.25  # about 10 ms where nothing else runs
+    assert time.perf_counter() - started < 0.25  # about 10 ms on an idle machine
     tracemalloc.start()
     read_header(bundled())
     peak = tracemalloc.get_traced_memory()[1]

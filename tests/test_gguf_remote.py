@@ -1,4 +1,4 @@
-"""Reading from a server equals reading the file, fetches little, and trusts the server with nothing."""
+"""Reading from a server equals reading the file, fetches little, and does not trust the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.test_gguf_file import bundled, split
 
 
 class Server:
-    """A loopback server of one folder; `behave` may answer in its place, and returns True where it did."""
+    """A loopback server of one folder; `behave` may answer a request instead, and then returns True."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,14 +34,14 @@ class Server:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # the name that http.server looks for
+            def do_GET(self) -> None:  # http.server requires this name
                 self.close_connection = True
                 server.requests.append((self.path, self.headers.get("Range", "")))
                 try:
                     if not server.behave(self):
                         server.answer(self)
                 except OSError:
-                    pass  # the reader hung up, as it should
+                    pass  # the reader closed the connection, as expected
 
             def log_message(self, *args: Any) -> None:
                 return
@@ -55,7 +55,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/{name}"
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler, **headers: str) -> None:
-        """Serve a range as a decent server does; headers given here replace its own."""
+        """Serve a range correctly; the given headers replace its own."""
         path = self.folder / handler.path.split("?")[0].lstrip("/")
         if not path.is_file():
             handler.send_error(404)
@@ -82,7 +82,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy of this machine stands between the test and its own server."""
+    """Connect without the machine's proxy."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("no_proxy", "*")
 
@@ -107,11 +107,11 @@ def redirect(to: str) -> Callable[[http.server.BaseHTTPRequestHandler], bool]:
     return behave
 
 
-# Decent servers
+# Well-behaved servers
 
 
 def test_remote_reading_equals_local_reading() -> None:
-    """Keys, types, tensors and lazy arrays of the bundled model are the same over the wire, for a fraction of the bytes."""
+    """Keys, types, tensors and lazy arrays of the bundled model are the same from a server, for a fraction of the bytes."""
     path = bundled()
     server = Server(path.parent)
     try:
@@ -137,8 +137,8 @@ def test_a_small_header_takes_one_request(server: Server, tmp_path: Path) -> Non
     assert server.requests == [("/tiny.gguf", "bytes=0-262143")]
 
 
-def test_a_query_is_sent_but_not_shown(server: Server, tmp_path: Path) -> None:
-    """A signature in an address reaches the server and no message."""
+def test_query_is_sent_but_not_shown(server: Server, tmp_path: Path) -> None:
+    """A signature in an address is sent to the server but is not in messages."""
     zoo.small().write(tmp_path / "small.gguf")
     header = read_header(server.url("small.gguf?signature=secret#part"))
     assert server.requests[0][0] == "/small.gguf?signature=secret"
@@ -146,7 +146,7 @@ def test_a_query_is_sent_but_not_shown(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_split_model_is_read_from_a_server(server: Server, tmp_path: Path) -> None:
-    """Any part's address leads to all parts; a missing one is named."""
+    """Given any part's address, all parts are read; the error for a missing part names it."""
     paths = split(tmp_path, models.llama())
     header = read_header(server.url(paths[1].name))
     assert len(header.tensors) == len(models.llama().tensors)
@@ -157,14 +157,14 @@ def test_a_split_model_is_read_from_a_server(server: Server, tmp_path: Path) -> 
 
 
 def test_a_redirect_on_the_same_host_is_followed(server: Server, tmp_path: Path) -> None:
-    """A server may send us on to another address of its own."""
+    """A redirect to another address on the same server is followed."""
     zoo.small().write(tmp_path / "target.gguf")
     server.behave = redirect("/target.gguf")
     assert read_header(server.url("start.gguf")).architecture == "llama"
 
 
-def test_hostile_bytes_from_a_server_end_in_one_line(server: Server, tmp_path: Path) -> None:
-    """A web page, an empty answer and a cut file are refused as they are from a disk."""
+def test_hostile_bytes_from_a_server_are_one_line_errors(server: Server, tmp_path: Path) -> None:
+    """A web page, an empty answer and a truncated file are refused, as from disk."""
     (tmp_path / "page.gguf").write_bytes(b"<!DOCTYPE html><html></html>")
     with pytest.raises(GGUFError, match=r"this is a web page"):
         read_header(server.url("page.gguf"))
@@ -173,7 +173,7 @@ def test_hostile_bytes_from_a_server_end_in_one_line(server: Server, tmp_path: P
         read_header(server.url("cut.gguf"))
 
 
-# Others
+# Faulty servers
 
 
 def _status(code: int) -> Callable[[Server], Callable[[http.server.BaseHTTPRequestHandler], bool]]:
@@ -203,7 +203,7 @@ def _ignores_ranges(server: Server) -> Callable[[http.server.BaseHTTPRequestHand
         handler.send_response(200)
         handler.send_header("Content-Length", str(1 << 40))
         handler.end_headers()
-        while True:  # an endless body: the reader must not wait for its end
+        while True:  # an endless body, which the reader must not read to the end
             handler.wfile.write(bytes(1 << 16))
 
     return behave
@@ -239,7 +239,7 @@ def _drops(server: Server) -> Callable[[http.server.BaseHTTPRequestHandler], boo
     return behave
 
 
-def _speaks_gibberish(server: Server) -> Callable[[http.server.BaseHTTPRequestHandler], bool]:
+def _sends_garbage(server: Server) -> Callable[[http.server.BaseHTTPRequestHandler], bool]:
     def behave(handler: http.server.BaseHTTPRequestHandler) -> bool:
         handler.wfile.write(b"\x1b[31m220 ftp ready\r\n\r\n")
         return True
@@ -279,14 +279,14 @@ BAD_SERVERS: dict[str, tuple[Any, type[LabkitError], str]] = {
     "too short": (_too_short, GGUFError, r"bytes were announced, 50 arrived"),
     "too much": (_too_much, GGUFError, r"100 bytes were announced, 101 arrived"),
     "drops": (_drops, DownloadError, r"cannot be reached"),
-    "gibberish": (_speaks_gibberish, DownloadError, r"cannot be reached"),
+    "gibberish": (_sends_garbage, DownloadError, r"cannot be reached"),
     "endless headers": (_endless_headers, DownloadError, r"cannot be reached"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_SERVERS)
-def test_a_bad_server_is_named_in_one_line(server: Server, tmp_path: Path, name: str) -> None:
-    """Whatever a server does wrong ends soon, in one printable line that says what and what to do."""
+def test_faulty_server_is_a_one_line_error(server: Server, tmp_path: Path, name: str) -> None:
+    """Each fault of a server is soon one printable line that says what is wrong and what to do."""
     make, kind, expect = BAD_SERVERS[name]
     zoo.small().write(tmp_path / "small.gguf")
     server.behave = make(server)
@@ -298,8 +298,8 @@ def test_a_bad_server_is_named_in_one_line(server: Server, tmp_path: Path, name:
     assert str(caught.value).startswith(server.url("small.gguf"))
 
 
-def test_a_file_that_changes_on_the_server_is_noticed(server: Server) -> None:
-    """Size and tag of the first answer hold for all."""
+def test_file_that_changes_on_the_server_is_an_error(server: Server) -> None:
+    """Size and ETag must be the same in all answers."""
     path = bundled()
     server.folder = path.parent
 
@@ -331,14 +331,14 @@ def test_a_file_that_changes_on_the_server_is_noticed(server: Server) -> None:
     ],
 )
 def test_a_redirect_to_a_private_host_is_not_followed(server: Server, to: str, expect: str) -> None:
-    """A server cannot send us to our own machine or network, nor to another protocol."""
+    """A redirect to this machine, a private network or another protocol is refused."""
     server.behave = redirect(to)
     with pytest.raises(DownloadError, match=expect):
         read_header(server.url("start.gguf"))
 
 
-def test_a_name_that_turns_private_is_caught_when_connecting(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a name resolves to a public address first and to our own machine next, the connection itself is refused."""
+def test_name_that_turns_private_is_refused_when_connecting(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resolves first to a public address and then to this machine is refused when connecting."""
     server.behave = redirect("http://rebinding.example:80/target.gguf")
     monkeypatch.setattr(guard, "_refuse_private_name", lambda host: None)
     connect = socket.create_connection
@@ -352,7 +352,7 @@ def test_a_name_that_turns_private_is_caught_when_connecting(server: Server, mon
 
 
 def test_endless_redirects_end(server: Server) -> None:
-    """A server that sends us round in circles is left."""
+    """A redirect loop is an error."""
     server.behave = redirect("/start.gguf")
     with pytest.raises(DownloadError, match=r"status 302"):
         read_header(server.url("start.gguf"))
@@ -364,7 +364,7 @@ def _stall(when: str) -> Callable[[http.server.BaseHTTPRequestHandler], bool]:
             handler.wfile.write(b"HTTP/1.1 206 Partial\r\n")
         if when == "body":
             handler.wfile.write(b"Content-Range: bytes 0-262143/300000\r\nContent-Length: 262144\r\n\r\nGGUF")
-        for _ in range(100):  # one byte now and then keeps a socket's own timeout from striking
+        for _ in range(100):  # one byte now and then keeps a socket's own timeout from expiring
             if when == "headers":
                 handler.wfile.write(b"x")
             elif when == "body":
@@ -376,8 +376,8 @@ def _stall(when: str) -> Callable[[http.server.BaseHTTPRequestHandler], bool]:
 
 
 @pytest.mark.parametrize("when", ["at once", "headers", "body"])
-def test_a_stalling_server_is_left_in_time(server: Server, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """A server that says nothing, or one byte now and then, holds us no longer than the limit of one request."""
+def test_stalling_server_hits_the_time_limit(server: Server, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A server that sends nothing, or one byte now and then, is abandoned at the time limit of one request."""
     monkeypatch.setattr(remote, "_REQUEST_LIMIT_S", 0.5)
     server.behave = _stall(when)
     started = time.monotonic()
@@ -387,7 +387,7 @@ def test_a_stalling_server_is_left_in_time(server: Server, monkeypatch: pytest.M
 
 
 def test_more_than_a_header_is_not_fetched(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A header that never ends is given up at the limit of bytes."""
+    """An endless header is abandoned at the byte limit."""
     monkeypatch.setattr(remote, "_TOTAL_LIMIT_BYTES", 1 << 20)
     raw = zoo.small()
     raw.keys[20] = zoo.key("tokenizer.ggml.tokens", zoo.ARRAY, ["x" * 1000] * 4000, zoo.STRING)
@@ -398,7 +398,7 @@ def test_more_than_a_header_is_not_fetched(server: Server, tmp_path: Path, monke
 
 
 def test_all_requests_together_have_a_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of many slow requests adds up."""
+    """The total time of many slow requests is limited."""
     monkeypatch.setattr(remote, "_TOTAL_LIMIT_S", 0.0)
     with pytest.raises(DownloadError, match=r"not there within 0 s"):
         RemoteSource(server.url("any.gguf"))
@@ -407,15 +407,15 @@ def test_all_requests_together_have_a_limit(server: Server, monkeypatch: pytest.
 @pytest.mark.parametrize(
     "url", ["http://", "https:///x.gguf", "http://host:port/x", "http://a b/x.gguf", "http://h/\nx", "http://[::1"]
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
-    """An address without a host, with a bad port or with control characters goes nowhere."""
+def test_invalid_address_is_refused(url: str) -> None:
+    """An address without a host, with a bad port or with control characters is refused."""
     with pytest.raises(LabkitError) as caught:
         read_header(url)
     assert str(caught.value).isprintable()
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
-    """A refused connection and an unknown name say what to check."""
+def test_unreachable_server_is_a_one_line_error() -> None:
+    """The error for a refused connection or an unknown host says what to check."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Ghost models: real shapes, random weights, loaded and asked like any other model."""
+"""Ghost models: real shapes, random weights, used like any other model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def logits_of(model: Any, text: str) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize(("architecture", "shape"), TINY)
 def test_generates_with_every_architecture(tmp_path: Path, architecture: str, shape: str) -> None:
-    """A tiny ghost passes the strict reader and the preflight, loads, and completes with finite logits that never tie."""
+    """A tiny ghost passes the reader and the preflight, loads, and gives finite logits without ties."""
     path = labkit.build_ghost_model(tmp_path / "ghost.gguf", architecture=architecture, shape=shape)
     header = read_header(path)
     assert preflight(header) == () == header.warnings
@@ -59,7 +59,7 @@ def test_generates_with_every_architecture(tmp_path: Path, architecture: str, sh
 
 
 @pytest.mark.parametrize("quantization", ["F32", "F16", "BF16", "Q4_0", "IQ4_NL", "TQ2_0", "MXFP4_MOE", "Q2_K", "Q5_K_M"])
-def test_generates_in_every_kind_of_type(tmp_path: Path, quantization: str) -> None:
+def test_generates_with_every_kind_of_tensor_type(tmp_path: Path, quantization: str) -> None:
     """Floats, blocks of 32, blocks of 256, ternary and four-bit floats give finite logits."""
     path = build(tmp_path / "ghost.gguf", quantization=quantization, shape={"n_layer": 1})
     assert labkit.get_model_info(path).quantization == quantization
@@ -67,8 +67,8 @@ def test_generates_in_every_kind_of_type(tmp_path: Path, quantization: str) -> N
         assert np.isfinite(logits_of(model, "Hello there")).all()
 
 
-def test_chats_in_the_bundled_tokenizer(tmp_path: Path) -> None:
-    """The chat template is there, text is cut into real tokens and comes back whole, control tokens end no greedy text."""
+def test_chats_with_the_bundled_tokenizer(tmp_path: Path) -> None:
+    """It has the chat template; text is tokenized and detokenized correctly; no control token ends a greedy text."""
     with labkit.load_model(build(tmp_path / "ghost.gguf"), n_ctx=256) as model:
         text = "Straße, naïve café 🦙"
         assert model.detokenize(model.tokenize(text.encode())).decode() == text
@@ -78,7 +78,7 @@ def test_chats_in_the_bundled_tokenizer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_vocab", [252, 32_000, 49_152, 50_280])
 def test_keeps_the_vocabulary_of_the_shape(tmp_path: Path, n_vocab: int) -> None:
-    """The tokenizer is cut or padded to exactly the shape's size, its names unique, its merges all of tokens it has."""
+    """The tokenizer has exactly the shape's size, unique tokens, and only merges of its own tokens."""
     path = build(tmp_path / "ghost.gguf", shape={**SMALL, "n_embd": 32, "n_vocab": n_vocab})
     metadata = read_header(path).metadata
     tokens, merges = list(metadata["tokenizer.ggml.tokens"]), list(metadata.get("tokenizer.ggml.merges", ()))
@@ -88,7 +88,7 @@ def test_keeps_the_vocabulary_of_the_shape(tmp_path: Path, n_vocab: int) -> None
     assert labkit.get_model_info(path).vocab_size == n_vocab
 
 
-# A row of the table is a shape whose tensors exercise other rules; llama.cpp's own quantizer is the reference.
+# Each row is a shape that exercises different rules; llama.cpp's quantizer is the reference.
 MIXES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("llama", {"n_layer": 17, "n_vocab": 260}, ("Q4_K_M", "Q5_K_M", "Q3_K_M", "Q2_K", "Q4_0", "Q8_0")),
     ("llama", {"n_layer": 9, "n_embd": 96, "n_ff": 160, "n_head_kv": 1, "n_vocab": 260}, ("Q4_K_M", "Q2_K")),
@@ -101,10 +101,10 @@ MIXES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("architecture", "shape", "quantizations"), MIXES, ids=str)
-def test_gives_each_tensor_the_type_of_the_quantizer(
+def test_tensor_types_equal_the_quantizers(
     tmp_path: Path, architecture: str, shape: dict[str, Any], quantizations: tuple[str, ...]
 ) -> None:
-    """A ghost's tensors have the types, sizes and names that llama.cpp gives a quantized copy of its F16 twin."""
+    """A ghost's tensors have the types, sizes and names of its F16 version quantized by llama.cpp."""
     source = build(tmp_path / "f16.gguf", architecture=architecture, shape=shape, quantization="F16")
     for quantization in quantizations:
         ghost = build(tmp_path / f"{quantization}.gguf", architecture=architecture, shape=shape, quantization=quantization)
@@ -114,14 +114,14 @@ def test_gives_each_tensor_the_type_of_the_quantizer(
         assert types[0] == types[1]
 
 
-# name -> bytes of the tensors in Q4_K_M and weights, as the model cards of the real ones' quantized files have them
+# name -> bytes of the tensors in Q4_K_M and number of weights, from the model cards of the real models' files
 KNOWN = {("llama", "7B"): (4.08e9, 6.74e9), ("llama", "1B"): (0.80e9, 1.24e9), ("llama", "3B"): (2.01e9, 3.21e9),
          ("llama", "8x7B"): (28.4e9, 46.7e9), ("llama", "70B"): (41.4e9, 69.0e9)}  # fmt: skip
 
 
 @pytest.mark.parametrize(("row", "sizes"), KNOWN.items(), ids=str)
-def test_sizes_real_shapes_as_the_real_files_are(row: tuple[str, str], sizes: tuple[float, float]) -> None:
-    """Weights and bytes of a named shape are those of the model it stands for, within one percent."""
+def test_sizes_equal_the_real_models(row: tuple[str, str], sizes: tuple[float, float]) -> None:
+    """Weights and bytes of a named shape equal the real model's, within one percent."""
     architecture, name = row
     shape = find_shape(architecture, name).shape
     plan = choose_types(file_type("Q4_K_M"), architecture, shape, layout(architecture, shape))
@@ -129,8 +129,8 @@ def test_sizes_real_shapes_as_the_real_files_are(row: tuple[str, str], sizes: tu
     assert (n_bytes, sum(tensor.n_elements for tensor, _ in plan)) == pytest.approx(sizes, rel=0.01)
 
 
-def test_honours_the_seed(tmp_path: Path) -> None:
-    """The same seed gives the same bytes, another seed others of the same size."""
+def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The same seed gives the same bytes; another seed gives different bytes of the same size."""
     first, again, other = (build(tmp_path / f"{i}.gguf", seed=seed).read_bytes() for i, seed in enumerate((1, 1, 2)))
     assert first == again
     assert first != other
@@ -138,7 +138,7 @@ def test_honours_the_seed(tmp_path: Path) -> None:
 
 
 def test_says_that_it_is_synthetic(tmp_path: Path) -> None:
-    """Name, description and tags say it."""
+    """Name, description and tags say so."""
     metadata = read_header(build(tmp_path / "ghost.gguf")).metadata
     assert "synthetic" in metadata["general.name"]
     assert "random weights" in metadata["general.description"]
@@ -147,8 +147,8 @@ def test_says_that_it_is_synthetic(tmp_path: Path) -> None:
 
 @settings(max_examples=40)
 @given(data=st.data())
-def test_builds_sound_files_of_any_sizes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever sizes go together, the file passes the strict reader and the preflight."""
+def test_builds_valid_files_of_any_size(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """For any consistent sizes, the file passes the reader and the preflight."""
     architecture = data.draw(st.sampled_from([architecture for architecture, _ in TINY]))
     shape: dict[str, Any] = {
         "n_layer": data.draw(st.integers(2, 5)),
@@ -190,8 +190,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=str)
-def test_refuses_what_cannot_work_in_one_line(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
-    """A wrong name or number is one line that says what exists or what is needed, and no file."""
+def test_invalid_arguments_are_one_line_errors(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    """For a wrong name or number, one line says what exists or what is needed, and no file is written."""
     with pytest.raises(ArgumentError, match=message) as caught:
         build(tmp_path / "ghost.gguf", **arguments)
     assert "\n" not in str(caught.value)
@@ -216,7 +216,7 @@ def test_refuses_wrong_types(tmp_path: Path, arguments: dict[str, Any]) -> None:
 
 
 def test_leaves_nothing_when_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Ctrl-C leaves the old target as it was and nothing else; an existing one and a full disk are seen before."""
+    """Ctrl-C keeps the old target and leaves no other file; an existing target and a full disk are refused first."""
     target = tmp_path / "ghost.gguf"
     target.write_bytes(b"older")
 
@@ -245,8 +245,8 @@ def test_reports_progress_in_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [row.name for row in TENSOR_TYPES.values()])
-def test_quantizes_rows_of_every_type_that_files_hold(name: str) -> None:
-    """The engine's quantizer gives a row's bytes for each weight type, and a clear refusal for the others."""
+def test_quantizes_rows_to_every_weight_type(name: str) -> None:
+    """llama.cpp's quantizer encodes rows of each weight type; other types are refused with a clear error."""
     rows = np.random.default_rng(0).standard_normal((2, 256), np.float32)
     if name in NEEDS_IMPORTANCE or name in ("Q8_1", "Q8_K", "F64", "I8", "I16", "I32", "I64"):
         with pytest.raises(ArgumentError, match="choose another type"):
@@ -257,7 +257,7 @@ def test_quantizes_rows_of_every_type_that_files_hold(name: str) -> None:
 
 
 def test_needs_little_memory(tmp_path: Path) -> None:
-    """What is drawn from is a few MB, however large the tensors: the pools of a 70B are smaller than 64 MiB."""
+    """The pools have a few MB for tensors of any size: those of a 70B are smaller than 64 MiB."""
     shape = find_shape("llama", "70B").shape
     plan = choose_types(file_type("Q4_K_M"), "llama", shape, layout("llama", shape))
     pools = Pools(plan, 0)

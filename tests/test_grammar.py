@@ -1,4 +1,4 @@
-"""A grammar that labkit takes is one that llama.cpp takes, and every fault is told with its place."""
+"""llama.cpp accepts every grammar that labkit accepts, and every error has a position."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model(tiny: Path) -> Iterator[labkit.Model]:
 
 @pytest.fixture(scope="module")
 def accepts(tiny: Path) -> Iterator[Callable[[str], bool]]:
-    """Ask llama.cpp's own parser, in a process that it may end."""
+    """Return a function that asks llama.cpp's parser, in a process that it may abort."""
     command = [sys.executable, str(Path(__file__).with_name("grammar_child.py")), str(tiny)]
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
     with subprocess.Popen(
@@ -104,8 +104,8 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("grammar", "line", "column", "what"), FAULTS, ids=range(len(FAULTS)))
-def test_check_grammar_says_what_is_wrong_and_where(grammar: str, line: int, column: int, what: str) -> None:
-    """Every fault is one line with its line, its column and what was expected."""
+def test_check_grammar_errors_have_a_position(grammar: str, line: int, column: int, what: str) -> None:
+    """Every error is one line with the line, the column and what was expected."""
     with pytest.raises(ArgumentError) as caught:
         check_grammar(grammar)
     message = str(caught.value)
@@ -130,14 +130,14 @@ def test_check_grammar_says_what_is_wrong_and_where(grammar: str, line: int, col
         "20,000 ways"),
     ],
 )  # fmt: skip
-def test_check_grammar_refuses_what_llama_cpp_could_not_bear(grammar: str, what: str) -> None:
-    """What is wrong as a whole: no root, no end, too many ways."""
+def test_check_grammar_refuses_what_llama_cpp_cannot_handle(grammar: str, what: str) -> None:
+    """Errors of the whole grammar: no root, no end, too many ways to begin."""
     with pytest.raises(ArgumentError, match=what):
         check_grammar(grammar)
 
 
-def test_check_grammar_wants_text() -> None:
-    """Bytes and objects are a wrong type."""
+def test_check_grammar_requires_text() -> None:
+    """Bytes and other objects are a wrong type."""
     for value in (b'root ::= "a"', None, 7, {}):
         with pytest.raises(ArgumentTypeError, match="must be GBNF text"):
             check_grammar(value)  # type: ignore[arg-type]  # on purpose
@@ -165,15 +165,15 @@ SOUND = [
 
 
 @pytest.mark.parametrize("grammar", SOUND, ids=range(len(SOUND)))
-def test_sound_grammars_pass_as_they_are(grammar: str, accepts: Callable[[str], bool]) -> None:
-    """What the language allows is taken unchanged, by labkit and by llama.cpp."""
+def test_valid_grammars_are_unchanged(grammar: str, accepts: Callable[[str], bool]) -> None:
+    """A valid grammar is accepted unchanged, by labkit and by llama.cpp."""
     assert check_grammar(grammar) == grammar
     assert accepts(grammar)
 
 
 @pytest.mark.parametrize("name", [name for name in dir(llama_grammar) if name.endswith("_GBNF")])
-def test_llama_cpp_s_own_grammars_pass(name: str, accepts: Callable[[str], bool]) -> None:
-    """The example grammars of llama.cpp are taken."""
+def test_llama_cpp_example_grammars_pass(name: str, accepts: Callable[[str], bool]) -> None:
+    """llama.cpp's example grammars are accepted."""
     grammar = getattr(llama_grammar, name)
     assert check_grammar(grammar) == grammar
     assert accepts(grammar)
@@ -199,8 +199,8 @@ HERE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 
 @HERE
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=14))
-def test_llama_cpp_takes_whatever_labkit_takes(accepts: Callable[[str], bool], pieces: list[str]) -> None:
-    """Random grammars, mostly broken: those that labkit takes llama.cpp takes too, and it survives them."""
+def test_llama_cpp_accepts_every_grammar_that_labkit_accepts(accepts: Callable[[str], bool], pieces: list[str]) -> None:
+    """Of random, mostly broken grammars, llama.cpp accepts those that labkit accepts, without a crash."""
     grammar = "root ::= " + "".join(pieces)
     if _passes(grammar):
         assert accepts(grammar), grammar
@@ -219,8 +219,10 @@ RULE = st.lists(st.lists(ITEM, max_size=3).map(" ".join), min_size=1, max_size=3
 
 @HERE
 @given(rules=st.tuples(RULE, RULE, RULE, RULE))
-def test_llama_cpp_survives_whatever_rules_labkit_takes(accepts: Callable[[str], bool], rules: tuple[str, ...]) -> None:
-    """Random rules that refer to each other: no null pointer, no endless recursion, no end of the process."""
+def test_llama_cpp_survives_every_rule_set_that_labkit_accepts(
+    accepts: Callable[[str], bool], rules: tuple[str, ...]
+) -> None:
+    """Random rules that refer to each other cause no null pointer, no endless recursion and no crash."""
     grammar = "\n".join(f"{name} ::= {rule}" for name, rule in zip(("root", "a", "b", "c"), rules, strict=True))
     if _passes(grammar):
         assert accepts(grammar), grammar
@@ -238,8 +240,8 @@ OBEYED = [
 
 
 @pytest.mark.parametrize(("grammar", "pattern"), OBEYED)
-def test_generated_text_obeys_the_grammar(model: labkit.Model, grammar: str, pattern: str) -> None:
-    """For many seeds at a high temperature: a text that came to its end matches, and one that did not begins so."""
+def test_generated_text_follows_the_grammar(model: labkit.Model, grammar: str, pattern: str) -> None:
+    """For many seeds at a high temperature, a finished text matches, and an unfinished one is the beginning of a match."""
     ended = 0
     for seed in range(20):
         text = labkit.generate_text(model, "start", 40, temperature=1.5, seed=seed, grammar=grammar)
@@ -250,8 +252,8 @@ def test_generated_text_obeys_the_grammar(model: labkit.Model, grammar: str, pat
     assert ended > 0
 
 
-def test_control_tokens_do_not_stand_for_text(tmp_path: Path) -> None:
-    """Text that a grammar asks for is written in characters, even where a control token is called the same."""
+def test_control_tokens_do_not_match_text(tmp_path: Path) -> None:
+    """Text in a grammar is generated as characters, even if a control token has the same name."""
     path = write_tiny_model(tmp_path / "flat.gguf", scale=0.05)
     with labkit.load_model(path, n_ctx=256, n_threads=1) as model:
         for seed in range(20):
@@ -262,16 +264,16 @@ def test_control_tokens_do_not_stand_for_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grammar", ['root ::= "a"', "root ::= [a-c]", 'root ::= "" | "a"'])
-def test_llama_s_own_methods_obey_a_grammar_too(model: labkit.Model, grammar: str) -> None:
-    """create_completion with a LlamaGrammar gives what the grammar allows."""
+def test_llama_methods_follow_a_grammar(model: labkit.Model, grammar: str) -> None:
+    """create_completion with a LlamaGrammar follows the grammar."""
     given = llama_cpp.LlamaGrammar.from_string(grammar, verbose=False)
     text = model.create_completion("start", max_tokens=5, temperature=0, grammar=given)["choices"][0]["text"]
     assert text in ("", "a", "b", "c")
 
 
 @pytest.mark.parametrize("grammar", ["root ::= [z-a]", 'root ::= "\\x00"', "root ::= <[9999]>"])
-def test_a_grammar_that_no_token_meets_is_an_error(model: labkit.Model, grammar: str) -> None:
-    """Where llama.cpp would end the process there is one line, from labkit's calls and from Llama's."""
+def test_grammar_that_allows_no_token_is_an_error(model: labkit.Model, grammar: str) -> None:
+    """Where llama.cpp would abort the process, labkit's calls and Llama's raise a one-line error."""
     with pytest.raises(GenerationError, match="allows no token"):
         labkit.generate_text(model, "start", 5, grammar=grammar)
     with pytest.raises(GenerationError, match="allows no token"):
@@ -279,16 +281,16 @@ def test_a_grammar_that_no_token_meets_is_an_error(model: labkit.Model, grammar:
     assert labkit.generate_text(model, "start", 3, temperature=0) is not None
 
 
-def test_a_named_token_that_the_model_lacks_is_an_error(model: labkit.Model, capfd: pytest.CaptureFixture[str]) -> None:
-    """<|name|> must be a token of this model; llama.cpp's own print about it does not appear."""
+def test_named_token_missing_in_the_model_is_an_error(model: labkit.Model, capfd: pytest.CaptureFixture[str]) -> None:
+    """<|name|> must be a token of this model; llama.cpp's own message is not printed."""
     with pytest.raises(ArgumentError, match=r"<\|none\|>.*does not have"):
         labkit.generate_text(model, "start", 5, grammar="root ::= <|none|>")
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("grammar", ["root ::= (", 'root ::= root "a"', "", 'root ::= ""*'])
-def test_llama_s_own_methods_refuse_a_broken_grammar(model: labkit.Model, grammar: str) -> None:
-    """Where llama-cpp-python passes a null pointer on, there is one line."""
+def test_llama_methods_refuse_a_broken_grammar(model: labkit.Model, grammar: str) -> None:
+    """Where llama-cpp-python would pass a null pointer on, the error is one line."""
     broken = llama_cpp.LlamaGrammar.from_string(grammar, verbose=False)
     with pytest.raises(ArgumentError):
         model.create_completion("start", max_tokens=3, grammar=broken)

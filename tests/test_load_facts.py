@@ -26,7 +26,7 @@ def _reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def test_facts_survive_being_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_are_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a second process finds is what the first one learned, without reading the header again."""
     seen = _reads(monkeypatch)
     path = bundled_model_path()
@@ -48,7 +48,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(seen) == 2
 
 
-def test_an_unsound_file_is_never_remembered(tmp_path: Path) -> None:
+def test_refusal_is_not_cached(tmp_path: Path) -> None:
     """A refusal is a refusal each time."""
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(60))
@@ -58,7 +58,7 @@ def test_an_unsound_file_is_never_remembered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"architecture": "llama"}', "\x00\x01"])
-def test_a_damaged_note_is_learned_anew(content: str, tmp_path: Path) -> None:
+def test_damaged_cache_entry_is_rebuilt(content: str, tmp_path: Path) -> None:
     """A note that is not ours, or was cut off, costs one more reading."""
     path = bundled_model_path()
     first = sound_file(path)
@@ -68,7 +68,7 @@ def test_a_damaged_note_is_learned_anew(content: str, tmp_path: Path) -> None:
     assert sound_file(path) == first
 
 
-def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path: Path) -> None:
-    """Where nothing can be kept, loading works all the same."""
+def test_unwritable_cache_folder_is_not_an_error(tmp_path: Path) -> None:
+    """If the cache folder is not writable, loading works anyway."""
     (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
     assert sound_file(bundled_model_path()).architecture == "llama"

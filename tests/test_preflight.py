@@ -1,4 +1,4 @@
-"""Preflight refuses what would end the process in the engine, and nothing that runs."""
+"""Preflight refuses files that would abort the process in llama.cpp, and no file that works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.gguf_models import Parts
 from tests.gguf_mutants import mutate
 from tests.gguf_zoo import ARRAY, BOOL, F32, I32, STRING, U32
 
-N_MUTANTS = 400  # `python -m tests.fuzz_gguf engine --count 20000` loads more of them
+N_MUTANTS = 400  # `python -m tests.fuzz_gguf engine --count 20000` loads more
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ INTEGERS = {row.name: number for number, row in TENSOR_TYPES.items()}
 
 
 def _kind(name: str, **numbers: int) -> Parts:
-    """Return a model of another kind with some of its own keys changed."""
+    """Return a model of another kind with some of its keys changed."""
     return _changed(KINDS[name](), **{f"{name}__{key}": _with(U32, value) for key, value in numbers.items()})
 
 
@@ -70,7 +70,7 @@ def _without(base: Parts, tensor: str) -> Parts:
 
 BEYOND = _changed(LLAMA, tokenizer__ggml__model=_with(STRING, "t5"), tokenizer__ggml__bos_token_id=_with(U32, 99_999))
 
-# Each of these ends the process in llama.cpp; what preflight says stands beside it.
+# Each of these files aborts the process in llama.cpp, with preflight's error.
 KILLERS: dict[str, tuple[Parts, str]] = {
     "no layers": (LLAMA.set("llama.block_count", 0), r"block_count' is 0, 1 to 512"),
     "513 layers": (LLAMA.set("llama.block_count", 513), r"block_count' is 513"),
@@ -86,14 +86,14 @@ KILLERS: dict[str, tuple[Parts, str]] = {
     "negative epsilon": (
         LLAMA.set("llama.attention.layer_norm_rms_epsilon", -1.0), r"layer_norm_rms_epsilon' is -1, zero or more"),
     "same token twice": (_tokens(GPT2, {300: "the"}), r"same token 'the' twice, at \d+ and 300"),
-    "same token behind a zero byte": (_tokens(GPT2, {300: "the\0x"}), r"same token 'the' twice, at \d+ and 300"),
+    "same token before a zero byte": (_tokens(GPT2, {300: "the\0x"}), r"same token 'the' twice, at \d+ and 300"),
     "same token as an empty one": (_tokens(GPT2, {300: "", 301: "[EMPTY_300]"}), r"twice, at 300 and 301"),
     "no vocabulary": (LLAMA.set("tokenizer.ggml.model", "none"), r"without a vocabulary there is no text"),
     "no byte tokens": (_tokens(LLAMA, {3 + 0xF0: "x y z"}), r"no token <0xF0> for the byte 240"),
     "byte tokens in bert": (LLAMA.set("tokenizer.ggml.model", "bert"), r"marks byte tokens"),
     "norm in Q4_0": (_retyped(LLAMA, "blk.0.attn_norm.weight", INTEGERS["Q4_0"]), r"attn_norm.weight' is Q4_0, a vector"),
     "norm in F16": (_retyped(LLAMA, "output_norm.weight", INTEGERS["F16"]), r"output_norm.weight' is F16, a vector"),
-    "a beginning that the vocabulary has not": (BEYOND, r"bos_token_id' is 99999, the vocabulary has 320 tokens"),
+    "begin token outside the vocabulary": (BEYOND, r"bos_token_id' is 99999, the vocabulary has 320 tokens"),
     "half a rotation": (_kind("qwen2", rope__dimension_count=8), r"dimension_count' is 8, qwen2 rotates all 16"),
     "uneven head lengths": (
         _kind("qwen2", attention__key_length=32, rope__dimension_count=32), r"key heads of 32 and value heads of 16, qwen2"),
@@ -118,7 +118,7 @@ BERT_OF_TWO = _changed(
     tokenizer__ggml__token_type=_with(ARRAY, [1, 1], I32),
 )
 
-# These the engine may survive, but nothing good comes of them.
+# llama.cpp may survive these files, but they are useless.
 REFUSED: dict[str, tuple[Parts, str]] = {
     "context of 0": (LLAMA.set("llama.context_length", 0), r"context_length' is 0"),
     "context of 2^32-1": (LLAMA.set("llama.context_length", (1 << 32) - 1), r"context_length' is 4,294,967,295.*exhaust"),
@@ -143,8 +143,8 @@ REFUSED: dict[str, tuple[Parts, str]] = {
 
 
 @pytest.mark.parametrize("name", KILLERS)
-def test_preflight_refuses_what_kills_the_engine(name: str, tmp_path: Path, engine: EngineChild) -> None:
-    """Each file ends the process in llama.cpp, and preflight refuses it with one line that names the cause."""
+def test_preflight_refuses_files_that_crash_llama_cpp(name: str, tmp_path: Path, engine: EngineChild) -> None:
+    """Each file aborts the process in llama.cpp, and preflight refuses it in one line that names the cause."""
     parts, expect = KILLERS[name]
     path = parts.write(tmp_path / "model.gguf")
     with pytest.raises(GGUFError, match=expect) as caught:
@@ -154,8 +154,8 @@ def test_preflight_refuses_what_kills_the_engine(name: str, tmp_path: Path, engi
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_preflight_refuses_what_cannot_work(name: str, tmp_path: Path) -> None:
-    """Each file is refused with one line that names the key or the tensor."""
+def test_preflight_refuses_useless_files(name: str, tmp_path: Path) -> None:
+    """Each file is refused in one line that names the key or the tensor."""
     parts, expect = REFUSED[name]
     with pytest.raises(GGUFError, match=expect) as caught:
         preflight(read_header(parts.write(tmp_path / "model.gguf")))
@@ -170,7 +170,7 @@ SOUND: dict[str, Parts] = {
     "one layer, one head": models.llama(n_layer=1, n_head=1, n_head_kv=1),
     "many layers": models.llama(n_layer=40, n_embd=32, n_head=2, n_head_kv=1, n_ff=32),
     "empty tokens": _tokens(GPT2, {300: "", 301: ""}),
-    "tokens that are no UTF-8 when cut": _tokens(GPT2, {300: "\u20ac", 301: "\0"}),
+    "tokens that are invalid UTF-8 when cut": _tokens(GPT2, {300: "\u20ac", 301: "\0"}),
     "a head count for each layer": _changed(LLAMA, llama__attention__head_count_kv=_with(ARRAY, [2, 2], U32)),
     "yarn": _changed(LLAMA, llama__rope__scaling__type=_with(STRING, "yarn"), llama__rope__scaling__factor=_with(F32, 4.0)),
     "no rope.dimension_count": Parts({k: v for k, v in LLAMA.keys.items() if "dimension" not in k}, LLAMA.tensors),
@@ -181,15 +181,15 @@ SOUND: dict[str, Parts] = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_preflight_lets_sound_models_pass(name: str, tmp_path: Path, engine: EngineChild) -> None:
-    """A file that the engine loads and computes with is not refused."""
+def test_preflight_accepts_valid_models(name: str, tmp_path: Path, engine: EngineChild) -> None:
+    """A file that llama.cpp can load and use is not refused."""
     path = SOUND[name].write(tmp_path / "model.gguf")
     assert preflight(read_header(path)) == ()
     assert engine.load(path) == "ok"
 
 
-def test_preflight_remarks_on_what_the_engine_will_refuse(tmp_path: Path) -> None:
-    """A table that fits neither the width nor the vocabulary, and an encoder, get a sentence each."""
+def test_preflight_warns_about_files_that_llama_cpp_refuses(tmp_path: Path) -> None:
+    """A table that matches neither the width nor the vocabulary, and an encoder, each give a warning."""
     odd = LLAMA.copy()
     odd.keys["llama.embedding_length"] = (U32, 128, None)
     odd.keys["tokenizer.ggml.tokens"] = (ARRAY, LLAMA.keys["tokenizer.ggml.tokens"][1][:-1], STRING)
@@ -200,8 +200,8 @@ def test_preflight_remarks_on_what_the_engine_will_refuse(tmp_path: Path) -> Non
     assert "is an encoder" in preflight(read_header(bert))[0]
 
 
-def test_preflight_finds_a_double_token_in_a_large_vocabulary(tmp_path: Path) -> None:
-    """The two places of one double among 262,144 tokens are named, whatever lies between them."""
+def test_preflight_finds_a_duplicate_token_in_a_large_vocabulary(tmp_path: Path) -> None:
+    """The two positions of a duplicate among 262,144 tokens are named."""
     tokens = [f"token {i}" for i in range(1 << 18)]
     tokens[200_000] = tokens[7]
     parts = Parts({**GPT2.keys, "tokenizer.ggml.tokens": (ARRAY, tokens, STRING)}, GPT2.tensors)
@@ -210,8 +210,8 @@ def test_preflight_finds_a_double_token_in_a_large_vocabulary(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_mutants_that_pass_preflight_never_kill_the_engine(tmp_path: Path, engine: EngineChild) -> None:
-    """Of some hundred mutations of small models, those that pass preflight are loaded and used; none ends the process."""
+def test_mutants_that_pass_preflight_never_crash_llama_cpp(tmp_path: Path, engine: EngineChild) -> None:
+    """Of several hundred mutants of small models, those that pass preflight are loaded and used without a crash."""
     rng = random.Random(20)
     bases = [LLAMA, GPT2, models.llama(matrix=models.Q8_0_TYPE), *(build() for build in KINDS.values())]
     path, loaded = tmp_path / "mutant.gguf", 0

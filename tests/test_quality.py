@@ -43,14 +43,14 @@ def f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def raw_logits(llama: Llama, tokens: list[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Every row of logits of some tokens, by llama-cpp-python's own loop."""
+    """Return all rows of logits from llama-cpp-python's own loop."""
     llama.reset()
     llama.eval(tokens)
     return np.array(llama.scores[: len(tokens)], dtype=np.float64)
 
 
-def by_the_book(path: Path, text: str, n_ctx: int, *, add_bos: bool | None = None) -> float:
-    """llama-perplexity's method written anew: whole windows, second half scored, in double precision."""
+def independent_perplexity(path: Path, text: str, n_ctx: int, *, add_bos: bool | None = None) -> float:
+    """Compute llama-perplexity's method independently: whole windows, second half scored, in double precision."""
     llama = Llama(str(path), n_ctx=n_ctx, n_threads=2, logits_all=True, verbose=False)
     tokens = llama.tokenize(text.encode(), add_bos=True, special=False)
     starts_with_bos = bool(llama._model.add_bos_token()) if add_bos is None else add_bos
@@ -73,8 +73,8 @@ def by_the_book(path: Path, text: str, n_ctx: int, *, add_bos: bool | None = Non
     st.one_of(st.none(), st.integers(1, 39)),
     st.one_of(st.none(), st.just(-1)),
 )
-def test_windows_are_llama_perplexitys(tokens: list[int], n_ctx: int, stride: int | None, bos: int | None) -> None:
-    """Which positions are scored, after which tokens, is what perplexity.cpp's loops say."""
+def test_windows_equal_llama_perplexity(tokens: list[int], n_ctx: int, stride: int | None, bos: int | None) -> None:
+    """The scored positions and their context are those of perplexity.cpp's loops."""
     if len(tokens) < 2 * n_ctx or (stride is not None and stride >= n_ctx):
         return
     expected = []
@@ -98,7 +98,7 @@ def test_windows_are_llama_perplexitys(tokens: list[int], n_ctx: int, stride: in
 
 @given(st.integers(1, 40), st.integers(2, 300), st.integers(0, 2**32 - 1))
 def test_surprise_and_divergence_equal_the_definitions(n_rows: int, n_vocab: int, seed: int) -> None:
-    """The blockwise arithmetic in single precision is the definition in double, to six digits."""
+    """The blockwise computation in single precision equals the definition in double precision, to six digits."""
     rng = np.random.default_rng(seed)
     logits, base = (rng.normal(0, 8, (n_rows, n_vocab)).astype(np.float32) for _ in range(2))
     targets = rng.integers(0, n_vocab, n_rows)
@@ -121,18 +121,18 @@ def test_surprise_and_divergence_equal_the_definitions(n_rows: int, n_vocab: int
     np.testing.assert_allclose(gap.delta_p, np.exp(log_q[picked]) - np.exp(log_p[picked]), atol=1e-5)
 
 
-def test_divergence_leaves_out_what_the_reference_rules_out() -> None:
-    """A token of probability zero adds nothing, not NaN."""
+def test_tokens_of_probability_zero_add_no_divergence() -> None:
+    """A token of probability zero adds 0, not NaN."""
     base = np.array([[0.0, -np.inf]], dtype=np.float32)
     gap = divergence(base, np.array([[0.0, 0.0]], dtype=np.float32), np.array([0]))
     assert gap.kl == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("n_ctx", [64, 256])
-def test_perplexity_is_llama_perplexitys(model: labkit.Model, n_ctx: int) -> None:
-    """Within 0.1 % of the method worked out anew over raw logits."""
+def test_perplexity_equals_llama_perplexity(model: labkit.Model, n_ctx: int) -> None:
+    """It is within 0.1 % of an independent computation over raw logits."""
     found = labkit.measure_perplexity(model, PROSE, n_ctx=n_ctx)
-    assert found.perplexity == pytest.approx(by_the_book(Path(model.model_path), PROSE, n_ctx), rel=1e-3)
+    assert found.perplexity == pytest.approx(independent_perplexity(Path(model.model_path), PROSE, n_ctx), rel=1e-3)
     assert found.running[-1] == pytest.approx(found.perplexity)
     assert len(found.running) == found.n_windows
     assert found.n_scored == found.n_windows * (n_ctx - n_ctx // 2 - 1)
@@ -140,31 +140,31 @@ def test_perplexity_is_llama_perplexitys(model: labkit.Model, n_ctx: int) -> Non
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("add_bos", [True, False])
-def test_perplexity_begins_windows_as_the_model_does(tmp_path: Path, kind: str, add_bos: bool) -> None:
-    """A model that begins texts with a token of its own gets it in each window, in the first token's place."""
+def test_windows_begin_with_the_models_begin_token(tmp_path: Path, kind: str, add_bos: bool) -> None:
+    """A model's begin token replaces the first token of each window."""
     path = write_tiny_model(tmp_path / "tiny.gguf", tokenizer=kind, keys={"tokenizer.ggml.add_bos_token": add_bos})
     text = "a small text of no great meaning, told again and again. " * 12
     with labkit.load_model(path) as model:
         found = labkit.measure_perplexity(model, text, n_ctx=32)
-    assert found.perplexity == pytest.approx(by_the_book(path, text, 32, add_bos=add_bos), rel=1e-3)
+    assert found.perplexity == pytest.approx(independent_perplexity(path, text, 32, add_bos=add_bos), rel=1e-3)
 
 
-def test_slices_of_logits_change_nothing(model: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few rows of logits at a time, as for a huge vocabulary, give the same figure."""
+def test_slices_of_logits_give_the_same_figure(model: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small slices of logits, as for a huge vocabulary, give the same figure."""
     whole = labkit.measure_perplexity(model, PROSE, n_ctx=128)
     monkeypatch.setattr(scoring, "_SLICE_BYTES", 5 * 4 * model.n_vocab())
     assert labkit.measure_perplexity(model, PROSE, n_ctx=128).perplexity == pytest.approx(whole.perplexity, rel=1e-4)
 
 
-def test_stride_gives_more_context(model: labkit.Model) -> None:
-    """Tokens that see more of the text are foretold better."""
+def test_stride_lowers_the_perplexity(model: labkit.Model) -> None:
+    """Tokens with more context are predicted better."""
     strided = labkit.measure_perplexity(model, PROSE, n_ctx=128, stride=32)
     assert strided.n_scored == strided.n_windows * 32
     assert strided.perplexity < labkit.measure_perplexity(model, PROSE, n_ctx=64).perplexity
 
 
-def test_measuring_leaves_the_model_as_it_was(model: labkit.Model) -> None:
-    """The next answer is what it was before, and the prompt that was cached still is."""
+def test_measuring_does_not_change_the_model(model: labkit.Model) -> None:
+    """The next answer is the same as before, and the prompt is still cached."""
     prompt = "Once upon a time there was a clock that " * 20
     before = labkit.generate_text(model, prompt, max_tokens=8, temperature=0)
     labkit.measure_perplexity(model, PROSE, n_ctx=64)
@@ -173,14 +173,14 @@ def test_measuring_leaves_the_model_as_it_was(model: labkit.Model) -> None:
 
 
 def test_progress_counts_windows(model: labkit.Model) -> None:
-    """A function hears of every window, in the end of all."""
+    """The function is called for every window, up to the total."""
     seen: list[tuple[int, int]] = []
     found = labkit.measure_perplexity(model, PROSE, n_ctx=128, progress=lambda *now: seen.append(now))
     assert seen == [(index + 1, found.n_windows) for index in range(found.n_windows)]
 
 
 def test_cancel_ends_a_measurement_and_leaves_the_model_usable(model: labkit.Model) -> None:
-    """model.cancel() from another thread ends it within a second."""
+    """model.cancel() from another thread stops it within a second."""
     begun = threading.Event()
     errors: list[Exception] = []
 
@@ -203,7 +203,7 @@ def test_cancel_ends_a_measurement_and_leaves_the_model_usable(model: labkit.Mod
 
 
 def test_an_error_in_progress_reaches_the_caller(model: labkit.Model) -> None:
-    """What a progress function raises ends the measurement, and the model works on."""
+    """An error in a progress function stops the measurement, and the model stays usable."""
 
     def fail(done: int, total: int) -> None:
         raise RuntimeError("enough")
@@ -228,15 +228,15 @@ def test_an_error_in_progress_reaches_the_caller(model: labkit.Model) -> None:
         (Path("a.txt"), {}, "text is the text itself"),
     ],
 )
-def test_wrong_arguments_are_one_line(model: labkit.Model, text: Any, options: dict[str, Any], needed: str) -> None:
-    """Each says what was given and what is needed."""
+def test_wrong_arguments_are_one_line_errors(model: labkit.Model, text: Any, options: dict[str, Any], needed: str) -> None:
+    """Each error says what was given and what is needed."""
     with pytest.raises(labkit.LabkitError, match=needed) as caught:
         labkit.measure_perplexity(model, text, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_closed_model_and_no_model_are_refused() -> None:
-    """Both end in one line."""
+    """Both are one-line errors."""
     closed = labkit.load_model(n_ctx=256)
     closed.close()
     with pytest.raises(labkit.ModelClosedError):
@@ -245,8 +245,8 @@ def test_a_closed_model_and_no_model_are_refused() -> None:
         labkit.measure_perplexity("model.gguf", PROSE)  # type: ignore[arg-type]
 
 
-def test_divergence_from_itself_is_nothing(model: labkit.Model) -> None:
-    """The same model twice: no divergence, full agreement."""
+def test_divergence_from_itself_is_zero(model: labkit.Model) -> None:
+    """A model compared with itself has no divergence and full agreement."""
     found = labkit.measure_divergence(model, model, PROSE, n_ctx=128)
     assert abs(found.kl_divergence) < 1e-6
     assert found.top_token_agreement == 1
@@ -255,7 +255,7 @@ def test_divergence_from_itself_is_nothing(model: labkit.Model) -> None:
 
 
 def test_divergence_equals_the_definition_over_raw_logits(f16: Path, tmp_path: Path) -> None:
-    """Mean divergence, agreement and change of probability, worked out anew in double precision."""
+    """Mean divergence, agreement and change of probability equal an independent computation in double precision."""
     small = labkit.quantize_model(f16, tmp_path / "q4.gguf", "Q4_0").target
     text, n_ctx = PROSE[:1800], 64
     with labkit.load_model(f16, n_ctx=256) as reference, labkit.load_model(small, n_ctx=256) as model:
@@ -292,8 +292,8 @@ def test_models_of_different_vocabularies_are_refused(model: labkit.Model, tmp_p
         labkit.measure_divergence(other, model, PROSE, n_ctx=64)
 
 
-def test_comparison_measures_what_is_lost(f16: Path, tmp_path: Path) -> None:
-    """Fewer bits, smaller files, larger divergence; files are kept where a folder is given."""
+def test_comparison_measures_the_quality_loss(f16: Path, tmp_path: Path) -> None:
+    """Fewer bits give smaller files and larger divergence; files are kept if a folder is given."""
     seen: list[tuple[int, int]] = []
     table = labkit.compare_quantizations(
         f16, ["F16", "q8_0", "Q4_0", "Q2_K"], PROSE, n_ctx=128, folder=tmp_path, progress=lambda *now: seen.append(now)
@@ -326,8 +326,8 @@ def test_comparison_measures_what_is_lost(f16: Path, tmp_path: Path) -> None:
     assert float(rows[1]["kl_divergence"]) == table.row("Q8_0").kl_divergence
 
 
-def test_comparison_of_a_quantized_source_says_what_it_cannot_see(tmp_path: Path) -> None:
-    """The reference is an F16 copy of it; nothing stays behind."""
+def test_comparison_of_a_quantized_source_has_a_note(tmp_path: Path) -> None:
+    """The reference is an F16 copy, and no file is left."""
     table = labkit.compare_quantizations(None, ["Q4_1"], PROSE, n_ctx=64)
     assert table.reference == "an F16 copy of the source"
     assert "already quantized" in table.notes[0]
@@ -348,6 +348,6 @@ def test_comparison_of_a_quantized_source_says_what_it_cannot_see(tmp_path: Path
     ],
 )
 def test_comparison_refuses_before_it_makes_anything(arguments: dict[str, Any], needed: str) -> None:
-    """Wrong arguments cost no time and leave nothing."""
+    """Wrong arguments are refused at once, and no file is left."""
     with pytest.raises(labkit.LabkitError, match=needed):
         labkit.compare_quantizations(**{"quantizations": ["Q4_0"], **arguments})

@@ -1,4 +1,4 @@
-"""The codecs equal llama.cpp's bit for bit, and quantize_model writes a whole file or none."""
+"""The codecs are bit-identical to llama.cpp's, and quantize_model writes a complete file or none."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def package_type(name: str) -> gguf.GGMLQuantizationType:
 
 
 def same_bits(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
-    """Equal bit for bit; one NaN is as good as another."""
+    """Return whether values are bit-identical; all NaNs count as equal."""
     return bool(np.all((one.view(np.uint32) == other.view(np.uint32)) | (np.isnan(one) & np.isnan(other))))
 
 
@@ -79,7 +79,7 @@ weights_of_any_size = hnp.arrays(
 @given(weights=weights_of_any_size)
 @settings(max_examples=200, deadline=None)
 def test_encode_equals_the_engine_for_any_weights(name: str, weights: npt.NDArray[np.float32]) -> None:
-    """Zeros, denormals and the largest floats are encoded to llama.cpp's bytes; below a scale of 3e-39 to its weights."""
+    """Zeros, denormals and the largest floats give llama.cpp's bytes; below a scale of 3e-39, its decoded weights."""
     ours, theirs = CODECS[name].encode(weights), engine_encode(name, weights)
     with np.errstate(all="ignore"):
         blocks = weights.reshape(-1, 32)
@@ -93,7 +93,7 @@ def test_encode_equals_the_engine_for_any_weights(name: str, weights: npt.NDArra
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("scale", [1e-30, 1e-5, 0.02, 1.0, 1e4])
 def test_encode_equals_the_engine_and_the_package(name: str, scale: float) -> None:
-    """On 100,000 random weights of any size, all three write the same bytes."""
+    """For 100,000 random weights of any magnitude, all three give the same bytes."""
     weights = np.random.default_rng(0).normal(0, scale, (100, 1024)).astype(np.float32)
     ours = CODECS[name].encode(weights)
     assert np.array_equal(ours, engine_encode(name, weights))
@@ -110,7 +110,7 @@ def test_zeros_are_encoded_as_the_engine_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_decode_equals_the_engine_and_the_package(name: str) -> None:
-    """Any bytes whatever decode to the weights that llama.cpp and the gguf package read, bit for bit."""
+    """Random bytes decode to the same weights as in llama.cpp and the gguf package, bit for bit."""
     kind = tensor_type(name)
     data = np.random.default_rng(1).integers(0, 256, (500, 3 * kind.block_bytes), np.uint8)
     ours = CODECS[name].decode(data)
@@ -119,8 +119,8 @@ def test_decode_equals_the_engine_and_the_package(name: str) -> None:
         assert same_bits(ours, gguf.quants.dequantize(data, package_type(name)))
 
 
-def test_decode_equals_the_engine_on_what_it_encoded() -> None:
-    """A Q4_K tensor that llama.cpp wrote is read as llama.cpp reads it."""
+def test_decode_equals_the_engine_on_encoded_weights() -> None:
+    """A Q4_K tensor from llama.cpp decodes to the same weights as in llama.cpp."""
     weights = np.random.default_rng(2).normal(0, 0.02, (20, 512)).astype(np.float32)
     data = engine_encode("Q4_K", weights)
     assert same_bits(Q4_K.decode(data), engine_decode("Q4_K", data))
@@ -147,14 +147,14 @@ def test_shapes_keep_their_leading_axes() -> None:
         (lambda: Q4_K.encode(np.zeros(256)), "only be decoded"),
     ],
 )
-def test_codecs_refuse_in_one_line(call: object, message: str) -> None:
-    """What cannot be encoded or decoded is refused by an ArgumentError that says what is needed."""
+def test_codec_errors_are_one_line(call: object, message: str) -> None:
+    """Invalid input raises an ArgumentError that says what is needed."""
     with pytest.raises(ArgumentError, match=message) as caught:
         call()  # type: ignore[operator]
     assert "\n" not in str(caught.value)
 
 
-# What llama.cpp makes only with an importance matrix, or not of a model like this.
+# Types that llama.cpp makes only with an importance matrix, or not from a model like this.
 NEED_MORE = {
     **dict.fromkeys(("Q2_K_S", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"), "importance matrix"),
     "NVFP4": "invalid output file type",
@@ -177,7 +177,7 @@ def f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "megabytes", "n_fallbacks"), [("Q8_0", 145, 0), ("Q4_0", 92, 1), ("Q4_K_M", 105, 180), ("Q3_K_M", 94, 180)]
 )
 def test_quantize_gives_the_known_sizes(f16: Path, tmp_path: Path, name: str, megabytes: int, n_fallbacks: int) -> None:
-    """The bundled model's sizes are those measured with llama.cpp's own tool; the fallbacks of its odd width are listed."""
+    """The bundled model's sizes equal those from llama.cpp's tool; the fallbacks due to its width are listed."""
     steps: list[tuple[int, int]] = []
     result = quantize_model(f16, tmp_path / "q.gguf", name.lower(), progress=lambda done, total: steps.append((done, total)))
     assert result.quantization == name
@@ -190,21 +190,19 @@ def test_quantize_gives_the_known_sizes(f16: Path, tmp_path: Path, name: str, me
 
 @pytest.fixture(scope="module")
 def four_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a ghost of the bundled model's widths: the types with a codebook take long to search for."""
+    """Return a ghost with the bundled model's widths and few layers, because codebook types are slow to quantize."""
     widths = {"n_layer": 4, "n_embd": 576, "n_ff": 1536, "n_head": 9, "n_head_kv": 3}
     return build_ghost_model(tmp_path_factory.mktemp("quantize") / "ghost.gguf", shape=widths, quantization="F16")
 
 
-# One of each family; all of them with --thorough, as CI does.
+# One type of each family; all types with --thorough, as in CI.
 FAMILIES = {"F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q4_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "MXFP4_MOE"}
-THOROUGH = [
-    f"test_every_type_is_read_as_what_it_is[{kind.name}]" for kind in FILE_TYPES.values() if kind.name not in FAMILIES
-]
+THOROUGH = [f"test_every_type_is_read_correctly[{kind.name}]" for kind in FILE_TYPES.values() if kind.name not in FAMILIES]
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in FILE_TYPES.values()])
-def test_every_type_is_read_as_what_it_is(f16: Path, four_layers: Path, tmp_path: Path, name: str) -> None:
-    """Each file that the quantizer makes has every key, tensor and figure that the package and the engine tell of it."""
+def test_every_type_is_read_correctly(f16: Path, four_layers: Path, tmp_path: Path, name: str) -> None:
+    """For each type, keys, tensors and figures equal the gguf package's and llama.cpp's."""
     f16 = four_layers if name.startswith("IQ") else f16
     target = tmp_path / "q.gguf"
     if name in NEED_MORE:
@@ -214,13 +212,13 @@ def test_every_type_is_read_as_what_it_is(f16: Path, four_layers: Path, tmp_path
         return
     quantize_model(f16, target, name)
     assert get_model_info(target).quantization == name
-    if name != "Q2_0":  # which gguf's own reader does not know yet
+    if name != "Q2_0":  # gguf's reader does not know it yet
         assert_parity(read_header(target), target)
     assert_engine_parity(target)
 
 
 def test_quantized_model_generates(f16: Path, tmp_path: Path) -> None:
-    """What was written loads and continues a text."""
+    """A quantized model loads and continues a text."""
     import labkit
 
     result = quantize_model(f16, tmp_path / "q.gguf", "Q8_0")
@@ -229,8 +227,8 @@ def test_quantized_model_generates(f16: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_interrupt_leaves_nothing(f16: Path, tmp_path: Path, error: type[BaseException]) -> None:
-    """A Ctrl-C, or an error in the progress function, leaves the folder and an older target as they were."""
+def test_interrupt_leaves_no_file(f16: Path, tmp_path: Path, error: type[BaseException]) -> None:
+    """Ctrl-C, or an error in the progress function, leaves the folder and an older target unchanged."""
     target = tmp_path / "q.gguf"
     target.write_bytes(b"older")
 
@@ -244,8 +242,8 @@ def test_interrupt_leaves_nothing(f16: Path, tmp_path: Path, error: type[BaseExc
     assert target.read_bytes() == b"older"
 
 
-def test_engine_error_is_one_line_and_leaves_nothing(f16: Path, tmp_path: Path) -> None:
-    """A type that needs an importance matrix is refused in the engine's words."""
+def test_engine_error_is_one_line_and_leaves_no_file(f16: Path, tmp_path: Path) -> None:
+    """A type that needs an importance matrix is refused with llama.cpp's message."""
     with pytest.raises(QuantizationError, match="importance matrix") as caught:
         quantize_model(f16, tmp_path / "q.gguf", "IQ1_S")
     assert "\n" not in str(caught.value)
@@ -253,7 +251,7 @@ def test_engine_error_is_one_line_and_leaves_nothing(f16: Path, tmp_path: Path) 
 
 
 def test_refusals_say_what_to_do(f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown type, the source as target, an existing target, a missing folder, a broken source, a full disk."""
+    """Refused: an unknown type, the source as target, an existing target, a missing folder, a broken source, a full disk."""
     target = tmp_path / "q.gguf"
     with pytest.raises(ArgumentError, match="did you mean 'Q4_K_M'"):
         quantize_model(f16, target, "Q4_KM")

@@ -1,4 +1,4 @@
-"""Records read like objects, dicts and tables."""
+"""Records work as objects, mappings and tables."""
 
 import dataclasses
 import json
@@ -24,15 +24,15 @@ SAMPLE = Sample("demo\x1b[31m", 3 * 1024**2, 0.25, 104.9)
 
 
 def test_record_reads_as_object_and_mapping() -> None:
-    """The same value is reached by attribute, key and unpacking."""
+    """Attribute, key and unpacking give the same value."""
     assert SAMPLE.size_bytes == SAMPLE["size_bytes"] == dict(SAMPLE)["size_bytes"] == {**SAMPLE}["size_bytes"]
     assert len(SAMPLE) == 6
     assert "name" in SAMPLE
     assert "nothing" not in SAMPLE
 
 
-def test_wrong_key_names_the_keys_that_exist() -> None:
-    """A typing mistake is answered with the likely key and all keys, as a KeyError and a LabkitError."""
+def test_wrong_key_lists_the_existing_keys() -> None:
+    """The error for a misspelled key suggests the likely key and lists all; it is a KeyError and a LabkitError."""
     with pytest.raises(UnknownKeyError, match=r"did you mean 'size_bytes'.*elapsed_s") as caught:
         SAMPLE["size_byte"]
     assert isinstance(caught.value, KeyError)
@@ -40,7 +40,7 @@ def test_wrong_key_names_the_keys_that_exist() -> None:
 
 
 def test_record_is_frozen_and_compares_by_value() -> None:
-    """Nobody can change a result; two equal ones are equal."""
+    """A record cannot be changed, and records with equal values are equal."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         SAMPLE.name = "other"  # type: ignore[misc]
     assert SAMPLE.replace() == SAMPLE
@@ -48,7 +48,7 @@ def test_record_is_frozen_and_compares_by_value() -> None:
 
 
 def test_repr_writes_units_and_escapes_control_characters() -> None:
-    """The printed form carries units, and a hostile name cannot colour the terminal."""
+    """The printed form has units, and a hostile name cannot change terminal colours."""
     text = repr(SAMPLE)
     assert "3.0 MiB" in text
     assert "250 ms" in text
@@ -62,5 +62,5 @@ def test_html_escapes_markup() -> None:
 
 
 def test_to_dict_is_json_ready() -> None:
-    """The plain form goes through json.dumps as it is."""
+    """json.dumps accepts the plain form."""
     assert json.loads(json.dumps(SAMPLE.to_dict()))["parts"] == [1, 2]

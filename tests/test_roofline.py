@@ -1,4 +1,4 @@
-"""Foretelling speed: what a token costs is counted right, and the kernels that are timed are llama.cpp's own."""
+"""Speed prediction: the work per token is counted correctly, and the timed kernels are llama.cpp's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labkit.roofline.work import attentions, matrices
 
 @pytest.fixture(scope="module", autouse=True)
 def _short() -> Iterator[None]:
-    """Time kernels for an instant: how fast they are is no claim of these tests."""
+    """Time kernels very briefly, because these tests do not check speeds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labkit.roofline.kernels._SECONDS", 0.005)
         yield
@@ -28,8 +28,8 @@ def foretold() -> labkit.SpeedPrediction:
     return labkit.predict_speed(n_prompt=64)
 
 
-def test_a_token_reads_every_weight_once() -> None:
-    """The matrices of the bundled model are all of its tensors but the norms; the tied embedding is the output."""
+def test_every_weight_is_read_once_per_token() -> None:
+    """The bundled model's matrices are all of its tensors except the norms; the tied embedding is the output."""
     header = read_header(labkit.bundled_model_path())
     found = matrices(header, 1, 1)
     norms = sum(tensor.n_bytes for tensor in header.tensors if len(tensor.shape) == 1)
@@ -38,7 +38,7 @@ def test_a_token_reads_every_weight_once() -> None:
     assert sum(matrix.operations for matrix in found) == 2 * weights
 
 
-def test_a_cell_costs_what_the_cache_holds() -> None:
+def test_attention_reads_the_whole_cache() -> None:
     """Attention over a full context of the bundled model reads its whole cache."""
     header = read_header(labkit.bundled_model_path())
     (found,) = attentions(model_layers(header), 2047, 1, 1)
@@ -47,8 +47,8 @@ def test_a_cell_costs_what_the_cache_holds() -> None:
     assert found.n_bytes(f16, f16) * found.count == cache
 
 
-def test_a_mixture_reads_the_experts_that_are_chosen(tmp_path: Path) -> None:
-    """One token reads the used experts alone; many tokens read nearly all of them."""
+def test_a_mixture_reads_the_chosen_experts(tmp_path: Path) -> None:
+    """One token reads only the used experts; many tokens read nearly all experts."""
     path = labkit.build_ghost_model(tmp_path / "moe.gguf", architecture="qwen3moe", shape="tiny")
     header = read_header(path)
     n_experts, used = header.hparam("expert_count"), header.hparam("expert_used_count")
@@ -67,8 +67,8 @@ def test_a_mixture_reads_the_experts_that_are_chosen(tmp_path: Path) -> None:
     assert 0.99 < read(64 * n_experts) / (3 * layers * n_experts) <= 1
 
 
-def test_windows_and_states_cost_what_they_look_at(tmp_path: Path) -> None:
-    """A window ends what attention reads; a recurrent model has none at all."""
+def test_windows_and_states_limit_attention(tmp_path: Path) -> None:
+    """A window limits what attention reads; a recurrent model has no attention."""
     window = labkit.build_ghost_model(tmp_path / "window.gguf", architecture="gemma3", shape="tiny")
     layers = model_layers(read_header(window))
     deep = {item.n_cells for item in attentions(layers, 16_000, 1, 1)}
@@ -80,7 +80,7 @@ def test_windows_and_states_cost_what_they_look_at(tmp_path: Path) -> None:
 
 
 def test_prediction_adds_up(foretold: labkit.SpeedPrediction) -> None:
-    """The speed is one over the sum of the parts, the roofline the bandwidth over the bytes; each part names its limit."""
+    """The speed is 1 / (sum of the parts), the roofline bandwidth / bytes; each part has its limit."""
     seconds = sum(part.predicted_s for part in foretold.parts)
     assert foretold.decode_tokens_per_second == pytest.approx(1 / seconds)
     n_bytes = sum(part.n_bytes for part in foretold.parts)
@@ -93,7 +93,7 @@ def test_prediction_adds_up(foretold: labkit.SpeedPrediction) -> None:
 
 @pytest.mark.thorough
 def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
-    """Flash attention on and off, repacked and plain weights, several sequences: each gives a positive speed."""
+    """With and without flash attention, repacked and plain weights, several sequences: each speed is positive."""
     for architecture, flash in (("llama", True), ("deepseek2", False), ("jamba", False), ("qwen2moe", True)):
         path = labkit.build_ghost_model(tmp_path / f"{architecture}.gguf", architecture=architecture, shape="tiny")
         found = labkit.predict_speed(path, flash_attn=flash, n_parallel=3, n_prompt=40, depth=300)
@@ -101,8 +101,8 @@ def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
         assert (found.flash_attn, found.n_parallel, found.depth) == (flash, 3, 300)
 
 
-def test_a_given_system_saves_measuring() -> None:
-    """Its bandwidth is taken as it is, for as many threads as it was measured with."""
+def test_given_system_is_not_measured_again() -> None:
+    """Its bandwidth is used unchanged, for the number of threads it was measured with."""
     system = labkit.measure_system(seconds=0.05)
     known = system.replace(read_bytes_per_second=1e9)
     found = labkit.predict_speed(n_prompt=8, system=known)
@@ -111,7 +111,7 @@ def test_a_given_system_saves_measuring() -> None:
 
 
 def test_times_grow_with_the_work() -> None:
-    """A matrix of four times the rows takes longer than one, and a small operation is shorter than both."""
+    """A matrix with four times the rows takes longer, and a small operation is faster than both."""
     small, large = MatrixJob(8, 1024, 1024, 1), MatrixJob(8, 1024, 8192, 1)
     row = SmallJob(64, 1)
     times = time_kernels([small, large, row], 1)
@@ -119,7 +119,7 @@ def test_times_grow_with_the_work() -> None:
 
 
 def test_wrong_arguments_end_in_one_line() -> None:
-    """No kernel is asked for what cannot be."""
+    """Each wrong argument is a one-line error."""
     for kwargs, error in (
         ({"n_threads": 0}, ArgumentError),
         ({"n_threads": "2"}, ArgumentTypeError),

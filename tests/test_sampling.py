@@ -1,4 +1,4 @@
-"""sampling.py does what llama.cpp's samplers do."""
+"""sampling.py equals llama.cpp's samplers."""
 
 import ctypes
 import math
@@ -17,7 +17,7 @@ LOGITS = arrays(np.float32, st.integers(1, 300), elements=st.floats(-20, 20, wid
 
 
 def _native(logits: np.ndarray, *samplers: object) -> tuple[dict[int, float], int]:
-    """Return what a chain of llama.cpp's samplers leaves of logits, and what it selected."""
+    """Return the logits that a chain of llama.cpp's samplers keeps, and its selected token."""
     data = (llama_cpp.llama_token_data * len(logits))(
         *(llama_cpp.llama_token_data(i, float(x), 0.0) for i, x in enumerate(logits))
     )
@@ -39,14 +39,14 @@ def _ours(logits: np.ndarray) -> dict[int, float]:
 @settings(deadline=None)
 @given(LOGITS, st.integers(1, 400))
 def test_top_k_keeps_what_the_engine_keeps(logits: np.ndarray, k: int) -> None:
-    """keep_top_k is llama_sampler_init_top_k."""
+    """keep_top_k equals llama_sampler_init_top_k."""
     assert _ours(sampling.keep_top_k(logits, k)) == _native(logits, llama_cpp.llama_sampler_init_top_k(k))[0]
 
 
 @settings(deadline=None)
 @given(LOGITS, st.floats(0.01, 0.999))
 def test_top_p_keeps_what_the_engine_keeps(logits: np.ndarray, p: float) -> None:
-    """keep_top_p is llama_sampler_init_top_p, but for sums that round to the threshold."""
+    """keep_top_p equals llama_sampler_init_top_p, except for sums that round to the threshold."""
     ours, theirs = _ours(sampling.keep_top_p(logits, p)), _native(logits, llama_cpp.llama_sampler_init_top_p(p, 1))[0]
     ranked = np.sort(sampling.softmax(logits).astype(np.float64))[::-1]
     nearest = np.abs(np.cumsum(ranked) - p).min()
@@ -56,7 +56,7 @@ def test_top_p_keeps_what_the_engine_keeps(logits: np.ndarray, p: float) -> None
 @settings(deadline=None)
 @given(LOGITS, st.floats(0.001, 1.0))
 def test_min_p_keeps_what_the_engine_keeps(logits: np.ndarray, p: float) -> None:
-    """keep_min_p is llama_sampler_init_min_p, but for a logit that rounds to the threshold."""
+    """keep_min_p equals llama_sampler_init_min_p, except for a logit that rounds to the threshold."""
     ours, theirs = _ours(sampling.keep_min_p(logits, p)), _native(logits, llama_cpp.llama_sampler_init_min_p(p, 1))[0]
     nearest = np.abs(logits.astype(np.float64) - (float(logits.max()) + math.log(p))).min()
     assert ours == theirs or nearest < 1e-5
@@ -65,15 +65,15 @@ def test_min_p_keeps_what_the_engine_keeps(logits: np.ndarray, p: float) -> None
 @settings(deadline=None)
 @given(LOGITS, st.floats(0.01, 3.0))
 def test_temperature_divides_as_the_engine_does(logits: np.ndarray, temperature: float) -> None:
-    """apply_temperature is llama_sampler_init_temp."""
+    """apply_temperature equals llama_sampler_init_temp."""
     theirs = _native(logits, llama_cpp.llama_sampler_init_temp(temperature))[0]
     assert _ours(sampling.apply_temperature(logits, temperature)) == pytest.approx(theirs, rel=1e-5)
 
 
 @settings(deadline=None)
 @given(LOGITS, st.integers(0, 2**32 - 2), st.integers(0, 60), st.sampled_from((1.0, 0.9, 0.5)), st.sampled_from((0.0, 0.05)))
-def test_draw_is_the_engines(logits: np.ndarray, seed: int, top_k: int, top_p: float, min_p: float) -> None:
-    """choose_token makes the choice of llama.cpp's whole chain with the same seed."""
+def test_draw_equals_the_engine(logits: np.ndarray, seed: int, top_k: int, top_p: float, min_p: float) -> None:
+    """choose_token makes the same choice as llama.cpp's whole chain with the same seed."""
     samplers = [llama_cpp.llama_sampler_init_top_k(top_k)] if 0 < top_k < len(logits) else []
     samplers += [llama_cpp.llama_sampler_init_top_p(top_p, 1)] if top_p < 1 else []
     samplers += [llama_cpp.llama_sampler_init_min_p(min_p, 1)] if min_p else []
@@ -82,8 +82,8 @@ def test_draw_is_the_engines(logits: np.ndarray, seed: int, top_k: int, top_p: f
     assert ours == chosen
 
 
-def test_first_token_of_a_text_is_foretold() -> None:
-    """The first token that generate_text draws is the one that choose_token names, seed by seed."""
+def test_choose_token_predicts_the_first_token_of_a_text() -> None:
+    """For each seed, the first token of generate_text is the one from choose_token."""
     with labkit.load_model(n_ctx=256) as model:
         logits = labkit.next_token_logits(model, "My favourite animal is")
         for seed in range(20):
@@ -92,8 +92,8 @@ def test_first_token_of_a_text_is_foretold() -> None:
             assert model.last_generation.token_ids == (sampling.choose_token(logits, seed, temperature=1.2),)
 
 
-def test_logits_do_not_depend_on_what_was_asked_before() -> None:
-    """The same prompt has the same logits, bit for bit, after other prompts and after a generation."""
+def test_logits_do_not_depend_on_earlier_prompts() -> None:
+    """The same prompt gives bit-identical logits after other prompts and after a generation."""
     with labkit.load_model(n_ctx=1024) as model:
         first = labkit.next_token_logits(model, "One two three")
         labkit.generate_text(model, "Something else " * 200, max_tokens=4)
@@ -104,8 +104,8 @@ def test_logits_do_not_depend_on_what_was_asked_before() -> None:
         assert labkit.token_text(model, int(first.argmax())).strip()
 
 
-def test_entropy_is_that_of_a_fair_choice() -> None:
-    """So many equal logits have log2 of their number of bits, one alone has none, and a dropped token does not count."""
+def test_entropy_of_an_even_choice() -> None:
+    """An even choice among n tokens has log2(n) bits, a single token has none, and a dropped token does not count."""
     assert sampling.entropy_bits(np.zeros(8)) == pytest.approx(3.0)
     assert sampling.entropy_bits([5.0]) == 0.0
     assert sampling.entropy_bits([1.0, 1.0, -np.inf]) == pytest.approx(1.0)
@@ -127,7 +127,7 @@ def test_entropy_is_that_of_a_fair_choice() -> None:
         (lambda: sampling.draw_token([1.0], -1), "seed"),
     ],
 )
-def test_bad_input_gets_a_line(call: object, words: str) -> None:
-    """What cannot work is an error that names it."""
+def test_invalid_input_is_a_one_line_error(call: object, words: str) -> None:
+    """Each invalid input is an error that names the problem."""
     with pytest.raises(labkit.LabkitError, match=words):
         call()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What this process may use of the machine is found, inside containers too; the engine's build is read right."""
+"""The machine's limits for this process, in containers too, and llama.cpp's build are detected correctly."""
 
 import itertools
 import json
@@ -22,10 +22,10 @@ V1_MOUNTS = (
     "33 30 0:29 {root} /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n"
     "34 30 0:30 {root} /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
 )
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's files are Linux's")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux kernel files")
 
 
-def plant(root: Path, files: Mapping[str, str]) -> Path:
+def write_files(root: Path, files: Mapping[str, str]) -> Path:
     for name, text in files.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +35,13 @@ def plant(root: Path, files: Mapping[str, str]) -> Path:
 
 def version_2(root: Path, group: str, files: Mapping[str, str], mounted: str = "/") -> Path:
     own = {"proc/self/cgroup": f"0::{group}\n", "proc/self/mountinfo": V2_MOUNT.format(root=mounted)}
-    return plant(root, {**own, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
+    return write_files(root, {**own, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
 
 
 def version_1(root: Path, group: str, files: Mapping[str, str], mounted: str = "/") -> Path:
     lines = f"12:pids:{group}\n4:memory:{group}\n3:cpu,cpuacct:{group}\n1:name=systemd:{group}\n"
     own = {"proc/self/cgroup": lines, "proc/self/mountinfo": V1_MOUNTS.format(root=mounted)}
-    return plant(root, {**own, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
+    return write_files(root, {**own, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
 
 
 def siblings(*groups: str) -> dict[str, str]:
@@ -59,8 +59,8 @@ def test_quota_reads_version_2(tmp_path: Path, text: str, expected: float | None
     assert cpu_quota(version_2(tmp_path, "/", {"cpu.max": text})) == expected
 
 
-def test_quota_walks_up_to_the_tightest(tmp_path: Path) -> None:
-    """A limit on any group above this process's own holds."""
+def test_lowest_quota_of_all_parents_applies(tmp_path: Path) -> None:
+    """A limit of any parent group applies."""
     limits = {"a.slice/cpu.max": "300000 100000", "a.slice/b.scope/cpu.max": "max 100000"}
     assert cpu_quota(version_2(tmp_path, "/a.slice/b.scope", limits)) == 3.0
 
@@ -79,7 +79,7 @@ def test_quota_unlimited_in_version_1_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [version_1, version_2])
 def test_quota_is_found_where_a_container_mounts_only_its_own_group(tmp_path: Path, version: Callable[..., Path]) -> None:
-    """Without a cgroup namespace the path names the group on the host, and the mount shows that group as its top."""
+    """Without a cgroup namespace the path names the group on the host, and the mount has that group as its root."""
     files = {
         "cpu.max": "200000 100000",
         "cpu,cpuacct/cpu.cfs_quota_us": "200000",
@@ -90,7 +90,7 @@ def test_quota_is_found_where_a_container_mounts_only_its_own_group(tmp_path: Pa
 
 @pytest.mark.parametrize("group", ["/../../other", "/outside"])
 def test_group_outside_the_mount_falls_back_to_its_top(tmp_path: Path, group: str) -> None:
-    """A path that the container cannot see is not followed out of the tree."""
+    """A path outside the container's view is not followed out of the tree."""
     mounted = "/" if ".." in group else "/inside"
     assert cpu_quota(version_2(tmp_path, group, {"cpu.max": "100000 100000"}, mounted=mounted)) == 1.0
 
@@ -102,7 +102,7 @@ def test_limits_are_none_without_control_groups(tmp_path: Path) -> None:
 
 
 def test_memory_limit_leaves_out_the_file_cache(tmp_path: Path) -> None:
-    """A mapped model file in the cache is not memory that is gone."""
+    """A mapped model file in the file cache counts as free memory."""
     files = {
         "box/memory.max": "8000",
         "box/memory.high": "max",
@@ -116,7 +116,7 @@ def test_memory_limit_leaves_out_the_file_cache(tmp_path: Path) -> None:
 
 
 def test_memory_limit_reads_version_1(tmp_path: Path) -> None:
-    """The largest 63-bit page count means no limit; totals of the subtree count, not the group's own."""
+    """The largest 63-bit page count means no limit; subtree totals count, not the group's own figures."""
     files = {
         "memory/box/memory.limit_in_bytes": "9000",
         "memory/box/memory.usage_in_bytes": "4000",
@@ -127,13 +127,13 @@ def test_memory_limit_reads_version_1(tmp_path: Path) -> None:
 
 
 def test_memory_high_counts_as_a_limit(tmp_path: Path) -> None:
-    """Above memory.high the kernel throttles the process to a crawl: that is no memory to use."""
+    """memory.high counts as a limit, because the kernel throttles a process above it."""
     files = {"box/memory.max": "8000", "box/memory.high": "6000", "box/memory.current": "0"}
     assert memory_limits(version_2(tmp_path, "/box", files))[0].limit_bytes == 6000
 
 
 def test_ram_is_the_least_of_machine_and_container(tmp_path: Path) -> None:
-    """The container's limit wins where it is tighter."""
+    """The container's limit applies if it is lower."""
     files = {"box/memory.max": str(300 * 2**20), "box/memory.current": str(100 * 2**20)}
     root = version_2(tmp_path, "/box", files)
     assert ram.total_ram_bytes(root) == 300 * 2**20
@@ -142,8 +142,8 @@ def test_ram_is_the_least_of_machine_and_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no ulimit on Windows")
-def test_ram_honours_the_address_space_limit() -> None:
-    """After `ulimit -v` no more than the rest of the address space is free."""
+def test_ram_respects_the_address_space_limit() -> None:
+    """After `ulimit -v`, at most the rest of the address space is free."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, -1))\n"
         "from labkit.system import available_ram_bytes; print(available_ram_bytes())"
@@ -164,32 +164,34 @@ def allow(monkeypatch: pytest.MonkeyPatch, cpus: str) -> None:
 def test_physical_cores_count_siblings_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, expected: int
 ) -> None:
-    """Of four cores with two threads each, those that affinity leaves are counted."""
+    """Of four cores with two threads each, those allowed by affinity are counted."""
     allow(monkeypatch, allowed)
-    root = plant(tmp_path, siblings("0,4", "1,5", "2,6", "3,7"))
+    root = write_files(tmp_path, siblings("0,4", "1,5", "2,6", "3,7"))
     assert system.physical_cores_available(root) == expected
     assert system.logical_cores_available(root) == len(cores.parse_cpu_list(allowed))
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("400000", 4), ("350000", 3), ("100000", 1), ("20000", 1), ("max", 8)])
-def test_physical_cores_honour_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int) -> None:
-    """A container's quota of CPU time counts, rounded down, but at least one."""
+def test_physical_cores_respect_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
+) -> None:
+    """A container's CPU quota is respected, rounded down, but at least one."""
     allow(monkeypatch, "0-7")
     root = version_2(tmp_path, "/", {"cpu.max": f"{quota} 100000"})
-    plant(root, siblings(*"01234567"))
+    write_files(root, siblings(*"01234567"))
     assert system.physical_cores_available(root) == expected
 
 
 def test_performance_cores_leave_out_efficiency_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a hybrid of two fast cores with two threads and four slow ones, two are fast and six are physical."""
     allow(monkeypatch, "0-7")
-    root = plant(tmp_path, {**siblings("0-1", "2-3", *"4567"), "sys/devices/cpu_core/cpus": "0-3\n"})
+    root = write_files(tmp_path, {**siblings("0-1", "2-3", *"4567"), "sys/devices/cpu_core/cpus": "0-3\n"})
     assert system.physical_cores_available(root) == 6
     assert system.performance_cores_available(root) == 2
 
 
 def test_physical_cores_without_topology_use_the_machines_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system does not say which threads share a core, psutil's ratio is applied to those allowed."""
+    """If the system does not report which threads share a core, psutil's ratio is applied to the allowed CPUs."""
     allow(monkeypatch, "0-7")
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 16 if logical else 8)
     assert system.physical_cores_available(tmp_path) == 4
@@ -208,8 +210,8 @@ def test_physical_cores_follow_affinity_of_a_real_process() -> None:
 
 
 @linux_only
-def test_peak_is_reset_and_seen() -> None:
-    """After a reset the peak starts from what is held now and sees an allocation that is already gone."""
+def test_peak_can_be_reset() -> None:
+    """After a reset the peak starts at the current RSS and includes an allocation freed since."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         before, low, high = pool.apply(measure_peaks)
     assert before >= low
@@ -225,7 +227,7 @@ def measure_peaks() -> tuple[int, int, int]:
 
 
 def test_peak_works_without_the_kernels_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no VmHWM, getrusage or Windows tells the process's peak."""
+    """Without VmHWM, the peak comes from getrusage or Windows."""
     monkeypatch.setattr(ram, "_high_water_bytes", lambda status: None)
     assert system.peak_resident_bytes() >= system.resident_bytes() // 2 > 0
 
@@ -243,7 +245,7 @@ def test_peak_works_without_the_kernels_file(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_system_info_yields_the_cpus_features(text: str, expected: tuple[str, ...]) -> None:
-    """Only the CPU's features that are on are kept; another backend's are not mistaken for them."""
+    """Only the enabled CPU features are kept, not those of other backends."""
     assert build.parse_system_info(text) == expected
 
 
@@ -261,7 +263,7 @@ def test_system_info_yields_the_cpus_features(text: str, expected: tuple[str, ..
     ],
 )
 def test_repacked_types_follow_the_cpu(features: str, expected: str) -> None:
-    """Each kind of CPU repacks the types that llama.cpp's table names for it."""
+    """Each kind of CPU repacks the types in llama.cpp's table."""
     assert build.repacked_types(features.split()) == tuple(expected.split())
 
 
@@ -279,12 +281,12 @@ def test_repacked_types_follow_the_cpu(features: str, expected: str) -> None:
     ],
 )
 def test_repacking_depends_on_the_shape(type_name: str, rows: int, columns: int, features: str, expected: bool) -> None:
-    """Rows that do not divide into the interleaved groups stay as they are."""
+    """Rows that do not divide into the interleaved groups are not repacked."""
     assert build.is_repacked(type_name, rows, columns, features.split()) is expected
 
 
-def test_engine_build_tells_what_is_installed() -> None:
-    """The installed llama.cpp names its CPU backend and device; RPC alone does not count as a GPU."""
+def test_engine_build_describes_the_installation() -> None:
+    """The installed llama.cpp has a CPU backend and device; RPC alone does not count as a GPU."""
     info = system.engine_build()
     assert re.match(r"\d+\.\d+", info.version)
     assert "CPU" in info.backends
@@ -295,15 +297,15 @@ def test_engine_build_tells_what_is_installed() -> None:
 
 
 def test_engine_build_says_why_llama_cpp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation is one line with the reason and the remedy."""
+    """A broken installation is a one-line error with the reason and the fix."""
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     with pytest.raises(LabkitError, match=r"llama_cpp cannot be imported.*pip install") as caught:
         system.engine_build()
     assert "\n" not in str(caught.value)
 
 
-def test_profile_skips_the_bandwidth_when_told() -> None:
-    """bandwidth=False measures nothing and says so by None; the rest is there and JSON-ready."""
+def test_profile_without_bandwidth() -> None:
+    """With bandwidth=False the bandwidth is None; the rest is complete and JSON-ready."""
     found = system.measure_system(bandwidth=False)
     assert (found.read_bytes_per_second, found.bandwidth_threads, found.bandwidth_method) == (None, None, None)
     assert 1 <= found.physical_cores <= found.logical_cores
@@ -313,14 +315,14 @@ def test_profile_skips_the_bandwidth_when_told() -> None:
 
 
 def test_profile_measures_the_bandwidth() -> None:
-    """A short measurement gives a rate that real memory has, and says how it was taken."""
+    """A short measurement gives a realistic rate and its method."""
     found = system.measure_system(seconds=0.1)
     assert 1e8 < found.read_bytes_per_second < 1e13
     assert f"{found.bandwidth_threads} threads" in found.bandwidth_method
 
 
 def test_bandwidth_reads_every_byte_of_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rate is all bytes over the best pass, not over one thread's part."""
+    """The rate is all bytes divided by the best pass, not one thread's part."""
     clock = itertools.count(0.0, 0.5)
     monkeypatch.setattr("labkit.system.bandwidth._read_once", lambda readers: 2.0 if len(readers) == 2 else 0.0)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
@@ -328,8 +330,8 @@ def test_bandwidth_reads_every_byte_of_every_part(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("wrong", [{"n_threads": 0}, {"n_threads": 4, "size_bytes": 8}, {"seconds": 0}])
-def test_bandwidth_rejects_numbers_that_measure_nothing(wrong: dict[str, int]) -> None:
-    """No threads, no bytes or no time is an error, not a division by zero."""
+def test_bandwidth_rejects_zero(wrong: dict[str, int]) -> None:
+    """Zero threads, bytes or time is an error, not a division by zero."""
     with pytest.raises(ArgumentError, match="positive"):
         system.measure_read_bandwidth(**wrong)
 
@@ -342,6 +344,6 @@ def test_importing_system_is_cheap() -> None:
 
 
 def test_cpu_name_is_never_empty() -> None:
-    """Where ggml knows no name, the standard library's is taken."""
+    """If ggml has no name, the standard library's is used."""
     nameless = system.engine_build().replace(devices=())
     assert profile._cpu_name(nameless)

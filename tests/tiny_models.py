@@ -1,6 +1,6 @@
-"""Tiny random models: real GGUF files of some 130 KB that load and generate in milliseconds, and mean nothing.
+"""Tiny random models: GGUF files of about 130 KB that load and generate meaningless text in milliseconds.
 
-They are for claims in which language does not matter: threads, interrupts, stop sequences, templates, misuse.
+They are for tests in which the text does not matter: threads, interrupts, stop sequences, templates, misuse.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WORDS = (
 
 
 def byte_alphabet() -> list[str]:
-    """Return the 256 characters that byte-level vocabularies write bytes with, in order of the bytes."""
+    """Return the 256 characters for bytes in byte-level vocabularies, in order of the bytes."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (chr(256 + n) for n in range(256))
     return [chr(byte) if byte in plain else next(others) for byte in range(256)]
@@ -76,19 +76,19 @@ def write_tiny_model(
     Parameters
     ----------
     template : str or None
-        Its chat template; None leaves the key out.
+        Its chat template; None omits the key.
     tokenizer : str
         "gpt2" (byte-level, no token before a text) or "llama" (SentencePiece, with ``<s>`` before every text).
     specials, user_defined : sequence of str
         Control tokens, and tokens of the type "user defined". The first control token ends a text.
     architecture : str
-        "llama", or "gemma3" for one whose layers look through a sliding window.
+        "llama", or "gemma3" for sliding-window layers.
     scale : float
-        How far the weights spread: small ones give every token the same chance, 0 the same text always.
+        Spread of the weights: a small one makes all tokens about equally likely, 0 always gives the same text.
     endless : bool
-        Give the control tokens no chance, so that a text ends only where its limit is.
+        Make control tokens impossible, so that a text ends only at its limit.
     keys : mapping
-        More metadata; it wins over what is written otherwise.
+        More metadata; overrides the default keys.
     """
     writer = gguf.GGUFWriter(path, architecture)
     tokens = _add_tokenizer(writer, tokenizer, list(specials), list(user_defined))
@@ -126,7 +126,7 @@ def write_tiny_model(
 
 
 def write_tiny_encoder(path: Path, architecture: str) -> Path:
-    """Write a random model with an encoder, "bert" or "t5", and return its path; neither makes text token by token."""
+    """Write a random model with an encoder, "bert" or "t5", and return its path; neither generates text."""
     writer = gguf.GGUFWriter(path, architecture)
     is_bert = architecture == "bert"
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] if is_bert else ["<pad>", "</s>", "<unk>"]

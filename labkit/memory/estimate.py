@@ -36,6 +36,11 @@ _VOCABULARY = 160  # per token
 _MERGES = 170  # per merge of byte-pair encoding
 _CELL = 52  # per cell of the cache, in addition to keys and values
 _LOADED = 4 * MIB  # other memory of a loaded model
+# What CUDA adds, measured with CUDA 13 and an H100: its libraries in the process (a dry run measures them too), and the
+# kernels that a computation loads, in RAM and on the GPU; attention without flash attention also needs cuBLAS.
+_CUDA_PROCESS = 260 * MIB
+_CUDA_KERNELS, _CUDA_KERNELS_GPU = 64 * MIB, 90 * MIB
+_CUBLAS, _CUBLAS_GPU = 96 * MIB, 160 * MIB
 _GENERATION = 4 * MIB  # sampler, threads, and freed memory that the C library keeps
 METHODS = ("auto", "formula", "simulate")
 
@@ -61,6 +66,7 @@ class Plan:
     device_names: tuple[str, ...]
     features: tuple[str, ...]
     gpu_layers: int | None  # on this machine's GPUs; None where the dry run cannot put layers on the devices
+    has_cuda: bool
 
     def name(self, device: int) -> str:
         """Return a device's name by its number."""
@@ -173,11 +179,12 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     preflight(header, vocabulary=False)  # no figures for a model that load_model would refuse
     build = _engine()
     served = given["devices"]
-    on_cpu = served is not None or not build.has_gpu
+    if served is not None and not any(gpu.name in served for gpu in build.gpus):  # this machine's GPUs are not used
+        build = build.replace(has_gpu=False, devices=tuple(device for device in build.devices if device not in build.gpus))
     request = LoadRequest(
         n_ctx=n_ctx,
         n_threads=1,
-        n_gpu_layers=0 if on_cpu else given["n_gpu_layers"],
+        n_gpu_layers=given["n_gpu_layers"] if build.has_gpu else 0,
         n_batch=given["n_batch"],
         n_ubatch=given["n_ubatch"],
         use_mmap=given["use_mmap"],
@@ -217,8 +224,9 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         kv_unified=given["kv_unified"],
         layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
         device_names=names,
-        features=build.features,
+        features=build.weight_features,
         gpu_layers=given["n_gpu_layers"] if served is None and build.has_gpu else None,
+        has_cuda=build.has_gpu and "CUDA" in build.backends,
     )
 
 
@@ -337,6 +345,9 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
     logits = 4 * rows * n_vocab(plan.header)
     parts.append(_part(plan, "output", HOST, logits, f"{rows} row(s) of {n_vocab(plan.header):,} logits, 4 bytes each"))
     parts.append(_runtime_part(plan, simulated, assumptions))
+    if plan.has_cuda:
+        size = _CUDA_KERNELS_GPU + (0 if plan.batch.flash_attn else _CUBLAS_GPU)
+        parts.append(_part(plan, "runtime", 0, size, "CUDA's kernels and work space, as measured on an H100"))
     if plan.use_mmap:
         assumptions.append("mapped weights count as resident: the system can drop their pages and read them again")
     return parts
@@ -417,13 +428,17 @@ def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[st
         n_merges = len(merges) if isinstance(merges, (tuple, LazyArray)) else 0
         cells = plan.cells.n_streams * plan.cells.n_cells
         process = _PROCESS + _LOADED + _VOCABULARY * n_vocab(plan.header) + _MERGES * n_merges + _CELL * cells
+        process += _CUDA_PROCESS if plan.has_cuda else 0
         source = "as measured with CPython 3.11 on Linux"
+    generation = _GENERATION
+    if plan.has_cuda:
+        generation += _CUDA_KERNELS + (0 if plan.batch.flash_attn else _CUBLAS)
     assumptions.append(
         f"runtime: Python, the engine and the vocabulary {format_bytes(process)} ({source}), conversion of activations "
-        f"{format_bytes(work)}, sampler and threads {format_bytes(_GENERATION)}; a notebook's own memory is not included"
+        f"{format_bytes(work)}, sampler and threads {format_bytes(generation)}; a notebook's own memory is not included"
     )
-    size = process + work + _GENERATION
-    formula = f"process {format_bytes(process)} + work {format_bytes(work)} + generation {format_bytes(_GENERATION)}"
+    size = process + work + generation
+    formula = f"process {format_bytes(process)} + work {format_bytes(work)} + generation {format_bytes(generation)}"
     return MemoryPart("runtime", "CPU", "memory", size, size, formula)
 
 

@@ -21,7 +21,7 @@ from labkit.units import format_bytes, parse_bytes, round_up
 
 __all__ = ["Recommendation", "recommend_settings"]
 
-_DRIVER = 256 * 1024**2  # kernels, cuBLAS: 80 to 270 MiB beyond llama.cpp's buffers (measured: CUDA 13, H100)
+_DRIVER = 256 * 1024**2  # of each GPU, left free for the driver and the desktop
 _HEADROOM = 0.05  # share of the RAM reserved for other programs
 _UNKNOWN_CONTEXT = 4096  # where the file has no training context
 
