@@ -49,6 +49,7 @@ class Sampler:
         self._grammar: Any = None
         self._silent = silent
         self._n_vocab = C.llama_vocab_n_tokens(vocab)
+        self._takes_highest = settings.is_greedy and settings.grammar is None and settings.repeat_penalty == 1.0
         parameters = C.llama_sampler_chain_default_params()
         parameters.no_perf = False
         self.chain = C.llama_sampler_chain_init(parameters)
@@ -86,6 +87,8 @@ class Sampler:
 
     def sample(self, ctx: Any, index: int = -1) -> int:
         """Choose the next token from the logits of a token of the batch, its last by default; let every sampler know."""
+        if self._takes_highest and (highest := self._highest(ctx, index)) is not None:
+            return highest
         if self._grammar is None:
             return int(C.llama_sampler_sample(self.chain, ctx, index))
         # Looking through the whole vocabulary takes a grammar some 100 ms, so it is asked about one token first; the odds of
@@ -98,6 +101,15 @@ class Sampler:
         C.llama_sampler_accept(self._grammar, token)
         C.llama_sampler_accept(self.chain, token)
         return token
+
+    def _highest(self, ctx: Any, index: int) -> int | None:
+        """Return the first token with the highest logit, in a tenth of the time that a chain takes; None to leave it to that."""
+        address = ctypes.cast(C.llama_get_logits_ith(ctx, index), ctypes.c_void_p).value
+        if address is None:
+            return None
+        logits = np.frombuffer((ctypes.c_float * self._n_vocab).from_address(address), np.float32)
+        token = int(logits.argmax())
+        return token if np.isfinite(logits[token]) else None
 
     def _allows(self, token: int) -> bool:
         one = (C.llama_token_data * 1)(C.llama_token_data(token, 1.0, 0.0))
