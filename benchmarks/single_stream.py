@@ -1,7 +1,7 @@
 """generate_text and stream_text vs. a bare loop of llama_decode and llama_sampler_sample, on the same handle.
 
 The loop's body is the minimum for any program: decode one token, sample the next. Like labkit's loop it runs in the model's
-thread: a second thread would have its own OpenMP threads, and more threads than cores slow both. Decode is timed from the
+thread, with all physical cores that the process may use; labkit chooses its threads itself. Decode is timed from the
 first token on, prefill up to the first token; runs alternate. Other programs can only slow a run, so the ratio is that of
 the best runs. The table also has the median ratio of neighbouring runs and, as noise floor, the bare loop over itself.
 
@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from common import median, report
 
 import labkit
-from labkit.engine import generate
 from labkit.engine.native import C
 from labkit.engine.sampler import Sampler
+from labkit.engine.stepping import Stepper
 
 
 class Ratio(NamedTuple):
@@ -38,6 +38,7 @@ class Ratio(NamedTuple):
 def bare_loop(model: Any, prompt: list[int], n_tokens: int) -> tuple[float, float]:
     """Return tokens per second for prefill and decode with bare calls."""
     ctx = model.native.ctx
+    C.llama_set_n_threads(ctx, model.settings.n_threads, model.settings.n_threads_batch)
     C.llama_memory_clear(C.llama_get_memory(ctx), False)
     chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
     C.llama_sampler_chain_add(chain, C.llama_sampler_init_greedy())
@@ -122,12 +123,12 @@ def share_of_engine(model: Any, text: str, n_tokens: int, *, stream: bool) -> fl
 
         return call
 
-    decode, sample = generate.decode, Sampler.sample
-    generate.decode, Sampler.sample = timed(decode), timed(sample)  # type: ignore[method-assign]
+    decode, sample = Stepper.decode, Sampler.sample
+    Stepper.decode, Sampler.sample = timed(decode), timed(sample)  # type: ignore[method-assign]
     try:
         by_labkit(model, text, n_tokens, stream=stream)
     finally:
-        generate.decode, Sampler.sample = decode, sample  # type: ignore[method-assign]
+        Stepper.decode, Sampler.sample = decode, sample  # type: ignore[method-assign]
     done = model.last_generation
     return spent[0] / (done.prefill_s + done.decode_s)
 
