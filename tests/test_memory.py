@@ -27,7 +27,8 @@ from labkit.ghost import build_ghost_model, ghost_shapes
 from labkit.kv_cache.layers import CHECKED
 from labkit.memory.allocator import Graph
 from labkit.memory.dry_run import simulate
-from labkit.memory.estimate import estimate_plan, make_plan
+from labkit.memory.estimate import estimate_plan
+from labkit.memory.plan import make_plan
 from labkit.plots import plot_memory
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import Parts, llama

@@ -4,9 +4,10 @@
 
     weights         tensors -> llama.cpp's buffers, by device
     allocator       simulation of ggml's allocator
+    graph_blocks    blocks of a model's graph, and the batch that goes through them
     compute_buffer  outline of a model's graph -> the compute buffer
-    work            buffer to convert activations
     records         MemoryEstimate and its parts
+    plan            what determines the memory: checked arguments
     estimate        estimate_memory_usage
     dry_run         llama.cpp's own figures, from a dry run
     recommend       recommend_settings

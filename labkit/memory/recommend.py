@@ -12,7 +12,8 @@ from labkit.errors import ArgumentError
 from labkit.gguf_file import Header
 from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import model_layers, number
-from labkit.memory.estimate import estimate_plan, make_plan
+from labkit.memory.estimate import estimate_plan
+from labkit.memory.plan import make_plan
 from labkit.memory.records import MemoryEstimate
 from labkit.model_info import read_model_header
 from labkit.records import Record

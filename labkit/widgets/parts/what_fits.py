@@ -15,7 +15,8 @@ from labkit.gguf_file import Header
 from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import number
 from labkit.memory import MemoryEstimate
-from labkit.memory.estimate import estimate_plan, make_plan
+from labkit.memory.estimate import estimate_plan
+from labkit.memory.plan import make_plan
 
 __all__ = [
     "DEVICE",

@@ -1,0 +1,179 @@
+"""What determines a model's memory: the arguments of `estimate_memory_usage`, checked, with `load_model`'s defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.checks import check_int
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.gguf_file import Header, LazyArray
+from labkit.gguf_file.formats import TensorType
+from labkit.gguf_file.preflight import preflight
+from labkit.kv_cache.layers import ModelLayers, model_layers
+from labkit.kv_cache.size import CacheShape, cache_shape, cache_type, rotates
+from labkit.memory.compute_buffer import Batch
+from labkit.memory.weights import HOST, place_layers
+from labkit.units import round_up
+
+if TYPE_CHECKING:
+    from labkit.system import EngineBuild
+
+__all__ = ["Plan", "engine", "make_plan", "n_vocab"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that determines a model's memory, checked and with defaults filled in."""
+
+    header: Header
+    layers: ModelLayers
+    cells: CacheShape
+    batch: Batch
+    key: TensorType
+    value: TensorType
+    use_mmap: bool
+    n_batch: int
+    n_ubatch: int
+    n_seq: int
+    n_outputs_max: int
+    swa_full: bool
+    kv_unified: bool
+    layer_devices: tuple[int, ...]
+    device_names: tuple[str, ...]
+    features: tuple[str, ...]
+    gpu_layers: int | None  # on this machine's GPUs; None where the dry run cannot put layers on the devices
+    has_cuda: bool
+
+    def name(self, device: int) -> str:
+        """Return a device's name by its number."""
+        return "CPU" if device == HOST else self.device_names[device]
+
+
+def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
+    """Check the arguments of `estimate_memory_usage` and fill in what `load_model` would choose."""
+    from labkit.engine.load_facts import facts_of
+    from labkit.engine.settings import LoadRequest, choose_settings
+
+    for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
+        check_int(name, n_ctx if name == "n_ctx" else given[name], low, 2**31 - 1)
+    key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])
+    flash = None if given["flash_attn"] == "auto" else given["flash_attn"]
+    for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
+        if flag is not None and not isinstance(flag, bool):
+            raise ArgumentTypeError(f"{name} must be True, False or omitted, not {flag!r}")
+    preflight(header, vocabulary=False)  # no figures for a model that load_model would refuse
+    build = engine()
+    served = given["devices"]
+    if served is not None and not any(gpu.name in served for gpu in build.gpus):  # this machine's GPUs are not used
+        build = build.replace(has_gpu=False, devices=tuple(device for device in build.devices if device not in build.gpus))
+    request = LoadRequest(
+        n_ctx=n_ctx,
+        n_threads=1,
+        n_gpu_layers=given["n_gpu_layers"] if build.has_gpu else 0,
+        n_batch=given["n_batch"],
+        n_ubatch=given["n_ubatch"],
+        use_mmap=given["use_mmap"],
+        flash_attn=flash,
+        type_k=key.name.lower(),
+        type_v=value.name.lower(),
+    )
+    settings = choose_settings(request, facts_of(header), build)
+    if value.is_quantized and not settings.flash_attn:
+        raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
+    layers = model_layers(header)
+    n_seq = given["n_seq"]
+    cells = cache_shape(
+        layers,
+        settings.n_ctx,
+        n_seq=n_seq,
+        n_ubatch=settings.n_ubatch,
+        unified=given["kv_unified"],
+        swa_full=given["swa_full"],
+    )
+    wanted = given["n_outputs_max"]
+    n_outputs = n_seq if wanted is None else wanted or settings.n_batch
+    names, shares = _devices(served, given["tensor_split"], bool(given["n_gpu_layers"]) or build.has_gpu)
+    return Plan(
+        header=header,
+        layers=layers,
+        cells=cells,
+        batch=_batch(layers, cells, key, value, settings.n_ubatch, n_outputs, n_seq, settings.flash_attn),
+        key=key,
+        value=value,
+        use_mmap=settings.use_mmap,
+        n_batch=settings.n_batch,
+        n_ubatch=settings.n_ubatch,
+        n_seq=n_seq,
+        n_outputs_max=n_outputs,
+        swa_full=given["swa_full"],
+        kv_unified=given["kv_unified"],
+        layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
+        device_names=names,
+        features=build.weight_features,
+        gpu_layers=given["n_gpu_layers"] if served is None and build.has_gpu else None,
+        has_cuda=build.has_gpu and "CUDA" in build.backends,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def engine() -> EngineBuild:
+    """Return this machine's llama.cpp build, asked for once."""
+    from labkit.system import engine_build
+
+    return engine_build()
+
+
+def _devices(
+    served: Sequence[Any] | None, tensor_split: Sequence[float] | None, has_device: bool
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return the names of the devices that share the layers, and their shares."""
+    if served is not None:
+        names = tuple(str(getattr(device, "endpoint", device)) for device in served)
+    else:
+        names = ("device",) if has_device else ()
+    shares = tuple(float(share) for share in tensor_split) if tensor_split is not None else (1.0,) * len(names)
+    if len(shares) != len(names) or any(not share >= 0 for share in shares) or (names and not sum(shares) > 0):
+        raise ArgumentError(f"tensor_split={tensor_split!r} needs a share of 0 or more for each of {len(names)} devices")
+    return names, shares
+
+
+def _batch(
+    layers: ModelLayers,
+    cells: CacheShape,
+    key: TensorType,
+    value: TensorType,
+    n_ubatch: int,
+    n_outputs: int,
+    n_seq: int,
+    flash_attn: bool,
+) -> Batch:
+    """Return the batch that llama.cpp reserves memory for: whole sequences, and the requested rows of logits."""
+    tokens = min(cells.n_ctx, n_ubatch)
+    outputs = min(tokens, n_outputs)
+    if tokens % n_seq:
+        tokens = round_up(tokens, n_seq)
+        outputs = max(outputs, tokens)
+    caching = [layer for layer in layers.layers if layer.key_width]
+    latent = any(not layer.value_width for layer in caching)
+    return Batch(
+        n_tokens=tokens,
+        n_outputs=outputs,
+        n_seq=n_seq,
+        n_cells=cells.n_cells,
+        n_window_cells=cells.n_window_cells,
+        flash_attn=flash_attn,
+        rotates_keys=not latent and rotates([layer.key_length for layer in caching], key),
+        rotates_values=not latent and rotates([layer.value_length for layer in caching], value),
+    )
+
+
+def n_vocab(header: Header) -> int:
+    """Return the size of a model's vocabulary."""
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, (tuple, LazyArray)):
+        return len(tokens)
+    table = header.tensor("token_embd.weight")
+    return table.shape[-1] if table is not None else 0
