@@ -1,7 +1,7 @@
-"""Runs cases of misuse one after the other, and says before and after each which one it is.
+"""Run cases of misuse in order; print a line before and after each.
 
-Started by test_misuse.py: ``python misuse_child.py FOLDER``; reads one JSON list [index, code] a line from stdin. Each case
-finds a fresh tiny model in ``model``, its file in ``path``, the folder in ``tmp``, and everything public.
+Started by test_misuse.py: ``python misuse_child.py FOLDER``; reads one JSON list [index, code] per line from stdin. Each
+case has a fresh tiny model in ``model``, its file in ``path``, the folder in ``tmp``, and all public names.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(code: str, tmp: Path) -> dict[str, Any]:
     try:
         if "model" in code:
             model = names["model"] = load_model(path, n_ctx=512, n_threads=1)
-        exec(compile(code, "<case>", "exec"), names)  # noqa: S102  # the cases are this test's own
+        exec(compile(code, "<case>", "exec"), names)  # noqa: S102  # the cases are part of this test
         return {"ended": "worked"}
     except LabkitError as error:
         return {"ended": "LabkitError", "type": type(error).__name__, "message": str(error)}

@@ -108,7 +108,7 @@ def test_check_text_refuses_lone_surrogates() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(None, None), (0, 0), (7, 7), (2**31 - 1, 2**31 - 1)])
 def test_check_max_tokens_takes_none_and_zero(value: Any, expected: int | None) -> None:
-    """None goes on to the end of the context; 0 is an empty text, not llama-cpp-python's "unlimited"."""
+    """None means until the context is full; 0 is an empty text, not llama-cpp-python's "unlimited"."""
     assert check_max_tokens(value) == expected
 
 
@@ -120,7 +120,7 @@ def test_check_max_tokens_refuses_the_rest(value: Any) -> None:
 
 
 def test_check_sampling_has_llama_cpp_s_defaults() -> None:
-    """Without arguments the settings are those that API and engine share; None is "not given"."""
+    """Without arguments the settings are the documented defaults; None is "not given"."""
     assert check_sampling(0.7, {}) == SamplingSettings() == check_sampling(0.7, {"seed": None, "stop": None, "top_k": None})
 
 
@@ -163,7 +163,7 @@ def test_check_sampling_refuses_what_cannot_work(options: dict[str, Any]) -> Non
 
 
 def test_unknown_option_names_the_known_ones() -> None:
-    """A typing mistake is answered with what exists."""
+    """The error for a misspelled option lists the existing ones."""
     with pytest.raises(ArgumentTypeError, match=r"'temprature'.*grammar, json_schema.*top_p"):
         check_sampling(0.7, {"temprature": 1})
 
@@ -188,13 +188,13 @@ def test_shown_survives_any_object() -> None:
 
 @pytest.mark.parametrize("name", CACHE_TYPES)
 def test_cache_types_go_by_name_and_number(name: str) -> None:
-    """type_k and type_v are taken as ggml's names, in any case, and as its numbers."""
+    """type_k and type_v accept ggml's names, in any case, and its numbers."""
     for value in (name, name.upper(), tensor_type(name).id):
         assert check_options({"type_k": value, "type_v": value}) == {"type_k": name, "type_v": name}
 
 
 def test_none_counts_as_not_given() -> None:
-    """An option that is None is chosen by labkit, like one that is left out."""
+    """An option that is None is chosen by labkit, as if omitted."""
     assert check_options({"n_batch": None, "flash_attn": None, "seed": 3}) == {"seed": 3}
 
 
@@ -216,7 +216,7 @@ def test_none_counts_as_not_given() -> None:
     ],
 )  # fmt: skip
 def test_check_options_refuses_what_cannot_work(options: dict[str, Any]) -> None:
-    """Each option of Llama is checked: one line that names it."""
+    """Each option of Llama is checked; the error is one line that names it."""
     with pytest.raises(LabkitError) as caught:
         check_options(options)
     assert "\n" not in str(caught.value)
@@ -236,7 +236,7 @@ def test_check_options_refuses_what_cannot_work(options: dict[str, Any]) -> None
     ],
 )  # fmt: skip
 def test_overrides_that_would_end_the_process_are_refused(overrides: dict[Any, Any]) -> None:
-    """What describes the weights themselves cannot be overridden, nor values that no file can hold."""
+    """Keys that describe the weights, and values that a file cannot hold, cannot be overridden."""
     with pytest.raises(LabkitError) as caught:
         check_options({"kv_overrides": overrides})
     assert "\n" not in str(caught.value)
@@ -254,7 +254,7 @@ FACTS = LoadFacts("llama", {"block_count": 2, "expert_count": 4}, (), 0)
     ],
 )  # fmt: skip
 def test_overrides_that_do_not_fit_the_model_are_refused(overrides: dict[str, Any]) -> None:
-    """Keys of another architecture do nothing, and some values no weights can bear."""
+    """Keys of another architecture, and values that do not match the weights, are refused."""
     with pytest.raises(LabkitError, match="kv_overrides"):
         check_overrides_fit(check_options({"kv_overrides": overrides})["kv_overrides"], FACTS)
 
@@ -267,12 +267,12 @@ def test_overrides_that_do_not_fit_the_model_are_refused(overrides: dict[str, An
     ],
 )  # fmt: skip
 def test_harmless_overrides_pass(overrides: dict[str, Any]) -> None:
-    """What people override in practice is taken."""
+    """Common overrides are accepted."""
     assert check_options({"kv_overrides": overrides}) == {"kv_overrides": overrides}
     check_overrides_fit(overrides, FACTS)
 
 
-def test_missing_adapter_is_told_by_its_path() -> None:
-    """A LoRA file that is not there is an error before anything loads."""
+def test_missing_adapter_is_named_by_its_path() -> None:
+    """A missing LoRA file is an error before anything is loaded."""
     with pytest.raises(ModelNotFoundError, match=r"lora_path.*nowhere\.gguf"):
         check_options({"lora_path": "nowhere.gguf"})

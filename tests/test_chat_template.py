@@ -202,7 +202,10 @@ def test_killed_renderer_is_replaced() -> None:
 
 def test_renderer_ends_with_python() -> None:
     """The renderer ends with Python, without a warning."""
-    code = "from labkit.chat_template import render as room; print(room.ChatTemplate('x').render([]), room._renderer()._process.pid)"
+    code = (
+        "from labkit.chat_template.render import ChatTemplate, _renderer\n"
+        "print(ChatTemplate('x').render([]), _renderer()._process.pid)"
+    )
     result = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -78,7 +78,7 @@ def test_chats_with_the_bundled_tokenizer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_vocab", [252, 32_000, 49_152, 50_280])
 def test_keeps_the_vocabulary_of_the_shape(tmp_path: Path, n_vocab: int) -> None:
-    """The tokenizer has exactly the shape's size, unique tokens, and only merges of its own tokens."""
+    """The tokenizer has exactly the shape's size, unique tokens, and only merges of tokens in it."""
     path = build(tmp_path / "ghost.gguf", shape={**SMALL, "n_embd": 32, "n_vocab": n_vocab})
     metadata = read_header(path).metadata
     tokens, merges = list(metadata["tokenizer.ggml.tokens"]), list(metadata.get("tokenizer.ggml.merges", ()))

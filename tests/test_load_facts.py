@@ -1,4 +1,4 @@
-"""What loading learned of a file is remembered, and forgotten when the file changes."""
+"""Facts about a file are cached at loading, and dropped when the file changes."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Count how often a header is read."""
+    """Record each read of a header."""
     seen: list[Path] = []
     monkeypatch.setattr(known_files, "read_header", lambda path: (seen.append(path), read_header(path))[1])
     return seen
 
 
 def test_facts_are_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a second process finds is what the first one learned, without reading the header again."""
+    """A second process finds the facts of the first one without reading the header again."""
     seen = _reads(monkeypatch)
     path = bundled_model_path()
     first = sound_file(path)
@@ -37,7 +37,7 @@ def test_facts_are_read_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that was sound and then broken is refused."""
+    """A valid file that is damaged later is refused."""
     seen = _reads(monkeypatch)
     copy = tmp_path / "copy.gguf"
     shutil.copy(bundled_model_path(), copy)
@@ -49,7 +49,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_refusal_is_not_cached(tmp_path: Path) -> None:
-    """A refusal is a refusal each time."""
+    """An invalid file is refused each time."""
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(60))
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_refusal_is_not_cached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"architecture": "llama"}', "\x00\x01"])
 def test_damaged_cache_entry_is_rebuilt(content: str, tmp_path: Path) -> None:
-    """A note that is not ours, or was cut off, costs one more reading."""
+    """A foreign or truncated cache entry only costs another read."""
     path = bundled_model_path()
     first = sound_file(path)
     (note,) = (tmp_path / "cache" / "sound").glob("*.json")

@@ -1,6 +1,6 @@
-"""At least 120 ways to use the lab wrongly: each ends in a one-line LabkitError or works; none by a signal, none hangs."""
+"""At least 120 kinds of misuse: each raises a one-line LabkitError or works; none crashes or hangs."""
 
-# ruff: noqa: E501  # a case is a line
+# ruff: noqa: E501  # one case per line
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ ORDER = [
     "with model: pass\nwith model: pass",
     "model.settings['nctx']",
     "labkit.Model()",
-    # a log callback of the student's own, which llama.cpp keeps by its address alone and Python has freed
+    # a student's log callback, which llama.cpp keeps by address after Python has freed it
     'import llama_cpp; llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda *_: None), ctypes.c_void_p(0)); gc.collect(); junk = [bytearray(300) for _ in range(5000)]; load_model(path).close()',
     "generate_text(model, 'a', 3); import llama_cpp; llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda *_: None), ctypes.c_void_p(0)); gc.collect(); junk = [bytearray(300) for _ in range(5000)]; model.close()",
 ]  # fmt: skip
@@ -239,7 +239,7 @@ HOSTILE_OBJECT = (
     "class Hostile:\n    def __getattr__(self, name): raise RuntimeError('no')\n    def __repr__(self): raise RuntimeError('no')\n"
     "    def __index__(self): raise RuntimeError('no')\n    def __float__(self): raise RuntimeError('no')\n"
 )
-# What ended the process, hung or lied when the engine was tried to destruction.
+# Cases that crashed, hung or gave wrong results in stress tests.
 FOUND = [
     *(
         f"generate_text(load_model(path, kv_overrides={{{key!r}: {value}}}), 'a', 3)"
@@ -481,7 +481,7 @@ BROKEN = {
 
 
 class Child:
-    """One process that runs cases until one of them ends it."""
+    """A process that runs cases until one of them crashes it."""
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
@@ -520,7 +520,7 @@ class Child:
                 return dict(answer)
 
     def close(self) -> None:
-        """Let the process end by itself."""
+        """Wait until the process exits."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -532,7 +532,7 @@ class Child:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """Run every case; a child that died or hung is replaced."""
+    """Run every case; replace a child that crashed or hangs."""
     folder = tmp_path_factory.mktemp("misuse")
     whole = write_tiny_model(folder / "tiny.gguf").read_bytes()
     (folder / "half.gguf").write_bytes(whole[: len(whole) // 2])
@@ -555,14 +555,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, An
 
 
 def test_there_are_enough_cases() -> None:
-    """The promise is 120; there are more, and none twice."""
+    """There are at least 120 cases, without duplicates."""
     assert len(CASES) == len(set(CASES)) >= 120
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("index", range(len(CASES)), ids=lambda index: f"{index}-{CASES[index][:60]}")
 def test_misuse_ends_in_one_line_or_works(index: int, outcomes: dict[int, dict[str, Any]]) -> None:
-    """No signal, no hang, no foreign exception; a message is one line."""
+    """No crash, no hang, no foreign exception; the message is one line."""
     outcome = outcomes[index]
     if "interrupt_after" in CASES[index] and outcome["ended"] == "KeyboardInterrupt":
         return

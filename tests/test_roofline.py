@@ -24,7 +24,7 @@ def _short() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def foretold() -> labkit.SpeedPrediction:
+def prediction() -> labkit.SpeedPrediction:
     return labkit.predict_speed(n_prompt=64)
 
 
@@ -79,16 +79,16 @@ def test_windows_and_states_limit_attention(tmp_path: Path) -> None:
     assert any("recurrent state" in sentence for sentence in labkit.predict_speed(state, n_prompt=8).assumptions)
 
 
-def test_prediction_adds_up(foretold: labkit.SpeedPrediction) -> None:
+def test_prediction_adds_up(prediction: labkit.SpeedPrediction) -> None:
     """The speed is 1 / (sum of the parts), the roofline bandwidth / bytes; each part has its limit."""
-    seconds = sum(part.predicted_s for part in foretold.parts)
-    assert foretold.decode_tokens_per_second == pytest.approx(1 / seconds)
-    n_bytes = sum(part.n_bytes for part in foretold.parts)
-    assert foretold.roofline_tokens_per_second == pytest.approx(foretold.read_bytes_per_second / n_bytes)
-    assert {part.limit for part in foretold.parts} <= {"bandwidth", "compute", "overhead"}
-    assert all(part.compute_s <= part.predicted_s for part in foretold.parts)
+    seconds = sum(part.predicted_s for part in prediction.parts)
+    assert prediction.decode_tokens_per_second == pytest.approx(1 / seconds)
+    n_bytes = sum(part.n_bytes for part in prediction.parts)
+    assert prediction.roofline_tokens_per_second == pytest.approx(prediction.read_bytes_per_second / n_bytes)
+    assert {part.limit for part in prediction.parts} <= {"bandwidth", "compute", "overhead"}
+    assert all(part.compute_s <= part.predicted_s for part in prediction.parts)
     weights = labkit.get_model_info(labkit.bundled_model_path()).parameter_count
-    assert 1.9 * weights < foretold.operations_per_token < 2.5 * weights
+    assert 1.9 * weights < prediction.operations_per_token < 2.5 * weights
 
 
 @pytest.mark.thorough

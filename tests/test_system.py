@@ -55,7 +55,7 @@ def siblings(*groups: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("text", "expected"), [("150000 100000", 1.5), ("max 100000", None), ("", None), ("0 0", None)])
 def test_quota_reads_version_2(tmp_path: Path, text: str, expected: float | None) -> None:
-    """cpu.max is quota and period; "max" is no limit."""
+    """cpu.max is quota and period; "max" means no limit."""
     assert cpu_quota(version_2(tmp_path, "/", {"cpu.max": text})) == expected
 
 
