@@ -103,11 +103,11 @@ class ContextOverflowError(GenerationError, ValueError):
         self.n_prompt = n_prompt
         self.max_tokens = max_tokens
         self.n_ctx = n_ctx
-        asked = "at least 1 token" if max_tokens is None else f"max_tokens={max_tokens:,}"
+        wanted = "at least 1 token" if max_tokens is None else f"max_tokens={max_tokens:,}"
         needed = n_prompt + (1 if max_tokens is None else max_tokens)
         super().__init__(
-            f"the prompt has {n_prompt:,} tokens and {asked} was asked for, but the context holds {n_ctx:,}: "
-            f"shorten the prompt, ask for fewer tokens, or load the model with n_ctx={needed:,} or more"
+            f"the prompt has {n_prompt:,} tokens and {wanted} was requested, but the context holds {n_ctx:,}: "
+            f"shorten the prompt, request fewer tokens, or load the model with n_ctx={needed:,} or more"
         )
 
     def __reduce__(self) -> tuple[type, tuple[int, int | None, int]]:

@@ -151,7 +151,7 @@ def test_invalid_utf8_is_replaced_with_a_warning(tmp_path: Path) -> None:
     raw.keys[1] = zoo.text("general.name") + struct.pack("<I", zoo.STRING) + zoo.text(b"caf\xe9")
     header = read_header(raw.write(tmp_path / "latin.gguf"))
     assert header.metadata["general.name"] == "caf\ufffd"
-    assert header.warnings == ("key 'general.name' is not UTF-8; the broken bytes are shown as U+FFFD",)
+    assert header.warnings == ("key 'general.name' is not valid UTF-8; invalid bytes are shown as U+FFFD",)
 
 
 def test_bytes_after_the_last_tensor_give_a_warning(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class _Renderer:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]  # both were asked for
+                pipe.close()  # type: ignore[union-attr]  # both are pipes
 
     def _start(self) -> None:
         self.stop()

@@ -220,7 +220,7 @@ def _send_request(process: subprocess.Popen[bytes], endpoint: Endpoint, n_thread
     request = {"endpoint": str(endpoint), "n_threads": n_threads, "path": path}
     lines: deque[str] = deque(maxlen=20)
     with contextlib.suppress(OSError):  # it may already have ended
-        process.stdin.write(json.dumps(request).encode("ascii") + b"\n")  # type: ignore[union-attr]  # it was asked for
+        process.stdin.write(json.dumps(request).encode("ascii") + b"\n")  # type: ignore[union-attr]  # stdin=PIPE
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
     output: Any = process.stdout
     for line in output:
@@ -249,4 +249,4 @@ def _end_child(process: subprocess.Popen[bytes], owner: int) -> None:
         process.kill()
     process.wait()
     with contextlib.suppress(OSError):
-        process.stdin.close()  # type: ignore[union-attr]  # it was asked for
+        process.stdin.close()  # type: ignore[union-attr]  # stdin=PIPE

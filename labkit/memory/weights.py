@@ -93,7 +93,7 @@ def place_weights(
     plain: dict[int, list[TensorInfo]] = {}
     repacked: list[TensorInfo] = []
     for tensor, device in _placed(header, layer_devices):
-        if device == HOST and _is_rearranged(tensor, have, as_output=False):
+        if device == HOST and _repacks(tensor, have, as_output=False):
             repacked.append(tensor)
         else:
             plain.setdefault(device, []).append(tensor)
@@ -129,7 +129,7 @@ def _placed(header: Header, layer_devices: Sequence[int]) -> list[tuple[TensorIn
     return placed
 
 
-def _is_rearranged(tensor: TensorInfo, features: tuple[str, ...], *, as_output: bool) -> bool:
+def _repacks(tensor: TensorInfo, features: tuple[str, ...], *, as_output: bool) -> bool:
     """Return whether the CPU repacks a weight: a matrix of a plain product, or the experts' stacked matrices."""
     name = tensor.name
     if not name.endswith(".weight") or (not as_output and name.split(".")[0] in _INPUTS):
@@ -152,7 +152,7 @@ def _duplicate_output(
         return 0
     if device != HOST:
         plain.setdefault(device, []).append(table)
-    elif _is_rearranged(table, features, as_output=True):
+    elif _repacks(table, features, as_output=True):
         repacked.append(table)
         return _padded([table])
     return 0

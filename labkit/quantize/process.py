@@ -33,16 +33,16 @@ def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
     try:
         path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
         first = json.dumps({**request, "path": path}).encode("ascii") + b"\n"
-        process.stdin.write(first)  # type: ignore[union-attr]  # it was asked for
+        process.stdin.write(first)  # type: ignore[union-attr]  # stdin=PIPE
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
         return _follow(process, lines, report)
     finally:  # also on Ctrl-C
         process.kill()
         process.wait()
         with contextlib.suppress(OSError):
-            process.stdin.close()  # type: ignore[union-attr]  # it was asked for
+            process.stdin.close()  # type: ignore[union-attr]  # stdin=PIPE
         reader.join(5)
-        process.stdout.close()  # type: ignore[union-attr]  # it was asked for
+        process.stdout.close()  # type: ignore[union-attr]  # stdout=PIPE
 
 
 def _start() -> subprocess.Popen[bytes]:

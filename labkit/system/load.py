@@ -1,4 +1,4 @@
-"""How busy the machine is: cores that are idle or this process's own, between two looks."""
+"""CPU load: the cores that are idle or used by this process, between two samples."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from labkit.system.cores import allowed_cpus
 
 __all__ = ["CpuLoad"]
 
-_INTERVAL_S = 0.05  # Linux counts in ticks of 10 ms: shorter looks would see mostly rounding
+_INTERVAL_S = 0.05  # Linux counts in ticks of 10 ms: shorter intervals would measure mostly rounding
 
 
 class CpuLoad:
-    """What is left of the cores for this process; any thread may ask.
+    """The number of cores free for this process. Thread-safe.
 
     Notes
     -----
-    Free is what was idle plus what this process used itself, in cores: 2.0 on a machine with two cores where nothing else
-    runs, however busy this process keeps them, and 1.0 next to a program that keeps one core busy. Time stolen by a
-    hypervisor is not free. A look takes about 30 microseconds.
+    Free cores are idle cores plus those that this process uses: 2.0 on a machine with two cores without other programs,
+    and 1.0 next to a program that keeps one core busy. Time stolen by a hypervisor is not free. A sample takes about
+    30 µs.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cpus = allowed_cpus()
         self._free: float | None = None
-        self._at_s, self._idle_s, self._own_s = _look(self._cpus)
+        self._at_s, self._idle_s, self._own_s = _sample(self._cpus)
 
     def free_cores(self) -> float | None:
-        """Return the cores that were free since the last look, at least 50 ms ago; None where the system does not say."""
+        """Return the free cores since the last sample, at least 50 ms ago; None where the system does not report them."""
         if time.monotonic() - self._at_s < _INTERVAL_S:
             return self._free
         with self._lock:
-            at_s, idle_s, own_s = _look(self._cpus)
+            at_s, idle_s, own_s = _sample(self._cpus)
             if idle_s is None or self._idle_s is None:
                 self._free = None
             elif at_s > self._at_s:
@@ -44,16 +44,16 @@ class CpuLoad:
             return self._free
 
 
-def _look(cpus: frozenset[int]) -> tuple[float, float | None, float]:
-    """Return the time, the idle seconds of these CPUs, and this process's CPU seconds, all since some beginning."""
+def _sample(cpus: frozenset[int]) -> tuple[float, float | None, float]:
+    """Return the time, the idle time of these CPUs and this process's CPU time, seconds since arbitrary starting points."""
     import psutil
 
     try:
         times = psutil.cpu_times(percpu=True)
     except (OSError, RuntimeError, psutil.Error):
         times = []
-    if len(times) == os.cpu_count():  # or else some are offline, and their numbers unknown
+    if len(times) == os.cpu_count():  # otherwise some are offline, and the order is unknown
         times = [times[cpu] for cpu in cpus if cpu < len(times)]
     idle_s = sum(each.idle + getattr(each, "iowait", 0.0) for each in times)
-    known = idle_s > 0 or any(each.user > 0 for each in times)  # some containers show zeros
+    known = idle_s > 0 or any(each.user > 0 for each in times)  # some containers report zeros
     return time.monotonic(), idle_s if known else None, time.process_time()
