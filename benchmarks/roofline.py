@@ -21,7 +21,7 @@ from typing import Any
 from common import median, report
 
 import labkit
-from labkit.benchmark.timing import time_engine
+from labkit.benchmark.llama_bench import time_engine
 
 N_PROMPT, N_GEN = 256, 64
 

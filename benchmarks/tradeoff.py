@@ -14,7 +14,7 @@ from common import report
 
 import labkit
 from labkit.plots import plot_tradeoff
-from labkit.quality.compare import HEADINGS, cells
+from labkit.quality.comparison import HEADINGS, cells
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
     "benchmark", "batch", "tuning", "quality", "memory", "roofline", "engine", "devices", "grammar", "chat_template",
-    "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots", "sampling", "thread_control",
+    "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
+    "sampling", "thread_control",
     "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "errors",
 )  # fmt: skip
 LEVEL = {room: -level for level, room in enumerate(LEVELS)}

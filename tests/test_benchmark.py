@@ -1,4 +1,4 @@
-"""Statistics by hand, and the structure of what is measured; how fast this machine is is no claim of these tests."""
+"""Statistics against independent calculations, and the structure of results; no claims about this machine's speed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labkit
+from labkit.benchmark.llama_bench import time_engine
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.result import bench_csv
-from labkit.benchmark.stats import chance_of_difference, mean_and_deviation, median_interval, percentile
-from labkit.benchmark.timing import time_engine
+from labkit.benchmark.stats import mean_and_deviation, median_interval, percentile, rank_sum_p_value
 from labkit.cli import main
 from labkit.plots import Picture
 from tests.tiny_models import write_tiny_model
@@ -33,14 +33,14 @@ NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[labkit.Model]:
-    """Load the bundled model, for one thread: two wait for each other, and for ever so long on a busy machine."""
+    """Load the bundled model with one thread: two wait for each other, which is slow on a busy machine."""
     with labkit.load_model(n_ctx=256, n_threads=1) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
 def result(model: labkit.Model) -> labkit.BenchmarkResult:
-    """Measure two prompts in three repeats."""
+    """Measure two prompts with three repeats."""
     return labkit.benchmark_inference(model, PROMPTS, max_tokens=6)
 
 
@@ -48,14 +48,14 @@ def result(model: labkit.Model) -> labkit.BenchmarkResult:
 
 
 @given(NUMBERS, st.floats(0, 100))
-def test_percentile_is_numpys(values: list[float], percent: float) -> None:
-    """Any percentile is the one that NumPy interpolates."""
+def test_percentile_equals_numpys(values: list[float], percent: float) -> None:
+    """Percentiles equal NumPy's."""
     assert percentile(values, percent) == pytest.approx(float(np.percentile(values, percent)), abs=1e-6)
 
 
 @given(NUMBERS)
-def test_mean_and_deviation_are_numpys(values: list[float]) -> None:
-    """The deviation is the sample's, with n - 1; one value has none."""
+def test_mean_and_deviation_equal_numpys(values: list[float]) -> None:
+    """The deviation is the sample's, with n - 1; for one value it is 0."""
     mean, deviation = mean_and_deviation(values)
     assert mean == pytest.approx(float(np.mean(values)), abs=1e-6)
     assert deviation == pytest.approx(float(np.std(values, ddof=1)) if len(values) > 1 else 0, abs=1e-6)
@@ -64,16 +64,16 @@ def test_mean_and_deviation_are_numpys(values: list[float]) -> None:
 @pytest.mark.parametrize(
     ("n", "low", "high", "confidence"), [(1, 1, 1, 0), (3, 1, 3, 0.75), (6, 1, 6, 0.96875), (10, 2, 9, 0.97852)]
 )
-def test_the_interval_of_a_median_says_what_it_covers(n: int, low: int, high: int, confidence: float) -> None:
-    """The ranks and their confidence are those of the binomial distribution's tables."""
+def test_the_interval_of_a_median_has_its_confidence(n: int, low: int, high: int, confidence: float) -> None:
+    """The ranks and their confidence equal those in tables of the binomial distribution."""
     interval = median_interval(list(range(n, 0, -1)))
     assert (interval.low, interval.high) == (low, high)
     assert interval.confidence == pytest.approx(confidence, abs=1e-5)
 
 
 @given(st.integers(1, 60))
-def test_the_interval_covers_what_it_promises(n: int) -> None:
-    """Counted anew from the binomial coefficients; the next narrower interval would promise too little."""
+def test_the_interval_is_the_narrowest_possible(n: int) -> None:
+    """The confidence follows from the binomial coefficients; the next narrower interval is below 95 %."""
     interval = median_interval(range(1, n + 1))
     k = int(interval.low)
     outside = 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
@@ -85,8 +85,8 @@ def test_the_interval_covers_what_it_promises(n: int) -> None:
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.randoms())
-def test_the_chance_of_a_difference_is_counted_right(n: int, m: int, random: Any) -> None:
-    """Against all ways to deal the ranks, one by one."""
+def test_the_p_value_equals_an_enumeration(n: int, m: int, random: Any) -> None:
+    """The p-value equals the count over all assignments of ranks."""
     ranks = list(range(n + m))
     random.shuffle(ranks)
     first, second = ranks[:n], ranks[n:]
@@ -97,18 +97,18 @@ def test_the_chance_of_a_difference_is_counted_right(n: int, m: int, random: Any
 
     ways = list(itertools.combinations(ranks, n))
     expected = sum(distance(way) >= distance(first) for way in ways) / len(ways)
-    assert chance_of_difference(first, second) == pytest.approx(expected)
+    assert rank_sum_p_value(first, second) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     "call",
     [lambda: percentile([], 50), lambda: percentile([1], 101), lambda: median_interval([]), lambda: mean_and_deviation([])],
 )
-def test_statistics_of_nothing_are_refused(call: Any) -> None:
-    """An empty sample and an impossible percentage are told in one line."""
-    with pytest.raises(labkit.ArgumentError) as refused:
+def test_statistics_of_nothing_are_an_error(call: Any) -> None:
+    """An empty sample and an invalid percentage are errors in one line."""
+    with pytest.raises(labkit.ArgumentError) as raised:
         call()
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------
@@ -127,15 +127,15 @@ def with_speeds(result: labkit.BenchmarkResult, *speeds: float) -> labkit.Benchm
     [
         ((120, 121, 119), "faster"),
         ((80, 81, 79), "slower"),
-        ((101.5, 101.6, 101.4), "within noise"),  # apart, but by less than 2 %
+        ((101.5, 101.6, 101.4), "within noise"),  # no overlap, but a difference below 2 %
         ((90, 120, 110), "within noise"),  # the ranges overlap
         ((200,), "within noise"),  # one repeat
     ],
 )
-def test_compare_says_faster_slower_or_within_noise(
+def test_compare_returns_faster_slower_or_within_noise(
     result: labkit.BenchmarkResult, speeds: tuple[float, ...], verdict: str
 ) -> None:
-    """Intervals that do not overlap and medians more than 2 % apart make a difference, and nothing else."""
+    """Only intervals that do not overlap, with medians more than 2 % apart, are a difference."""
     found = with_speeds(result, *speeds).compare(with_speeds(result, 99, 100, 101))
     assert found.verdict == verdict
     assert verdict in found.sentence.lower()
@@ -143,22 +143,22 @@ def test_compare_says_faster_slower_or_within_noise(
     assert found.ratio == pytest.approx(sorted(speeds)[len(speeds) // 2] / 100)
 
 
-def test_compare_warns_where_settings_or_systems_differ(result: labkit.BenchmarkResult) -> None:
-    """What is not the same in both is named with its values, and is one warning each."""
+def test_compare_warns_if_settings_or_systems_differ(result: labkit.BenchmarkResult) -> None:
+    """Differences are listed with both values; settings and system have one warning each."""
     other = result.replace(
         settings=result.settings.replace(n_threads=99, repeats=7),
         system=result.system.replace(cpu="another", ram_available_bytes=1),
     )
     found = result.compare(other)
     assert found.differing == (
-        f"n_threads: {result.settings.n_threads} against 99",
-        f"cpu: {result.system.cpu} against another",
+        f"n_threads: {result.settings.n_threads} vs. 99",
+        f"cpu: {result.system.cpu} vs. another",
     )
     assert ["settings" in warning or "system" in warning for warning in found.warnings] == [True, True]
 
 
-def test_compare_takes_a_result_read_from_a_file(result: labkit.BenchmarkResult, tmp_path: Path) -> None:
-    """A result of last week, as JSON, is no other than the one in memory."""
+def test_compare_accepts_a_result_read_from_a_file(result: labkit.BenchmarkResult, tmp_path: Path) -> None:
+    """A result read from JSON compares like the one in memory."""
     result.to_json(tmp_path / "before.json")
     before = json.loads((tmp_path / "before.json").read_text(encoding="utf-8"))
     found = labkit.compare_benchmarks(result, before)
@@ -166,18 +166,18 @@ def test_compare_takes_a_result_read_from_a_file(result: labkit.BenchmarkResult,
 
 
 @pytest.mark.parametrize("other", [{}, {"tokens_per_second": 3}, 3, None, "fast"])
-def test_compare_refuses_what_is_no_result(result: labkit.BenchmarkResult, other: Any) -> None:
-    """One line says so."""
-    with pytest.raises((labkit.ArgumentError, labkit.ArgumentTypeError)) as refused:
+def test_compare_rejects_other_objects(result: labkit.BenchmarkResult, other: Any) -> None:
+    """Anything but a result is an error in one line."""
+    with pytest.raises((labkit.ArgumentError, labkit.ArgumentTypeError)) as raised:
         result.compare(other)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def test_counts_are_what_was_asked_for(result: labkit.BenchmarkResult) -> None:
-    """A run a prompt and repeat, each with all its tokens; the times of their tokens grow."""
+def test_counts_are_as_requested(result: labkit.BenchmarkResult) -> None:
+    """There is one run per prompt and repeat, each with all its tokens, in ascending order of time."""
     assert [(run.repeat, run.prompt) for run in result.runs] == [(r, p) for r in range(3) for p in range(2)]
     assert all(run.n_generated == len(run.token_times_s) == 6 for run in result.runs)
     assert all(len(run.inter_token_latencies_s) == 5 for run in result.runs)
@@ -188,8 +188,8 @@ def test_counts_are_what_was_asked_for(result: labkit.BenchmarkResult) -> None:
     assert result.engine_test == (f"pp{max(result.settings.n_prompt)}", "tg6")
 
 
-def test_times_hold_together(result: Any) -> None:
-    """Parts lie within their wholes, and figures are those of the runs."""
+def test_times_are_consistent(result: Any) -> None:
+    """Parts are not longer than their sums, and figures follow from the runs."""
     for run in result.runs:
         assert 0 < run.prefill_s <= run.time_to_first_token_s == run.token_times_s[0]
         assert run.time_to_first_token_s + run.decode_s <= run.elapsed_s
@@ -206,7 +206,7 @@ def test_times_hold_together(result: Any) -> None:
 
 
 def test_the_gap_adds_up(result: labkit.BenchmarkResult) -> None:
-    """Engine, depth, sampler, text and Python are the user's time for a token; all but the depth take some."""
+    """Engine, depth, sampler, text and Python add up to the user's time per token; all but the depth are positive."""
     gap = result.gap
     assert gap is not None
     parts = [gap[f"{name}_s_per_token"] for name in ("engine", "depth", "sampler", "text", "python")]
@@ -215,8 +215,8 @@ def test_the_gap_adds_up(result: labkit.BenchmarkResult) -> None:
     assert (result.sampler_s_per_token, result.text_s_per_token, result.python_s_per_token) == tuple(parts[2:])
 
 
-def test_every_token_is_generated_where_the_text_would_end(model: labkit.Model) -> None:
-    """A prompt after which the model ends at once, and one with a stop sequence, still give max_tokens."""
+def test_every_token_is_generated_after_the_end_of_the_text(model: labkit.Model) -> None:
+    """A prompt after which the model ends at once, with a stop sequence, still gives max_tokens."""
     prompt = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
     short = labkit.generate_text(model, prompt, 24, temperature=0, parse_special=True)
     assert labkit.count_tokens(model, short) < 24
@@ -228,8 +228,8 @@ def test_every_token_is_generated_where_the_text_would_end(model: labkit.Model) 
 
 
 @pytest.mark.parametrize("options", [{"grammar": 'root ::= "a"'}, {"temperature": 0.8, "top_k": 5}, {"repeat_penalty": 1.2}])
-def test_sampling_is_generate_texts(model: labkit.Model, options: dict[str, Any]) -> None:
-    """Other ways to choose a token are taken, checked and recorded, with a seed that makes repeats the same work."""
+def test_sampling_options_are_those_of_generate_text(model: labkit.Model, options: dict[str, Any]) -> None:
+    """Sampling options are used and recorded, with a fixed seed, so that all repeats do the same work."""
     measured = labkit.benchmark_inference(model, "Hello", max_tokens=5, repeats=2, engine=False, warmup=0, **options)
     assert [run.n_generated for run in measured.runs] == [5, 5]
     assert measured.settings.seed == 0
@@ -239,7 +239,7 @@ def test_sampling_is_generate_texts(model: labkit.Model, options: dict[str, Any]
 
 
 def test_prompts_together_generate_every_token(model: labkit.Model) -> None:
-    """More prompts than go together: each has all its tokens, and times that grow; there is no gap to split."""
+    """With more prompts than n_parallel, each has all its tokens in ascending order of time; there is no gap."""
     prompts = ["Once upon a time", "The sea was", "<|im_end|>"]
     measured = labkit.benchmark_inference(model, prompts, max_tokens=5, repeats=2, n_parallel=2)
     assert [(run.prompt, run.n_generated) for run in measured.runs] == [(0, 5), (1, 5), (2, 5)] * 2
@@ -252,30 +252,30 @@ def test_prompts_together_generate_every_token(model: labkit.Model) -> None:
     assert any("together" in note for note in measured.notes)
 
 
-def test_one_token_has_no_pauses(model: labkit.Model) -> None:
-    """With max_tokens=1 there is no generation alone; what needs one is None, and the exports do without."""
+def test_one_token_has_no_inter_token_latency(model: labkit.Model) -> None:
+    """With max_tokens=1 the figures of generation alone are None, and the exports work without them."""
     measured = labkit.benchmark_inference(model, "Hello", max_tokens=1, repeats=1)
     assert (measured.decode_tokens_per_second, measured.inter_token_latency_s, measured.gap) == (None, None, None)
     assert measured.tokens_per_second > 0
     assert "pp" in measured.to_markdown()
     assert json.loads(measured.to_json())["total_tokens"] == 1
-    with pytest.raises(labkit.ArgumentError, match="no pause"):
+    with pytest.raises(labkit.ArgumentError, match="gives no latency between two tokens"):
         measured.plot()
 
 
-def test_the_model_is_as_before(model: labkit.Model) -> None:
-    """Texts are the same after a benchmark as before it."""
+def test_the_model_is_unchanged(model: labkit.Model) -> None:
+    """Texts are the same before and after a benchmark."""
     before = labkit.generate_text(model, PROMPTS[0], 8, temperature=0)
     labkit.benchmark_inference(model, PROMPTS[1], max_tokens=4, repeats=1)
     assert labkit.generate_text(model, PROMPTS[0], 8, temperature=0) == before
 
 
-def test_nothing_is_computed_where_a_prompt_does_not_fit(model: labkit.Model) -> None:
-    """The second prompt is too long: the error comes before the first is begun."""
+def test_nothing_is_computed_if_a_prompt_does_not_fit(model: labkit.Model) -> None:
+    """If the second prompt is too long, the error is raised before the first is computed."""
     done: list[int] = []
-    with pytest.raises(labkit.ContextOverflowError) as refused:
+    with pytest.raises(labkit.ContextOverflowError) as raised:
         labkit.benchmark_inference(model, ["Hello", "word " * 300], progress=lambda *_: done.append(1))
-    assert refused.value.n_ctx == 256
+    assert raised.value.n_ctx == 256
     assert not done
 
 
@@ -298,15 +298,15 @@ def test_nothing_is_computed_where_a_prompt_does_not_fit(model: labkit.Model) ->
         ("Hello", {"stop": 3}),
     ],
 )
-def test_wrong_arguments_end_in_one_line(model: labkit.Model, prompts: Any, options: dict[str, Any]) -> None:
-    """What cannot work is said before anything runs."""
-    with pytest.raises((labkit.ArgumentError, labkit.ArgumentTypeError)) as refused:
+def test_wrong_arguments_are_an_error_in_one_line(model: labkit.Model, prompts: Any, options: dict[str, Any]) -> None:
+    """Wrong arguments are errors in one line."""
+    with pytest.raises((labkit.ArgumentError, labkit.ArgumentTypeError)) as raised:
         labkit.benchmark_inference(model, prompts, **options)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_closed_model_is_refused() -> None:
-    """A model that was closed, and what is no model at all."""
+def test_a_closed_model_is_an_error() -> None:
+    """A closed model and an object that is not a model are errors."""
     with labkit.load_model(n_ctx=256) as closed:
         pass
     with pytest.raises(labkit.ModelClosedError):
@@ -316,19 +316,19 @@ def test_a_closed_model_is_refused() -> None:
 
 
 def test_cancelling_ends_it_and_leaves_the_model_usable(model: labkit.Model) -> None:
-    """`model.cancel()` from another thread ends user's and engine's runs alike."""
-    begun = threading.Event()
+    """`model.cancel()` from another thread ends user runs and engine runs."""
+    started = threading.Event()
 
     def cancel() -> None:
-        begun.wait(60)
+        started.wait(60)
         while not model.cancel():
             time.sleep(0.001)
 
     for run in (
-        lambda: labkit.benchmark_inference(model, "Hello", max_tokens=200, repeats=100, progress=lambda *_: begun.set()),
-        lambda: [begun.set() or time_engine(model, 200, 200) for _ in range(100)],  # type: ignore[func-returns-value]
+        lambda: labkit.benchmark_inference(model, "Hello", max_tokens=200, repeats=100, progress=lambda *_: started.set()),
+        lambda: [started.set() or time_engine(model, 200, 200) for _ in range(100)],  # type: ignore[func-returns-value]
     ):
-        begun.clear()
+        started.clear()
         thread = threading.Thread(target=cancel)
         thread.start()
         with pytest.raises(labkit.GenerationError, match="cancelled"):
@@ -337,15 +337,15 @@ def test_cancelling_ends_it_and_leaves_the_model_usable(model: labkit.Model) -> 
     assert labkit.generate_text(model, "1, 2, 3, 4,", 6, temperature=0) == " 5, 6,"
 
 
-def test_progress_comes_to_its_end(model: labkit.Model) -> None:
-    """Each run and each engine test is a step."""
+def test_progress_reaches_its_total(model: labkit.Model) -> None:
+    """Each run and each engine test is one step."""
     steps: list[tuple[int, int]] = []
     labkit.benchmark_inference(model, PROMPTS, max_tokens=2, repeats=2, warmup=1, progress=lambda *step: steps.append(step))
     assert steps == [(done, 9) for done in range(1, 10)]
 
 
-def test_engine_and_counters_tell_the_same_time(model: labkit.Model) -> None:
-    """One run by two clocks: llama.cpp counts no more than passes, and most of it."""
+def test_clock_and_counters_agree(model: labkit.Model) -> None:
+    """The time by llama.cpp's counters is most of the wall time, and not more."""
     times = time_engine(model, 100, 8)
     assert (times.n_prompt, times.n_gen) == (100, 8)
     assert 0.5 * times.prompt_s < times.counted_prompt_s <= times.prompt_s + 1e-4
@@ -353,7 +353,7 @@ def test_engine_and_counters_tell_the_same_time(model: labkit.Model) -> None:
 
 
 def test_a_model_without_counters_has_no_gap(tmp_path: Path) -> None:
-    """no_perf=True stops llama.cpp's counters; all other figures stand."""
+    """no_perf=True disables llama.cpp's counters; all other figures exist."""
     with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), n_ctx=256, n_threads=1, no_perf=True) as tiny:
         measured = labkit.benchmark_inference(tiny, "a", max_tokens=4, repeats=2)
     assert measured.gap is None
@@ -361,8 +361,8 @@ def test_a_model_without_counters_has_no_gap(tmp_path: Path) -> None:
     assert measured.engine_decode_tokens_per_second is not None
 
 
-def test_memory_is_seen_between_two_samples() -> None:
-    """A block that is gone again counts in the peak."""
+def test_peak_memory_includes_freed_blocks() -> None:
+    """A block that is freed before the end counts in the peak."""
     with MemoryWatch(0.01) as memory:
         block = np.ones(64 * 2**20, dtype=np.uint8)
         time.sleep(0.1)
@@ -376,7 +376,7 @@ def test_memory_is_seen_between_two_samples() -> None:
 
 
 def test_exports_parse_back(result: labkit.BenchmarkResult, tmp_path: Path) -> None:
-    """JSON holds everything, CSV a row a run; both are written where asked."""
+    """JSON has all fields, CSV one row per run; both can be written to a file."""
     document = json.loads(result.to_json(tmp_path / "result.json"))
     assert document == json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert set(document) == set(result)
@@ -388,8 +388,8 @@ def test_exports_parse_back(result: labkit.BenchmarkResult, tmp_path: Path) -> N
         result.to_csv(tmp_path / "no such folder" / "result.csv")
 
 
-def test_the_tables_are_llama_benchs(result: labkit.BenchmarkResult) -> None:
-    """Markdown has llama-bench's columns, the CSV of tests its names; engine and user are told apart."""
+def test_the_tables_are_like_llama_benchs(result: labkit.BenchmarkResult) -> None:
+    """Markdown has llama-bench's columns, the CSV of tests its names; engine and user tests are marked."""
     lines = result.to_markdown().splitlines()
     assert lines[0] == "| model | size | params | backend | threads | test | t/s |"
     assert [line.split(" | ")[5] for line in lines[2:6]] == [result.engine_test[0], "tg6", "pp6, user", "tg6, user"]
@@ -405,13 +405,13 @@ def test_the_tables_are_llama_benchs(result: labkit.BenchmarkResult) -> None:
     assert result._repr_html_().count("<tr>") > 8
 
 
-def test_plot_names_axes_and_units_and_says_what_it_shows(result: labkit.BenchmarkResult) -> None:
-    """A point a token after the first; the picture has a text."""
+def test_plot_has_units_and_alt_text(result: labkit.BenchmarkResult) -> None:
+    """There is one point per token after the first; the axes have units, the picture alt text."""
     axes = result.plot()
     assert axes.get_xlabel().endswith("(tokens)")
     assert axes.get_ylabel().endswith("(ms)")
     assert list(axes.lines[0].get_xdata()) == [2, 3, 4, 5, 6]
-    assert "engine alone (tg6)" in Picture(axes).text
+    assert "llama.cpp only (tg6)" in Picture(axes).text
     assert result.plot(axes=axes) is axes
 
 
@@ -419,25 +419,25 @@ def test_plot_names_axes_and_units_and_says_what_it_shows(result: labkit.Benchma
 
 
 def test_bench_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """The prompt has as many tokens as were asked for, and the tests are called as llama-bench calls them."""
+    """The prompt has the requested length, and the tests have llama-bench's names."""
     assert main(["bench", "-p", "24", "-n", "4", "-r", "2", "-t", "1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [(test["figure"], test["test"]) for test in document["tests"]] == [
         ("engine", "pp24"), ("engine", "tg4"), ("user", "pp24"), ("user", "tg4"),
     ]  # fmt: skip
     assert document["settings"]["n_prompt"] == [24]
-    assert (document["foretold"]["n_prompt"], document["foretold"]["n_threads"], document["foretold"]["depth"]) == (24, 1, 2)
+    assert [document["predicted"][key] for key in ("n_prompt", "n_threads", "depth")] == [24, 1, 2]
     assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1"]) == 0
     printed = capsys.readouterr().out
     assert all(
-        word in printed for word in ("t/s", "pp24", "tg4", "foretold", "limited by", "throughput", "time to first token")
+        word in printed for word in ("t/s", "pp24", "tg4", "predicted", "limited by", "throughput", "time to first token")
     )
     assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1", "--no-predict"]) == 0
-    assert "foretold" not in capsys.readouterr().out
+    assert "predicted" not in capsys.readouterr().out
 
 
 def test_bench_prints_csv_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both parse, and nothing else is printed."""
+    """Both formats are the only output."""
     assert main(["bench", "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--csv"]) == 0
     assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 4
     assert main(["bench", "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--markdown"]) == 0
@@ -446,6 +446,6 @@ def test_bench_prints_csv_and_markdown(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("arguments", [("-p", "0"), ("-n", "0"), ("-r", "0"), ("no-such-model.gguf",)])
 def test_bench_fails_in_one_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be measured is said in one line on stderr."""
+    """An error is one line on stderr."""
     assert main(["bench", *arguments]) == 1
     assert capsys.readouterr().err.count("\n") == 1

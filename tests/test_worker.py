@@ -22,8 +22,9 @@ import pytest
 import labkit
 from labkit import generate_text, load_model, stream_text
 from labkit.engine import worker as room
+from labkit.engine.job import Job, LockstepJob, start_thread
 from labkit.engine.native import EngineLog
-from labkit.engine.worker import Job, LockstepJob, Worker, start_thread
+from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, LabkitError, ModelClosedError, ModelLoadError
 from tests.tiny_models import write_tiny_model
 

@@ -13,9 +13,9 @@ from labkit.batch.records import BatchChunk, BatchItem, BatchResult
 from labkit.batch.sequence import Request
 from labkit.checks import check_flag, shown
 from labkit.engine.generation import Stream
+from labkit.engine.job import Job
 from labkit.engine.model import Model, check_model
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings, check_max_tokens, check_sampling
-from labkit.engine.worker import Job
 from labkit.errors import ArgumentError, ArgumentTypeError, ContextOverflowError, LabkitError
 from labkit.progress import Progress, reporting
 

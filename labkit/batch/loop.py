@@ -13,9 +13,9 @@ from labkit.batch.records import BatchChunk, BatchItem
 from labkit.batch.sequence import Request, Sequence
 from labkit.batch.slots import Slots
 from labkit.engine.contexts import second_context, token_batch
+from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed
-from labkit.engine.worker import Job
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 from labkit.progress import Progress
 from labkit.units import round_up

@@ -15,9 +15,9 @@ from labkit.batch.sequence import Request
 from labkit.cache import file_identity, recall, remember
 from labkit.checks import check_int
 from labkit.engine.contexts import second_context, token_batch, view
+from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
-from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
@@ -72,7 +72,7 @@ def cells_of(model: Model, requests: Sequence[Request]) -> int:
     return min(cells, model.n_ctx())
 
 
-def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, asked: int | None) -> Choice:
+def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, requested: int | None) -> Choice:
     """Choose how many sequences are decoded together; in the model's thread.
 
     Raises
@@ -80,16 +80,16 @@ def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, a
     GenerationError
         If the requested number does not fit into memory.
     """
-    wanted = min(asked or n_prompts, n_prompts, MAX_PARALLEL)
+    wanted = min(requested or n_prompts, n_prompts, MAX_PARALLEL)
     fitting = _fitting(model, wanted, n_cells)
-    if asked is not None:
+    if requested is not None:
         if fitting < wanted:
             raise GenerationError(
-                f"n_parallel={asked} needs {format_bytes(_needed(model, wanted, n_cells))} for the sequences' caches and "
+                f"n_parallel={requested} needs {format_bytes(_needed(model, wanted, n_cells))} for the sequences' caches and "
                 f"buffers, but this process may use {format_bytes(available_ram_bytes())} of RAM now: choose "
                 f"n_parallel={fitting} or less, or fewer max_tokens"
             )
-        return Choice(wanted, "as requested" if wanted == asked else "fewer prompts than requested")
+        return Choice(wanted, "as requested" if wanted == requested else "fewer prompts than requested")
     limit = f"{fitting} fit into the free RAM" if fitting < wanted else "all prompts together"
     if fitting <= _ALWAYS:
         return Choice(fitting, limit)
@@ -158,7 +158,7 @@ def _known(note: Any) -> dict[int, float]:
 def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, float]:
     """Time steps with the tokens of one sequence: the matrix products, nearly all of the work, are the same."""
     n_vocab, times = model.native.n_vocab, {}
-    most, begun_s = max(sizes), time.perf_counter()
+    most, first_s = max(sizes), time.perf_counter()
     with second_context(model, n_ctx=CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
         view(batch.token, most)[:] = np.arange(most) * 7 % n_vocab
         view(batch.pos, most)[:] = np.arange(most)
@@ -172,7 +172,7 @@ def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, 
                 decode(ctx, batch, job)
                 tried.append(time.perf_counter() - started_s)
             times[size] = min(tried)
-            if time.perf_counter() - begun_s > _TIMING_S:
+            if time.perf_counter() - first_s > _TIMING_S:
                 break
     return times
 

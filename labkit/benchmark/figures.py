@@ -1,26 +1,26 @@
-"""Times of runs -> the figures of a result."""
+"""Compute the figures of a result from the times of its runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
 
+from labkit.benchmark.llama_bench import EngineTimes
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import together_speeds
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
 from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.stats import median_interval, percentile
-from labkit.benchmark.timing import EngineTimes
 from labkit.system import SystemProfile
 
 __all__ = ["Measured", "make_result"]
 
-_NOISY = 0.1  # of the median: a machine with nothing else to do stays below half of that
+_NOISY = 0.1  # of the median; an idle machine stays below half of it
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What was measured; ``elapsed_s`` holds the wall time of each repeat."""
+    """The measurements; ``elapsed_s`` has the wall time of each repeat."""
 
     runs: tuple[BenchmarkRun, ...]
     elapsed_s: tuple[float, ...]
@@ -35,7 +35,7 @@ class Measured:
 def make_result(
     measured: Measured, settings: BenchmarkSettings, system: SystemProfile, notes: tuple[str, ...]
 ) -> BenchmarkResult:
-    """Return all figures of what was measured."""
+    """Compute all figures."""
     runs, memory, rounds = measured.runs, measured.memory, measured.rounds()
     samples = tuple(
         sum(run.n_generated for run in found) / seconds for found, seconds in zip(rounds, measured.elapsed_s, strict=True)
@@ -44,14 +44,14 @@ def make_result(
     prompt = tuple(speed for speed, _ in speeds)
     decode = tuple(speed for _, speed in speeds if speed is not None)
     firsts = [run.time_to_first_token_s for run in runs]
-    pauses = [pause for run in runs for pause in run.inter_token_latencies_s]
+    latencies = [latency for run in runs for latency in run.inter_token_latencies_s]
     engine_prompt = tuple(times.n_prompt / times.prompt_s for times in measured.engine)
     engine_decode = tuple(times.n_gen / times.decode_s for times in measured.engine)
     gap = _gap(measured)
     elapsed_s = sum(measured.elapsed_s)
     noise = (max(samples) - min(samples)) / statistics.median(samples)
     if noise > _NOISY:
-        notes += (f"The repeats lie {noise:.0%} apart: something else kept this machine busy. Close it, and measure again.",)
+        notes += (f"The repeats differ by {noise:.0%}: other programs used this machine. Close them and measure again.",)
     return BenchmarkResult(
         tokens_per_second=statistics.median(samples),
         confidence_interval=median_interval(samples),
@@ -59,8 +59,8 @@ def make_result(
         prompt_tokens_per_second=statistics.median(prompt),
         time_to_first_token_s=statistics.median(firsts),
         time_to_first_token_p95_s=percentile(firsts, 95),
-        inter_token_latency_s=statistics.median(pauses) if pauses else None,
-        inter_token_latency_p95_s=percentile(pauses, 95) if pauses else None,
+        inter_token_latency_s=statistics.median(latencies) if latencies else None,
+        inter_token_latency_p95_s=percentile(latencies, 95) if latencies else None,
         total_tokens=sum(run.n_generated for run in runs),
         elapsed_s=elapsed_s,
         memory_bytes=memory.peak_bytes,
@@ -88,20 +88,20 @@ def make_result(
 
 
 def _speeds(runs: list[BenchmarkRun], n_parallel: int) -> tuple[float, float | None]:
-    """Return tokens per second of prompts and of generating, in one round."""
+    """Return tokens per second of prompts and of generation, in one round."""
     if n_parallel > 1:
         return together_speeds(runs, n_parallel)
-    n_pauses = sum(run.n_generated - 1 for run in runs)
+    n_decoded = sum(run.n_generated - 1 for run in runs)
     prompt = sum(run.n_prompt for run in runs) / sum(run.prefill_s for run in runs)
-    return prompt, n_pauses / sum(run.decode_s for run in runs) if n_pauses else None
+    return prompt, n_decoded / sum(run.decode_s for run in runs) if n_decoded else None
 
 
 def _gap(measured: Measured) -> SpeedGap | None:
-    """Split the time between two tokens; None where there are no two, or nothing to compare with."""
+    """Split the time per token into its parts; None with a single token, or without the engine's times."""
     if not measured.engine or any(not run.engine_decode_s for run in measured.runs):
         return None
     parts = sorted(map(_parts, measured.rounds()))
-    user, computing, sampler, text = parts[(len(parts) - 1) // 2]  # of one round, so that they add up
+    user, computing, sampler, text = parts[(len(parts) - 1) // 2]  # from one round, so that they add up
     engine = statistics.median(times.decode_s / times.n_gen for times in measured.engine)
     return SpeedGap(
         user_s_per_token=user,
@@ -114,8 +114,8 @@ def _gap(measured: Measured) -> SpeedGap | None:
 
 
 def _parts(runs: list[BenchmarkRun]) -> tuple[float, ...]:
-    """Return seconds a token of one round: in all, computing, sampler, text."""
-    n_pauses = sum(run.n_generated - 1 for run in runs)
+    """Return seconds per token of one round: total, computing, sampler, text."""
+    n_decoded = sum(run.n_generated - 1 for run in runs)
     return tuple(
-        sum(run[name] for run in runs) / n_pauses for name in ("decode_s", "engine_decode_s", "sampler_s", "text_s")
+        sum(run[name] for run in runs) / n_decoded for name in ("decode_s", "engine_decode_s", "sampler_s", "text_s")
     )

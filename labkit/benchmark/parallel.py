@@ -12,10 +12,10 @@ from labkit.batch.parallel import cells_of, choose_parallel
 from labkit.batch.sequence import Request
 from labkit.benchmark.records import BenchmarkRun
 from labkit.benchmark.timing import EndlessTokenizer, TimedText
+from labkit.engine.job import Job
 from labkit.engine.model import Model
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.engine.stepping import Stepper
-from labkit.engine.worker import Job
 from labkit.errors import GenerationError
 
 __all__ = ["run_together", "together_speeds"]

@@ -1,4 +1,4 @@
-"""Warm-up, repeats, and the figures that come of them: `benchmark_inference`."""
+"""benchmark_inference: warm-up, repeats, and the resulting figures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labkit.benchmark.figures import Measured, make_result
+from labkit.benchmark.llama_bench import EngineTimes, time_engine
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import run_together
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings
 from labkit.benchmark.result import BenchmarkResult
-from labkit.benchmark.timing import EngineTimes, ModelCard, TimedText, prepare_timing, time_engine
+from labkit.benchmark.timing import ModelCard, TimedText, prepare_timing
 from labkit.checks import check_flag, check_int
 from labkit.engine import Model
 from labkit.engine.model import check_model
@@ -30,7 +31,7 @@ _MODEL_SETTINGS = (
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
 
 MAX_REPEATS = 100_000
-MAX_PARALLEL = 256  # sequences that llama.cpp takes
+MAX_PARALLEL = 256  # llama.cpp's maximum number of sequences
 
 
 def benchmark_inference(
@@ -47,35 +48,35 @@ def benchmark_inference(
     progress: Progress | bool | None = None,
     **kwargs: Any,
 ) -> BenchmarkResult:
-    """Measure how fast a model answers: what its user sees, and what the engine alone could do.
+    """Measure how fast a model answers: the speed that a user sees, and the speed of llama.cpp alone.
 
     Parameters
     ----------
     model : Model
         From `load_model`. Its cache is empty afterwards.
     prompts : str or sequence of str
-        Each is continued in each repeat, on an empty cache.
+        Each is continued in each repeat, starting with an empty cache.
     max_tokens : int
-        Tokens to generate, always all of them: the end of a text is taken for any other token, and stop sequences are not
-        looked for.
+        Tokens to generate. All are generated: end-of-sequence is treated as an ordinary token, and stop sequences are
+        ignored.
     warmup : int
-        Rounds that are not counted.
+        Rounds that are not measured.
     repeats : int
-        Rounds that are. Three are the least that tell anything of noise; from six on the interval of the median has 95 %.
+        Measured rounds. At least three are needed to estimate noise; from six on the median's interval has 95 % confidence.
     n_parallel : int
-        Prompts that are decoded together, as `generate_batch` does; the engine's tests remain those of one sequence.
+        Prompts decoded together, as by `generate_batch`; the engine's tests always use one sequence.
     temperature : float
-        0 always takes the likeliest token.
+        0 always chooses the likeliest token.
     engine : bool
-        Also time llama.cpp alone, by llama-bench's protocol, in the same rounds: as many random tokens as the longest
-        prompt has, then ``max_tokens`` one by one. False leaves those figures None, and takes half the time for one prompt.
+        Also time llama.cpp only, by llama-bench's protocol, in the same rounds: as many random tokens as the longest prompt
+        has, then ``max_tokens`` one by one. False leaves those figures None, and needs half the time for one prompt.
     adapt_threads : bool
-        False measures with ``model.settings.n_threads`` whatever else runs on the machine; True lets a model that was loaded
-        without ``n_threads`` use fewer while other programs need the cores, as `generate_text` does.
+        False measures with ``model.settings.n_threads`` whatever else runs on the machine. True uses fewer threads while
+        other programs need the cores, as `generate_text` does, if the model was loaded without ``n_threads``.
     progress : callable, bool or None
-        Gets (steps done, steps in all); True shows a bar.
+        Called with (steps done, total steps); True shows a bar.
     **kwargs
-        As for `generate_text`; the seed is 0 unless another is given.
+        As for `generate_text`; the default seed is 0.
 
     Returns
     -------
@@ -84,18 +85,18 @@ def benchmark_inference(
     Raises
     ------
     ContextOverflowError
-        When a prompt and ``max_tokens`` do not fit the context; nothing has been computed then.
+        If a prompt and ``max_tokens`` do not fit the context; nothing is computed.
     ArgumentError, ArgumentTypeError
         For a wrong argument.
     ModelClosedError
         After ``model.close()``.
     GenerationError
-        When it was cancelled, or the engine fails.
+        If it is cancelled, or the engine fails.
 
     Notes
     -----
-    The time to the first token counts from the call and includes tokenizing. A token is there when the loop of
-    `generate_text` has it, in the model's own thread.
+    The time to first token starts with the call and includes tokenizing. A token's time is when the loop of `generate_text`
+    has it, in the model's thread.
 
     References
     ----------
@@ -140,7 +141,7 @@ def _texts(prompts: Any) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What was asked for."""
+    """The checked arguments."""
 
     max_tokens: int
     warmup: int
@@ -151,7 +152,7 @@ class _Plan:
 
 
 class _Session:
-    """The rounds: engine and user take turns, so that a slow minute falls on both."""
+    """The rounds: engine and user tests alternate, so that a slow phase of the machine affects both."""
 
     def __init__(
         self, model: Model, texts: tuple[TimedText, ...], sampling: SamplingSettings, plan: _Plan, report: Progress
@@ -186,7 +187,7 @@ class _Session:
         return [times]
 
     def _round(self, repeat: int) -> tuple[list[BenchmarkRun], float]:
-        """Generate all texts once; returns a run each, and the wall time of all."""
+        """Generate all texts once; return one run per text, and the total wall time."""
         if self.plan.n_parallel > 1:
             found = run_together(self.texts, repeat, self.plan.n_parallel, self.sampling)
             self._advance()
@@ -246,14 +247,14 @@ def _settings(
 def _notes(model: Model, plan: _Plan, options: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
     if not model.settings.flash_attn:
-        notes.append("The engine ran without flash attention, as this model was loaded; llama-bench by default has it on.")
+        notes.append("This model was loaded without flash attention; llama-bench uses it by default.")
     if model.settings.n_gpu_layers:
-        notes.append("Memory is this process's RAM, without what lies on other devices.")
+        notes.append("Memory is this process's RAM, without the memory of other devices.")
     if plan.n_parallel > 1:
         notes.append(
-            "Prompts ran together: until the first ones all have a token the time counts as processing prompts, and from "
-            "then on as generating. The engine's tests are of one sequence."
+            "Prompts ran together: until each of the first ones has a token, time counts as prompt processing, after that "
+            "as generation. The engine's tests use one sequence."
         )
     if options.get("stop"):
-        notes.append("Stop sequences were not looked for, so that every run generates all its tokens.")
+        notes.append("Stop sequences were ignored, so that every run generates all its tokens.")
     return tuple(notes)

@@ -1,34 +1,50 @@
-"""Load a model, generate text and count tokens: the rooms that call llama.cpp to compute.
+"""Load a model, generate text, count tokens.
+
+To see how a token is made, read these ten files from top to bottom:
 
 ::
 
-    loading            load_model
-    options            its keyword arguments, checked
-    settings           what it chooses, and why
-    load_facts         what a file says that loading depends on, remembered
-    tuned              settings that `tune` found
-    model              Model
-    llama_methods      what llama_cpp.Llama itself can do, in the model's thread
-    generation         the loop
-    generate           generate_*, stream_*, count_*
-    logits             the logits of the next token
-    sampling_settings  what a caller may pass, checked
-    sampler            the native sampler chain
-    chat_prompt        text and messages -> tokens; a user's text never becomes a control token
-    tokenizer          text <-> tokens
-    detokenizer        tokens' bytes -> text; whole characters, stop sequences
-    results            TextChunk, GenerationReport
-    worker             one thread a model; every native call is a message to it
-    native             what llama_cpp.Llama gives no way to set: the log, the abort flag
-    contexts           a second context on a model's weights
+    generate           1. generate_text: what the caller passes, and the answer
+    sampling_settings  2. temperature, top_k, …, checked
+    chat_prompt        3. text and messages -> tokens; a user's text never becomes a control token
+    tokenizer          4. text <-> tokens, with llama.cpp's tokenizer
+    model              5. Model: sends the work to its thread, and keeps what its cache can use again
+    worker             6. one thread per model (job: the calls on their way to it)
+    generation         7. the loop: decode, sample, append, stop?
+    stepping           8. llama_decode, each step with as many threads as are worth it
+    sampler            9. llama.cpp's samplers: logits -> a token
+    detokenizer       10. bytes of tokens -> whole characters, without the stop sequence
+
+The same loop in 95 lines, without threads, cancelling, or care for the caller's mistakes, is in
+``tests/conformance_files/solution.py``. What loading needs:
+
+::
+
+    loading        load_model
+    options        its keyword arguments, checked
+    settings       what it chooses, and why
+    load_facts     what a header says that loading depends on, remembered
+    llama_loading  Llama's constructor, in the model's thread
+    llama_methods  Llama's own methods, in the model's thread
+
+And what several of these share: `native` (llama.cpp's C interface, its log, its abort flag), `native_model` (pointers to a
+loaded model), `contexts` (a second context on a model's weights), `prompt_cache`, `results`.
 """
 
 from __future__ import annotations
 
-from labkit.engine.generate import count_chat_tokens, count_tokens, generate_chat, generate_text, stream_chat, stream_text
+from labkit.engine.generate import (
+    count_chat_tokens,
+    count_tokens,
+    generate_chat,
+    generate_text,
+    next_token_logits,
+    stream_chat,
+    stream_text,
+    token_text,
+)
 from labkit.engine.generation import TextStream
 from labkit.engine.loading import load_model
-from labkit.engine.logits import next_token_logits, token_text
 from labkit.engine.model import Model
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.settings import ModelSettings

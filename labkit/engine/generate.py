@@ -1,25 +1,35 @@
-"""The functions that students call: a text, a chat, a count of tokens."""
+"""The functions that students call: a text, a chat, a count of tokens, the logits of the next token."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from labkit.checks import check_flag
 from labkit.engine.chat_prompt import check_messages
-from labkit.engine.generation import TextStream
+from labkit.engine.generation import TextStream, prefill
+from labkit.engine.job import Job
 from labkit.engine.model import Model, check_model
+from labkit.engine.native import C
 from labkit.engine.results import TextChunk
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
-from labkit.errors import ContextOverflowError
+from labkit.engine.stepping import CancelledError
+from labkit.errors import ContextOverflowError, GenerationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "count_chat_tokens",
     "count_tokens",
     "generate_chat",
     "generate_text",
+    "next_token_logits",
     "stream_chat",
     "stream_text",
+    "token_text",
 ]
 
 
@@ -157,6 +167,55 @@ def count_chat_tokens(model: Model, messages: Sequence[Mapping[str, str]]) -> in
         return len(tokenizer.chat_tokens(checked))
 
 
+def next_token_logits(model: Model, prompt: str, *, parse_special: bool = False) -> NDArray[np.float32]:
+    """Compute the logits of the token that would follow a text.
+
+    Parameters
+    ----------
+    model : Model
+        From `load_model`.
+    prompt : str
+        As for `generate_text`.
+    parse_special : bool
+        Read text such as ``<|im_end|>`` as one control token.
+
+    Returns
+    -------
+    array of float32, shape (n_vocab,)
+        A copy; the higher, the likelier. `labkit.sampling.softmax` makes probabilities of them.
+
+    Raises
+    ------
+    ContextOverflowError
+        When the prompt does not fit the context.
+    GenerationError
+        When the engine fails, or the computation was cancelled.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.load_model(n_ctx=256) as model:
+    ...     logits = next_token_logits(model, "The capital of France is")
+    ...     logits.shape, token_text(model, int(logits.argmax()))
+    ((49152,), ' Paris')
+    """
+    parse = check_flag("parse_special", parse_special)
+    with check_model(model).vocabulary() as tokenizer:
+        tokens = tokenizer.prompt_tokens(prompt, parse_special=parse)
+    if len(tokens) > model.n_ctx():
+        raise ContextOverflowError(len(tokens), 0, model.n_ctx())
+    try:
+        return model.compute(lambda job: _logits(model, tokens, job))
+    except CancelledError:
+        raise GenerationError("this computation was cancelled") from None
+
+
+def token_text(model: Model, token: int) -> str:
+    """Return a token as text; a byte that is no whole character as ``�``."""
+    with check_model(model).vocabulary() as tokenizer:
+        return tokenizer.piece(token).decode("utf-8", errors="replace")
+
+
 Request = tuple[list[int], int, SamplingSettings, bool]
 
 
@@ -196,3 +255,16 @@ def _stream(model: Model, request: Request) -> TextStream:
         only = TextChunk("", len(request[0]), 0, 0.0, 0.0, 0.0, "length")
         return TextStream((chunk for chunk in [only]), lambda: None)
     return TextStream(*model.stream_generation(*request))
+
+
+def _logits(model: Model, tokens: list[int], job: Job[NDArray[np.float32]]) -> NDArray[np.float32]:
+    try:
+        with model.steps(job) as steps:
+            n_reused = model.prepare_memory(tokens)
+            prefill(steps, tokens, model._cache.step, n_reused)
+            model._cache.add_prompt(tokens[n_reused:])
+        row = C.llama_get_logits_ith(model.native.ctx, -1)
+        return np.array(np.ctypeslib.as_array(row, shape=(model.native.n_vocab,)), dtype=np.float32)
+    except BaseException:
+        model.clear_memory()
+        raise

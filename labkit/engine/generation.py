@@ -24,7 +24,7 @@ from labkit.engine.stepping import CancelledError, Stepper
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from labkit.engine.worker import Job
+    from labkit.engine.job import Job
 
 __all__ = ["Generation", "Output", "Stream", "TextStream", "prefill"]
 

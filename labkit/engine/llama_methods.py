@@ -17,12 +17,13 @@ from llama_cpp.llama_grammar import LlamaGrammar
 
 from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
+from labkit.engine.job import LockstepJob
 from labkit.engine.native import C
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import set_threads
-from labkit.engine.worker import LockstepJob, Worker
+from labkit.engine.worker import Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError
 from labkit.thread_control import ThreadController
 

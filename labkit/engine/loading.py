@@ -95,7 +95,7 @@ def load_model(
     """
     path = resolve_model(model_path)
     if settings is not None:
-        from labkit.engine.tuned import tuned_settings
+        from labkit.tuned_settings import tuned_settings
 
         tuned = tuned_settings(settings, path)
         given = check_int("settings['n_threads']", tuned.pop("n_threads", None) or 0, 0, MAX_THREADS) or None
@@ -110,7 +110,7 @@ def load_model(
         if borrowed is None and request.n_gpu_layers != 0 and not build.has_gpu:
             _warn_once(
                 "gpu",
-                f"n_gpu_layers={n_gpu_layers} was asked for, but this llama.cpp was built without a GPU backend: "
+                f"n_gpu_layers={n_gpu_layers} needs a GPU, and llama.cpp has none here ({build.why_no_gpu}): "
                 "everything runs on the CPU",
             )
             request = dataclasses.replace(request, n_gpu_layers=0)

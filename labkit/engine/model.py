@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.generation import Generation
+from labkit.engine.job import Job
 from labkit.engine.llama_loading import LoadingLlama
 from labkit.engine.load_facts import LoadFacts
 from labkit.engine.native import C, EngineLog, give_back_memory, refuse_while_loading
@@ -21,7 +22,7 @@ from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
-from labkit.engine.worker import Job, Worker
+from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.thread_control import ThreadController
 

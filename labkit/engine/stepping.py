@@ -19,8 +19,8 @@ from labkit.system import CpuLoad
 from labkit.thread_control import Phase, ThreadController
 
 if TYPE_CHECKING:
+    from labkit.engine.job import Job
     from labkit.engine.native import AbortFlag
-    from labkit.engine.worker import Job
 
 __all__ = ["CancelledError", "Stepper", "ThreadsUsed", "Watchdog", "decode", "set_threads", "steps"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from labkit.checks import check_int, check_text, shown
+from labkit.engine.job import Job, start_thread
 from labkit.engine.native import C
-from labkit.engine.worker import Job, start_thread
 from labkit.errors import ArgumentError, GenerationError
 
 __all__ = ["ROLES", "Vocabulary"]

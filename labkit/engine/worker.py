@@ -12,63 +12,24 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from labkit.engine.job import END, WAIT_S, Job, LockstepJob, start_thread
 from labkit.engine.native import AbortFlag, EngineLog, claim_log, release_threads
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
 
-__all__ = ["Job", "Worker", "start_thread"]
+__all__ = ["Worker"]
 
 
 T = TypeVar("T")
 
-# llama.cpp's tokenizers match with C++'s regular expressions, which take some 350 bytes of stack for each character of a run
-# such as ``=====…``: 25,000 of them end a process whose stack has the usual 8 MiB, 3,000 are enough on Windows and 1,600 in
-# a thread on macOS. What is asked for here is reserved, not taken: memory is used as the stack grows.
-STACK_BYTES = 256 * 1024 * 1024
-_lock = threading.Lock()  # the size is a setting of the whole process
-# A wait with a limit can be interrupted on Windows too; one without cannot.
-_WAIT_S = 0.2
 # How long the end of a cancelled computation is waited for: by who leaves it, and by who frees the model.
 LEAVE_S = 0.8
 PATIENCE_S = 5.0
 _LOST_ADVICE = "close() it, start the device again and load the model again"
-
-
-class Job(Generic[T]):
-    """A call on its way to the worker: its result or its error, whether it was cancelled, and the items it yields."""
-
-    def __init__(self, function: Callable[[Job[T]], T]) -> None:
-        self.function = function
-        self.done = threading.Event()
-        self.cancelled = False
-        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.result: T | None = None
-        self.error: BaseException | None = None
-        self.owner = threading.get_ident()
-
-    def ask(self) -> None:
-        """Say that the reader is ready for an item; most jobs do not wait for it."""
-
-    def run(self, check: Callable[[], None] = lambda: None) -> None:
-        """Call the function in the worker's thread and keep what comes of it; ``check`` may refuse that in the end."""
-        try:
-            try:
-                self.result = self.function(self)
-            finally:
-                check()
-        except BaseException as error:  # noqa: BLE001, RUF100  # handed to the caller's thread, whatever it is
-            self.error = error
-        finally:
-            del self.function  # it may hold the model
-            self.done.set()
-            self.items.put(_END)
-
-
-_END = object()
 
 
 class Worker:
@@ -128,7 +89,7 @@ class Worker:
         """Queue a job and wait for its result; an interrupt cancels it, waits for its end and goes on its way."""
         try:
             self._submit(job)
-            while not job.done.wait(_WAIT_S):
+            while not job.done.wait(WAIT_S):
                 self._refuse_to_wait(job)
         except BaseException:
             self._leave(job)
@@ -142,7 +103,7 @@ class Worker:
         try:
             self._submit(job)
             job.ask()
-            while (item := self._get(job)) is not _END:
+            while (item := self._get(job)) is not END:
                 yield item
                 job.ask()
         finally:
@@ -166,7 +127,7 @@ class Worker:
     def _get(self, job: Job[Any]) -> Any:
         while True:
             try:
-                return job.items.get(timeout=_WAIT_S)
+                return job.items.get(timeout=WAIT_S)
             except queue.Empty:
                 self._refuse_to_wait(job)
                 if self.pid != os.getpid():  # a forked child has no thread that would put anything there
@@ -274,35 +235,6 @@ class Worker:
             self.flag.clear()
 
 
-class LockstepJob(Job[None]):
-    """A stream that makes an item only when its reader asks for one, for generators whose state can be seen between."""
-
-    def __init__(self, make: Callable[[], Iterator[Any]]) -> None:
-        super().__init__(lambda job: self._pump(make))
-        self._asked = threading.Semaphore(0)
-
-    def ask(self) -> None:
-        """Let the generator make its next item."""
-        self._asked.release()
-
-    def _pump(self, make: Callable[[], Iterator[Any]]) -> None:
-        generator = make()
-        while self._may_go_on():
-            try:
-                item = next(generator)
-            except StopIteration:
-                return
-            if self.cancelled:  # meanwhile: it may come from a device that was lost
-                return
-            self.items.put(item)
-
-    def _may_go_on(self) -> bool:
-        while not self._asked.acquire(timeout=_WAIT_S):
-            if self.cancelled:
-                return False
-        return not self.cancelled
-
-
 def _refuse(_: Job[Any]) -> None:
     raise ModelClosedError("this model was closed: load it again with load_model(…)")
 
@@ -325,31 +257,9 @@ def _wait_through_interrupts(done: threading.Event, limit_s: float) -> bool:
     interrupt: KeyboardInterrupt | None = None
     while not done.is_set() and (left := deadline - time.monotonic()) > 0:
         try:
-            done.wait(min(_WAIT_S, left))
+            done.wait(min(WAIT_S, left))
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:
         raise interrupt
     return done.is_set()
-
-
-def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
-    """Start a daemon thread with a large stack.
-
-    Raises
-    ------
-    GenerationError
-        When the system grants no more threads.
-    """
-    with _lock:
-        before = threading.stack_size(STACK_BYTES)
-        try:
-            thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()
-        except RuntimeError as error:
-            raise GenerationError(
-                f"this process may start no more threads ({error}): close models that you do not need"
-            ) from error
-        finally:
-            threading.stack_size(before)
-    return thread

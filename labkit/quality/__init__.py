@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from labkit.quality.compare import QuantizationComparison, QuantizationQuality, compare_quantizations
+from labkit.quality.compare import compare_quantizations
+from labkit.quality.comparison import QuantizationComparison, QuantizationQuality
 from labkit.quality.divergence import DivergenceResult, measure_divergence
 from labkit.quality.perplexity import PerplexityResult, measure_perplexity
 from labkit.quality.windows import evaluation_text

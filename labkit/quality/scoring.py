@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from labkit.engine.contexts import second_context, token_batch, view
+from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
-from labkit.engine.worker import Job
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from labkit.engine.tuned import TUNED
 from labkit.output_files import written
 from labkit.records import Record
+from labkit.tuned_settings import TUNED
 
 __all__ = ["Tried", "TunedSettings"]
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from labkit.checks import check_int
 from labkit.engine import Model, load_model
-from labkit.engine.tuned import GOALS, remember_settings
-from labkit.engine.worker import Job
+from labkit.engine.job import Job
 from labkit.errors import ArgumentError, ModelLoadError
 from labkit.memory import estimate_memory_usage
 from labkit.models import resolve_model
 from labkit.progress import Progress, reporting
 from labkit.system import logical_cores_available, performance_cores_available, physical_cores_available
+from labkit.tuned_settings import GOALS, remember_settings
 from labkit.tuning.reasons import explain
 from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.search import CLEARLY, Grid, Point, Search
@@ -84,7 +84,7 @@ def tune(
     check_int("n_prompt", n_prompt, 1, 2**20)
     check_int("n_gen", n_gen, 1, 2**20)
     path = resolve_model(model_path)
-    begun_s = time.perf_counter()
+    started_s = time.perf_counter()
     with (
         load_model(path, n_ctx=256) as model,
         reporting(progress, f"tuning for {goal}", "setting") as report,
@@ -99,7 +99,7 @@ def tune(
         speedup = session.compare(start, best)
         if goal != "memory" and speedup < 1 / CLEARLY:
             best, speedup = start, 1.0
-        found = session.result(goal, grid, start, best, speedup, begun_s)
+        found = session.result(goal, grid, start, best, speedup, started_s)
     remember_settings(path, goal, {**found.for_loading, "n_parallel": found.n_parallel})
     return found
 
@@ -268,7 +268,7 @@ class Session:
             method="formula",
         ).total_bytes
 
-    def result(self, goal: str, grid: Grid, start: Point, best: Point, speedup: float, begun_s: float) -> TunedSettings:
+    def result(self, goal: str, grid: Grid, start: Point, best: Point, speedup: float, started_s: float) -> TunedSettings:
         """Return the best settings, with reasons."""
         flash, type_k, type_v = best.attention
         return TunedSettings(
@@ -290,7 +290,7 @@ class Session:
             speedup=speedup,
             n_runs=len(self.tried),
             n_possible=grid.n_points,
-            elapsed_s=time.perf_counter() - begun_s,
+            elapsed_s=time.perf_counter() - started_s,
             reasons=explain(self.tried, best, start, self.n_prompt),
             tried=tuple(self.tried),
         )

@@ -19,7 +19,7 @@ from labkit.system import logical_cores_available, physical_cores_available
 from labkit.tuning.trial import Trial, open_trial
 
 if TYPE_CHECKING:
-    from labkit.engine.worker import Job
+    from labkit.engine.job import Job
 
 __all__ = ["ThreadScaling", "ThreadSpeed", "choose_thread_counts", "measure_threads", "stream_threads"]
 
