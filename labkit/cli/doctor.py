@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from labkit.checks import check_int
@@ -86,8 +87,10 @@ def check_engine() -> Iterator[Finding]:
         yield Finding("llama.cpp", "missing", "cannot be imported", fix=str(error))
         return
     yield Finding("llama.cpp's CPU features", "ok", ", ".join(build.features) or "none reported")
-    cpu_only = "" if build.has_gpu else " (no GPU backend: all layers stay on the CPU)"
-    yield Finding("devices", "ok", ", ".join(device.name for device in build.devices) + cpu_only)
+    gpus = [f"{gpu.name} ({gpu.description}, {format_bytes(gpu.memory_free_bytes)} free)" for gpu in build.gpus]
+    others = [device.name for device in build.devices if device not in build.gpus]
+    cpu_only = f" ({build.why_no_gpu}; all layers stay on the CPU)" if build.why_no_gpu else ""
+    yield Finding("devices", "ok", ", ".join([*gpus, *others]) + cpu_only)
     if build.has_rpc:
         yield Finding("RPC backend", "ok", "yes")
     else:
@@ -114,7 +117,7 @@ def check_machine() -> Iterator[Finding]:
 
 
 def _watch_programs(limit: int = 3) -> tuple[float | None, list[tuple[str, float]]]:
-    """Return how many CPUs are free, and the other programs that use most, up to ``limit``, as (name, CPUs)."""
+    """Return how many CPUs are free, and the other programs that use most, as (name, CPUs)."""
     import psutil
 
     from labkit.system.load import CpuLoad
@@ -123,9 +126,11 @@ def _watch_programs(limit: int = 3) -> tuple[float | None, list[tuple[str, float
     list(psutil.process_iter(["cpu_percent"]))  # starts the interval of each
     time.sleep(_LOOK_S)
     free = load.free_cores()
-    others = [one.info for one in psutil.process_iter(["name", "cpu_percent"]) if one.pid not in (0, os.getpid())]
-    used = [(str(one["name"]), (one["cpu_percent"] or 0.0) / 100) for one in others]
-    return free, sorted((one for one in used if one[1] >= 0.1), key=lambda one: -one[1])[:limit]
+    used: defaultdict[str, float] = defaultdict(float)
+    for process in psutil.process_iter(["name", "cpu_percent"]):
+        if process.pid not in (0, os.getpid()):  # Windows counts idle time as process 0
+            used[str(process.info["name"])] += (process.info["cpu_percent"] or 0.0) / 100
+    return free, sorted((one for one in used.items() if one[1] >= 0.1), key=lambda one: -one[1])[:limit]
 
 
 def check_models() -> Iterator[Finding]:
@@ -164,7 +169,7 @@ def check_file(model: str | None, n_ctx: int) -> Iterator[Finding]:
             yield Finding("model", "ok", f"{header.source}, {format_bytes(header.file_size_bytes)}")
         features = None
         with contextlib.suppress(LabkitError):  # reported by check_engine
-            features = engine_build().features
+            features = engine_build().weight_features
         yield from checks.check_model_file(header, n_ctx, features)
 
 
