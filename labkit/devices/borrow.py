@@ -81,6 +81,11 @@ class ModelDevices:
         return self._taken
 
     @property
+    def has_local_gpu(self) -> bool:
+        """Whether one of them is a GPU of this llama.cpp."""
+        return any(isinstance(endpoint, str) for endpoint in self._endpoints)
+
+    @property
     def serves_here(self) -> bool:
         """Whether llama.cpp waits for the calling thread: a relay's."""
         return Relay.is_here()

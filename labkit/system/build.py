@@ -55,7 +55,7 @@ class Device(Record):
 
     ``memory_total_bytes`` and ``memory_free_bytes`` come from the driver; for the CPU that is the machine's RAM without
     a container's limit (see `labkit.system.available_ram_bytes`). Both are 0 where llama.cpp reports no memory, as for
-    BLAS.
+    BLAS. ``pins_memory``: llama.cpp keeps the CPU's share of the weights in RAM that this GPU's driver has pinned.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Device(Record):
     description: str
     memory_total_bytes: int
     memory_free_bytes: int
+    pins_memory: bool = False
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -94,6 +95,24 @@ class EngineBuild(Record):
     has_rpc: bool
     repacked_types: tuple[str, ...]
     devices: tuple[Device, ...]
+
+    @property
+    def why_no_gpu(self) -> str:
+        """Why no GPU is usable; empty if one is."""
+        names = [name for name in self.backends if name not in ("CPU", "RPC", "BLAS")]
+        if self.has_gpu:
+            return ""
+        return (
+            f"the {', '.join(names)} backend found no GPU: is its driver installed?"
+            if names
+            else "built without a GPU backend"
+        )
+
+    @property
+    def weight_features(self) -> tuple[str, ...]:
+        """The `features` that apply to weights on the CPU: next to a GPU with pinned RAM, none of them is repacked."""
+        pinned = any(device.pins_memory for device in self.devices)
+        return tuple(name for name in self.features if not (pinned and name in ("REPACK", "AMX_INT8")))
 
     @property
     def gpus(self) -> tuple[Device, ...]:
@@ -260,10 +279,12 @@ def _describe(handle: int) -> Device:
     memory = ggml_function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_pointer, size_pointer)
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     memory(handle, ctypes.byref(free), ctypes.byref(total))
+    host_buffer = ggml_function("ggml_backend_dev_host_buffer_type", ctypes.c_void_p, ctypes.c_void_p)
     return Device(
         name=name(handle).decode("utf-8", "replace"),
         kind=_DEVICE_KINDS[kind] if 0 <= kind < len(_DEVICE_KINDS) else f"kind {kind}",
         description=description(handle).decode("utf-8", "replace").strip(),
         memory_total_bytes=total.value,
         memory_free_bytes=free.value,
+        pins_memory=bool(host_buffer(handle)),
     )
