@@ -1,4 +1,4 @@
-"""generate_batch, generate_batch_results and stream_batch: every prompt's text as it is alone, computed together."""
+"""generate_batch, generate_batch_results and stream_batch: each text is the same as when it is generated alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from labkit.batch.parallel import fastest
 from labkit.batch.slots import WORTH_COPYING, common_length, moves
 from labkit.quality.scoring import Window, score_windows
 from labkit.system import resident_bytes
+from tests import more_ghosts  # noqa: F401  # adds architectures
 from tests.gguf_kinds import KINDS
 from tests.tiny_models import write_tiny_model
 
@@ -33,12 +34,12 @@ PROMPTS = [
     "1, 2, 3, 4,", "Once upon a time", "The capital of France is", "a, b, c, d,", "Water boils at", "def add(a, b):",
     "Roses are red", "The three primary colours are", "Dear Sir or Madam,", "E = m",
 ]  # fmt: skip
-ROUNDING = 0.1  # what logits of this size differ by when the engine sums in another order
+ROUNDING = 0.1  # possible difference of logits of this size if the engine sums in a different order
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[labkit.Model]:
-    """Load the bundled model, with one thread: two wait for each other where the machine is busy."""
+    """Load the bundled model with one thread: two wait for each other if the machine is busy."""
     with labkit.load_model(n_ctx=512, n_threads=1) as loaded:
         yield loaded
 
@@ -52,14 +53,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[labkit.Model]:
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
-    """Return prompts of many lengths, some of which begin alike."""
+    """Return prompts of many lengths, some with a common prefix."""
     random_ = random.Random(seed)
-    words = ("the", "end", "of", "a", "story", "that", "was", "told", "in", "town", "where", "nobody", "has", "ever", "seen")
+    words = ("the", "end", "of", "a", "story", "that", "was", "told", "in", "town", "where", "no", "one", "has", "ever")
     return [" ".join(random_.choices(words, k=random_.randint(1, 60))) for _ in range(count)]
 
 
 def assert_same_but_for_rounding(model: labkit.Model, prompt: str, batch: labkit.BatchItem, **options: Any) -> None:
-    """Compare with the text that the prompt gets alone; where they part, the two tokens must be as likely as each other."""
+    """Compare with the text generated alone; if they differ, the first different tokens must be equally likely."""
     alone = generate_text(model, prompt, temperature=0, **options)
     assert model.last_generation is not None
     ids = model.last_generation.token_ids
@@ -73,7 +74,7 @@ def assert_same_but_for_rounding(model: labkit.Model, prompt: str, batch: labkit
     score_windows(model, [Window(tokens, np.zeros(1, np.int32))], 512, lambda row, _: rows.append(row[0].copy()))
     ours, theirs = (run[at] if at < len(run) else model.token_eos() for run in (batch.token_ids, ids))
     gap = abs(float(rows[0][ours] - rows[0][theirs]))
-    assert gap < ROUNDING, f"{prompt!r} parts after {at} tokens, where the two are {gap} apart"
+    assert gap < ROUNDING, f"{prompt!r} differs after {at} tokens, where the two logits differ by {gap}"
 
 
 # -- the texts ---------------------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def assert_same_but_for_rounding(model: labkit.Model, prompt: str, batch: labkit
 
 @pytest.mark.parametrize("n_parallel", [None, 3])
 def test_greedy_texts_are_those_of_generate_text(model: labkit.Model, n_parallel: int | None) -> None:
-    """Each answer is the prompt's own, however many run together, on a model with real language."""
+    """Each answer equals generate_text's, for any n_parallel, on a real language model."""
     found = generate_batch_results(model, PROMPTS, 12, 0, n_parallel=n_parallel)
     assert found.n_parallel == (n_parallel or len(PROMPTS))
     for prompt, item in zip(PROMPTS, found.answers, strict=True):
@@ -89,8 +90,8 @@ def test_greedy_texts_are_those_of_generate_text(model: labkit.Model, n_parallel
 
 
 @pytest.mark.parametrize("n_parallel", [1, 2, 5, 16, 40, 256])
-def test_more_prompts_than_places_take_turns(tiny: labkit.Model, n_parallel: int) -> None:
-    """Forty prompts of many lengths get the same texts however many are computed at a time."""
+def test_more_prompts_than_slots_take_turns(tiny: labkit.Model, n_parallel: int) -> None:
+    """Forty prompts of many lengths give the same texts for any n_parallel."""
     prompts = sentences(40)
     found = generate_batch_results(tiny, prompts, 12, 0, n_parallel=n_parallel)
     assert found.n_parallel == min(n_parallel, 40)
@@ -100,8 +101,8 @@ def test_more_prompts_than_places_take_turns(tiny: labkit.Model, n_parallel: int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_kinds_of_layers_go_together(tmp_path: Path, kind: str) -> None:
-    """Windows, experts, latent attention and recurrent states: texts as alone, with ends at different times."""
+def test_all_kinds_of_layers_can_be_batched(tmp_path: Path, kind: str) -> None:
+    """Windows, experts, latent attention and recurrent states give the same texts as alone, with different ends."""
     path = KINDS[kind]().write(tmp_path / "model.gguf")
     prompts = ["a b c " * 6 + tail for tail in ("", "e", "f g", "h", "the end")] + ["x y", "z"]  # longer ones overflow mamba
     with labkit.load_model(path, n_ctx=256, n_threads=1) as loaded:
@@ -112,8 +113,8 @@ def test_all_kinds_of_layers_go_together(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["jamba", "falcon-h1", "lfm2", "mamba2"])
-def test_hybrids_go_together(tmp_path: Path, architecture: str) -> None:
-    """Layers with a state beside layers with attention: texts as alone, places taken again and again."""
+def test_hybrids_can_be_batched(tmp_path: Path, architecture: str) -> None:
+    """Layers with a state and layers with attention give the same texts as alone, with slots used repeatedly."""
     path = labkit.build_ghost_model(tmp_path / "ghost.gguf", architecture=architecture, shape="tiny")
     prompts = ["a b c " * 6 + tail for tail in ("", "e", "f g", "h", "the end")] + ["x y", "z"]
     with labkit.load_model(path, n_ctx=256, n_threads=1) as loaded:
@@ -124,7 +125,7 @@ def test_hybrids_go_together(tmp_path: Path, architecture: str) -> None:
 
 
 def test_small_batches_of_tokens_change_nothing(tmp_path: Path) -> None:
-    """Prompts longer than n_batch are computed piece by piece while others generate."""
+    """Prompts longer than n_batch are computed in pieces while others generate."""
     path = write_tiny_model(tmp_path / "tiny.gguf", endless=True)
     prompts = sentences(9, seed=1)
     with labkit.load_model(path, n_ctx=512, n_threads=1, n_batch=16) as small:
@@ -133,8 +134,8 @@ def test_small_batches_of_tokens_change_nothing(tmp_path: Path) -> None:
             assert_same_but_for_rounding(small, prompt, item, max_tokens=12)
 
 
-def test_a_seed_gives_the_same_texts_however_many_run_together(tiny: labkit.Model) -> None:
-    """Prompt i is drawn with seed + i, which generate_text repeats."""
+def test_a_seed_gives_the_same_texts_for_any_n_parallel(tiny: labkit.Model) -> None:
+    """Prompt i is sampled with seed + i, as generate_text with that seed."""
     prompts = sentences(12, seed=2)
     texts = [generate_batch(tiny, prompts, 16, 1.0, seed=7, n_parallel=n) for n in (1, 4, 12)]
     assert texts[0] == texts[1] == texts[2]
@@ -142,8 +143,8 @@ def test_a_seed_gives_the_same_texts_however_many_run_together(tiny: labkit.Mode
     assert generate_batch(tiny, ["a"] * 4, 16, 1.0, seed=7) != generate_batch(tiny, ["a"] * 4, 16, 1.0, seed=8)
 
 
-def test_alike_prompts_are_drawn_apart(tiny: labkit.Model) -> None:
-    """The same prompt four times gives four texts, with a seed and without; each item tells its own."""
+def test_equal_prompts_have_different_seeds(tiny: labkit.Model) -> None:
+    """The same prompt four times gives four texts, with and without a seed; each item has its seed."""
     for options in ({"seed": 3}, {}):
         found = generate_batch_results(tiny, ["the end"] * 4, 24, 1.0, **options)  # type: ignore[arg-type]
         assert len(set(found.texts)) == 4
@@ -151,14 +152,14 @@ def test_alike_prompts_are_drawn_apart(tiny: labkit.Model) -> None:
             assert generate_text(tiny, "the end", 24, 1.0, seed=item.seed) == item.text
 
 
-def test_the_highest_seed_counts_on_from_zero(tiny: labkit.Model) -> None:
-    """A seed that plus the index would be beyond llama.cpp's range."""
+def test_seeds_wrap_around(tiny: labkit.Model) -> None:
+    """After the highest seed of llama.cpp, seeds continue from 0."""
     found = generate_batch_results(tiny, ["a", "b"], 2, seed=2**32 - 2)
     assert [item.seed for item in found.answers] == [2**32 - 2, 0]
 
 
 def test_stops_and_penalties_work_for_each_prompt(tiny: labkit.Model) -> None:
-    """A stop that is split over tokens ends only the text that it is in; kwargs are generate_text's."""
+    """A stop sequence split over tokens ends only the text that contains it; kwargs are those of generate_text."""
     prompts = sentences(8, seed=3)
     texts = generate_batch(tiny, prompts, 40, 0)
     stop = texts[0][9:14]
@@ -168,8 +169,8 @@ def test_stops_and_penalties_work_for_each_prompt(tiny: labkit.Model) -> None:
     assert generate_batch(tiny, prompts, 40, 0, stop=stop)[0] == texts[0][: texts[0].index(stop)]
 
 
-def test_texts_end_where_the_model_ends_them(tmp_path: Path) -> None:
-    """A model that ends its texts early ends each at its own time, max_tokens=None or the context's end at the latest."""
+def test_texts_end_at_different_times(tmp_path: Path) -> None:
+    """With max_tokens=None each text ends when the model ends it, or at the end of the context."""
     path = write_tiny_model(tmp_path / "tiny.gguf", seed=3, scale=0.2)
     prompts = sentences(10, seed=4)
     with labkit.load_model(path, n_ctx=256, n_threads=1) as ending:
@@ -180,8 +181,8 @@ def test_texts_end_where_the_model_ends_them(tmp_path: Path) -> None:
         assert item.finish_reason == "end" or item.n_prompt + item.n_generated == 256
 
 
-def test_texts_hold_whole_characters(tiny: labkit.Model) -> None:
-    """Half characters of one text never meet those of another; chunks joined are the text."""
+def test_texts_have_whole_characters(tiny: labkit.Model) -> None:
+    """Partial characters of different texts are never mixed; chunks joined are the text."""
     prompts = ["é", "漢字", "😀", "añ", "ß"]
     found = generate_batch(tiny, prompts, 60, 1.5, seed=5)
     parts: dict[int, list[str]] = {}
@@ -191,8 +192,8 @@ def test_texts_hold_whole_characters(tiny: labkit.Model) -> None:
     assert found == [generate_text(tiny, prompt, 60, 1.5, seed=5 + index) for index, prompt in enumerate(prompts)]
 
 
-def test_a_grammar_holds_for_each_text(model: labkit.Model) -> None:
-    """Every answer follows the schema; each sequence has a grammar of its own."""
+def test_a_grammar_applies_to_each_text(model: labkit.Model) -> None:
+    """Every answer follows the schema; each sequence has a separate grammar."""
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
     texts = generate_batch(model, ["A number as JSON: ", "Another: "], 24, 0, json_schema=schema)
     for text in texts:
@@ -200,21 +201,21 @@ def test_a_grammar_holds_for_each_text(model: labkit.Model) -> None:
     assert generate_batch(model, PROMPTS[:3], 4, 0.7, grammar='root ::= "yes" | "no"') != ["", "", ""]
 
 
-def test_control_tokens_are_read_only_when_asked_for(tiny: labkit.Model) -> None:
-    """parse_special is generate_text's."""
+def test_control_tokens_are_parsed_only_on_request(tiny: labkit.Model) -> None:
+    """parse_special works as in generate_text."""
     text = "<|im_start|>a"
     plain, special = (generate_batch_results(tiny, [text], 4, 0, parse_special=flag) for flag in (False, True))
     assert plain.answers[0].n_prompt > special.answers[0].n_prompt == 2
 
 
-# -- what is computed --------------------------------------------------------------------------------------------------
+# -- shared computation ------------------------------------------------------------------------------------------------
 
 
-def test_a_shared_beginning_is_computed_once(tiny: labkit.Model) -> None:
-    """What all prompts begin with is computed for one of them, and copied for the others."""
-    beginning = "the story of the town " * 20
-    prompts = [beginning + tail for tail in ("one", "two and", "three", "four of them", "five", "six")]
-    n_shared = labkit.count_tokens(tiny, beginning)
+def test_a_shared_prefix_is_computed_once(tiny: labkit.Model) -> None:
+    """A prefix of all prompts is computed for one of them, and copied to the others."""
+    prefix = "the story of the town " * 20
+    prompts = [prefix + tail for tail in ("one", "two and", "three", "four of them", "five", "six")]
+    n_shared = labkit.count_tokens(tiny, prefix)
     sizes = [labkit.count_tokens(tiny, prompt) for prompt in prompts]
     for n_parallel in (1, 2, 6):
         found = generate_batch_results(tiny, prompts, 8, 0, n_parallel=n_parallel)
@@ -224,17 +225,17 @@ def test_a_shared_beginning_is_computed_once(tiny: labkit.Model) -> None:
             assert_same_but_for_rounding(tiny, prompt, item, max_tokens=8)
 
 
-def test_alike_beginnings_are_shared_in_groups(tiny: labkit.Model) -> None:
-    """Two families of prompts: each family's beginning is computed once."""
-    families = ["the end of the world " * 12, "a boat on the water " * 12]
-    prompts = [family + tail for tail in ("a", "b", "c", "d") for family in families]
+def test_prefixes_are_shared_in_groups(tiny: labkit.Model) -> None:
+    """With two groups of prompts, each group's prefix is computed once."""
+    prefixes = ["the end of the world " * 12, "a boat on the water " * 12]
+    prompts = [prefix + tail for tail in ("a", "b", "c", "d") for prefix in prefixes]
     found = generate_batch_results(tiny, prompts, 6, 0)
-    assert found.n_prompt_computed < sum(labkit.count_tokens(tiny, family) for family in families) + 8 * len(prompts)
+    assert found.n_prompt_computed < sum(labkit.count_tokens(tiny, prefix) for prefix in prefixes) + 8 * len(prompts)
     assert found.texts == [generate_text(tiny, prompt, 6, 0) for prompt in prompts]
 
 
 def test_the_same_prompt_is_computed_once(tiny: labkit.Model) -> None:
-    """All but its last token, whose logits each sequence needs for itself."""
+    """All tokens but the last are shared: each sequence needs the last one's logits."""
     prompt = "the end of a story " * 10
     found = generate_batch_results(tiny, [prompt] * 8, 6, 0)
     size = labkit.count_tokens(tiny, prompt)
@@ -245,21 +246,21 @@ def test_the_same_prompt_is_computed_once(tiny: labkit.Model) -> None:
 
 @pytest.mark.parametrize("kind", ["gemma3", "mamba"])
 def test_windows_and_states_share_nothing(tmp_path: Path, kind: str) -> None:
-    """Such caches cannot be cut to a length: each prompt is computed whole."""
+    """These caches cannot be truncated, so each prompt is computed completely."""
     with labkit.load_model(KINDS[kind]().write(tmp_path / "model.gguf"), n_ctx=256, n_threads=1) as loaded:
         found = generate_batch_results(loaded, ["a b c d " * 12] * 3, 4, 0)
     assert found.n_prompt_shared == 0
 
 
-def test_steps_are_as_few_as_can_be(tiny: labkit.Model) -> None:
-    """Sequences together share each call: sixteen texts take the calls of one; in eights, twice as many."""
+def test_the_number_of_steps_is_minimal(tiny: labkit.Model) -> None:
+    """Sixteen texts together need as many calls as one; eight at a time, twice as many."""
     prompts = ["a", "b", "c", "d"] * 4
     assert generate_batch_results(tiny, prompts, 20, 0).n_decodes == 20
     assert generate_batch_results(tiny, prompts, 20, 0, n_parallel=8).n_decodes == 40
 
 
-def test_a_text_that_ends_makes_room_at_once(tmp_path: Path) -> None:
-    """With ends at different times, places never stand empty while prompts wait."""
+def test_a_text_that_ends_is_replaced_at_once(tmp_path: Path) -> None:
+    """With ends at different times, no slot is empty while prompts wait."""
     path = write_tiny_model(tmp_path / "tiny.gguf", seed=3, scale=0.2)
     with labkit.load_model(path, n_ctx=256, n_threads=1) as ending:
         found = generate_batch_results(ending, sentences(24, seed=5), 100, 1.0, seed=2, n_parallel=4)
@@ -268,8 +269,8 @@ def test_a_text_that_ends_makes_room_at_once(tmp_path: Path) -> None:
     assert found.n_decodes <= sum(count + 2 for count in counts) / 4 + max(counts) + 2
 
 
-def test_results_tell_what_was_done(tiny: labkit.Model) -> None:
-    """Times, counts and reasons of the batch and of its items."""
+def test_results_have_times_and_counts(tiny: labkit.Model) -> None:
+    """The batch and its items have times, counts and reasons."""
     found = generate_batch_results(tiny, ["a", "the end"], 10, 0)
     assert (found.n_parallel, found.reason, found.n_generated) == (2, "all prompts together", 20)
     assert found.tokens_per_second == pytest.approx(20 / found.elapsed_s)
@@ -283,8 +284,8 @@ def test_results_tell_what_was_done(tiny: labkit.Model) -> None:
 # -- streams, progress, interrupts --------------------------------------------------------------------------------------
 
 
-def test_a_stream_tells_whose_text_it_is(tiny: labkit.Model) -> None:
-    """Chunks of all prompts come interleaved, and each prompt's last one says why it ended."""
+def test_a_stream_has_the_prompt_s_index(tiny: labkit.Model) -> None:
+    """Chunks of all prompts are interleaved, and each prompt's last one has the reason of its end."""
     prompts = sentences(5, seed=6)
     chunks = list(stream_batch(tiny, prompts, 10, 0, n_parallel=3))
     texts = ["".join(chunk.text for chunk in chunks if chunk.index == index) for index in range(5)]
@@ -295,14 +296,14 @@ def test_a_stream_tells_whose_text_it_is(tiny: labkit.Model) -> None:
 
 
 def test_a_stream_that_is_closed_frees_the_model(tiny: labkit.Model) -> None:
-    """Leaving it early ends the batch; the next call is served."""
+    """Closing it early ends the batch, and the next call works."""
     with stream_batch(tiny, ["a", "b"], 1000, 0) as stream:
         next(stream)
     assert generate_text(tiny, "a", 4, 0) == generate_batch(tiny, ["a"], 4, 0)[0]
 
 
 def test_progress_counts_tokens(tmp_path: Path) -> None:
-    """A function hears of tokens done and in all; what an early end saves counts as done."""
+    """Progress is the tokens done and the total; tokens saved by an early end count as done."""
     seen: list[tuple[int, int]] = []
     path = write_tiny_model(tmp_path / "tiny.gguf", seed=3, scale=0.2)
     with labkit.load_model(path, n_ctx=256, n_threads=1) as ending:
@@ -313,7 +314,7 @@ def test_progress_counts_tokens(tmp_path: Path) -> None:
 
 
 def test_an_error_in_progress_reaches_the_caller(tiny: labkit.Model) -> None:
-    """What a progress function raises ends the batch, and the model works on."""
+    """An exception in the progress function ends the batch, and the model works afterwards."""
 
     def fail(done: int, total: int) -> None:
         raise RuntimeError("enough")
@@ -325,7 +326,7 @@ def test_an_error_in_progress_reaches_the_caller(tiny: labkit.Model) -> None:
         generate_batch(tiny, ["a", "b"], 8, progress="yes")  # type: ignore[arg-type]
 
 
-def test_cancel_returns_what_there_is(model: labkit.Model) -> None:
+def test_cancel_returns_partial_texts(model: labkit.Model) -> None:
     """model.cancel() from another thread ends a batch within a second; the model is usable after."""
     timer = threading.Timer(0.7, model.cancel)
     timer.start()
@@ -337,7 +338,7 @@ def test_cancel_returns_what_there_is(model: labkit.Model) -> None:
 
 
 def test_ctrl_c_ends_a_long_prefill(model: labkit.Model) -> None:
-    """A KeyboardInterrupt comes within seconds, and the model is usable after."""
+    """KeyboardInterrupt is raised within seconds, and the model is usable after."""
     prompts = [f"{index} " + "word after word " * 100 for index in range(40)]
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -349,7 +350,7 @@ def test_ctrl_c_ends_a_long_prefill(model: labkit.Model) -> None:
 
 
 def test_close_ends_a_batch(tmp_path: Path) -> None:
-    """close() from another thread: a clear error for who waits."""
+    """close() from another thread raises a clear error in the waiting call."""
     loaded = labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf", endless=True), n_ctx=4096, n_threads=1)
     timer = threading.Timer(0.3, loaded.close)
     timer.start()
@@ -359,8 +360,8 @@ def test_close_ends_a_batch(tmp_path: Path) -> None:
         generate_batch(loaded, [])
 
 
-def test_memory_is_given_back(tiny: labkit.Model) -> None:
-    """Twenty batches with caches of several MiB leave the process where it was."""
+def test_memory_is_freed(tiny: labkit.Model) -> None:
+    """Twenty batches with caches of several MiB do not increase the RSS."""
     prompts = sentences(32)
     generate_batch(tiny, prompts, 700, 0, n_parallel=2, stop="e")
     gc.collect()
@@ -371,8 +372,8 @@ def test_memory_is_given_back(tiny: labkit.Model) -> None:
     assert resident_bytes() - before < 16 * 1024**2
 
 
-def test_a_batch_leaves_the_model_s_own_cache_alone(tiny: labkit.Model) -> None:
-    """The prompt that was cached still is."""
+def test_a_batch_does_not_change_the_model_s_cache(tiny: labkit.Model) -> None:
+    """A cached prompt is still cached after a batch."""
     prompt = "the end of a story " * 60
     generate_text(tiny, prompt, 4, 0)
     generate_batch(tiny, ["a", "b"], 4, 0)
@@ -385,7 +386,7 @@ def test_a_batch_leaves_the_model_s_own_cache_alone(tiny: labkit.Model) -> None:
 
 
 def test_a_prompt_that_is_too_long_fails_alone(tiny: labkit.Model) -> None:
-    """The others get their texts; its item carries the error, with its index in the message."""
+    """Its item has the error, with its index in the message; the others have their texts."""
     prompts = ["a", "the end " * 2000, "b"]
     found = generate_batch_results(tiny, prompts, 8, 0)
     assert found.texts == [generate_text(tiny, "a", 8, 0), "", generate_text(tiny, "b", 8, 0)]
@@ -403,7 +404,7 @@ def test_a_prompt_that_is_too_long_fails_alone(tiny: labkit.Model) -> None:
 
 
 def test_a_grammar_that_allows_nothing_fails_alone(tiny: labkit.Model) -> None:
-    """Where no token fits, that item fails; generate_batch raises the first such error."""
+    """If the grammar allows no token, only that item fails."""
     options: dict[str, Any] = {"grammar": 'root ::= "\\U0001F9FF"'}
     found = generate_batch_results(tiny, ["a", "b"], 30, 0, **options)
     assert all(item.error is not None or item.text in ("", "🧿") for item in found.answers)
@@ -432,14 +433,14 @@ def test_a_grammar_that_allows_nothing_fails_alone(tiny: labkit.Model) -> None:
     ],
 )
 def test_wrong_arguments_are_one_line(tiny: labkit.Model, prompts: Any, options: dict[str, Any], needed: str) -> None:
-    """Each says what was given and what is needed, before anything is computed."""
+    """Each message says what was given and what is needed, before anything is computed."""
     with pytest.raises(labkit.LabkitError, match=needed) as caught:
         generate_batch(tiny, prompts, **options)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_asked_for_is_nothing(tiny: labkit.Model) -> None:
-    """No prompts give no texts; max_tokens=0 gives empty ones."""
+def test_nothing_requested_is_nothing(tiny: labkit.Model) -> None:
+    """Without prompts there are no texts; with max_tokens=0 they are empty."""
     assert generate_batch(tiny, []) == generate_batch(tiny, ()) == []
     assert generate_batch(tiny, ["a", "b"], 0) == ["", ""]
     found = generate_batch_results(tiny, ["a"], 0)
@@ -448,8 +449,8 @@ def test_nothing_asked_for_is_nothing(tiny: labkit.Model) -> None:
     assert list(stream_batch(tiny, [])) == []
 
 
-def test_what_is_no_model_or_closed_is_refused(tmp_path: Path) -> None:
-    """Both end in one line, for an empty list of prompts too."""
+def test_a_closed_or_wrong_model_is_an_error(tmp_path: Path) -> None:
+    """Both are errors, for an empty list of prompts too."""
     closed = labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), n_ctx=256)
     closed.close()
     for prompts in ([], ["a"]):
@@ -462,20 +463,20 @@ def test_what_is_no_model_or_closed_is_refused(tmp_path: Path) -> None:
 # -- how many together -------------------------------------------------------------------------------------------------
 
 
-def test_no_more_go_together_than_fit(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With little RAM free fewer run at a time; asking for more is refused with the number that fits."""
+def test_n_parallel_is_limited_by_ram(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little free RAM, fewer run at a time; requesting more is an error with the number that fits."""
     prompts = sentences(12)
     two = parallel._needed(tiny, 2, 256)
     monkeypatch.setattr(parallel, "available_ram_bytes", lambda: int(two / 0.9) + 2)
     found = generate_batch_results(tiny, prompts, 4, 0)
-    assert (found.n_parallel, found.reason) == (2, "2 fit into the RAM that is free")
+    assert (found.n_parallel, found.reason) == (2, "2 fit into the free RAM")
     with pytest.raises(labkit.GenerationError, match=r"choose\s+n_parallel=2 or less") as caught:
         generate_batch(tiny, prompts, 4, 0, n_parallel=8)
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_engine_likes_is_timed_once(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For many prompts steps are timed, remembered, and decide; a kernel that computes 16 at a time is given 16."""
+def test_the_fastest_number_is_timed_once(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For many prompts steps are timed and stored; for a kernel that computes 16 at a time, the choice is 16."""
     timed: list[list[int]] = []
     original = parallel._time_steps
 
@@ -498,14 +499,14 @@ def test_what_the_engine_likes_is_timed_once(tiny: labkit.Model, monkeypatch: py
 
 @given(st.integers(1, 300), st.integers(1, 256), st.lists(st.floats(0.01, 10), min_size=7, max_size=7))
 def test_the_fastest_number_is_possible(n_prompts: int, n_most: int, seconds: list[float]) -> None:
-    """Whatever was timed, the choice is no more than fit, and no slower than one after the other."""
+    """For any times, the choice is at least 1 and at most the number that fits."""
     times = dict(zip((1, 8, 16, 24, 32, 48, 64), seconds, strict=True))
     assert 1 <= fastest(times, n_prompts, min(n_most, n_prompts)) <= min(n_most, n_prompts)
 
 
 @given(st.sets(st.integers(0, 40)))
 def test_moves_leave_no_gap(active: set[int]) -> None:
-    """Whichever sequences end, the others stand side by side after the moves, and none lands on another."""
+    """Whichever sequences end, the others are adjacent after the moves, and none overwrites another."""
     left = set(active)
     for source, target in moves(sorted(active)):
         assert source in left
@@ -517,7 +518,7 @@ def test_moves_leave_no_gap(active: set[int]) -> None:
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)), st.integers(0, 10))
 def test_common_length_is_the_longest(first: list[int], second: list[int], most: int) -> None:
-    """All tokens up to it are the same, and the next are not."""
+    """All tokens up to it are equal, and the next ones differ."""
     length = common_length(first, second, most)
     assert first[:length] == second[:length]
     assert length in (most, len(first), len(second)) or first[length] != second[length]

@@ -24,6 +24,7 @@ from labkit.ghost.tiles import Pools
 from labkit.quality.scoring import Window, score_windows
 from labkit.quantize.blocks import NEEDS_IMPORTANCE, quantize_rows
 from labkit.units import parse_bytes
+from tests import more_ghosts  # noqa: F401  # adds architectures
 
 SHAPES = [(row.architecture, row.name) for row in labkit.ghost_shapes()]
 TINY = [pair for pair in SHAPES if pair[1].startswith("tiny")]

@@ -30,6 +30,7 @@ from labkit.memory.dry_run import simulate
 from labkit.memory.estimate import estimate_plan
 from labkit.memory.plan import make_plan
 from labkit.plots import plot_memory
+from tests import more_ghosts  # noqa: F401  # adds architectures
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import Parts, llama
 from tests.gguf_mutants import mutate

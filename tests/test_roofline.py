@@ -13,6 +13,7 @@ from labkit.gguf_file import read_header
 from labkit.kv_cache.layers import model_layers
 from labkit.roofline.kernels import MatrixJob, SmallJob, time_kernels
 from labkit.roofline.work import attentions, matrices
+from tests import more_ghosts  # noqa: F401  # adds architectures
 
 
 @pytest.fixture(scope="module", autouse=True)

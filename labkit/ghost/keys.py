@@ -7,12 +7,14 @@ llama.cpp: ``load_hparams`` in ``src/llama-model.cpp`` and ``load_arch_hparams``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from labkit.ghost.shape import READS, Shape
 
-__all__ = ["describe", "hparams"]
+__all__ = ["MORE_KEYS", "describe", "hparams"]
 
+MORE_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {}  # an architecture's keys beside those below
 _SOFTMAX = 1  # LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 
@@ -52,14 +54,12 @@ def hparams(architecture: str, s: Shape) -> dict[str, Any]:
         keys["attention.sliding_window"] = s.n_swa
     if architecture == "gemma3":
         keys["rope.freq_base_swa"] = s.freq_base_swa
-    if architecture == "gemma2":
-        keys |= {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
     if s.n_expert:
         keys |= _experts(architecture, s)
     if "ssm_d_conv" in reads:
-        keys |= _state_space(s, has_groups="ssm_n_group" in reads)
-    if architecture == "lfm2":
-        keys["shortconv.l_cache"] = s.n_shortconv_l_cache
+        keys |= _state_space(s)
+    if architecture in MORE_KEYS:
+        keys |= MORE_KEYS[architecture](s)
     return {f"{architecture}.{name}": value for name, value in keys.items()}
 
 
@@ -100,8 +100,6 @@ def _experts(architecture: str, s: Shape) -> dict[str, Any]:
     keys: dict[str, Any] = {"expert_count": s.n_expert, "expert_used_count": s.n_expert_used}
     if s.n_ff_exp:
         keys["expert_feed_forward_length"] = s.n_ff_exp
-    if s.n_ff_shexp:
-        keys["expert_shared_feed_forward_length"] = s.n_ff_shexp
     if architecture == "deepseek2":
         keys |= {
             "leading_dense_block_count": s.n_layer_dense,
@@ -113,11 +111,10 @@ def _experts(architecture: str, s: Shape) -> dict[str, Any]:
     return keys
 
 
-def _state_space(s: Shape, *, has_groups: bool) -> dict[str, Any]:
-    keys = {
+def _state_space(s: Shape) -> dict[str, Any]:
+    return {
         "ssm.conv_kernel": s.ssm_d_conv,
         "ssm.inner_size": s.inner,
         "ssm.state_size": s.ssm_d_state,
-        "ssm.time_step_rank": s.ssm_heads if has_groups else s.rank,
+        "ssm.time_step_rank": s.rank,
     }
-    return keys | {"ssm.group_count": s.ssm_n_group} if has_groups else keys

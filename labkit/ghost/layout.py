@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from labkit.ghost.shape import Shape
 
-__all__ = ["Tensor", "layout"]
+__all__ = ["OUTPUT_NORMS", "PARTS", "Tensor", "layout"]
+
+OUTPUT_NORMS: dict[str, str] = {}  # where an architecture has another name for it
 
 
 class Tensor(NamedTuple):
@@ -48,15 +50,14 @@ def layout(architecture: str, s: Shape) -> tuple[Tensor, ...]:
     >>> [(tensor.name, tensor.shape) for tensor in tensors[2:5]]
     [('blk.0.attn_norm.weight', (64,)), ('blk.0.attn_q.weight', (64, 64)), ('blk.0.attn_k.weight', (64, 32))]
     """
-    norm = "token_embd_norm" if architecture == "lfm2" else "output_norm"
     tensors = [
         Tensor("token_embd.weight", (s.n_embd, s.n_vocab), "tied" if s.tied else "weights"),
-        Tensor(f"{norm}.weight", (s.n_embd,), "ones"),
+        Tensor(f"{OUTPUT_NORMS.get(architecture, 'output_norm')}.weight", (s.n_embd,), "ones"),
     ]
     if not s.tied:
         tensors.append(Tensor("output.weight", (s.n_embd, s.n_vocab), "output"))
     for layer in range(s.n_layer):
-        for part in _PARTS[architecture]:
+        for part in PARTS[architecture]:
             tensors += [Tensor(f"blk.{layer}.{name}", shape, fill) for name, shape, fill in part(s, layer)]
     return tuple(tensors)
 
@@ -108,13 +109,8 @@ def _experts(s: Shape, layer: int) -> _Parts:
 def _perhaps_experts(s: Shape, layer: int) -> _Parts:
     has_experts = s.n_expert > 0 and layer >= s.n_layer_dense and (layer + 1) % s.expert_every == 0
     yield from (_experts if has_experts else _feed_forward)(s, layer)
-    shared = s.n_ff_exp * s.n_expert_shared or s.n_ff_shexp
-    if has_experts and shared:
-        yield from _gated("_shexp", s.n_embd, shared)
-
-
-def _shared_gate(s: Shape, layer: int) -> _Parts:
-    yield "ffn_gate_inp_shexp.weight", (s.n_embd,), "bias"
+    if has_experts and s.n_expert_shared:
+        yield from _gated("_shexp", s.n_embd, s.n_ff_exp * s.n_expert_shared)
 
 
 def _latent(s: Shape, layer: int) -> _Parts:
@@ -152,34 +148,6 @@ def _mamba_norms(s: Shape, layer: int) -> _Parts:
     yield "ssm_c_norm.weight", (s.ssm_d_state,), "ones"
 
 
-def _mamba2(s: Shape, layer: int) -> _Parts:
-    mixed, heads = s.inner + 2 * s.ssm_n_group * s.ssm_d_state, s.ssm_heads
-    yield "attn_norm.weight", (s.n_embd,), "ones"
-    yield "ssm_in.weight", (s.n_embd, s.inner + mixed + heads), "weights"
-    yield "ssm_conv1d.weight", (s.ssm_d_conv, mixed), "weights"
-    yield "ssm_conv1d.bias", (mixed,), "bias"
-    yield "ssm_dt.bias", (heads,), "step"
-    yield "ssm_a", (1, heads), "decay"
-    yield "ssm_d", (1, heads), "ones"
-    yield "ssm_norm.weight", (s.inner // s.ssm_n_group, s.ssm_n_group), "ones"
-    yield "ssm_out.weight", (s.inner, s.n_embd), "weights"
-
-
-def _falcon(s: Shape, layer: int) -> _Parts:
-    """Attention and a state space in parallel; the name of its feed-forward norm has no ".weight"."""
-    yield from _mamba2(s, layer)
-    yield from (row for row in _attention(s, layer) if row[0] != "attn_norm.weight")
-    yield "ffn_norm", (s.n_embd,), "ones"
-    yield from _gated("", s.n_embd, s.n_ff)
-
-
-def _short_convolution(s: Shape, layer: int) -> _Parts:
-    yield "attn_norm.weight", (s.n_embd,), "ones"
-    yield "shortconv.conv.weight", (s.n_shortconv_l_cache, s.n_embd), "weights"
-    yield "shortconv.in_proj.weight", (s.n_embd, 3 * s.n_embd), "weights"
-    yield "shortconv.out_proj.weight", (s.n_embd, s.n_embd), "weights"
-
-
 def _either(attention: tuple[_Part, ...], other: tuple[_Part, ...]) -> _Part:
     """Return a part that is the first in a hybrid's attention layers, and the second in the others."""
 
@@ -190,19 +158,13 @@ def _either(attention: tuple[_Part, ...], other: tuple[_Part, ...]) -> _Part:
     return part
 
 
-_PARTS: dict[str, tuple[_Part, ...]] = {
+PARTS: dict[str, tuple[_Part, ...]] = {
     "llama": (_attention, _perhaps_experts),
     "qwen2": (_attention, _biases, _feed_forward),
     "qwen3": (_attention, _head_norms, _feed_forward),
-    "gemma2": (_attention, _post_norms, _feed_forward),
     "gemma3": (_attention, _head_norms, _post_norms, _feed_forward),
-    "qwen2moe": (_attention, _biases, _perhaps_experts, _shared_gate),
     "qwen3moe": (_attention, _head_norms, _perhaps_experts),
     "deepseek2": (_latent, _perhaps_experts),
     "mamba": (_mamba,),
-    "mamba2": (_mamba2,),
     "jamba": (_either((_attention,), (_mamba, _mamba_norms)), _perhaps_experts),
-    "falcon-h1": (_falcon,),
-    "granitehybrid": (_either((_attention,), (_mamba2,)), _perhaps_experts),
-    "lfm2": (_either((_attention, _head_norms), (_short_convolution,)), _feed_forward),
 }

@@ -33,17 +33,15 @@ class Shape:
         For a hybrid: the layers with attention, counted from 0, below ``n_layer``; the others are recurrent.
     n_swa, freq_base_swa : int, float
         Window of a sliding-window layer in tokens, and the base of its rotary embedding.
-    n_expert, n_expert_used, n_ff_exp, n_ff_shexp, n_expert_shared : int
-        Experts, experts per token, width of one, width of the shared one, number of shared ones (DeepSeek).
+    n_expert, n_expert_used, n_ff_exp, n_expert_shared : int
+        Experts, experts per token, width of one, number of shared ones (DeepSeek).
     n_layer_dense, expert_every : int
         Number of first layers without experts (DeepSeek); every nth layer has experts (Jamba).
     n_lora_q, n_lora_kv, n_rot, n_embd_head_k_mla, n_embd_head_v_mla : int
         Latent attention: ranks of queries (0: not compressed) and of the cache, rotated dimensions, unpacked head lengths.
-    ssm_d_conv, ssm_d_inner, ssm_d_state, ssm_dt_rank, ssm_n_group : int
-        A state-space layer: convolution, inner width (0: twice ``n_embd``), state, time-step rank (Mamba; 0: a
-        sixteenth of ``n_embd``) or heads (Mamba 2; 0: heads of 64), groups.
-    n_shortconv_l_cache : int
-        Length of a short convolution (LFM2).
+    ssm_d_conv, ssm_d_inner, ssm_d_state, ssm_dt_rank : int
+        A state-space layer: convolution, inner width (0: twice ``n_embd``), state, time-step rank (0: a sixteenth of
+        ``n_embd``).
     """
 
     n_vocab: int
@@ -63,7 +61,6 @@ class Shape:
     n_expert: int = 0
     n_expert_used: int = 0
     n_ff_exp: int = 0
-    n_ff_shexp: int = 0
     n_expert_shared: int = 0
     n_layer_dense: int = 0
     expert_every: int = 1
@@ -76,8 +73,6 @@ class Shape:
     ssm_d_inner: int = 0
     ssm_d_state: int = 0
     ssm_dt_rank: int = 0
-    ssm_n_group: int = 0
-    n_shortconv_l_cache: int = 0
 
     @property
     def head(self) -> int:
@@ -94,11 +89,6 @@ class Shape:
         """Time-step rank of a Mamba layer."""
         return self.ssm_dt_rank or math.ceil(self.n_embd / 16)
 
-    @property
-    def ssm_heads(self) -> int:
-        """Heads of a Mamba 2 layer."""
-        return self.ssm_dt_rank or max(1, self.inner // 64)
-
     def has_attention(self, layer: int) -> bool:
         """Return whether a layer of a hybrid has attention."""
         return layer in self.attention_layers
@@ -109,7 +99,6 @@ _HEADS = ("n_head", "n_head_kv", "freq_base")
 _FREE_HEADS = (*_HEADS, "n_embd_head")
 _EXPERTS = ("n_expert", "n_expert_used")
 _MAMBA = ("ssm_d_conv", "ssm_d_inner", "ssm_d_state", "ssm_dt_rank")
-_MAMBA2 = (*_MAMBA, "ssm_n_group")
 _WINDOW = ("n_swa",)
 _LATENT = ("n_head", "freq_base", "n_lora_q", "n_lora_kv", "n_rot", "n_embd_head_k_mla", "n_embd_head_v_mla")
 
@@ -117,26 +106,16 @@ READS: dict[str, tuple[str, ...]] = {
     "llama": (*_COMMON, "tied", "n_ff", *_FREE_HEADS, *_EXPERTS),
     "qwen2": (*_COMMON, "tied", "n_ff", *_HEADS),
     "qwen3": (*_COMMON, "tied", "n_ff", *_FREE_HEADS),
-    "gemma2": (*_COMMON, "n_ff", *_FREE_HEADS, *_WINDOW),
     "gemma3": (*_COMMON, "n_ff", *_FREE_HEADS, *_WINDOW, "freq_base_swa"),
-    "qwen2moe": (*_COMMON, "n_ff", *_HEADS, *_EXPERTS, "n_ff_exp", "n_ff_shexp"),
     "qwen3moe": (*_COMMON, "tied", "n_ff", *_FREE_HEADS, *_EXPERTS, "n_ff_exp"),
     "deepseek2": (*_COMMON, "tied", "n_ff", *_LATENT, *_EXPERTS, "n_ff_exp", "n_expert_shared", "n_layer_dense"),
     "mamba": (*_COMMON, "tied", *_MAMBA),
-    "mamba2": (*_COMMON, "tied", *_MAMBA2),
     "jamba": (*_COMMON, "tied", "n_ff", *_HEADS, "attention_layers", *_EXPERTS, "expert_every", *_MAMBA),
-    "falcon-h1": (*_COMMON, "tied", "n_ff", *_FREE_HEADS, *_MAMBA2),
-    "granitehybrid": (
-        *_COMMON, "tied", "n_ff", *_FREE_HEADS, "attention_layers", *_EXPERTS, "n_ff_shexp", *_MAMBA2,
-    ),
-    "lfm2": (*_COMMON, "tied", "n_ff", *_HEADS, "attention_layers", "n_shortconv_l_cache"),
 }  # fmt: skip
 """The sizes that each architecture uses."""
 
-_UNTIED = frozenset({"qwen2moe"})  # llama.cpp requires a separate output matrix
 _MAY_BE_ZERO = frozenset({
-    "n_embd_head", "n_swa", "n_expert", "n_expert_used", "n_ff_shexp", "n_layer_dense", "n_lora_q", "ssm_d_inner",
-    "ssm_dt_rank",
+    "n_embd_head", "n_swa", "n_expert", "n_expert_used", "n_layer_dense", "n_lora_q", "ssm_d_inner", "ssm_dt_rank",
 })  # fmt: skip
 _LARGEST = 1 << 24
 
@@ -155,8 +134,6 @@ def checked(architecture: str, base: Shape, changes: Mapping[str, Any]) -> Shape
     if shape.attention_layers:
         kept = tuple(layer for layer in sorted(set(shape.attention_layers)) if layer < shape.n_layer)
         shape = dataclasses.replace(shape, attention_layers=kept)
-    if architecture in _UNTIED:
-        shape = dataclasses.replace(shape, tied=False)
     problem = next((text for wrong, text in _contradictions(architecture, shape) if wrong), None)
     if problem is not None:
         raise ArgumentError(f"invalid {architecture} shape: {problem}")
@@ -205,7 +182,6 @@ def _layers(value: Any) -> tuple[int, ...]:
 def _contradictions(architecture: str, s: Shape) -> tuple[tuple[bool, str], ...]:
     reads, head = READS[architecture], s.head
     derived = "n_embd_head" not in reads or not s.n_embd_head
-    mamba2 = "ssm_n_group" in reads
     return (
         (s.n_layer > 512, f"n_layer is {s.n_layer:,}, llama.cpp allows at most 512"),
         ("n_head_kv" in reads and derived and s.n_embd % max(1, s.n_head) != 0,
@@ -217,21 +193,14 @@ def _contradictions(architecture: str, s: Shape) -> tuple[tuple[bool, str], ...]
         (s.n_expert > 0 and not 0 < s.n_expert_used <= s.n_expert,
          f"n_expert_used is {s.n_expert_used:,} of n_expert {s.n_expert:,}"),
         (s.n_expert == 0 and s.n_expert_used > 0, f"n_expert_used is {s.n_expert_used:,}, but n_expert is 0"),
-        (architecture in ("qwen2moe", "qwen3moe", "deepseek2") and s.n_expert == 0, "n_expert is 0, but it has experts"),
-        (architecture == "qwen2moe" and s.n_ff_shexp == 0, "n_ff_shexp is 0, but it has a shared expert"),
+        (architecture in ("qwen3moe", "deepseek2") and s.n_expert == 0, "n_expert is 0, but it has experts"),
         (architecture == "deepseek2" and not 0 < s.n_rot < s.n_embd_head_k_mla,
          f"n_rot {s.n_rot:,} must be below n_embd_head_k_mla {s.n_embd_head_k_mla:,}"),
         (architecture == "deepseek2" and s.n_rot % 2 != 0, f"n_rot {s.n_rot:,} is odd, rotary embedding needs pairs"),
         (architecture == "deepseek2" and s.n_lora_q > 0 and s.n_layer in (26, 27),
          f"llama.cpp treats {s.n_layer} layers as a Lite model, which has no compressed queries: n_lora_q must be 0"),
         ("attention_layers" in reads and not s.attention_layers, f"no attention layer is below n_layer {s.n_layer:,}"),
-        (architecture in ("mamba", "jamba", "granitehybrid") and s.inner != 2 * s.n_embd,
+        (architecture in ("mamba", "jamba") and s.inner != 2 * s.n_embd,
          f"ssm_d_inner is {s.inner:,}, llama.cpp allows only twice n_embd: {2 * s.n_embd:,}"),
-        (mamba2 and s.inner % s.ssm_heads != 0,
-         f"ssm_d_inner {s.inner:,} is not a multiple of ssm_dt_rank {s.ssm_heads:,} (heads)"),
-        (mamba2 and (s.inner % max(1, s.ssm_n_group) != 0 or s.ssm_heads % max(1, s.ssm_n_group) != 0),
-         f"ssm_n_group {s.ssm_n_group:,} does not divide both ssm_d_inner {s.inner:,} and the heads {s.ssm_heads:,}"),
         ("ssm_d_conv" in reads and s.ssm_d_conv < 2, f"ssm_d_conv is {s.ssm_d_conv:,}, at least 2 is needed"),
-        (architecture == "lfm2" and s.n_shortconv_l_cache < 2,
-         f"n_shortconv_l_cache is {s.n_shortconv_l_cache:,}, at least 2 is needed"),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.ghost.shape import READS, Shape, checked
 from labkit.records import Record
 
-__all__ = ["GhostShape", "find_shape", "ghost_shapes"]
+__all__ = ["SHAPES", "GhostShape", "find_shape", "ghost_shapes"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -43,7 +43,6 @@ _TINY = "artificial, for tests"
 _SMALL: dict[str, Any] = {"n_vocab": 512, "n_ctx_train": 2048, "n_embd": 256, "n_layer": 2}
 _HEADS: dict[str, Any] = {"n_ff": 512, "n_head": 4, "n_head_kv": 2}
 _MAMBA: dict[str, Any] = {"ssm_d_conv": 4, "ssm_d_state": 16}
-_MAMBA2: dict[str, Any] = {"ssm_d_conv": 4, "ssm_d_state": 32, "ssm_n_group": 1}
 
 
 def _llama2(n_embd: int, n_layer: int, n_ff: int, n_head: int, n_head_kv: int) -> Shape:
@@ -68,7 +67,7 @@ def _gemma3(n_ctx_train: int, n_embd: int, n_layer: int, n_ff: int, n_head: int,
 
 
 # fmt: off
-_SHAPES: dict[str, dict[str, tuple[str, Shape]]] = {
+SHAPES: dict[str, dict[str, tuple[str, Shape]]] = {
     "llama": {
         "tiny": (_TINY, Shape(**_SMALL, **_HEADS)),
         "135M": ("SmolLM2-135M", Shape(49_152, 8192, 576, 30, True, 1e-5, 1536, 9, 3, freq_base=100_000.0)),
@@ -94,20 +93,11 @@ _SHAPES: dict[str, dict[str, tuple[str, Shape]]] = {
         "4B": ("Qwen3-4B", _qwen3(2560, 36, 9728, 32)),
         "8B": ("Qwen3-8B", _qwen3(4096, 36, 12_288, 32, tied=False)),
     },
-    "gemma2": {
-        "tiny": (_TINY, Shape(**_SMALL, **_HEADS, n_swa=64)),
-        "2B": ("Gemma-2-2B", Shape(256_000, 8192, 2304, 26, True, 1e-6, 9216, 8, 4, 256, n_swa=4096)),
-    },
     "gemma3": {
         "tiny": (_TINY, Shape(**_SMALL | {"n_layer": 6}, **_HEADS, freq_base=1e6, n_swa=64)),
         "270M": ("Gemma-3-270M", _gemma3(32_768, 640, 18, 2048, 4, 1, 512)),
         "1B": ("Gemma-3-1B", _gemma3(32_768, 1152, 26, 6912, 4, 1, 512)),
         "4B": ("Gemma-3-4B", _gemma3(131_072, 2560, 34, 10_240, 8, 4, 1024)),
-    },
-    "qwen2moe": {
-        "tiny": (_TINY, Shape(**_SMALL, **_HEADS, tied=False, n_expert=4, n_expert_used=2, n_ff_exp=256, n_ff_shexp=512)),
-        "A2.7B": ("Qwen1.5-MoE-A2.7B", Shape(151_936, 8192, 2048, 24, False, 1e-6, 5632, 16, 16, freq_base=1e6,
-                                             n_expert=60, n_expert_used=4, n_ff_exp=1408, n_ff_shexp=5632)),
     },
     "qwen3moe": {
         "tiny": (_TINY, Shape(**_SMALL, **_HEADS, n_expert=8, n_expert_used=2, n_ff_exp=256)),
@@ -126,33 +116,11 @@ _SHAPES: dict[str, dict[str, tuple[str, Shape]]] = {
         "130M": ("mamba-130m", Shape(50_280, 1_048_576, 768, 24, **_MAMBA)),
         "2.8B": ("mamba-2.8b", Shape(50_280, 1_048_576, 2560, 64, **_MAMBA)),
     },
-    "mamba2": {
-        "tiny": (_TINY, Shape(**_SMALL, **_MAMBA2)),
-        "130M": ("mamba2-130m", Shape(50_288, 1_048_576, 768, 24, ssm_d_conv=4, ssm_d_state=128, ssm_n_group=1)),
-    },
     "jamba": {
         "tiny": (_TINY, Shape(**_SMALL | {"n_layer": 4}, **_HEADS, **_MAMBA, attention_layers=(1, 3), n_expert=4,
                               n_expert_used=2, expert_every=2)),
         "52B": ("Jamba-v0.1", Shape(65_536, 262_144, 4096, 32, False, 1e-6, 14_336, 32, 8, **_MAMBA,
                                     attention_layers=(4, 12, 20, 28), n_expert=16, n_expert_used=2, expert_every=2)),
-    },
-    "falcon-h1": {
-        "tiny": (_TINY, Shape(**_SMALL, **_HEADS, **_MAMBA2)),
-        "0.5B": ("Falcon-H1-0.5B", Shape(32_784, 16_384, 1024, 36, False, 1e-5, 2048, 8, 2, 64, 1e11, ssm_d_conv=4,
-                                         ssm_d_inner=1536, ssm_d_state=128, ssm_dt_rank=24, ssm_n_group=1)),
-    },
-    "granitehybrid": {
-        "tiny": (_TINY, Shape(**_SMALL | {"n_layer": 4}, **_HEADS, **_MAMBA2, attention_layers=(1, 3))),
-        "7B-A1B": ("Granite-4.0-H-Tiny", Shape(100_352, 131_072, 1536, 40, True, 1e-5, 512, 12, 4, ssm_d_conv=4,
-                                               ssm_d_state=128, ssm_n_group=1, attention_layers=(5, 15, 25, 35), n_expert=64,
-                                               n_expert_used=6, n_ff_shexp=1024)),
-    },
-    "lfm2": {
-        "tiny": (_TINY, Shape(**_SMALL | {"n_layer": 4}, **_HEADS, attention_layers=(1, 3), n_shortconv_l_cache=3)),
-        "350M": ("LFM2-350M", Shape(65_536, 128_000, 1024, 16, True, 1e-5, 4608, 16, 8, freq_base=1e6,
-                                    attention_layers=(2, 5, 8, 10, 12, 14), n_shortconv_l_cache=3)),
-        "1.2B": ("LFM2-1.2B", Shape(65_536, 128_000, 2048, 16, True, 1e-5, 8192, 32, 8, freq_base=1e6,
-                                    attention_layers=(2, 5, 8, 10, 12, 14), n_shortconv_l_cache=3)),
     },
 }
 # fmt: on
@@ -171,11 +139,11 @@ def ghost_shapes(architecture: str | None = None) -> tuple[GhostShape, ...]:
     >>> [shape.name for shape in ghost_shapes("gemma3")]
     ['tiny', '270M', '1B', '4B']
     """
-    names = list(_SHAPES) if architecture is None else [_architecture(architecture)]
+    names = list(SHAPES) if architecture is None else [_architecture(architecture)]
     return tuple(
         GhostShape(arch, name, source, READS[arch], shape)
         for arch in names
-        for name, (source, shape) in _SHAPES[arch].items()
+        for name, (source, shape) in SHAPES[arch].items()
     )
 
 
@@ -187,7 +155,7 @@ def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
     ArgumentError, ArgumentTypeError
         When the architecture, the shape or a key is unknown, or the sizes are invalid.
     """
-    rows = _SHAPES[_architecture(architecture)]
+    rows = SHAPES[_architecture(architecture)]
     if isinstance(shape, Mapping):
         source, base = rows["tiny"]
         return GhostShape(architecture, "tiny", source, READS[architecture], checked(architecture, base, shape))
@@ -195,7 +163,7 @@ def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
         raise ArgumentTypeError(f"shape must be a name or a dict of numbers, not {type(shape).__name__}: try shape='tiny'")
     by_name = {name.upper(): name for name in rows}
     if shape.strip().upper() not in by_name:
-        homes = [arch for arch, others in _SHAPES.items() if shape in others]
+        homes = [arch for arch, others in SHAPES.items() if shape in others]
         hint = f" (architecture={homes[0]!r} has)" if homes else ""
         raise ArgumentError(f"{architecture} has no shape {shape!r}{hint}; its shapes are {', '.join(rows)}, or give a dict")
     name = by_name[shape.strip().upper()]
@@ -206,8 +174,8 @@ def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
 def _architecture(name: str) -> str:
     if not isinstance(name, str):
         raise ArgumentTypeError(f"architecture must be a name, not {type(name).__name__}: try 'llama'")
-    if name in _SHAPES:
+    if name in SHAPES:
         return name
-    near = difflib.get_close_matches(name.lower(), list(_SHAPES), n=1)
+    near = difflib.get_close_matches(name.lower(), list(SHAPES), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ArgumentError(f"there are no ghost models of architecture {name!r}{hint}; choose one of {', '.join(_SHAPES)}")
+    raise ArgumentError(f"there are no ghost models of architecture {name!r}{hint}; choose one of {', '.join(SHAPES)}")
