@@ -13,14 +13,14 @@ from tools.measure_house import PACKAGE, find_circles, import_graph
 LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
-    "benchmark", "batch", "tuning", "quality", "memory", "roofline", "engine", "devices", "grammar", "chat_template",
+    "benchmark", "batch", "tuning", "quality", "memory", "roofline", "second_context", "engine", "devices", "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
     "sampling", "thread_control",
     "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "errors",
 )  # fmt: skip
 LEVEL = {room: -level for level, room in enumerate(LEVELS)}
 HOMES = {
-    "llama_cpp": {"batch", "engine", "devices", "roofline", "memory", "system", "quantize"},
+    "llama_cpp": {"batch", "engine", "tuned_settings", "devices", "roofline", "memory", "system", "quantize"},
     "matplotlib": {"plots", "course"},
     "ipywidgets": {"widgets", "course"},
 }

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from labkit.batch.records import BatchChunk, BatchItem
 from labkit.batch.sequence import Request, Sequence
 from labkit.batch.slots import Slots
-from labkit.engine.contexts import second_context, token_batch
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed
 from labkit.errors import GenerationError, LabkitError, ModelClosedError
 from labkit.progress import Progress
+from labkit.second_context import second_context, token_batch
 from labkit.units import round_up
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import numpy as np
 from labkit.batch.sequence import Request
 from labkit.cache import file_identity, recall, remember
 from labkit.checks import check_int
-from labkit.engine.contexts import second_context, token_batch, view
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
 from labkit.errors import GenerationError
 from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
+from labkit.second_context import second_context, token_batch, view
 from labkit.system import available_ram_bytes
 from labkit.units import format_bytes, round_up
 

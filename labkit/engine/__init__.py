@@ -28,7 +28,7 @@ The same loop in 95 lines, without threads, cancelling, or care for the caller's
     llama_methods  Llama's own methods, in the model's thread
 
 And what several of these share: `native` (llama.cpp's C interface, its log, its abort flag), `native_model` (pointers to a
-loaded model), `contexts` (a second context on a model's weights), `prompt_cache`, `results`.
+loaded model), `prompt_cache`, `results`.
 """
 
 from __future__ import annotations

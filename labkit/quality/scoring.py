@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from labkit.engine.contexts import second_context, token_batch, view
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
+from labkit.second_context import second_context, token_batch, view
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.engine.contexts import second_context, token_batch, view
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
 from labkit.kv_cache import CELLS
 from labkit.kv_cache.size import cache_type
+from labkit.second_context import second_context, token_batch, view
 from labkit.units import round_up
 
 if TYPE_CHECKING:
