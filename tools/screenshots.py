@@ -66,8 +66,8 @@ def prepare(name: str, explorer: ExplorerPage) -> None:
     elif name == "gpu_layers":
         explorer.push("Start a device on this machine")
         explorer.wait_for_text("a device runs at 127.0.0.1")
-        explorer.push("Load it so")
-        explorer.wait_for_text("Loaded so:", timeout_s=60)
+        explorer.push("Load with these settings")
+        explorer.wait_for_text("Loaded:", timeout_s=60)
     elif name == "quantization":
         explorer.press(explorer.slider("First weight shown"), "ArrowRight", 2)
     explorer.page.wait_for_timeout(1500)
