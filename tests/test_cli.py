@@ -68,10 +68,10 @@ def test_interrupt_ends_with_130_and_one_line() -> None:
     while "model: " not in process.stdout.readline():  # the chat is being written
         pass
     process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
+    started = time.monotonic()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started < 2
     assert errors.rstrip().endswith("labkit: interrupted")
     assert "Traceback" not in errors
 

@@ -1,4 +1,4 @@
-"""Tuning: few measurements, the best settings, and load_model that takes them."""
+"""Tuning: few measurements, the best settings, and load_model with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRID = Grid((1, 2, 4, 8, 16), (64, 128, 256, 512), ATTENTION, (1,))
 
 @st.composite
 def machines(draw: st.DrawFn) -> tuple[object, object]:
-    """Machines as they are: threads help up to a number, then hurt; batches and kinds of attention differ."""
+    """Draw realistic machines: threads help up to a number, then hurt; batch sizes and attention types differ."""
     peak, peak_batch = draw(st.sampled_from(GRID.n_threads)), draw(st.sampled_from(GRID.n_threads))
     hurts = draw(st.floats(1.1, 3.0))
     attention = {kind: draw(st.floats(0.5, 2.0)) for kind in ATTENTION}
@@ -43,7 +43,7 @@ def machines(draw: st.DrawFn) -> tuple[object, object]:
 
 @given(machines(), st.sampled_from(GRID.n_threads))
 def test_search_finds_what_the_full_grid_finds(machine, n_threads) -> None:
-    """On every machine of that kind it is within 3 % of the best of all points, with under a quarter of the runs."""
+    """On such machines the result is within 3 % of the best of all points, with less than a quarter of the runs."""
     prompt_s, step_s = machine
     runs: set[Point] = set()
 
@@ -69,14 +69,14 @@ def test_search_finds_what_the_full_grid_finds(machine, n_threads) -> None:
     assert len(runs) < GRID.n_points / 4
 
 
-def test_climbing_stays_where_nothing_is_clearly_better() -> None:
-    """A difference of a hundredth is noise: what load_model chose stays."""
+def test_climbing_stays_if_nothing_is_clearly_better() -> None:
+    """A difference of 1 % is noise: load_model's default is kept."""
     assert climb((1, 2, 4, 8), 4, lambda n: 1.0 - 0.01 * (n == 8)) == 4
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short() -> Iterator[None]:
-    """Measure for an instant: which settings win here is no claim of these tests."""
+    """Measure only briefly: these tests make no claim about which settings are best."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labkit.tuning.run._SECONDS", 0.01)
         patch.setattr("labkit.tuning.run._ROUNDS", 1)
@@ -89,7 +89,7 @@ def found() -> labkit.TunedSettings:
 
 
 def test_tune_measures_real_settings(found: labkit.TunedSettings) -> None:
-    """Each setting that was tried has times, no two are the same, and the best one's speeds are among them."""
+    """Each setting that was tried has times, no setting is tried twice, and the best one's speed is among them."""
     tried = [dataclasses.astuple(item)[:7] for item in found.tried]
     assert len(set(tried)) == len(tried) == found.n_runs
     assert all(item.prompt_s or item.step_s for item in found.tried)
@@ -99,8 +99,8 @@ def test_tune_measures_real_settings(found: labkit.TunedSettings) -> None:
     assert set(found.reasons) >= {"n_threads", "n_threads_batch", "flash_attn", "n_ubatch"}
 
 
-def test_load_model_takes_what_was_found(found: labkit.TunedSettings, tmp_path: Path) -> None:
-    """As the record, as its JSON file, or by the goal it was remembered for; what is given beside it counts more."""
+def test_load_model_accepts_tuned_settings(found: labkit.TunedSettings, tmp_path: Path) -> None:
+    """Settings can be the record, its JSON file, or the goal; explicit arguments take precedence."""
     found.to_json(tmp_path / "settings.json")
     for settings in (found, tmp_path / "settings.json", str(tmp_path / "settings.json"), "latency", dict(found)):
         with labkit.load_model(n_ctx=256, settings=settings) as model:
@@ -111,8 +111,8 @@ def test_load_model_takes_what_was_found(found: labkit.TunedSettings, tmp_path: 
         assert (model.settings.n_threads, model.settings.n_ubatch, model.settings.flash_attn) == (3, 32, True)
 
 
-def test_load_model_refuses_what_is_no_setting(tmp_path: Path) -> None:
-    """One line says what may be given."""
+def test_load_model_rejects_other_settings(tmp_path: Path) -> None:
+    """The error is one line that says what can be given."""
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     for given_settings, error, words in (
         ("throughput", ArgumentError, r"run labkit.tune\(.*goal='throughput'\) once"),
@@ -129,8 +129,8 @@ def test_load_model_refuses_what_is_no_setting(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_tune_refuses_wrong_arguments() -> None:
-    """A goal it does not know, lengths below one."""
+def test_tune_rejects_wrong_arguments() -> None:
+    """An unknown goal and lengths below 1 are errors."""
     with pytest.raises(ArgumentError, match="latency, throughput, memory"):
         labkit.tune(goal="speed")
     for name in ("n_prompt", "n_gen"):
@@ -138,15 +138,15 @@ def test_tune_refuses_wrong_arguments() -> None:
             labkit.tune(**{name: 0})
 
 
-def test_memory_goal_takes_the_least_memory_that_is_nearly_as_fast() -> None:
-    """It never takes more memory than the goal of latency starts from."""
+def test_memory_goal_needs_the_least_memory() -> None:
+    """The goal "memory" never needs more memory than load_model's defaults."""
     lean = labkit.tune(goal="memory", n_prompt=64, n_gen=8)
     default = labkit.estimate_memory_usage(n_ctx=72, method="formula").total_bytes
     assert lean.memory_bytes <= default
 
 
 def test_tune_can_be_interrupted() -> None:
-    """What a progress function raises ends the search, and the memory is given back."""
+    """An exception in the progress function ends the search."""
 
     class StopError(Exception):
         pass
@@ -160,13 +160,13 @@ def test_tune_can_be_interrupted() -> None:
 
 @pytest.mark.parametrize(("architecture", "goal"), [("mamba", "latency"), ("gemma3", "throughput"), ("jamba", "throughput")])
 def test_tune_works_on_states_and_windows(architecture: str, goal: str, tmp_path: Path) -> None:
-    """A recurrent state cannot be cut back, and a window is small: both are measured all the same."""
+    """Models with a recurrent state, which cannot be truncated, and with a window can be tuned too."""
     path = labkit.build_ghost_model(tmp_path / "ghost.gguf", architecture=architecture, shape="tiny")
     assert labkit.tune(path, goal=goal, n_prompt=32, n_gen=4).decode_tokens_per_second > 0
 
 
-def test_command_prints_and_remembers(capsys: pytest.CaptureFixture[str]) -> None:
-    """`labkit tune --json` gives the record."""
+def test_command_prints_the_record(capsys: pytest.CaptureFixture[str]) -> None:
+    """`labkit tune --json` prints the record."""
     from labkit.cli import main
 
     assert main(["tune", "--n-prompt", "64", "--n-gen", "8", "--json"]) == 0

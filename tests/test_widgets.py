@@ -53,10 +53,10 @@ def test_only_the_newest_request_runs() -> None:
                 time.sleep(0.001)
 
     background: Background[int] = Background(run)
-    background.ask(0)
+    background.submit(0)
     assert first.wait(5)
     for number in range(1, 50):
-        background.ask(number)
+        background.submit(number)
     assert background.wait(5)
     assert ran[0] == 0
     assert ran[-1] == 49
@@ -70,7 +70,7 @@ def test_requests_replaced_within_the_delay_do_not_run() -> None:
     ran: list[int] = []
     background: Background[int] = Background(lambda number, _ticket: ran.append(number), settle_s=0.2)
     for number in range(5):
-        background.ask(number)
+        background.submit(number)
         time.sleep(0.01)
     assert background.wait(5)
     assert ran == [4]
@@ -87,9 +87,9 @@ def test_cancel_calls_the_callbacks() -> None:
     background: Background[int] = Background(
         lambda _number, ticket: [time.sleep(0.001) for _ in iter(lambda: ticket.cancelled, True)]
     )
-    background.ask(1)
+    background.submit(1)
     background.close()
-    background.ask(2)
+    background.submit(2)
     assert not background.is_busy
     assert background.cancel() == (False, False)
 

@@ -1,15 +1,16 @@
-"""How fast a model answers: what its user sees beside what the engine alone could do, and where the difference goes.
+"""How fast a model answers: the speed that a user sees, the speed of llama.cpp alone, and the parts of the difference.
 
 ::
 
     run      benchmark_inference: warm-up and repeats
-    figures  times of runs -> the figures of a result
+    timing   a generation with clocks, and llama-bench's protocol
     parallel several prompts together
-    memory   the most RAM held meanwhile
-    stats    percentiles, intervals, whether two samples differ
-    records  BenchmarkResult and its parts
+    memory   peak RSS
+    figures  times of runs -> the figures of a result
+    stats    percentiles, confidence intervals, a rank-sum test
+    records  runs, settings, the gap between llama.cpp and the user
+    result   BenchmarkResult, with tables, CSV, Markdown and JSON
     compare  faster, slower or within noise
-    export   llama-bench's table, CSV, Markdown
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two results -> faster, slower or within noise."""
+"""Compare two results: faster, slower or within noise."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.benchmark.stats import chance_of_difference, median_interval
+from labkit.benchmark.stats import median_interval, rank_sum_p_value
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.records import Record, to_plain
 
 __all__ = ["BenchmarkComparison", "SpeedDifference", "compare_benchmarks"]
 
-NOISE = 0.02  # what two runs of the same thing may differ by though each agrees with itself: clocks, heat, other programs
+NOISE = 0.02  # possible difference between two runs with consistent repeats: clocks, heat, other programs
 
 _FIGURES = {
-    "tokens_per_second": ("samples", "throughput"),
-    "decode_tokens_per_second": ("decode_samples", "generating"),
-    "prompt_tokens_per_second": ("prompt_samples", "the prompt"),
+    "tokens_per_second": "samples",
+    "decode_tokens_per_second": "decode_samples",
+    "prompt_tokens_per_second": "prompt_samples",
 }
 _IGNORED = {"settings": {"warmup", "repeats"}, "system": {"ram_available_bytes", "devices", "read_bytes_per_second"}}
 
@@ -32,37 +32,37 @@ class SpeedDifference(Record):
     figure : str
         The result's key.
     ratio : float
-        Of the medians: the first result's over the second's.
+        The first result's median over the second's.
     verdict : str
         ``"faster"``, ``"slower"`` or ``"within noise"``.
-    chance : float
-        How likely two samples of the same thing lie this far apart (exact rank-sum test).
+    p_value : float
+        Probability of a difference this large between two samples with the same distribution (exact rank-sum test).
     """
 
     figure: str
     ratio: float
     verdict: str
-    chance: float
+    p_value: float
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BenchmarkComparison(Record):
-    """Two results, compared.
+    """The comparison of two results.
 
     Attributes
     ----------
     verdict : str
-        ``"faster"``, ``"slower"`` or ``"within noise"``: the first result's throughput.
+        ``"faster"``, ``"slower"`` or ``"within noise"``: the first result's throughput compared with the second's.
     ratio : float
-        Its median over the second's.
+        The first result's median throughput over the second's.
     sentence : str
-        The same in words.
+        The same as a sentence.
     figures : tuple of SpeedDifference
-        Throughput, generating, prompt.
+        Throughput, generation, prompt.
     differing : tuple of str
-        Settings and facts of the system that are not the same in both, with their values.
+        Settings and system properties that differ, with both values.
     warnings : tuple of str
-        Why the verdict may not mean what it seems to.
+        Reasons why the verdict may be misleading.
     """
 
     verdict: str
@@ -77,7 +77,7 @@ class BenchmarkComparison(Record):
 
 
 def compare_benchmarks(first: Mapping[str, Any], second: Mapping[str, Any]) -> BenchmarkComparison:
-    """Say whether one result is faster than another, slower, or not to be told apart from it.
+    """Return whether one result is faster or slower than another, or the same within noise.
 
     Parameters
     ----------
@@ -91,23 +91,24 @@ def compare_benchmarks(first: Mapping[str, Any], second: Mapping[str, Any]) -> B
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        When one of them is no such result.
+        If one of them is not such a result.
 
     Notes
     -----
-    Faster means: the intervals of the two medians (`median_interval`, of the repeats) do not overlap, and the medians differ
-    by more than 2 %. Repeats of one run know nothing of what changes from run to run; run each more than once where much
-    hangs on it. With three repeats a side, equal speeds lie this way apart in one case of ten; with five, in one of 126.
+    Faster means: the confidence intervals of the two medians (`median_interval` of the repeats) do not overlap, and the
+    medians differ by more than 2 %. The repeats of one run do not show what changes from run to run; for an important
+    decision, run each benchmark several times. With three repeats each, equal speeds have such intervals in one case of ten;
+    with five, in one of 126.
     """
     for result in (first, second):
         if not isinstance(result, Mapping):
-            raise ArgumentTypeError(f"a benchmark's result is compared with another, not with {type(result).__name__}")
+            raise ArgumentTypeError(f"{type(result).__name__} is not a benchmark result: give one of benchmark_inference")
         missing = [key for key in (*_FIGURES, "samples", "settings", "system") if key not in result]
         if missing:
-            raise ArgumentError(f"this is no result of benchmark_inference: it has no {missing[0]!r}")
+            raise ArgumentError(f"this mapping has no {missing[0]!r}: give a result of benchmark_inference")
     figures = tuple(
         _difference(key, first[samples], second[samples])
-        for key, (samples, _) in _FIGURES.items()
+        for key, samples in _FIGURES.items()
         if first[key] is not None and second[key] is not None
     )
     differing = {part: _differing(first[part], second[part], _IGNORED[part]) for part in ("settings", "system")}
@@ -118,7 +119,7 @@ def compare_benchmarks(first: Mapping[str, Any], second: Mapping[str, Any]) -> B
         figures=figures,
         differing=tuple(difference for found in differing.values() for difference in found),
         warnings=tuple(
-            f"Their {part} differ ({'; '.join(found[:3])}{'; …' if len(found) > 3 else ''})."
+            f"The {part} of the two results differ ({'; '.join(found[:3])}{'; …' if len(found) > 3 else ''})."
             for part, found in differing.items()
             if found
         ),
@@ -131,20 +132,20 @@ def _difference(key: str, first: Sequence[float], second: Sequence[float]) -> Sp
     apart = one.low > other.high or other.low > one.high
     small = abs(ratio - 1) <= NOISE or len(first) < 2 or len(second) < 2
     verdict = "within noise" if small or not apart else "faster" if ratio > 1 else "slower"
-    return SpeedDifference(key, ratio, verdict, chance_of_difference(first, second))
+    return SpeedDifference(key, ratio, verdict, rank_sum_p_value(first, second))
 
 
 def _sentence(found: SpeedDifference, first: Sequence[float], second: Sequence[float]) -> str:
-    speeds = f"{statistics.median(first):.4g} against {statistics.median(second):.4g} tokens/s"
+    speeds = f"{statistics.median(first):.4g} vs. {statistics.median(second):.4g} tokens/s"
     if len(first) < 2 or len(second) < 2:
-        return f"Within noise, as one repeat tells nothing of it: {speeds}; ask for repeats=3 or more."
+        return f"Within noise, since one repeat shows no noise: {speeds}; use repeats=3 or more."
     if found.verdict == "within noise":
         return f"Within noise: {speeds}, a factor of {found.ratio:.3f}."
     return f"{found.verdict.capitalize()}, by a factor of {found.ratio:.3f}: {speeds}."
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any], ignored: set[str]) -> list[str]:
-    """Return what differs, with values; what only one of them has differs too."""
+    """Return the differing keys with both values; a key that only one of them has also differs."""
     one, other = to_plain(first), to_plain(second)
     found = []
     for key in dict.fromkeys([*one, *other]):
@@ -154,7 +155,7 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any], ignored: set
         if isinstance(a, dict) and isinstance(b, dict):
             found += [f"{key}.{text}" for text in _differing(a, b, ignored)]
         else:
-            found.append(f"{key}: {_short(a)} against {_short(b)}")
+            found.append(f"{key}: {_short(a)} vs. {_short(b)}")
     return found
 
 

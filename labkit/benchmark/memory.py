@@ -1,4 +1,4 @@
-"""The most RAM that this process holds while something runs."""
+"""Peak RSS of this process during a block of code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INTERVAL_S = 0.05
 
 
 class MemoryWatch:
-    """Sample this process's resident RAM in the background, and ask the kernel for its own peak where it keeps one.
+    """Measure the peak RSS of a ``with`` block, by sampling and by the kernel's high-water mark where there is one.
 
-    Use it in a ``with`` block. A thread asks psutil 20 times a second; on Linux the kernel's own high-water mark is set back
-    at the beginning, and misses nothing between two samples.
+    A thread samples with psutil 20 times per second. On Linux, the kernel's high-water mark is reset at the start, and
+    misses nothing between two samples.
 
     Parameters
     ----------
@@ -27,20 +27,20 @@ class MemoryWatch:
     Attributes
     ----------
     before_bytes : int
-        Held at the beginning.
+        RSS at the start.
     peak_bytes : int
-        The most that was held.
+        Peak RSS.
     method : str
-        Where ``peak_bytes`` comes from.
+        How ``peak_bytes`` was measured.
     n_samples : int
     cost_s : float
-        CPU time that the sampling thread took.
+        CPU time of the sampling thread.
     elapsed_s : float
-        How long was watched.
+        Duration of the block.
 
     Notes
     -----
-    Setting the mark back is for the whole process: what `labkit.system.peak_resident_bytes` tells afterwards begins here.
+    The reset affects the whole process: `labkit.system.peak_resident_bytes` afterwards counts from here.
 
     Examples
     --------
@@ -74,10 +74,10 @@ class MemoryWatch:
         self._end.set()
         self._thread.join()
         self.peak_bytes = max(self.peak_bytes, resident_bytes())
-        self.method = f"the highest of {self.n_samples:,} samples, {1 / self.interval_s:.0f} a second (psutil)"
+        self.method = f"the highest of {self.n_samples:,} samples, {1 / self.interval_s:.0f} per second (psutil)"
         if self._kernel_counts:
             self.peak_bytes = max(self.peak_bytes, peak_resident_bytes())
-            self.method = f"the kernel's high-water mark (VmHWM), beside {self.n_samples:,} samples (psutil)"
+            self.method = f"the kernel's high-water mark (VmHWM), and {self.n_samples:,} samples (psutil)"
 
     def _sample(self) -> None:
         import psutil

@@ -1,4 +1,4 @@
-"""The whole of a benchmark, and the forms it takes: a table like llama-bench's as text, HTML, Markdown and CSV; JSON."""
+"""BenchmarkResult, with a table like llama-bench's as text, HTML, Markdown and CSV, and JSON."""
 
 from __future__ import annotations
 
@@ -20,60 +20,60 @@ from labkit.units import format_bytes, format_duration, format_rate
 __all__ = ["HEADINGS", "USER", "BenchmarkResult", "bench_csv", "bench_records", "bench_rows", "summary_rows"]
 
 HEADINGS = ("model", "size", "params", "backend", "threads", "test", "t/s")
-USER = ", user"  # what the name of a test ends with that was not llama.cpp alone
+USER = ", user"  # suffix of a test's name that includes labkit, not only llama.cpp
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BenchmarkResult(Record):
-    """What `benchmark_inference` measured.
+    """The result of `benchmark_inference`.
 
     Attributes
     ----------
     tokens_per_second : float
         Generated tokens of all prompts over the wall time of a repeat, prompt processing included; median of the repeats.
     confidence_interval : ConfidenceInterval
-        Of that median, from the order of the repeats.
+        Of that median, from order statistics of the repeats.
     decode_tokens_per_second : float or None
-        Generation alone, as the user sees it: tokens after the first over their time; median of the repeats. None when
+        Generation alone, as the user sees it: tokens after the first over their time; median of the repeats. None if
         ``max_tokens`` is 1.
     prompt_tokens_per_second : float
-        Prompt tokens over the time until their logits are there; median of the repeats.
+        Prompt tokens over the time until their logits are available; median of the repeats.
     time_to_first_token_s, time_to_first_token_p95_s : float
         Median and 95th percentile of all runs.
     inter_token_latency_s, inter_token_latency_p95_s : float or None
-        Median and 95th percentile of all pauses between two tokens.
+        Median and 95th percentile of the times between two tokens.
     total_tokens : int
-        Generated in all repeats.
+        Tokens generated in all repeats.
     elapsed_s : float
         Wall time of all repeats, without warm-up and engine tests.
     memory_bytes, memory_delta_bytes : int
-        The most RAM held during the repeats, and how much more than before them.
+        Peak RSS during the repeats, and its increase over the RSS before them.
     memory_method : str
-        How that was found.
+        How the peak was measured.
     memory_sampling_share : float
         CPU time of the sampling thread over ``elapsed_s``.
     engine_test : tuple of str
-        The engine's two tests as llama-bench names them, ``("pp512", "tg128")`` for example; empty without them.
+        llama-bench's names of the two engine tests, such as ``("pp512", "tg128")``; empty without them.
     engine_prompt_tokens_per_second, engine_decode_tokens_per_second : float or None
-        llama.cpp alone, by llama-bench's protocol (random tokens, empty cache, nothing sampled); median of the repeats.
+        llama.cpp only, by llama-bench's protocol (random tokens, empty cache, no sampling); median of the repeats.
     engine_prompt_samples, engine_decode_samples : tuple of float
         Tokens per second of each repeat.
     gap : SpeedGap or None
-        From the engine's figure to the user's, in seconds a token.
+        The parts of the user's time per token, in seconds.
     sampler_s_per_token, text_s_per_token, python_s_per_token : float or None
-        Its parts; None where several prompts ran together or ``max_tokens`` is 1.
+        Parts of ``gap``; None if several prompts ran together or ``max_tokens`` is 1.
     noise : float
-        How far the repeats lie apart: the fastest's ``tokens_per_second`` less the slowest's, over the median.
+        Spread of the repeats: the highest ``tokens_per_second`` minus the lowest, over the median.
     samples : tuple of float
-        Tokens per second of each repeat, whose median is ``tokens_per_second``.
+        Tokens per second of each repeat; ``tokens_per_second`` is their median.
     decode_samples, prompt_samples : tuple of float
-        The same of generation alone, and of prompt processing.
+        The same for generation alone and for prompt processing.
     runs : tuple of BenchmarkRun
-        One a prompt and repeat.
+        One per prompt and repeat.
     settings : BenchmarkSettings
     system : SystemProfile
     notes : tuple of str
-        What to keep in mind when reading the figures.
+        Caveats about the figures.
     """
 
     tokens_per_second: float
@@ -115,30 +115,30 @@ class BenchmarkResult(Record):
         return _html(self)
 
     def compare(self, other: Mapping[str, Any]) -> BenchmarkComparison:
-        """Say whether this result is faster than another, slower or within noise: `compare_benchmarks`."""
+        """Compare this result with another: `compare_benchmarks`."""
         return compare_benchmarks(self, other)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return everything as JSON, and write it to a file if one is named; ``json.loads`` gives what `compare` takes."""
+        """Return everything as JSON; with a path, also write it there. `compare` accepts the result of ``json.loads``."""
         return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), path)
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """Return a row a run, unrounded, as CSV, and write it to a file if one is named."""
+        """Return one row per run, unrounded, as CSV; with a path, also write it there."""
         return written(_runs_csv(self), path)
 
     def to_markdown(self, path: str | Path | None = None) -> str:
-        """Return llama-bench's table and the user's figures as Markdown, and write it to a file if one is named."""
+        """Return llama-bench's table and the user's figures as Markdown; with a path, also write it there."""
         return written(_markdown(self), path)
 
     def plot(self, *, axes: Any = None) -> Any:
-        """Draw the pauses between tokens into matplotlib Axes and return them: `labkit.plots.plot_benchmark`."""
+        """Draw the inter-token latencies with `labkit.plots.plot_benchmark` and return the matplotlib Axes."""
         from labkit.plots import plot_benchmark
 
         return plot_benchmark(self, axes=axes)
 
 
 def bench_records(result: BenchmarkResult) -> list[dict[str, Any]]:
-    """Return a row a test: llama-bench's fields where they mean the same, and ``figure``, which is engine or user."""
+    """Return one row per test: llama-bench's fields where the meaning is the same, and ``figure`` ("engine" or "user")."""
     settings = result.settings
     n_prompt = round(sum(settings.n_prompt) / len(settings.n_prompt))
     common = {
@@ -174,7 +174,7 @@ def bench_records(result: BenchmarkResult) -> list[dict[str, Any]]:
 
 
 def bench_rows(result: BenchmarkResult) -> list[list[str]]:
-    """Return the rows under ``HEADINGS`` as llama-bench prints them; the user's tests say so."""
+    """Return the rows under ``HEADINGS`` as llama-bench prints them; ``USER`` marks the user's tests."""
     return [
         [
             record["model_type"],
@@ -194,29 +194,29 @@ def _params(count: int) -> str:
 
 
 def summary_rows(result: BenchmarkResult) -> list[tuple[str, str]]:
-    """Return what the user sees of the speed, a name and a value each."""
+    """Return the speed as a user sees it, as pairs of name and value."""
     interval = result.confidence_interval
     rows = [
-        ("throughput", f"{format_rate(result.tokens_per_second)}, prompts included; median's interval {interval}"),
+        ("throughput", f"{format_rate(result.tokens_per_second)}, prompts included; confidence interval {interval}"),
         ("time to first token", _pair(result.time_to_first_token_s, result.time_to_first_token_p95_s)),
     ]
     if result.inter_token_latency_s is not None and result.inter_token_latency_p95_s is not None:
-        rows.append(("between two tokens", _pair(result.inter_token_latency_s, result.inter_token_latency_p95_s)))
+        rows.append(("inter-token latency", _pair(result.inter_token_latency_s, result.inter_token_latency_p95_s)))
     more = f"{format_bytes(result.memory_delta_bytes)} more than before"
-    rows.append(("memory at its peak", f"{format_bytes(result.memory_bytes)}, {more}"))
+    rows.append(("peak RSS", f"{format_bytes(result.memory_bytes)}, {more}"))
     if result.gap is not None:
         parts = {name: result.gap[f"{name}_s_per_token"] for name in ("engine", "depth", "sampler", "text", "python")}
-        shown = ", ".join(f"{name} {seconds * 1e3:.3f}" for name, seconds in parts.items())
-        rows.append(("a token, ms", f"{result.gap.user_s_per_token * 1e3:.3f} = {shown}"))
+        terms = ", ".join(f"{name} {seconds * 1e3:.3f}" for name, seconds in parts.items())
+        rows.append(("ms per token", f"{result.gap.user_s_per_token * 1e3:.3f} = {terms}"))
     return rows
 
 
 def _pair(median: float, p95: float) -> str:
-    return f"{format_duration(median)} in the median, 95 % below {format_duration(p95)}"
+    return f"median {format_duration(median)}, 95th percentile {format_duration(p95)}"
 
 
 def _tables(result: BenchmarkResult) -> tuple[Table, Table]:
-    title = f"{result.settings.model}: llama.cpp alone, and what a user of it sees"
+    title = f"{result.settings.model}: llama.cpp only, and what a user sees"
     return Table(title, HEADINGS, bench_rows(result)), Table("", (), summary_rows(result))
 
 
@@ -234,10 +234,10 @@ def _html(result: BenchmarkResult) -> str:
 
 
 def bench_csv(result: BenchmarkResult) -> str:
-    """Return a row a test as CSV, as ``llama-bench -o csv`` does."""
+    """Return one row per test as CSV, like ``llama-bench -o csv``."""
     return to_csv(bench_records(result))
 
 
 def _runs_csv(result: BenchmarkResult) -> str:
-    """Return a row a run as CSV, without the times of single tokens."""
+    """Return one row per run as CSV, without the times of single tokens."""
     return to_csv(result.runs, without=("token_times_s",))

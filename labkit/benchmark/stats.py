@@ -1,4 +1,4 @@
-"""Percentiles, the interval of a median, and whether two samples differ: plain functions of numbers."""
+"""Percentiles, a median's confidence interval, and a rank-sum test."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from labkit.errors import ArgumentError
 from labkit.records import Record
 
-__all__ = ["ConfidenceInterval", "chance_of_difference", "mean_and_deviation", "median_interval", "percentile"]
+__all__ = ["ConfidenceInterval", "mean_and_deviation", "median_interval", "percentile", "rank_sum_p_value"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConfidenceInterval(Record):
-    """Where the true median lies.
+    """A confidence interval of a median.
 
     Attributes
     ----------
     low, high : float
         Two of the measured values.
     confidence : float
-        How often such an interval holds the true median, 0 to 1. Few repeats cannot give 0.95: three give 0.75.
+        Probability that such an interval contains the true median. Few repeats cannot reach 0.95: three reach 0.75.
     method : str
     """
 
@@ -35,7 +35,7 @@ class ConfidenceInterval(Record):
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value below which ``percent`` of a sample lies.
+    """Return a percentile of a sample.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     Raises
     ------
     ArgumentError
-        For an empty sample, or a percentage that is none.
+        For an empty sample, or a percentage outside 0 to 100.
 
     Notes
     -----
-    Linear between neighbours, as NumPy's default: of n sorted values, rank ``percent / 100 · (n - 1)`` counted from 0. The
-    95th percentile of fewer than 20 values says little more than the largest of them.
+    Interpolated linearly, as by NumPy's default: of n sorted values, rank ``percent / 100 · (n - 1)`` counted from 0. The
+    95th percentile of fewer than 20 values is close to the largest of them.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     (2.5, 1.0, 95.0)
     """
     if not values:
-        raise ArgumentError("a percentile of no values: give at least one")
+        raise ArgumentError("values is empty: a percentile needs at least one")
     if not 0 <= percent <= 100:
         raise ArgumentError(f"percent={percent:g} is out of range: it must be 0 to 100")
     ordered = sorted(values)
@@ -71,7 +71,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and sample deviation, as llama-bench prints them; the deviation of one value is 0.
+    """Return mean and sample standard deviation, as llama-bench prints them; the deviation of one value is 0.
 
     Examples
     --------
@@ -79,21 +79,22 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     (2.0, 1.0)
     """
     if not values:
-        raise ArgumentError("a mean of no values: give at least one")
+        raise ArgumentError("values is empty: a mean needs at least one")
     mean = math.fsum(values) / len(values)
     spread = math.fsum((value - mean) ** 2 for value in values)
     return mean, math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> ConfidenceInterval:
-    """Return the confidence interval of a median from the sample's own order, whatever the distribution.
+    """Return the confidence interval of a median by order statistics, for any distribution.
 
     Parameters
     ----------
     values : sequence of float
         Independent measurements.
     confidence : float
-        What is asked for; where so few values cannot give it, the interval is all of them and says what it does give.
+        The requested confidence. If there are too few values for it, the interval spans all of them, and its ``confidence``
+        is lower.
 
     Returns
     -------
@@ -106,8 +107,8 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Confid
 
     Notes
     -----
-    Each value lies below the median with probability ½, so how many do is binomial: between the k-th smallest and the k-th
-    largest of n values the median lies with probability ``1 - 2 · sum(C(n, i) for i < k) / 2ⁿ``.
+    Each value is below the median with probability ½, so the number of values below it is binomial: the median is between
+    the k-th smallest and the k-th largest of n values with probability ``1 - 2 · sum(C(n, i) for i < k) / 2ⁿ``.
 
     References
     ----------
@@ -121,7 +122,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Confid
     6 to 15 (96%)
     """
     if not values:
-        raise ArgumentError("an interval of no values: give at least one")
+        raise ArgumentError("values is empty: an interval needs at least one")
     ordered = sorted(values)
     n = len(ordered)
     k, covered = 1, 1 - 2 / 2**n
@@ -133,24 +134,24 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Confid
     return ConfidenceInterval(float(ordered[k - 1]), float(ordered[n - k]), max(0.0, covered))
 
 
-def chance_of_difference(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return how likely two samples of the same thing differ by as much as these: the exact two-sided rank-sum test.
+def rank_sum_p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the p-value of the exact two-sided rank-sum test.
 
     Parameters
     ----------
     first, second : sequence of float
-        Independent measurements, at least one each.
+        Independent measurements, at least one in each.
 
     Returns
     -------
     float
-        0 to 1. Three values against three others never give less than 0.1.
+        0 to 1. With three values in each sample it is at least 0.1.
 
     Notes
     -----
-    U counts the pairs in which the first sample's value is the larger (a tie counts half). Of all ways to deal the ranks to
-    the two samples, all equally likely when both are the same, the share with a U at least as far from the middle is
-    returned. With ties the ranks' exact distribution differs a little.
+    U counts the pairs in which the first sample's value is larger (a tie counts half). If the distributions are equal, all
+    assignments of ranks to the two samples are equally likely; the p-value is the fraction of them with a U at least as far
+    from the middle. With ties, the exact distribution differs slightly.
 
     References
     ----------
@@ -158,12 +159,12 @@ def chance_of_difference(first: Sequence[float], second: Sequence[float]) -> flo
 
     Examples
     --------
-    >>> chance_of_difference([1, 2, 3], [4, 5, 6]), chance_of_difference([1, 3, 5], [2, 4])
+    >>> rank_sum_p_value([1, 2, 3], [4, 5, 6]), rank_sum_p_value([1, 3, 5], [2, 4])
     (0.1, 1.0)
     """
     n, m = len(first), len(second)
     if not n or not m:
-        raise ArgumentError("two samples are compared: give at least one value each")
+        raise ArgumentError("a sample is empty: the test needs at least one value in each")
     u = sum((a > b) + (a == b) / 2 for a in first for b in second)
     distance = abs(u - n * m / 2)
     ways = _ways(n, m)
@@ -172,7 +173,7 @@ def chance_of_difference(first: Sequence[float], second: Sequence[float]) -> flo
 
 
 def _ways(n: int, m: int) -> list[int]:
-    """Return for each U of 0 to n·m in how many orders it comes about: the coefficients of a Gaussian binomial."""
+    """Return the number of orders with each U from 0 to n·m: the coefficients of a Gaussian binomial."""
     ways = [1] + [0] * (n * m)
     for i in range(1, n + 1):
         for value in range(n * m, m + i - 1, -1):  # times (1 - q^(m+i))

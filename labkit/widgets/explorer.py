@@ -100,7 +100,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
 
     def start(self, work: Callable[[Ticket], None]) -> None:
         """Run some work in the explorer's thread; it replaces the current work."""
-        self._background.ask(work)
+        self._background.submit(work)
 
     def stop(self) -> bool:
         """Cancel running and waiting work, and report it; return whether there was any."""

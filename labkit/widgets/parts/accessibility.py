@@ -36,17 +36,17 @@ export default {
       }
     };
     const observer = new MutationObserver(name);
-    const begin = (tries) => {
+    const start = (tries) => {
       root = el.closest(".labkit-explorer");
       if (root) {
         name();
         root.addEventListener("click", copy);
         observer.observe(root, { childList: true, subtree: true, characterData: true });
       } else if (tries > 0) {
-        setTimeout(() => begin(tries - 1), 50);
+        setTimeout(() => start(tries - 1), 50);
       }
     };
-    begin(200);
+    start(200);
     return () => {
       observer.disconnect();
       if (root) root.removeEventListener("click", copy);

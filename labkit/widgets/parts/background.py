@@ -62,7 +62,7 @@ class Background(Generic[T]):
         self._run, self._settle_s = run, settle_s
         self._condition = threading.Condition()
         self._pending: list[T] = []  # none or one
-        self._asked_s = 0.0
+        self._submitted_s = 0.0
         self._ticket: Ticket | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -73,12 +73,12 @@ class Background(Generic[T]):
         with self._condition:
             return self._thread is not None
 
-    def ask(self, request: T) -> None:
+    def submit(self, request: T) -> None:
         """Run this request, and cancel those that run or wait."""
         with self._condition:
             if self._closed:
                 return
-            self._pending, self._asked_s = [request], time.monotonic()
+            self._pending, self._submitted_s = [request], time.monotonic()
             running = self._ticket
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="labkit-explorer", daemon=True)
@@ -114,7 +114,7 @@ class Background(Generic[T]):
     def _work(self) -> None:
         while True:
             with self._condition:
-                while self._pending and (rest_s := self._asked_s + self._settle_s - time.monotonic()) > 0:
+                while self._pending and (rest_s := self._submitted_s + self._settle_s - time.monotonic()) > 0:
                     self._condition.wait(rest_s)
                 if not self._pending:
                     self._thread = None

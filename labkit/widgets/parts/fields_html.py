@@ -28,11 +28,11 @@ def hex_html(data: bytes, fields: Sequence[Field]) -> str:
         row = range(start, min(start + _BYTES, len(data)))
         code = "".join(_byte(f"{data[at]:02x}", owners.get(at), is_last=owners.get(at) != owners.get(at + 1)) for at in row)
         letters = "".join(chr(data[at]) if 32 <= data[at] < 127 else "·" for at in row)
-        begun = [
+        starting = [
             f"{number + 1} {field.name}" for number, field in enumerate(fields) if start <= field.offset < start + _BYTES
         ]
         gap = " " * (3 * (_BYTES - len(row)))
-        names = html.escape(", ".join(begun))
+        names = html.escape(", ".join(starting))
         lines.append(f"{start:5}  {code}{gap} {html.escape(letters.ljust(_BYTES))}  {names}".rstrip())
     return _PAGE.format(n=_BYTES, lines="\n".join(lines))
 
