@@ -13,7 +13,8 @@ from tools.measure_house import PACKAGE, find_circles, import_graph
 LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
-    "benchmark", "batch", "tuning", "quality", "memory", "roofline", "second_context", "engine", "devices", "grammar", "chat_template",
+    "benchmark", "batch", "tuning", "quality", "memory", "roofline", "second_context", "engine", "devices",
+    "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
     "sampling", "thread_control",
     "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "errors",
