@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
+import numpy as np
+
 from labkit.benchmark.llama_bench import EngineTimes
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import together_speeds
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
 from labkit.benchmark.result import BenchmarkResult
-from labkit.benchmark.stats import median_interval, percentile
+from labkit.benchmark.stats import median_interval
 from labkit.system import SystemProfile
 
 __all__ = ["Measured", "make_result"]
@@ -58,9 +60,9 @@ def make_result(
         decode_tokens_per_second=statistics.median(decode) if decode else None,
         prompt_tokens_per_second=statistics.median(prompt),
         time_to_first_token_s=statistics.median(firsts),
-        time_to_first_token_p95_s=percentile(firsts, 95),
+        time_to_first_token_p95_s=float(np.percentile(firsts, 95)),
         inter_token_latency_s=statistics.median(latencies) if latencies else None,
-        inter_token_latency_p95_s=percentile(latencies, 95) if latencies else None,
+        inter_token_latency_p95_s=float(np.percentile(latencies, 95)) if latencies else None,
         total_tokens=sum(run.n_generated for run in runs),
         elapsed_s=elapsed_s,
         memory_bytes=memory.peak_bytes,

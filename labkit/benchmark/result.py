@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
-from labkit.benchmark.stats import ConfidenceInterval, mean_and_deviation
+from labkit.benchmark.stats import ConfidenceInterval
 from labkit.output_files import written
 from labkit.records import Record
 from labkit.system import SystemProfile
@@ -167,7 +168,7 @@ def bench_records(result: BenchmarkResult) -> list[dict[str, Any]]:
         tests.append(("user", f"tg{settings.max_tokens}", 0, settings.max_tokens, result.decode_samples))
     records = []
     for figure, test, prompt, gen, samples in tests:
-        mean, deviation = mean_and_deviation(samples)
+        mean, deviation = statistics.fmean(samples), statistics.stdev(samples) if len(samples) > 1 else 0.0
         own = {"figure": figure, "test": test, "n_prompt": prompt, "n_gen": gen, "avg_ts": mean, "stddev_ts": deviation}
         records.append({**common, **own})
     return records

@@ -1,4 +1,4 @@
-"""Percentiles, a median's confidence interval, and a rank-sum test."""
+"""A median's confidence interval, and a rank-sum test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from labkit.errors import ArgumentError
 from labkit.records import Record
 
-__all__ = ["ConfidenceInterval", "mean_and_deviation", "median_interval", "percentile", "rank_sum_p_value"]
+__all__ = ["ConfidenceInterval", "median_interval", "rank_sum_p_value"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -32,57 +32,6 @@ class ConfidenceInterval(Record):
 
     def __str__(self) -> str:
         return f"{self.low:.4g} to {self.high:.4g} ({self.confidence:.0%})"
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return a percentile of a sample.
-
-    Parameters
-    ----------
-    values : sequence of float
-        At least one.
-    percent : float
-        0 (the smallest) to 100 (the largest).
-
-    Raises
-    ------
-    ArgumentError
-        For an empty sample, or a percentage outside 0 to 100.
-
-    Notes
-    -----
-    Interpolated linearly, as by NumPy's default: of n sorted values, rank ``percent / 100 · (n - 1)`` counted from 0. The
-    95th percentile of fewer than 20 values is close to the largest of them.
-
-    Examples
-    --------
-    >>> percentile([3, 1, 2, 4], 50), percentile([1.0], 95), percentile(range(101), 95)
-    (2.5, 1.0, 95.0)
-    """
-    if not values:
-        raise ArgumentError("values is empty: a percentile needs at least one")
-    if not 0 <= percent <= 100:
-        raise ArgumentError(f"percent={percent:g} is out of range: it must be 0 to 100")
-    ordered = sorted(values)
-    rank = percent / 100 * (len(ordered) - 1)
-    below = math.floor(rank)
-    above = min(below + 1, len(ordered) - 1)
-    return float(ordered[below] + (ordered[above] - ordered[below]) * (rank - below))
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation, as llama-bench prints them; the deviation of one value is 0.
-
-    Examples
-    --------
-    >>> mean_and_deviation([1.0, 2.0, 3.0])
-    (2.0, 1.0)
-    """
-    if not values:
-        raise ArgumentError("values is empty: a mean needs at least one")
-    mean = math.fsum(values) / len(values)
-    spread = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> ConfidenceInterval:
