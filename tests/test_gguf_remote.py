@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from labkit.errors import DownloadError, GGUFError, LabkitError, ModelNotFoundError
-from labkit.gguf_file import guard, read_header, remote
+from labkit.gguf_file import limited_http as guard
+from labkit.gguf_file import read_header, remote
 from labkit.gguf_file.remote import RemoteSource
 from tests import gguf_models as models
 from tests import gguf_zoo as zoo

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from labkit.checks import visible
 from labkit.errors import DownloadError, GGUFError, LabkitError, ModelNotFoundError
-from labkit.gguf_file.guard import Guard, open_guarded
+from labkit.gguf_file.limited_http import Guard, open_guarded
 from labkit.gguf_file.source import gguf_error
 
 __all__ = ["RemoteSource"]

@@ -22,7 +22,7 @@ from labkit.tuned_settings import GOALS, remember_settings
 from labkit.tuning.reasons import explain
 from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.search import CLEARLY, Grid, Point, Search
-from labkit.tuning.trial import Trial, TrialContext, open_trial
+from labkit.tuning.timed_context import Trial, TrialContext, open_trial
 
 __all__ = ["GOALS", "Session", "tune"]
 

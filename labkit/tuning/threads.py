@@ -16,7 +16,7 @@ from labkit.progress import Progress, reporting
 from labkit.records import Record
 from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, physical_cores_available
-from labkit.tuning.trial import Trial, open_trial
+from labkit.tuning.timed_context import Trial, open_trial
 
 if TYPE_CHECKING:
     from labkit.engine.job import Job
