@@ -4,7 +4,7 @@
 
     records    Tried, TunedSettings
     search     the order in which settings are tried; independent of the model
-    trial      one setting, timed on a loaded model
+    timed_context  one setting, timed on a loaded model
     run        the search on a loaded model                                           tune
     reasons    why each setting was chosen
     threads    speed by number of threads                                             measure_threads
