@@ -12,7 +12,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-__all__ = ["cache_folder", "file_identity", "recall", "remember"]
+__all__ = ["cache_folder", "file_identity", "recall", "remember", "sha256"]
 
 _MAX_REMEMBERED = 200
 
@@ -52,5 +52,17 @@ def cache_folder() -> Path:
 
 def _note(kind: str, words: tuple[str, ...]) -> Path:
     """Return the file of a cached value."""
-    name = hashlib.sha256(chr(0).join(words).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return cache_folder() / kind / f"{name}.json"
+    return cache_folder() / kind / f"{sha256(chr(0).join(words))[:32]}.json"
+
+
+def sha256(content: bytes | str | Path) -> str:
+    """Return the SHA-256 of bytes, of a text in UTF-8, or of a file, in hexadecimal."""
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogateescape")
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    with content.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

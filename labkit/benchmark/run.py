@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from labkit.benchmark.parallel import run_together
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings
 from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.timing import ModelCard, TimedText, prepare_timing
+from labkit.cache import sha256
 from labkit.checks import check_flag, check_int
 from labkit.engine import Model
 from labkit.engine.model import check_model
@@ -232,7 +232,7 @@ def _settings(
         **{name: chosen[name] for name in _MODEL_SETTINGS},
         n_prompts=len(timed),
         n_prompt=tuple(text.n_prompt for text in timed),
-        prompts_sha256=hashlib.sha256(chr(0).join(texts).encode()).hexdigest(),
+        prompts_sha256=sha256(chr(0).join(texts)),
         max_tokens=plan.max_tokens,
         warmup=plan.warmup,
         repeats=plan.repeats,

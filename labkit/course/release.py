@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import nbformat
 
+from labkit.cache import sha256
 from labkit.course.source import SourceNotebook, exercises_file, read_source
 from labkit.errors import ArgumentError, GradingError
 from labkit.output_files import write_atomic
@@ -104,7 +104,7 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
         raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
     place.mkdir(parents=True, exist_ok=True)
     entries = [_manifest_entry(name, text, read) for name, (text, read) in documents.items()]
-    extras = [{"file": name, "sha256": _sha256(text)} for name, text in files.items()]
+    extras = [{"file": name, "sha256": sha256(text)} for name, text in files.items()]
     manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": extras}, indent=1, sort_keys=True) + "\n"
     for name, text in [*((name, text) for name, (text, _) in documents.items()), *files.items()]:
         _write(place / name, text)
@@ -198,17 +198,13 @@ def _manifest_entry(name: str, text: str, read: SourceNotebook) -> dict[str, Any
     for cell in json.loads(text)["cells"]:
         marks = cell["metadata"].get("nbgrader", {})
         role = "answer" if marks.get("solution") else "check" if marks.get("grade") else "other"
-        entry = {"id": cell.get("id"), "type": cell["cell_type"], "role": role, "sha256": _sha256(cell["source"])}
+        entry = {"id": cell.get("id"), "type": cell["cell_type"], "role": role, "sha256": sha256(cell["source"])}
         if role != "other":
             entry["exercise"] = str(marks["grade_id"]).removeprefix("check-")
         if role == "check":
             entry["points"] = float(marks.get("points", 0))
         cells.append(entry)
-    return {"file": name, "sha256": _sha256(text), "points": sum(read.points.values()), "cells": cells}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return {"file": name, "sha256": sha256(text), "points": sum(read.points.values()), "cells": cells}
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 
+from labkit.cache import sha256
 from labkit.course.checks import OWN_EXERCISES, known_exercises
 from labkit.course.exercise import Exercise
 from labkit.errors import ArgumentError, GradingError
@@ -114,7 +114,7 @@ def read_source(path: Path) -> SourceNotebook:
     kernel = str(notebook.metadata.get("kernelspec", {}).get("name", "python3"))
     ids = frozenset(str(cell.get("id", "")) for cell in notebook.cells if cell.cell_type == "code")
     files = exercises_file(path.parent)
-    checksum = hashlib.sha256(b"\0".join([content, *(text.encode() for text in files.values())])).hexdigest()
+    checksum = sha256(b"\0".join([content, *(text.encode() for text in files.values())]))
     return SourceNotebook(path.stem, tuple(cells[: last + 1]), points, exercises, checksum, kernel, ids, files)
 
 

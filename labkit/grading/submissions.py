@@ -6,11 +6,11 @@ Nothing is unpacked to disk, no link is followed, and sizes are checked before r
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from labkit.cache import sha256
 from labkit.errors import ArgumentError
 from labkit.grading.archives import Entry, entries_in
 from labkit.grading.untrusted_text import visible
@@ -133,4 +133,4 @@ def _safe(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9@+-]+", "_", name).strip("_")[:60]
     if safe == name:
         return safe
-    return f"{safe or 'student'}-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:6]}"
+    return f"{safe or 'student'}-{sha256(name)[:6]}"

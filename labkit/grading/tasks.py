@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from labkit.cache import sha256
 from labkit.course.source import SourceCell, SourceNotebook
 from labkit.errors import GradingError
 from labkit.grading.gradebook import read_grade
@@ -100,7 +100,7 @@ class PendingTask:
         grade = read_grade(self.builder.out, self.submission.student, self.submission.notebook)
         if grade is None:
             return False
-        current = (_sha256(self.read()[0]), self.source.checksum, self.builder.seed)
+        current = (sha256(self.read()[0]), self.source.checksum, self.builder.seed)
         return (grade.checksum, grade.source_checksum, grade.seed) == current
 
     def build(self) -> Task:
@@ -111,8 +111,4 @@ class PendingTask:
             rebuilt = None if problem else rebuild(self.source, content)
         except GradingError as error:
             problem = str(error)
-        return Task(self.submission, self.source, _sha256(content), self.builder.seed, rebuilt, problem)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+        return Task(self.submission, self.source, sha256(content), self.builder.seed, rebuilt, problem)

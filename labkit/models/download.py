@@ -12,7 +12,6 @@ RFC 9110, section 14 (range requests); huggingface_hub, guide "Understand cachin
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import sys
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from labkit.cache import sha256 as digest_of
 from labkit.errors import ArgumentError, ArgumentTypeError, DownloadError
 from labkit.models.cache import cached_file, hub_cache, repository_folder
 from labkit.models.catalog import find_entry
@@ -206,7 +206,7 @@ def _request(found: HubFile, part: Path, bar: Any) -> None:
 
 def _verify(part: Path, found: HubFile, sha256: str | None, filename: str) -> None:
     """Check size and checksum; delete a file that does not match, because a later call could not fix it."""
-    size, actual = _size(part), _sha256(part) if sha256 else None
+    size, actual = _size(part), digest_of(part) if sha256 else None
     if found.size_bytes is not None and size != found.size_bytes:
         part.unlink()
         raise DownloadError(
@@ -218,14 +218,6 @@ def _verify(part: Path, found: HubFile, sha256: str | None, filename: str) -> No
             f"{filename} has a wrong checksum (SHA-256 {str(actual)[:12]}… instead of {str(sha256)[:12]}…) and was "
             "deleted: call fetch_model again; if it happens twice, a proxy or the mirror in HF_ENDPOINT changes the file"
         )
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _link(repository: str, filename: str, found: HubFile) -> Path:
