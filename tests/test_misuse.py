@@ -473,7 +473,7 @@ TEMPLATES = {
 }
 BROKEN = {
     "empty.gguf": b"",
-    "text.gguf": b"This is no model.\n" * 10,
+    "text.gguf": b"This is not a model.\n" * 10,
     "html.gguf": b"<!DOCTYPE html><html><body>Sign in</body></html>",
     "zip.gguf": b"PK\x03\x04" + bytes(100),
     "v9.gguf": b"GGUF\x09\x00\x00\x00" + bytes(100),

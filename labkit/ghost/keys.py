@@ -14,7 +14,7 @@ from labkit.ghost.shape import READS, Shape
 
 __all__ = ["MORE_KEYS", "describe", "hparams"]
 
-MORE_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {}  # an architecture's keys beside those below
+MORE_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {}  # additional keys of an architecture
 _SOFTMAX = 1  # LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 

@@ -18,7 +18,7 @@ from labkit.ghost.shape import Shape
 
 __all__ = ["OUTPUT_NORMS", "PARTS", "Tensor", "layout"]
 
-OUTPUT_NORMS: dict[str, str] = {}  # where an architecture has another name for it
+OUTPUT_NORMS: dict[str, str] = {}  # where an architecture names it differently
 
 
 class Tensor(NamedTuple):

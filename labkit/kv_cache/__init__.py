@@ -11,4 +11,4 @@ from __future__ import annotations
 __all__ = ["CACHE_TYPES", "CELLS"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-CELLS = 256  # the context is rounded up to a multiple of this, and attention looks at so many cells at a time
+CELLS = 256  # the context is rounded up to a multiple of this, and attention reads this many cells at a time
