@@ -404,7 +404,7 @@ def test_values_are_graded_outside(
 
 @needs_sandbox
 def test_wrong_solution_stops_grading(tmp_path: Path) -> None:
-    """If the instructor's solution fails, grading stops with one line and writes no grades."""
+    """If the instructor's solution fails, grading stops with a one-line error."""
     write(tmp_path / "submissions", "alice", handed_in())
     notebook = handed_in(softmax_at="def softmax_at(*_):\n    return 1 / 0")
     write(tmp_path, "source", notebook)
