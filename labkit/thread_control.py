@@ -39,7 +39,8 @@ _FIRST = 8.0  # steps before the first trial of a count
 _MAX_PATIENCE = 8192.0
 _PROMPTED = 16.0  # with a reason to try, a step counts this many times: 4 steps instead of 64
 _AGAINST = 1 / 16  # with a reason not to
-_SETTLED = 48  # steps with a count after which it was no mistake
+_SETTLED = 16  # steps with a count after which it was not a mistake
+_SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one at a time
 _FREE = 0.7  # share of a core that must be idle to try one thread more
 _MISSING = 0.5  # share of a core that must be missing to try one thread fewer
 
@@ -62,11 +63,13 @@ class Phase:
         self.usual = [0.0] * (n_max + 1)  # seconds per unit with each count; 0 is unknown
         self.n_steps = self.n_failed_steps = 0
         self._recent = 0.0  # seconds per unit lately, with the current count
+        self._step_s = 0.0  # seconds of the last step
         self._since_change = 0
         self._patience = [_PATIENCE] * (n_max + 1)
         self._left = [_FIRST] * (n_max + 1)
         self._credit = _MAX_CREDIT
         self._tested: set[int] = set()
+        self._is_prompted = False
         self._trial = 0  # the count that is being tried
         self._tried: list[float] = []
         self.lowered_from = 0  # where another phase's contention lowered this one from
@@ -110,7 +113,7 @@ class Phase:
         self.n_steps += 1
         self._credit = min(self._credit + TRIAL_SHARE, _MAX_CREDIT)
         before = self.n_threads
-        unit_s = seconds / units
+        self._step_s, unit_s = seconds, seconds / units
         if self._trial:
             self._judge(unit_s, ended)
         elif before > 1 and (ended or seconds > self._slow_s(before, units)):
@@ -120,8 +123,12 @@ class Phase:
             self._consider(free)
         return self.n_threads - before
 
-    def move(self, n_threads: int) -> None:
+    def move(self, n_threads: int, *, because_of_others: bool = False) -> None:
         """Continue with another number of threads."""
+        if because_of_others:
+            self.lowered_from = max(self.lowered_from, self.n_threads)
+        elif n_threads >= self.lowered_from:
+            self.lowered_from = 0
         self.n_threads, self._trial = n_threads, 0
         self._recent, self._since_change = 0.0, 0
 
@@ -144,15 +151,17 @@ class Phase:
             self._fail(n)
         else:
             self._left[n] = self._patience[n]
-        self.move(_fewer(n, free) if free is not None else n - 1 if n <= 4 else n * 3 // 4)
+        fewer = _fewer(n, free) if free is not None else n - 1 if n <= 4 else n * 3 // 4
+        self.move(fewer, because_of_others=True)
 
     def _consider(self, free: float | None) -> None:
         """Begin a trial where one is due."""
         for m, pace in self._candidates(free).items():
             self._left[m] -= pace
             needed = self._trial_steps() + (0 if pace == _PROMPTED or m not in self._tested else _RESERVE)
-            if self._left[m] <= 0 and self._credit >= needed and self._since_change > 2:
+            if self._left[m] <= 0 and self._credit >= needed and (self._since_change > 2 or self._step_s > _LONG_S):
                 self._tested.add(m)
+                self._is_prompted = pace == _PROMPTED
                 self._trial, self._tried = m, []
                 return
 
@@ -170,7 +179,7 @@ class Phase:
         return pace
 
     def _trial_steps(self) -> int:
-        return 4 if self._recent < 0.002 else 2 if self._recent < 0.1 else 1
+        return 4 if self._step_s < _SHORT_S else 2 if self._step_s < _LONG_S else 1
 
     def _judge(self, unit_s: float, ended: bool) -> None:
         """Keep what is tried, give it up, or go on trying."""
@@ -187,7 +196,7 @@ class Phase:
             self._trial = 0
         elif len(self._tried) >= wanted:
             self._left[n] = self._patience[n]
-            self.move(m)
+            self.move(m, because_of_others=m < n and self._is_prompted)
             self._recent = mean
             self.usual[m] = min(self.usual[m] or mean, mean)
 
@@ -225,13 +234,14 @@ class ThreadController:
         for phase in self._phases:
             n = phase.n_threads
             if free is not None and free < n - _MISSING:
-                phase.lowered_from = max(phase.lowered_from, n)
-                phase.move(_within(free))
+                phase.move(_within(free), because_of_others=True)
             elif fewest is not None and fewest < n:
-                phase.lowered_from = max(phase.lowered_from, n)
-                phase.move(fewest)
+                phase.move(fewest, because_of_others=True)
             elif n < phase.n_max and free is not None and free >= n + _FREE:
-                phase.expect(min(phase.n_max, _within(free)))
+                if n < phase.lowered_from:
+                    phase.move(min(phase.lowered_from, _within(free)))
+                else:
+                    phase.expect(min(phase.n_max, _within(free)))
 
     def record(self, phase: Phase, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> None:
         """Take the time of a step, as `Phase.record`, and let the other phases know of contention and its end."""
@@ -244,8 +254,7 @@ class ThreadController:
 def _follow(other: Phase, n: int, change: int) -> None:
     """Let a phase use fewer threads because another one had to, or as many as before now that it may."""
     if change < 0 and other.n_threads > n:
-        other.lowered_from = max(other.lowered_from, other.n_threads)
-        other.move(n)
+        other.move(n, because_of_others=True)
     elif change > 0 and other.n_threads < min(n, other.lowered_from):
         other.move(min(n, other.lowered_from))
 
