@@ -2,8 +2,8 @@
 
 Each measurement has its own process: it loads the model, fills the context with random tokens, and times prompt processing
 and decoding by llama-bench's protocol. Numbers of layers take turns; speeds are medians. "GPU, measured" is the memory that
-the driver reports as used, from before the load to a full context; "GPU, predicted" counts llama.cpp's buffers only. RAM is
-the peak RSS of the process, which includes pinned memory and the GPU driver's own.
+the driver reports as used, from before the load to a full context. RAM is the peak RSS of the process, which includes pinned
+memory and the GPU driver's own. Predictions are those of `estimate_memory_usage`.
 
 The model has a real shape and random weights (synthetic, built here in a temporary folder), unless you give a file. A
 machine without a GPU that llama.cpp can use has nothing to measure.
