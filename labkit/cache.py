@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 __all__ = ["cache_folder", "file_identity", "recall", "remember", "sha256"]
 
 _MAX_REMEMBERED = 200
@@ -46,6 +44,8 @@ def remember(kind: str, value: Any, *words: str) -> None:
 
 def cache_folder() -> Path:
     """Return labkit's cache folder; the environment variable LABKIT_CACHE overrides it."""
+    from platformdirs import user_cache_path
+
     given = os.environ.get("LABKIT_CACHE")
     return Path(given).expanduser() if given else user_cache_path("labkit", appauthor=False)
 

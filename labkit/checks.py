@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["check_flag", "check_int", "check_number", "check_text", "one_line", "shown", "visible"]
+__all__ = ["check_flag", "check_int", "check_number", "check_text", "nearest", "one_line", "shown", "visible"]
 
 
 def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
@@ -83,3 +84,10 @@ def visible(text: object, limit: int | None = 120, keep: str = "") -> str:
     text = str(text)
     text = text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
     return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that a mistyped one is closest to, or None."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name[:60], list(known), n=1, cutoff=cutoff)), None)

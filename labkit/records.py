@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from labkit.checks import visible
+from labkit.checks import nearest, visible
 from labkit.errors import UnknownKeyError
-from labkit.tables import Table
 from labkit.units import format_bytes, format_duration, format_rate
 
 __all__ = ["Record", "format_value", "to_plain"]
@@ -45,8 +43,8 @@ class Record(Mapping[str, Any]):
         names = self._names()
         if key in names:
             return getattr(self, key)
-        near = difflib.get_close_matches(str(key), names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = nearest(str(key), names)
+        hint = f" (did you mean {near!r}?)" if near else ""
         raise UnknownKeyError(f"{type(self).__name__} has no key {key!r}{hint}; its keys are {', '.join(names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -78,6 +76,8 @@ class Record(Mapping[str, Any]):
         return "\n".join([type(self).__name__, *lines])
 
     def _repr_html_(self) -> str:
+        from labkit.tables import Table
+
         rows = [(name, format_value(name, self[name])) for name in self._names()]
         return Table(type(self).__name__, (), rows).to_html()
 

@@ -42,7 +42,7 @@ _AGAINST = 1 / 16  # with a reason not to
 _SETTLED = 16  # steps with a count after which it was not a mistake
 _SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one at a time
 _FREE = 0.7  # share of a core that must be idle to try one thread more
-_MISSING = 0.5  # share of a core that must be missing to try one thread fewer
+_MISSING = 0.3  # share of a core that must be missing to try one thread fewer
 
 
 class Phase:
@@ -77,6 +77,10 @@ class Phase:
     def choose(self) -> int:
         """Return the threads for the next step."""
         return self._trial or self.n_threads
+
+    def is_short_of_cores(self, free: float | None) -> bool:
+        """Return whether other programs have a core that the current threads need."""
+        return self.n_threads > 1 and free is not None and free < self.n_threads - _MISSING
 
     def limit_s(self, units: float) -> float:
         """Return the seconds after which a step is better ended and computed again with fewer threads; may be infinite."""
@@ -172,7 +176,7 @@ class Phase:
         pace = {m: _PROMPTED if slower else 1.0 for m in (n - 1, n * 3 // 4, n // 2) if m >= 1}
         if n < self.n_max:
             pace[n + 1] = 1.0 if free is None else _AGAINST
-        if free is not None and free < n - _MISSING and n > 1:
+        if free is not None and self.is_short_of_cores(free):
             pace[_fewer(n, free)] = _PROMPTED
         elif free is not None and free >= n + _FREE and n < self.n_max:
             pace[min(self.n_max, _within(free))] = _PROMPTED
@@ -233,8 +237,8 @@ class ThreadController:
         """
         for phase in self._phases:
             n = phase.n_threads
-            if free is not None and free < n - _MISSING:
-                phase.move(_within(free), because_of_others=True)
+            if free is not None and phase.is_short_of_cores(free):
+                phase.move(min(n - 1, _within(free)), because_of_others=True)
             elif fewest is not None and fewest < n:
                 phase.move(fewest, because_of_others=True)
             elif n < phase.n_max and free is not None and free >= n + _FREE:

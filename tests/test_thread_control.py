@@ -138,7 +138,7 @@ def test_controller_is_near_the_best_fixed_count(name: str, sensor: bool) -> Non
 def test_steady_machines_are_used_well(
     cores: int, busy: int, penalty: float, scale: float, one_thread_s: float, seed: int
 ) -> None:
-    """Whatever the cores, their scaling and the load: 0.9 of the best fixed count once the controller has met the machine."""
+    """Whatever the cores, scaling and load: 0.9 of the best fixed count once the controller has met the machine."""
     machine = Machine(
         cores, one_thread_s, lambda t: float(busy), penalty, lambda n: 1 + scale * (n - 1), noise=0.03, seed=seed
     )
@@ -182,15 +182,10 @@ def test_suspended_laptop_costs_one_step() -> None:
 
 def test_quota_that_throttles_is_noticed() -> None:
     """In a container whose siblings use up the quota, every fifth step of two threads waits for the next period."""
-    machine = Machine()
-    phase = new_phase(machine)
-    count = 0
-    used = []
-    for _ in range(400):
+    machine, phase, used = Machine(), new_phase(Machine()), []
+    for step in range(400):
         n = phase.choose()
-        count += 1
-        seconds = machine.one_thread_s / machine.speedup(n) + (0.08 if n == 2 and count % 5 == 0 else 0.0)
-        phase.record(1, seconds, free=2.0)
+        phase.record(1, machine.step_s(n) + (0.08 if n == 2 and step % 5 == 0 else 0.0), free=2.0)
         used.append(n)
     assert used[200:].count(1) > 150
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ class Tokenizer(Vocabulary):
 
     def _split_at_marks(self, messages: Sequence[Mapping[str, str]], whole: str) -> list[tuple[bool, str]] | None:
         """Split a rendered conversation into (is a user's text, text), or None where the template rewrites messages."""
-        marks = [f"\ue000{secrets.token_hex(8)}\ue001" for _ in messages]
+        marks = [f"\ue000{os.urandom(8).hex()}\ue001" for _ in messages]
         try:
             marked = self.template.render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
         except GenerationError:

@@ -156,6 +156,7 @@ class Generation:
             self.now_s - self.started_s,
             (len(self.output.tokens) - 1) / decoding if decoding > 0 else 0.0,
             finish_reason,
+            self.steps.used.last,
         )
 
     def report(self) -> GenerationReport:

@@ -12,6 +12,7 @@ from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.llama_methods import LlamaMethods
 from labkit.engine.native import C, EngineLog, progress_callback, safe_construction
 from labkit.engine.native_model import NativeModel
+from labkit.engine.stepping import free_cores
 from labkit.errors import LabkitError, ModelLoadError
 from labkit.thread_control import ThreadController
 
@@ -41,6 +42,7 @@ class LoadingLlama(LlamaMethods):
 
     def _load(self, path: Path, options: Mapping[str, Any]) -> None:
         chosen = self.settings
+        free_cores()  # a first look at the machine: the generation that follows knows what else ran while it loaded
         values = {**options, **chosen.llama_arguments(), "verbose": self._log.echo}
         if self._devices is not None:
             self._native_devices = self._devices.native()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import itertools
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cpp import Llama
 
-from labkit.checks import check_flag, check_int, check_number, check_text, one_line, shown
+from labkit.checks import check_flag, check_int, check_number, check_text, nearest, one_line, shown
 from labkit.engine.settings import LoadRequest
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
 from labkit.gguf_file import read_header
@@ -93,8 +92,8 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     known = [name for name in inspect.signature(Llama.__init__).parameters if name not in ("self", "model_path", "kwargs")]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name[:60], known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(known))}"
             raise ArgumentTypeError(f"load_model takes no argument {one_line(repr(name), 60)}: {hint}")
     return {name: _check(name, value) for name, value in options.items() if value is not None}
 

@@ -1,8 +1,8 @@
 """What a context has computed already, so that a text with the same beginning is not read again.
 
 The same tokens computed in other groups give slightly different numbers: a piece of a prompt goes through matrix products,
-one token through products of a matrix and a vector. So a cache is used again only from places where a computation began. Then
-the same call gives the same text each time, and:
+one token through products of a matrix and a vector. So a cache is used again only from places where a computation began.
+Then the same call gives the same text each time, and:
 
 - a *text* depends on nothing that was asked before: prompts are always computed in pieces of the same size, and only whole
   pieces are used again;

@@ -33,6 +33,8 @@ class TextChunk(Record):
     finish_reason : str or None
         In the last chunk: ``"end"`` (the model ended its text), ``"stop"`` (a stop sequence), ``"length"`` (max_tokens,
         or the context is full), ``"cancelled"``. None before.
+    n_threads : int
+        Threads that computed the last token; 0 at the first token.
     """
 
     text: str
@@ -42,6 +44,7 @@ class TextChunk(Record):
     elapsed_s: float
     tokens_per_second: float
     finish_reason: FinishReason | None = None
+    n_threads: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -62,8 +65,8 @@ class GenerationReport(Record):
     seed : int
         The seed that was used; pass it again for the same text.
     n_threads, n_threads_batch : int or tuple of (int, int)
-        Threads that computed single tokens, and pieces of the prompt: one number, or (threads, tokens) pairs in order where it
-        changed on the way; 0 where there were no such steps.
+        Threads that computed single tokens, and pieces of the prompt: one number, or (threads, tokens) pairs in order where
+        it changed on the way; 0 where there were no such steps.
     """
 
     n_prompt: int

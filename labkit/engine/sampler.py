@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import secrets
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +45,7 @@ class Sampler:
     def __init__(
         self, vocab: Any, settings: SamplingSettings, prompt: Sequence[int] = (), *, silent: Sequence[int] = ()
     ) -> None:
-        self.seed = settings.seed if settings.seed is not None else secrets.randbelow(MAX_SEED + 1)
+        self.seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(8), "little") % (MAX_SEED + 1)
         self._grammar: Any = None
         self._silent = silent
         self._n_vocab = C.llama_vocab_n_tokens(vocab)
@@ -103,7 +103,7 @@ class Sampler:
         return token
 
     def _highest(self, ctx: Any, index: int) -> int | None:
-        """Return the first token with the highest logit, in a tenth of the time that a chain takes; None to leave it to that."""
+        """Return the first token with the highest logit, in a tenth of the time of a chain; None leaves it to the chain."""
         address = ctypes.cast(C.llama_get_logits_ith(ctx, index), ctypes.c_void_p).value
         if address is None:
             return None

@@ -10,7 +10,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from labkit.engine.native import C
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from labkit.engine.job import Job
     from labkit.engine.native import AbortFlag
 
-__all__ = ["CancelledError", "Stepper", "ThreadsUsed", "Watchdog", "decode", "set_threads", "steps"]
+__all__ = ["CancelledError", "Stepper", "ThreadsUsed", "Watchdog", "decode", "free_cores", "set_threads", "steps"]
 
 _ABORTED = 2  # what llama_decode returns when its abort callback asked for it
 _DECODE_ERRORS = {
@@ -31,6 +31,8 @@ _DECODE_ERRORS = {
     -2: "could not allocate the memory that the computation needs",
     -3: "failed in the middle of the computation",
 }
+_LOOK_S = 0.2  # between looks at the machine during a long step
+_LONG_S = 1.0  # limit of a step that is long
 _RECENT_S = 5.0  # for so long another model's choice is a good first guess
 
 
@@ -74,6 +76,11 @@ class ThreadsUsed:
         else:
             self._runs.append([n_threads, n_tokens])
 
+    @property
+    def last(self) -> int:
+        """The number of threads of the last step; 0 where nothing was computed."""
+        return self._runs[-1][0] if self._runs else 0
+
     def summary(self) -> int | tuple[tuple[int, int], ...]:
         """Return the number of threads, or (threads, tokens) pairs where it changed; 0 where nothing was computed."""
         if len(self._runs) <= 1:
@@ -82,7 +89,7 @@ class ThreadsUsed:
 
 
 class Watchdog:
-    """Sets a model's abort flag when a step is not done at its limit. Its thread starts with the first limit.
+    """Sets a model's abort flag when a step exceeds its limit, or other programs hold it up. Its thread starts when needed.
 
     Parameters
     ----------
@@ -92,15 +99,27 @@ class Watchdog:
 
     def __init__(self, flag: AbortFlag) -> None:
         self._flag = flag
-        self._deadline_s = math.inf
+        self._deadline_s = self._look_s = math.inf
+        self._is_held_up: Callable[[], bool] = bool
         self._ended = self._stopped = self._idle = False
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def arm(self, deadline_s: float) -> None:
-        """Set the flag at this time of ``time.perf_counter``, unless `disarm` is called before."""
+    def arm(self, limit_s: float, is_held_up: Callable[[], bool] | None = None) -> None:
+        """Watch a step that begins now.
+
+        Parameters
+        ----------
+        limit_s : float
+            Seconds after which it is ended; may be infinite.
+        is_held_up : callable, optional
+            Asked 0.2 s later, and every 0.2 s where there is no limit: True ends the step.
+        """
+        now_s = time.perf_counter()
         self._ended = False
-        self._deadline_s = deadline_s
+        self._look_s = math.inf if is_held_up is None else now_s + _LOOK_S
+        self._is_held_up = is_held_up or bool
+        self._deadline_s = now_s + limit_s
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="labkit-watchdog", daemon=True)
             self._thread.start()
@@ -108,8 +127,8 @@ class Watchdog:
             self._wake.set()
 
     def disarm(self) -> bool:
-        """Forget the limit and clear the flag; returns whether it was set at the limit."""
-        self._deadline_s = math.inf
+        """Stop watching and clear the flag; returns whether the step was ended."""
+        self._deadline_s = self._look_s = math.inf
         if self._ended:
             self._flag.clear()
         return self._ended
@@ -123,16 +142,24 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stopped:
-            left_s = self._deadline_s - time.perf_counter()
-            if left_s <= 0:
-                self._deadline_s = math.inf
-                self._ended = True
-                self._flag.set()
-                continue
-            self._idle = math.isinf(left_s)
-            self._wake.wait(min(left_s, 1.0))
-            self._idle = False
-            self._wake.clear()
+            now_s = time.perf_counter()
+            if now_s >= self._look_s:
+                self._look_s = now_s + _LOOK_S if math.isinf(self._deadline_s) else math.inf
+                if self._is_held_up():
+                    self._end()
+            elif now_s >= self._deadline_s:
+                self._end()
+            else:
+                left_s = min(self._deadline_s, self._look_s) - now_s
+                self._idle = math.isinf(left_s)
+                self._wake.wait(min(left_s, 1.0))
+                self._idle = False
+                self._wake.clear()
+
+    def _end(self) -> None:
+        self._deadline_s = self._look_s = math.inf
+        self._ended = True
+        self._flag.set()
 
 
 class _Cores:
@@ -161,6 +188,7 @@ class _Cores:
 
 
 _cores = _Cores()
+free_cores = _cores.free
 
 
 @contextlib.contextmanager
@@ -182,8 +210,8 @@ def steps(
     n_threads, n_threads_batch : int
         For one token, and for several; with ``control`` at most.
     control : ThreadController, optional
-        Chooses the threads of each step. It begins with what is known of the machine, and models of this process that compute
-        at the same time share its cores.
+        Chooses the threads of each step. It begins with what is known of the machine, and models of this process that
+        compute at the same time share its cores.
     flag : AbortFlag, optional
         Ends a step that other programs hold up; None where such a step cannot be computed again: with a recurrent state, or
         layers on devices.
@@ -281,9 +309,10 @@ class Stepper:
             self._set_threads(n_threads, n_threads)
             if self.job.cancelled:
                 raise CancelledError
-            limit_s = phase.limit_s(work) if self._watchdog is not None and n_threads == chosen else math.inf
             started_s = time.perf_counter()
-            status, ended = self._call(batch, started_s + limit_s)
+            status, ended = (
+                self._call(batch, phase, work) if n_threads == chosen else (C.llama_decode(self.ctx, batch), False)
+            )
             seconds = time.perf_counter() - started_s
             again = ended and status == _ABORTED and not self.job.cancelled
             if not again:
@@ -296,10 +325,13 @@ class Stepper:
             if not again:
                 return n_threads
 
-    def _call(self, batch: Any, deadline_s: float) -> tuple[int, bool]:
+    def _call(self, batch: Any, phase: Phase, work: float) -> tuple[int, bool]:
         """Call llama_decode; returns its status, and whether the watchdog ended it."""
-        if self._watchdog is None or math.isinf(deadline_s):
+        n_threads = phase.choose()
+        if self._watchdog is None or n_threads == 1:
             return C.llama_decode(self.ctx, batch), False
-        self._watchdog.arm(deadline_s)
+        limit_s = phase.limit_s(work)
+        is_long = limit_s > _LONG_S  # worth a look at the machine on the way
+        self._watchdog.arm(limit_s, (lambda: phase.is_short_of_cores(_cores.free())) if is_long else None)
         status = C.llama_decode(self.ctx, batch)
         return status, self._watchdog.disarm()

@@ -13,9 +13,9 @@ llama.cpp: ``ggml/src/ggml-common.h`` (the block structures), ``ggml/include/ggm
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import TypeVar
 
+from labkit.checks import nearest
 from labkit.errors import ArgumentError
 from labkit.records import Record
 
@@ -273,7 +273,7 @@ def _by_name(rows: dict[str, _Row], name: str, noun: str) -> _Row:
     row = rows.get(str(name).strip().upper())
     if row is not None:
         return row
-    near = difflib.get_close_matches(str(name).upper(), list(rows), n=1)
-    hint = f" (did you mean {rows[near[0]].name!r}?)" if near else ""
+    near = nearest(str(name).upper(), rows)
+    hint = f" (did you mean {rows[near].name!r}?)" if near else ""
     known = ", ".join(row.name for row in rows.values())
     raise ArgumentError(f"unknown {noun} {name!r}{hint}; the {noun}s are {known}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from labkit.checks import nearest
 from labkit.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["READS", "Shape", "checked"]
@@ -142,8 +142,8 @@ def checked(architecture: str, base: Shape, changes: Mapping[str, Any]) -> Shape
 
 def _value(architecture: str, key: str, value: Any, known: tuple[str, ...]) -> Any:
     if key not in known:
-        near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = nearest(str(key), known)
+        hint = f" (did you mean {near!r}?)" if near else ""
         raise ArgumentError(f"a {architecture} shape has no key {key!r}{hint}; its keys are {', '.join(known)}")
     if key == "attention_layers":
         return _layers(value)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from labkit.checks import nearest
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.ghost.shape import READS, Shape, checked
 from labkit.records import Record
@@ -176,6 +176,6 @@ def _architecture(name: str) -> str:
         raise ArgumentTypeError(f"architecture must be a name, not {type(name).__name__}: try 'llama'")
     if name in SHAPES:
         return name
-    near = difflib.get_close_matches(name.lower(), list(SHAPES), n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(name.lower(), SHAPES)
+    hint = f" (did you mean {near!r}?)" if near else ""
     raise ArgumentError(f"there are no ghost models of architecture {name!r}{hint}; choose one of {', '.join(SHAPES)}")

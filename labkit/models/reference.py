@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from labkit.checks import nearest
 from labkit.errors import DownloadError, ModelNotFoundError
 from labkit.models.catalog import CATALOG, find_entry
 
@@ -59,8 +59,8 @@ def parse_reference(text: str) -> Reference:
 
 def nearest_name(text: str) -> str:
     """Return " (did you mean 'X'?)" for the nearest known name, or an empty text."""
-    near = difflib.get_close_matches(text.strip().lower(), [entry.name for entry in CATALOG], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(text.strip().lower(), (entry.name for entry in CATALOG))
+    return f" (did you mean {near!r}?)" if near else ""
 
 
 def choose_file(reference: Reference, files: Iterable[str]) -> str:

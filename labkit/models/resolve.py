@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
+from labkit.checks import nearest
 from labkit.errors import ArgumentTypeError, ModelNotFoundError
 from labkit.models.cache import BUNDLED_PACKAGE, bundled_file, cached_file
 from labkit.models.catalog import find_entry
@@ -151,7 +151,7 @@ def _near_file(path: Path) -> str:
         names = [file.name for file in path.parent.iterdir() if file.suffix.lower() == ".gguf"]
     except OSError:
         names = []
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    near = nearest(path.name, names, cutoff=0.5)
     if near:
-        return f": did you mean {near[0]!r} in the same folder?"
+        return f": did you mean {near!r} in the same folder?"
     return f": check the path; {_models_in(path.parent)}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from pathlib import Path
 
+from labkit.system.cgroups import read_text
 from labkit.system.cores import allowed_cpus
 
 __all__ = ["CpuLoad"]
@@ -46,14 +49,23 @@ class CpuLoad:
 
 def _sample(cpus: frozenset[int]) -> tuple[float, float | None, float]:
     """Return the time, the idle time of these CPUs and this process's CPU time, seconds since arbitrary starting points."""
+    idle_s = _idle_on_linux(cpus) if sys.platform.startswith("linux") else _idle_elsewhere(cpus)
+    return time.monotonic(), idle_s or None, time.process_time()  # some containers report zeros
+
+
+def _idle_on_linux(cpus: frozenset[int]) -> float:
+    """Read ``/proc/stat``, whose lines name their CPU: user, nice, system, idle, iowait … in ticks (proc_stat(5))."""
+    ticks = 0
+    for line in read_text(Path("/proc/stat")).splitlines():
+        name, *counts = line.split()
+        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cpus:
+            ticks += int(counts[3]) + int(counts[4])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _idle_elsewhere(cpus: frozenset[int]) -> float:
     import psutil
 
-    try:
-        times = psutil.cpu_times(percpu=True)
-    except (OSError, RuntimeError, psutil.Error):
-        times = []
-    if len(times) == os.cpu_count():  # otherwise some are offline, and the order is unknown
-        times = [times[cpu] for cpu in cpus if cpu < len(times)]
-    idle_s = sum(each.idle + getattr(each, "iowait", 0.0) for each in times)
-    known = idle_s > 0 or any(each.user > 0 for each in times)  # some containers report zeros
-    return time.monotonic(), idle_s if known else None, time.process_time()
+    times = psutil.cpu_times(percpu=True)
+    chosen = [times[cpu] for cpu in cpus if cpu < len(times)]
+    return float(sum(each.idle for each in chosen))
