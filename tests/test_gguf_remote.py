@@ -401,7 +401,7 @@ def test_more_than_a_header_is_not_fetched(server: Server, tmp_path: Path, monke
 def test_all_requests_together_have_a_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The total time of many slow requests is limited."""
     monkeypatch.setattr(remote, "_TOTAL_LIMIT_S", 0.0)
-    with pytest.raises(DownloadError, match=r"not there within 0 s"):
+    with pytest.raises(DownloadError, match=r"did not arrive within 0 s"):
         RemoteSource(server.url("any.gguf"))
 
 

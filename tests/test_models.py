@@ -470,7 +470,7 @@ def test_disk_space_is_checked_before_the_download(hub: Hub, monkeypatch: pytest
     """Too little disk space is an error with both figures before the download; resuming needs only the rest."""
     usage = shutil.disk_usage(cache.hub_cache().parents[1])
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=3 * MIB))
-    with pytest.raises(DownloadError, match=r"needs 5\.0 MiB more and .* has 3\.0 MiB free.*HF_HOME"):
+    with pytest.raises(DownloadError, match=r"needs 5\.0 MiB more, but .* has 3\.0 MiB free.*HF_HOME"):
         fetch()
     assert hub.ranges == []
     (cache.repository_folder(REPOSITORY) / "blobs").mkdir(parents=True, exist_ok=True)

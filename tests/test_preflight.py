@@ -131,11 +131,11 @@ REFUSED: dict[str, tuple[Parts, str]] = {
     "uneven heads in one layer": (
         _changed(LLAMA, llama__attention__head_count_kv=_with(ARRAY, [2, 3], U32)), r"layer 1 has 4 query heads for 3"),
     "an audio model": (LLAMA.set("general.architecture", "clip"), r"architecture 'clip' does not generate text"),
-    "an adapter": (_changed(LLAMA, general__type=_with(STRING, "adapter")), r"this is an adapter \(LoRA\), no model"),
+    "an adapter": (_changed(LLAMA, general__type=_with(STRING, "adapter")), r"this is an adapter \(LoRA\), not a model"),
     "rwkv without bytes": (GPT2.set("tokenizer.ggml.model", "rwkv"), r"no token for the byte 0"),
     "bert without its special tokens": (BERT_OF_TWO, r"bos_token_id' is 319, the vocabulary has 2"),
     "a tensor without elements": (
-        Parts(LLAMA.keys, {**LLAMA.tensors, "x": ((0, 4), 0, b"")}), r"tensor 'x' has the shape \(0, 4\), no element"),
+        Parts(LLAMA.keys, {**LLAMA.tensors, "x": ((0, 4), 0, b"")}), r"tensor 'x' has the shape \(0, 4\), without elements"),
     "experts in odd groups": (
         _changed(LLAMA, llama__expert_count=_with(U32, 8), llama__expert_used_count=_with(U32, 2),
                  llama__expert_group_count=_with(U32, 3)), r"8 experts in 3 groups of which 0"),
