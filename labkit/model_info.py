@@ -16,7 +16,7 @@ from labkit.kv_cache.layers import DEFAULT_WINDOW, FIXED_WINDOW, RECURRENT
 from labkit.models import resolve_model
 from labkit.records import Record, to_plain
 
-__all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header"]
+__all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header", "vocab_size"]
 
 # Architectures whose files may name a sliding window that llama.cpp does not use (src/models/phi3.cpp and others)
 _IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
@@ -181,7 +181,7 @@ def describe_model(header: Header) -> ModelInfo:
         expert_count=_int(header, "expert_count"),
         expert_used_count=_per_layer(header, "expert_used_count"),
         layer_kinds=_layer_kinds(header, heads_kv, window),
-        vocab_size=_vocab_size(header),
+        vocab_size=vocab_size(header),
         tokenizer=_text(header, "tokenizer.ggml.model"),
         chat_template=_text(header, "tokenizer.chat_template"),
         license=_text(header, "general.license"),
@@ -247,7 +247,8 @@ def _layer_kinds(header: Header, heads_kv: PerLayer, window: int | None) -> tupl
     return tuple(kind for kind, is_so in kinds.items() if is_so)
 
 
-def _vocab_size(header: Header) -> int | None:
+def vocab_size(header: Header) -> int | None:
+    """Return the number of tokens in the vocabulary."""
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, (tuple, LazyArray)):
         return len(tokens)

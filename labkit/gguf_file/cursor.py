@@ -15,24 +15,14 @@ _AGAIN = "fetch or convert the file again"
 
 
 class Cursor:
-    """Read a file from its beginning; check every length against the remaining bytes before allocating.
-
-    Attributes
-    ----------
-    position : int
-        Offset of the next byte.
-    section : str
-        What is being read, for messages: for example ``"key 'general.name'"``.
-    warnings : list of str
-        Problems found so far that are not errors, one sentence each.
-    """
+    """Read a file from its beginning; check every length against the remaining bytes before allocating."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.window = Window(source)
         self.position = 0
-        self.section = "the header"
-        self.warnings: list[str] = []
+        self.section = "the header"  # what is being read, for messages: for example "key 'general.name'"
+        self.warnings: list[str] = []  # one sentence each
 
     def fail(self, problem: str, offset: int | None = None, advice: str = _AGAIN) -> NoReturn:
         """Raise the error for the current section."""

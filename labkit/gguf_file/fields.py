@@ -19,18 +19,10 @@ __all__ = ["Field", "fields"]
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field: consecutive bytes that encode one value.
+    """Consecutive bytes, at least one, that encode one value.
 
-    Parameters
-    ----------
-    offset, size : int
-        Its first byte and its length: at least one byte.
-    name : str
-        For example ``"magic"``, ``"key length"``, ``"value"``.
-    value : str, int, float, bool or None
-        The decoded value. Where the bytes end inside the field: None for a number, the available part of a text.
-    note : str
-        The meaning of a code, or a problem.
+    Where the bytes end inside the field, ``value`` is None for a number, and the available part of a text. ``note`` is the
+    meaning of a code, or a problem.
     """
 
     offset: int
@@ -49,11 +41,6 @@ def fields(data: bytes) -> tuple[Field, ...]:
     """Return the fields of a GGUF header that begins with these bytes, in order, from byte 0.
 
     The last field is cut off where the bytes end. An invalid field (wrong magic, unknown type) ends the walk with a note.
-
-    Parameters
-    ----------
-    data : bytes
-        The beginning of a file; any bytes are accepted.
 
     Examples
     --------

@@ -8,10 +8,10 @@ from labkit.gguf_file.formats import FILE_TYPES
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.tensor_table import TensorInfo
 
-__all__ = ["quantization_name"]
+__all__ = ["FALLBACKS", "quantization_name"]
 
 # Fallback types of llama.cpp's quantizer where a row is not a multiple of 256 (src/llama-quant.cpp, tensor_type_fallback)
-_FALLBACK = {
+FALLBACKS = {
     **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
     "Q4_K": "Q5_0",
@@ -46,7 +46,7 @@ def quantization_name(header: Header) -> tuple[str, str | None]:
 def _is_plausible(name: str, tensor_type: str, matrices: list[TensorInfo]) -> bool:
     if not matrices:
         return True
-    possible = {tensor_type, _FALLBACK.get(tensor_type), *_ALSO.get(name, ())}
+    possible = {tensor_type, FALLBACKS.get(tensor_type), *_ALSO.get(name, ())}
     return any(tensor.type.name in possible or tensor.shape[0] % 32 for tensor in matrices)  # odd rows become F16
 
 
@@ -65,16 +65,14 @@ def _from_tensors(matrices: list[TensorInfo]) -> str:
 def _main_type(types: Counter[str]) -> str:
     """Return the most frequent type, or the type that it is the fallback of."""
     common = types.most_common(1)[0][0]
-    meant = [name for name, _ in types.most_common() if _FALLBACK.get(name) == common]
+    meant = [name for name, _ in types.most_common() if FALLBACKS.get(name) == common]
     return meant[0] if meant else common
 
 
 def _mix(main: str, types: set[str]) -> str:
     """Add the suffix for the other types in the mix."""
-    if main == "Q4_K":
-        return "Q4_K_M" if types & {"Q6_K", "Q8_0"} else "Q4_K_S"
-    if main == "Q5_K":
-        return "Q5_K_M" if types & {"Q6_K", "Q8_0"} else "Q5_K_S"
+    if main in ("Q4_K", "Q5_K"):
+        return f"{main}_M" if types & {"Q6_K", "Q8_0"} else f"{main}_S"
     if main == "Q3_K":
         return "Q3_K_M" if "Q4_K" in types else "Q3_K_L" if "Q5_K" in types else "Q3_K_S"
     if main == "Q2_K":

@@ -57,11 +57,6 @@ class TensorType(Record):
         """True where several weights share a block."""
         return self.block_size > 1
 
-    @property
-    def is_integer(self) -> bool:
-        """True for plain integers, which hold indices and never weights."""
-        return self.name in ("I8", "I16", "I32", "I64")
-
     def row_bytes(self, n_elements: int) -> int:
         """Return the bytes of a row of ``n_elements`` weights (a multiple of ``block_size``).
 
@@ -236,11 +231,6 @@ _FILE_TYPES_BY_NAME = {row.name.upper(): row for row in FILE_TYPES.values()}
 def tensor_type(name: str) -> TensorType:
     """Return a tensor type by its name, in any case.
 
-    Raises
-    ------
-    ArgumentError
-        When no type has this name.
-
     Examples
     --------
     >>> q4 = tensor_type("q4_0")
@@ -252,11 +242,6 @@ def tensor_type(name: str) -> TensorType:
 
 def file_type(name: str) -> FileType:
     """Return a file type by its name, in any case.
-
-    Raises
-    ------
-    ArgumentError
-        When no type has this name.
 
     Examples
     --------

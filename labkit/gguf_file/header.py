@@ -27,10 +27,6 @@ class Metadata(Mapping[str, Any]):
             problem = f"the file has no key {key!r}; list(metadata) returns its {len(self)} keys"
             raise UnknownKeyError(problem) from None
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, or the default where the file has no such key."""
-        return self._values.get(key, default)
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 

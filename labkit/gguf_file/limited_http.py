@@ -16,7 +16,6 @@ from labkit.errors import DownloadError
 
 __all__ = ["Guard", "open_guarded"]
 
-_MAX_REDIRECTS = 5
 _STEP_TIMEOUT_S = 10.0  # silence on the line
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that map to IPv4
 
@@ -80,38 +79,25 @@ def _is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
-class _Plain(http.client.HTTPConnection):
-    def __init__(self, host: str, *, guard: Guard, **kwargs: Any) -> None:
-        super().__init__(host, **kwargs)
-        self._create_connection = functools.partial(guard.connect, self.host)
-
-
-class _Encrypted(http.client.HTTPSConnection):
-    def __init__(self, host: str, *, guard: Guard, **kwargs: Any) -> None:
-        super().__init__(host, **kwargs)
-        self._create_connection = functools.partial(guard.connect, self.host)
-
-
-class _HTTP(urllib.request.HTTPHandler):
+class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def __init__(self, guard: Guard) -> None:
         super().__init__()
         self._guard = guard
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_Plain, guard=self._guard), req)
-
-
-class _HTTPS(urllib.request.HTTPSHandler):
-    def __init__(self, guard: Guard) -> None:
-        super().__init__()
-        self._guard = guard
+        return self.do_open(functools.partial(self._connect, http.client.HTTPConnection), req)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_Encrypted, guard=self._guard), req)
+        return self.do_open(functools.partial(self._connect, http.client.HTTPSConnection), req)
+
+    def _connect(self, kind: Any, host: str, **kwargs: Any) -> Any:
+        connection = kind(host, **kwargs)
+        connection._create_connection = functools.partial(self._guard.connect, connection.host)
+        return connection
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = _MAX_REDIRECTS
+    max_redirections = 5
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -140,6 +126,6 @@ def _refuse_private_name(host: str) -> None:
 
 def open_guarded(request: urllib.request.Request, guard: Guard) -> http.client.HTTPResponse:
     """Open a request under a guard; proxies from the environment are used as usual."""
-    opener = urllib.request.build_opener(_HTTP(guard), _HTTPS(guard), _Redirects(guard))
+    opener = urllib.request.build_opener(_Connections(guard), _Redirects(guard))
     response: http.client.HTTPResponse = opener.open(request, timeout=min(_STEP_TIMEOUT_S, guard.limit_s))
     return response

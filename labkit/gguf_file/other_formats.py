@@ -51,11 +51,6 @@ _TEXTS: tuple[tuple[bytes, str, str], ...] = (
 def describe_foreign(first: bytes) -> tuple[str, str]:
     r"""Return the format of a file that does not begin with ``GGUF``, and what to do about it.
 
-    Parameters
-    ----------
-    first : bytes
-        The file's first bytes; a few hundred are enough.
-
     Examples
     --------
     >>> describe_foreign(b"<!DOCTYPE html><html lang=en>")

@@ -50,13 +50,7 @@ class Part:
 
 
 def parse(source: Source, part: int = 0) -> Part:
-    """Read one file's header.
-
-    Raises
-    ------
-    GGUFError
-        When the file is not a valid GGUF; the message names the section, the key or tensor, and the byte.
-    """
+    """Read one file's header; an error names the section, the key or tensor, and the byte."""
     return _Parser(source, part).parse()
 
 
@@ -79,8 +73,7 @@ class _Parser(Cursor):
         entries = [self._tensor(index, n_tensors) for index in range(n_tensors)]
         data_offset = self._data_offset(alignment) if entries else self.position
         tensors = lay_out(self, entries, data_offset, alignment, self.part)
-        warnings = tuple(self.warnings)
-        return Part(self.source, version, alignment, metadata, types, tensors, data_offset, warnings)
+        return Part(self.source, version, alignment, metadata, types, tensors, data_offset, tuple(self.warnings))
 
     def _counts(self) -> tuple[int, int, int]:
         """Read the magic, the version and the two counts."""

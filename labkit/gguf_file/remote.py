@@ -25,22 +25,7 @@ _DOWNLOAD = "download the file and give its path"
 
 
 class RemoteSource:
-    """A file on an ``http(s)`` server that supports range requests.
-
-    Parameters
-    ----------
-    url : str
-        The address of the file itself.
-
-    Raises
-    ------
-    ModelNotFoundError
-        When the server has no such file.
-    DownloadError
-        When the server cannot be reached, is too slow, does not support ranges, or redirects to a private host.
-    GGUFError
-        When the server's answers contradict each other.
-    """
+    """The file at an ``http(s)`` address, on a server that supports range requests."""
 
     window_bytes = (1 << 18, 1 << 22)  # 256 KiB, doubling up to 4 MiB
 

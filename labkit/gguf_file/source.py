@@ -14,21 +14,11 @@ __all__ = ["INCOMPLETE", "LocalSource", "Source", "gguf_error"]
 
 
 class Source(Protocol):
-    """One file that can be read by offset.
-
-    Attributes
-    ----------
-    name : str
-        The path or address, for messages.
-    size : int
-        Bytes of the whole file.
-    window_bytes : tuple of int
-        Size of a reader's first request, and of its largest.
-    """
+    """One file that can be read by offset."""
 
     @property
     def name(self) -> str:
-        """The path or address."""
+        """The path or address, for messages."""
 
     @property
     def size(self) -> int:
@@ -36,7 +26,7 @@ class Source(Protocol):
 
     @property
     def window_bytes(self) -> tuple[int, int]:
-        """First and largest read."""
+        """Bytes of a reader's first request, and of its largest."""
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """Return exactly ``n_bytes`` from ``offset``, or raise GGUFError."""
@@ -65,20 +55,7 @@ _KINDS = {
 
 
 class LocalSource:
-    """A regular file on disk, opened for each read, so no handle stays open.
-
-    Parameters
-    ----------
-    path : Path
-        The file. Only a regular file is opened: a FIFO would block forever.
-
-    Raises
-    ------
-    ModelNotFoundError
-        When there is no such file.
-    GGUFError
-        When it is a folder, a device or a pipe, is empty, or is not readable.
-    """
+    """A regular file (a FIFO would block forever), opened for each read, so no handle stays open."""
 
     window_bytes = (1 << 18, 1 << 18)  # 256 KiB: fits the CPU's second-level cache
 
@@ -106,13 +83,7 @@ class LocalSource:
         return info
 
     def read(self, offset: int, n_bytes: int) -> bytes:
-        """Return exactly ``n_bytes`` from ``offset``.
-
-        Raises
-        ------
-        GGUFError
-            When the file cannot be read, or has changed since it was first opened.
-        """
+        """Return exactly ``n_bytes`` from ``offset``; refuse a file that has changed since it was first opened."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 info = os.fstat(file.fileno())

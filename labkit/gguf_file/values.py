@@ -38,15 +38,7 @@ def type_name(number: int) -> str:
 
 
 class Window:
-    """A part of a file held in memory, moved forward as a reader needs it.
-
-    Attributes
-    ----------
-    start : int
-        Offset in the file of ``data[0]``.
-    data : bytes
-        The bytes of that part.
-    """
+    """A part of a file held in memory (``data``, from the offset ``start``), moved forward as a reader needs it."""
 
     def __init__(self, source: Source, start: int = 0, end: int | None = None) -> None:
         self.source = source
@@ -68,11 +60,6 @@ def walk_strings(window: Window, offset: int, count: int, what: str) -> int:
     """Skip ``count`` strings and return the offset after the last one.
 
     Only the 8-byte lengths are read: about 0.1 µs per string.
-
-    Raises
-    ------
-    GGUFError
-        When a string extends past the end of the file, or is longer than llama.cpp allows (1 GiB).
     """
     left = count
     while left:
@@ -111,17 +98,8 @@ def _find_overrun(window: Window, offset: int, index: int, what: str) -> None:
 class LazyArray(Sequence[Any]):
     """A long array of a header: type and length are known, elements are read on demand.
 
-    It is a sequence: ``len``, indexing, slicing and iterating read what they need from the file;
-    ``read()`` reads everything.
-
-    Attributes
-    ----------
-    key : str
-        The key it belongs to.
-    type : str
-        The type of its elements: ``"string"``, ``"int32"``, …
-    offset, n_bytes : int
-        Position and size of its elements in the file.
+    It is a sequence: ``len``, indexing, slicing and iterating read what they need from the file, ``read()`` everything.
+    ``type`` is the type of its elements (``"string"``, ``"int32"``, …), ``offset`` and ``n_bytes`` their place in the file.
     """
 
     def __init__(self, source: Source, key: str, number: int, length: int, offset: int, n_bytes: int) -> None:
@@ -162,11 +140,6 @@ class LazyArray(Sequence[Any]):
     def read(self) -> tuple[Any, ...]:
         """Return every element; invalid UTF-8 in strings becomes U+FFFD."""
         return tuple(self)
-
-    def raw_strings(self) -> Iterator[bytes]:
-        """Yield the bytes of each string of a string array."""
-        for batch in self.raw_batches():
-            yield from batch
 
     def raw_batches(self) -> Iterator[list[bytes]]:
         """Yield the bytes of the strings of a string array, one window of the file at a time."""

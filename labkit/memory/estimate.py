@@ -10,7 +10,7 @@ from labkit.errors import ArgumentError, GGUFError, ModelLoadError
 from labkit.gguf_file import LazyArray
 from labkit.kv_cache.size import cache_bytes, state_bytes
 from labkit.memory.compute_buffer import graph_bytes, graph_bytes_by_device, work_bytes
-from labkit.memory.plan import Plan, engine, make_plan, n_vocab
+from labkit.memory.plan import Plan, engine, make_plan
 from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer, place_weights
 from labkit.model_info import read_model_header
@@ -190,8 +190,8 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
     parts += [_part(plan, "state", device, size, _state_formula(plan)) for device, size in sorted(states.items()) if size]
     parts += _compute_parts(plan, simulated, assumptions)
     rows = min(plan.n_seq, plan.cells.n_ctx)
-    logits = 4 * rows * n_vocab(plan.header)
-    parts.append(_part(plan, "output", HOST, logits, f"{rows} row(s) of {n_vocab(plan.header):,} logits, 4 bytes each"))
+    logits = 4 * rows * plan.n_vocab
+    parts.append(_part(plan, "output", HOST, logits, f"{rows} row(s) of {plan.n_vocab:,} logits, 4 bytes each"))
     parts.append(_runtime_part(plan, simulated, assumptions))
     if plan.has_cuda:
         size = _CUDA_KERNELS_GPU + (0 if plan.batch.flash_attn else _CUBLAS_GPU)
@@ -275,7 +275,7 @@ def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[st
         merges = plan.header.metadata.get("tokenizer.ggml.merges")
         n_merges = len(merges) if isinstance(merges, (tuple, LazyArray)) else 0
         cells = plan.cells.n_streams * plan.cells.n_cells
-        process = _PROCESS + _LOADED + _VOCABULARY * n_vocab(plan.header) + _MERGES * n_merges + _CELL * cells
+        process = _PROCESS + _LOADED + _VOCABULARY * plan.n_vocab + _MERGES * n_merges + _CELL * cells
         process += _CUDA_PROCESS if plan.has_cuda else 0
         source = "as measured with CPython 3.11 on Linux"
     generation = _GENERATION

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_int
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.gguf_file import Header, LazyArray
+from labkit.gguf_file import Header
 from labkit.gguf_file.formats import TensorType
 from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers
 from labkit.kv_cache.size import CacheShape, cache_shape, cache_type, rotates
 from labkit.memory.compute_buffer import Batch
 from labkit.memory.weights import HOST, place_layers
+from labkit.model_info import vocab_size
 from labkit.units import round_up
 
 if TYPE_CHECKING:
     from labkit.system import EngineBuild
 
-__all__ = ["Plan", "engine", "make_plan", "n_vocab"]
+__all__ = ["Plan", "engine", "make_plan"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Plan:
     layers: ModelLayers
     cells: CacheShape
     batch: Batch
+    n_vocab: int
     key: TensorType
     value: TensorType
     use_mmap: bool
@@ -101,6 +103,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         layers=layers,
         cells=cells,
         batch=_batch(layers, cells, key, value, settings.n_ubatch, n_outputs, n_seq, settings.flash_attn),
+        n_vocab=vocab_size(header) or 0,
         key=key,
         value=value,
         use_mmap=settings.use_mmap,
@@ -168,12 +171,3 @@ def _batch(
         rotates_keys=not latent and rotates([layer.key_length for layer in caching], key),
         rotates_values=not latent and rotates([layer.value_length for layer in caching], value),
     )
-
-
-def n_vocab(header: Header) -> int:
-    """Return the size of a model's vocabulary."""
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, (tuple, LazyArray)):
-        return len(tokens)
-    table = header.tensor("token_embd.weight")
-    return table.shape[-1] if table is not None else 0

@@ -37,8 +37,6 @@ _ENCODERS = ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", 
              "t5encoder", "gemma-embedding", "llama-embed")  # fmt: skip
 _PARTS = {"adapter": "an adapter (LoRA)", "mmproj": "a vision or audio projector", "imatrix": "an importance matrix"}
 _NO_GRAPH = ("clip", "wavtokenizer-dec")
-
-
 _CONVERT = "fetch or convert the model again"
 
 

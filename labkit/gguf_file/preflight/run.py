@@ -39,24 +39,9 @@ _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
 
 
 def preflight(header: Header, *, vocabulary: bool = True) -> tuple[str, ...]:
-    """Refuse a file that would abort the process in llama.cpp, and return warnings.
+    """Refuse a file that would abort the process when llama.cpp loads it or generates; return all warnings.
 
-    Parameters
-    ----------
-    header : Header
-        From `read_header`.
-    vocabulary : bool
-        Whether to check every token too; for a model on a server this downloads the tokens again.
-
-    Returns
-    -------
-    tuple of str
-        The header's own warnings, then those of the checks.
-
-    Raises
-    ------
-    GGUFError
-        When loading the file, or generating with it, would abort the process; the message names the key or tensor.
+    ``vocabulary=False`` skips the tokens, which a model on a server would download again.
 
     Notes
     -----

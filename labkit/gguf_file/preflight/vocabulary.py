@@ -51,9 +51,13 @@ def check_vocabulary(header: Header) -> tuple[str, ...]:
     return ()
 
 
+def _batches(tokens: LazyArray | tuple[str, ...]) -> Iterable[list[bytes]]:
+    return tokens.raw_batches() if isinstance(tokens, LazyArray) else [[token.encode() for token in tokens]]
+
+
 def _strings(tokens: LazyArray | tuple[str, ...]) -> Iterator[bytes]:
     """Yield each token as llama.cpp sees it."""
-    raw: Iterable[bytes] = tokens.raw_strings() if isinstance(tokens, LazyArray) else (t.encode() for t in tokens)
+    raw = (token for batch in _batches(tokens) for token in batch)
     return (token if token and 0 not in token else _as_seen(token, index) for index, token in enumerate(raw))
 
 
@@ -64,9 +68,8 @@ def _as_seen(token: bytes, index: int) -> bytes:
 
 def _hashes(tokens: LazyArray | tuple[str, ...]) -> array[int]:
     """Return a 64-bit hash of each token, 8 bytes each: 2 MB for a vocabulary of 262,144."""
-    batches = tokens.raw_batches() if isinstance(tokens, LazyArray) else [[token.encode() for token in tokens]]
     hashes = array("q")
-    for batch in batches:
+    for batch in _batches(tokens):
         if all(batch) and b"\0" not in b"".join(batch):  # nearly always; one test for the whole batch, for speed
             hashes.extend(map(hash, batch))
         else:
