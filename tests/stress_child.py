@@ -16,7 +16,7 @@ QUESTION, ANSWER_TOKENS = "1, 2, 3, 4,", 6
 
 
 def main() -> None:
-    model = labkit.load_model(sys.argv[1], n_ctx=2048, n_threads=2)
+    model = labkit.load_model(sys.argv[1], n_ctx=2048)
     expected = labkit.generate_text(model, QUESTION, ANSWER_TOKENS, temperature=0)
     prompts = ["Hello", "word " * 1200]  # one is mostly decoding, the other is mostly a long prefill
     index = 0

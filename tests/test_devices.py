@@ -201,7 +201,7 @@ def test_killing_a_device_ends_only_the_generation(
 
 def test_stream_ends_before_a_dead_device_s_zeros(device: labkit.ServedDevice) -> None:
     """A stream's text until its device dies equals the CPU's, to the last character."""
-    with labkit.load_model(n_ctx=2048, n_threads=2) as plain:
+    with labkit.load_model(n_ctx=2048) as plain:
         true = labkit.generate_text(plain, PROMPT, 60, temperature=0)
     pieces: list[str] = []
 

@@ -25,14 +25,14 @@ MESSAGES = [{"role": "system", "content": "You are terse."}, {"role": "user", "c
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[labkit.Model]:
-    with load_model(n_ctx=1024, n_threads=2) as loaded:
+    with load_model(n_ctx=1024) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
 def reference() -> Iterator[llama_cpp.Llama]:
     """llama-cpp-python's own class, with the same settings: what labkit is compared to."""
-    llama = llama_cpp.Llama(str(labkit.bundled_model_path()), n_ctx=1024, n_threads=2, n_threads_batch=2, verbose=False)
+    llama = llama_cpp.Llama(str(labkit.bundled_model_path()), n_ctx=1024, n_threads=1, n_threads_batch=1, verbose=False)
     yield llama
     llama.close()
 
@@ -251,6 +251,13 @@ def test_stream_joined_equals_whole(model: labkit.Model, function: str) -> None:
     assert all(chunk.finish_reason is None for chunk in chunks[:-1])
     assert chunks[-1].finish_reason in ("end", "length")
     assert 0 < chunks[-1].time_to_first_token_s <= chunks[-1].elapsed_s
+
+
+def test_chunks_say_how_many_threads_computed_them() -> None:
+    """Each chunk has the threads of its last token; the first one needed none after the prompt."""
+    with labkit.load_model(n_ctx=256, n_threads=1) as pinned:
+        chunks = list(stream_text(pinned, "The capital of France is", 8, temperature=0))
+    assert [chunk.n_threads for chunk in chunks] == [0] + [1] * (len(chunks) - 1)
 
 
 def test_seed_repeats_a_text_and_another_changes_it(model: labkit.Model) -> None:

@@ -131,7 +131,7 @@ def test_idle_models_keep_no_openmp_threads() -> None:
     """A model that computes nothing has one thread, its own: idle OpenMP ones would slow every other model."""
     process = psutil.Process()
     before = process.num_threads()
-    with labkit.load_model(n_ctx=256, n_threads=2) as model:
+    with labkit.load_model(n_ctx=256) as model:
         labkit.generate_text(model, "One", max_tokens=2)
         deadline = time.monotonic() + 5
         while (threads := model._worker.call(process.num_threads)) > before + 1 and time.monotonic() < deadline:

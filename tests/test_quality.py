@@ -51,7 +51,7 @@ def raw_logits(llama: Llama, tokens: list[int]) -> np.ndarray[Any, np.dtype[np.f
 
 def independent_perplexity(path: Path, text: str, n_ctx: int, *, add_bos: bool | None = None) -> float:
     """Compute llama-perplexity's method independently: whole windows, second half scored, in double precision."""
-    llama = Llama(str(path), n_ctx=n_ctx, n_threads=2, logits_all=True, verbose=False)
+    llama = Llama(str(path), n_ctx=n_ctx, n_threads=1, logits_all=True, verbose=False)
     tokens = llama.tokenize(text.encode(), add_bos=True, special=False)
     starts_with_bos = bool(llama._model.add_bos_token()) if add_bos is None else add_bos
     total, count = 0.0, 0
@@ -260,7 +260,7 @@ def test_divergence_equals_the_definition_over_raw_logits(f16: Path, tmp_path: P
     text, n_ctx = PROSE[:1800], 64
     with labkit.load_model(f16, n_ctx=256) as reference, labkit.load_model(small, n_ctx=256) as model:
         found = labkit.measure_divergence(model, reference, text, n_ctx=n_ctx)
-    llamas = [Llama(str(path), n_ctx=n_ctx, n_threads=2, logits_all=True, verbose=False) for path in (f16, small)]
+    llamas = [Llama(str(path), n_ctx=n_ctx, n_threads=1, logits_all=True, verbose=False) for path in (f16, small)]
     tokens = llamas[0].tokenize(text.encode(), add_bos=True, special=False)
     kl, same, delta = [], [], []
     for start in range(0, len(tokens) // n_ctx * n_ctx, n_ctx):

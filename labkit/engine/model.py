@@ -24,7 +24,7 @@ from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
-from labkit.thread_control import ThreadController
+from labkit.thread_control import Phase, ThreadController
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
@@ -246,6 +246,11 @@ class Model(LoadingLlama):
         # A step that is ended early is computed again, which a recurrent state or devices do not allow.
         flag = None if native.has_state or settings.n_gpu_layers != 0 else native.flag
         return steps(native.ctx if ctx is None else ctx, job, n_threads, settings.n_threads_batch, control, flag)
+
+    def new_phase(self) -> Phase | None:
+        """Return a phase for another kind of steps than decode and prefill; None where the threads are given."""
+        control = self._threads
+        return None if control is None else Phase(control.prefill.n_max, control.prefill.n_threads)
 
     def _compute(self, job: Job[T], function: Callable[[Job[T]], T]) -> T:
         self._refuse_unless_it_generates()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from labkit.engine.job import Job
 from labkit.engine.native import C
-from labkit.engine.stepping import decode
+from labkit.engine.stepping import Stepper
 from labkit.second_context import second_context, token_batch, view
 
 if TYPE_CHECKING:
@@ -79,42 +79,51 @@ class _Scoring:
         self.n_vocab = model.native.n_vocab
         self.n_batch = min(n_ctx, model.settings.n_ubatch)
         self.n_rows = max(1, min(self.n_batch, _SLICE_BYTES // (4 * self.n_vocab)))
+        self._phase = model.new_phase()  # rows of logits take longer than a prompt's tokens
 
     def run(self, windows: Iterable[Window]) -> None:
         """Compute the windows in order."""
-        with self._context() as ctx, token_batch(self.n_batch) as batch:
+        with (
+            self._context() as ctx,
+            token_batch(self.n_batch) as batch,
+            self.model.steps(self.job, ctx=ctx) as steps,
+        ):
             for window in windows:
                 C.llama_memory_clear(C.llama_get_memory(ctx), True)
                 first = len(window.tokens) - len(window.targets)
                 for start in range(0, first, self.n_batch):
-                    self._decode(ctx, batch, window.tokens[: min(first, start + self.n_batch)], start, 0)
+                    self._decode(steps, batch, window.tokens[: min(first, start + self.n_batch)], start, 0)
                 for start in range(first, len(window.tokens), self.n_rows):
                     end = start + self.n_rows
-                    self._decode(ctx, batch, window.tokens[:end], start, self.n_rows)
+                    self._decode(steps, batch, window.tokens[:end], start, self.n_rows)
                     targets = window.targets[start - first : end - first]
                     rows = np.ctypeslib.as_array(C.llama_get_logits(ctx), (len(targets), self.n_vocab))
                     self.consume(rows, targets)
 
     def time(self, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
         """Compute the prompt, then the rest one token at a time; see `time_decoding`."""
-        with self._context() as ctx, token_batch(self.n_batch) as batch:
+        with (
+            self._context() as ctx,
+            token_batch(self.n_batch) as batch,
+            self.model.steps(self.job, ctx=ctx, adapt=False) as steps,
+        ):
             started = time.perf_counter()
             for start in range(0, n_prompt, self.n_batch):
-                self._decode(ctx, batch, tokens[: min(n_prompt, start + self.n_batch)], start, 1)
+                self._decode(steps, batch, tokens[: min(n_prompt, start + self.n_batch)], start, 1)
             first = time.perf_counter()
             for start in range(n_prompt, len(tokens)):
-                self._decode(ctx, batch, tokens[: start + 1], start, 1)
+                self._decode(steps, batch, tokens[: start + 1], start, 1)
             ended = time.perf_counter()
         return n_prompt / (first - started), (len(tokens) - n_prompt) / (ended - first)
 
-    def _decode(self, ctx: Any, batch: Any, tokens: Tokens, start: int, n_rows: int) -> None:
+    def _decode(self, steps: Stepper, batch: Any, tokens: Tokens, start: int, n_rows: int) -> None:
         """Decode tokens from ``start`` on, with a row of logits for each of the last ``n_rows``."""
         count = len(tokens) - start
         batch.n_tokens = count
         view(batch.token, count)[:] = tokens[start:]
         view(batch.pos, count)[:] = np.arange(start, start + count)
         view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
-        decode(ctx, batch, self.job)
+        steps.decode(batch, count, self._phase if n_rows else None)
 
     def _context(self) -> AbstractContextManager[Any]:
         return second_context(self.model, n_ctx=self.n_ctx, n_batch=self.n_batch, n_rows=self.n_rows)
