@@ -224,8 +224,8 @@ def test_an_error_in_progress_reaches_the_caller(model: labkit.Model) -> None:
         (PROSE, {"n_ctx": 64, "stride": 64}, "stride=64 is out of range"),
         (PROSE, {"n_ctx": 64, "stride": 0}, "stride=0 is out of range"),
         (PROSE, {"n_ctx": 64, "progress": "yes"}, "progress must be a function"),
-        (b"bytes", {}, "text is the text itself"),
-        (Path("a.txt"), {}, "text is the text itself"),
+        (b"bytes", {}, "text must be the text itself"),
+        (Path("a.txt"), {}, "text must be the text itself"),
     ],
 )
 def test_wrong_arguments_are_one_line_errors(model: labkit.Model, text: Any, options: dict[str, Any], needed: str) -> None:
