@@ -74,6 +74,7 @@ from .roofline import SpeedPrediction as SpeedPrediction
 from .roofline import predict_speed as predict_speed
 from .system import EngineBuild as EngineBuild
 from .system import SystemProfile as SystemProfile
+from .system import busy_cores as busy_cores
 from .system import engine_build as engine_build
 from .system import measure_system as measure_system
 from .tuning import ThreadScaling as ThreadScaling

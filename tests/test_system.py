@@ -1,5 +1,6 @@
 """The machine's limits for this process, in containers too, and llama.cpp's build are detected correctly."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -7,9 +8,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from labkit import system
@@ -334,6 +338,55 @@ def test_bandwidth_rejects_zero(wrong: dict[str, int]) -> None:
     """Zero threads, bytes or time is an error, not a division by zero."""
     with pytest.raises(ArgumentError, match="positive"):
         system.measure_read_bandwidth(**wrong)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def test_busy_cores_are_busy_until_the_block_ends() -> None:
+    """Each process uses CPU time, has its own session, and is gone after the block."""
+    with system.busy_cores(2, seconds=60):
+        processes = psutil.Process().children()[-2:]
+        deadline_s = time.monotonic() + 60
+        while min(map(_cpu_s, processes)) < 0.2 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        assert min(map(_cpu_s, processes)) >= 0.2
+        if hasattr(os, "getsid"):
+            assert len({os.getsid(0), *(os.getsid(process.pid) for process in processes)}) == 3
+    assert not any(process.is_running() for process in processes)
+
+
+def test_busy_cores_end_by_themselves() -> None:
+    """After its time a process has ended, though the block still runs."""
+    with system.busy_cores(1, seconds=0.1):
+        (process,) = psutil.Process().children()[-1:]
+        process.wait(30)
+
+
+def test_busy_cores_end_with_a_killed_process() -> None:
+    """A process that is killed inside the block leaves no busy process behind, as a killed kernel."""
+    code = (
+        "import labkit, psutil, time\nwith labkit.busy_cores(1, 600):\n"
+        " print(psutil.Process().children()[0].pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        busy = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    deadline_s = time.monotonic() + 30
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while busy.status() != psutil.STATUS_ZOMBIE:  # no init in a container removes it
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", -1), ("n", 1.5), ("seconds", -1), ("seconds", "10")])
+def test_busy_cores_refuse_wrong_arguments(name: str, value: Any) -> None:
+    """A wrong argument is an error at the call, before anything starts."""
+    with pytest.raises(LabkitError, match=f"^{name}"):
+        system.busy_cores(**{name: value})
 
 
 def test_importing_system_is_cheap() -> None:

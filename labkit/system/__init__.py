@@ -7,6 +7,7 @@ respected. llama.cpp runs best with one thread per physical core, because two hy
 
     cgroups    container limits, read from a file tree that tests can replace
     load       how busy the machine is now
+    busy       busy processes, to try what happens next to them
     cores      physical, performance and logical cores
     ram        free RAM, RSS, peak RSS
     build      llama.cpp's CPU features, backends, devices and repacked types

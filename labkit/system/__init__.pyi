@@ -4,6 +4,7 @@ from .build import EngineBuild as EngineBuild
 from .build import engine_build as engine_build
 from .build import is_repacked as is_repacked
 from .build import repacked_types as repacked_types
+from .busy import busy_cores as busy_cores
 from .cgroups import cpu_quota as cpu_quota
 from .cores import logical_cores_available as logical_cores_available
 from .cores import performance_cores_available as performance_cores_available
