@@ -45,14 +45,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
         for item in found.tried
     ]
     headings = (
-        "threads / prompt threads",
+        "threads",
         "flash attention, cache",
         "n_ubatch",
         "n_parallel",
         "prompt tokens/s",
         "tokens/s",
     )
-    out.table(headings, rows, title=f"{found.model}: {found.n_runs} of {found.n_possible} settings tried")
+    title = f"{found.model}: {found.n_runs} of {found.n_possible} settings tried (threads: generation / prompt)"
+    out.table(headings, rows, title=title)
     settings = ", ".join(f"{name}={value!r}" for name, value in found.for_loading.items())
     chosen = [
         ("settings", settings),
