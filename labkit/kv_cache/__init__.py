@@ -6,8 +6,6 @@
     size    cells, rows and layers -> size of the cache
 """
 
-from __future__ import annotations
-
 __all__ = ["CACHE_TYPES", "CELLS"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

@@ -72,65 +72,31 @@ class HasHparams(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LayerMemory:
-    """What one layer caches.
+    """What one layer caches."""
 
-    Attributes
-    ----------
-    key_width, value_width : int
-        Numbers cached per token; 0 where it caches none.
-    is_windowed : bool
-        Whether attention is limited to the window.
-    state_width : int
-        Numbers (f32) of its recurrent state per sequence; 0 where it has none.
-    n_heads, key_length, value_length : int
-        Number of query heads; length of one key head and of one value head, as cached.
-    """
-
-    key_width: int
+    key_width: int  # numbers cached per token; 0 where it caches none
     value_width: int
-    is_windowed: bool = False
-    state_width: int = 0
-    n_heads: int = 0
-    key_length: int = 0
+    is_windowed: bool = False  # attention is limited to the window
+    state_width: int = 0  # numbers (f32) of its recurrent state per sequence; 0 where it has none
+    n_heads: int = 0  # query heads
+    key_length: int = 0  # of one key head, as cached
     value_length: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelLayers:
-    """What all layers cache.
-
-    Attributes
-    ----------
-    layers : tuple of LayerMemory
-        One per layer.
-    window : int
-        Window of the windowed layers, tokens; 0 where there are none.
-    widest_value : int
-        Width of the widest row of values: without flash attention every layer's is padded to it.
-    layout : str
-        A description, such as ``"grouped-query attention"``.
-    is_known : bool
-        Whether this module has rules for the architecture; else plain attention is assumed.
-    is_checked : bool
-        Whether tests compare the result with llama.cpp's figures.
-    """
+    """What all layers cache."""
 
     layers: tuple[LayerMemory, ...]
-    window: int
-    widest_value: int
-    layout: str
-    is_known: bool
-    is_checked: bool
+    window: int  # of the windowed layers, tokens; 0 where there are none
+    widest_value: int  # width of a row of values: without flash attention every layer's is padded to it
+    layout: str  # a description, such as "grouped-query attention"
+    is_known: bool  # this module has rules for the architecture; else plain attention is assumed
+    is_checked: bool  # tests compare the result with llama.cpp's figures
 
 
 def number(model: HasHparams, name: str, default: int = 0) -> int:
-    """Return one of an architecture's whole numbers; the default where the file has none, or 0.
-
-    Raises
-    ------
-    GGUFError
-        When the value is not a whole number.
-    """
+    """Return one of an architecture's whole numbers; the default where the file has none, or 0."""
     value = model.hparam(name)
     if value is None:
         return default

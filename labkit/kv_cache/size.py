@@ -25,22 +25,12 @@ _PADDING = 32
 
 @dataclasses.dataclass(frozen=True)
 class CacheShape:
-    """The cells of a cache.
+    """The cells of a cache."""
 
-    Attributes
-    ----------
-    n_ctx : int
-        Context size in tokens, all sequences together.
-    n_streams : int
-        Number of sequences with separate cells.
-    n_cells, n_window_cells : int
-        Cells per stream, in layers with full attention and in layers with a window.
-    """
-
-    n_ctx: int
-    n_streams: int
-    n_cells: int
-    n_window_cells: int
+    n_ctx: int  # tokens, all sequences together
+    n_streams: int  # sequences with separate cells
+    n_cells: int  # per stream, in layers with full attention
+    n_window_cells: int  # and in layers with a window
 
 
 def cache_shape(
