@@ -20,7 +20,7 @@ import llama_cpp
 from common import median, report
 
 import labkit
-from labkit.system import peak_resident_bytes
+from labkit.system import peak_resident_bytes, reset_peak_resident
 
 OPENINGS = (
     "The lighthouse keeper wrote in his diary that", "A bakery at the corner of two streets sells", "When the train stopped",
@@ -39,7 +39,7 @@ def prompts(count: int) -> list[str]:
 def timed(function: Callable[[], int], repeats: int) -> tuple[float, float]:
     """Return generated tokens per second (median) and the peak RSS in bytes."""
     speeds = []
-    peak_resident_bytes(reset=True)
+    reset_peak_resident()
     for _ in range(repeats):
         begun = time.perf_counter()
         speeds.append(function() / (time.perf_counter() - begun))

@@ -17,7 +17,7 @@ from labkit.memory import dry_run_child as child
 __all__ = ["SETTINGS", "Layout", "lay_out"]
 
 SETTINGS: dict[str, Any] = {
-    "n_gpu_layers": 0, "n_ctx": 512, "n_batch": 512, "n_ubatch": 512, "n_seq_max": 1, "n_outputs_max": 1, "type_k": 1,
+    "n_ctx": 512, "n_batch": 512, "n_ubatch": 512, "n_seq_max": 1, "n_outputs_max": 1, "type_k": 1,
     "type_v": 1, "flash_attn_type": 0, "swa_full": False, "kv_unified": False, "offload_kqv": True,
 }  # fmt: skip
 
@@ -49,9 +49,9 @@ def _log() -> Iterator[list[str]]:
         claim_log()
 
 
-def lay_out(path: Path, *, allocate: bool, mapped: bool = False, **settings: Any) -> Layout:
+def lay_out(path: Path, *, allocate: bool, mapped: bool = False, n_gpu_layers: int = 0, **settings: Any) -> Layout:
     """Load a model with llama.cpp alone, allocated or as a dry run."""
-    request = {**SETTINGS, **settings}
+    request = {"n_gpu_layers": n_gpu_layers, "context": {**SETTINGS, **settings}}
     params = child._model_params(llama_cpp, request)
     params.no_alloc = not allocate
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if mapped else llama_cpp.LLAMA_LOAD_MODE_NONE

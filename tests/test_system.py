@@ -224,7 +224,8 @@ def test_peak_can_be_reset() -> None:
 
 def measure_peaks() -> tuple[int, int, int]:
     bytearray(64 * 2**20)
-    before = system.peak_resident_bytes(reset=True)
+    before = system.peak_resident_bytes()
+    system.reset_peak_resident()
     low = system.peak_resident_bytes()
     bytearray(64 * 2**20)
     return before, low, system.peak_resident_bytes()

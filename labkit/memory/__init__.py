@@ -14,8 +14,6 @@
     measure         measure_memory: actual memory, in a subprocess
 """
 
-from __future__ import annotations
-
 from labkit.memory.estimate import estimate_memory_usage
 from labkit.memory.measure import MeasuredMemory, measure_memory
 from labkit.memory.recommend import Recommendation, recommend_settings

@@ -23,25 +23,12 @@ _FLOAT = 4
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """One result of a graph: its size, its sources, and the operations that still read it.
+    """One result of a graph: its size, its sources, and the operations that still read it."""
 
-    Attributes
-    ----------
-    n_bytes : int
-        Its size; 0 for a view.
-    sources : tuple of Tensor
-        The tensors it is computed from.
-    viewed : Tensor or None
-        The tensor whose memory it shares.
-    may_overwrite : bool
-        Whether it can overwrite a source of equal size that no other operation reads.
-    """
-
-    n_bytes: int
+    n_bytes: int  # 0 for a view
     sources: tuple[Tensor, ...] = ()
-    viewed: Tensor | None = None
-    may_overwrite: bool = False
-    is_input: bool = False
+    viewed: Tensor | None = None  # the tensor whose memory it shares
+    may_overwrite: bool = False  # a source of equal size that no other operation reads
     is_output: bool = False
     readers: int = 0
     views: int = 0
@@ -65,7 +52,7 @@ class Graph:
 
     def input(self, n_elements: int, element_bytes: int = _FLOAT) -> Tensor:
         """Add an input."""
-        tensor = Tensor(_aligned(n_elements * element_bytes), is_input=True)
+        tensor = Tensor(_aligned(n_elements * element_bytes))
         self._inputs.append(tensor)
         return tensor
 

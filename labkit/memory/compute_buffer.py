@@ -19,7 +19,7 @@ from labkit.kv_cache.layers import ModelLayers, largest
 from labkit.memory.allocator import Tensor
 from labkit.memory.graph_blocks import Batch, Blocks, Mask
 
-__all__ = ["Batch", "graph_bytes", "graph_bytes_by_device", "work_bytes"]
+__all__ = ["Batch", "graph_bytes", "work_bytes"]
 
 _HALF, _INDEX = 2, 8  # bytes of an f16, of a 64-bit index
 _COPIES = 4  # of each input, where devices process several batches at once (GGML_SCHED_MAX_COPIES)
@@ -33,14 +33,7 @@ _PARTNERS = {
 _INPUT_ONLY = ("token_embd.", "position_embd.", "token_types.")
 
 
-def graph_bytes(header: Header, layers: ModelLayers, batch: Batch) -> int:
-    """Return the compute buffer's size, in bytes, for a batch computed on the CPU only."""
-    outline = _Outline(header, layers, batch)
-    outline.give_tokens()
-    return outline.build(range(outline.n_layers), with_output=True)
-
-
-def graph_bytes_by_device(
+def graph_bytes(
     header: Header, layers: ModelLayers, batch: Batch, layer_devices: Sequence[int], host: int
 ) -> dict[int, int]:
     """Return the size of each device's compute buffer; the host has one even where it computes no layer.
@@ -114,10 +107,9 @@ class _Outline(Blocks):
                 logits = graph.overwrite(logits)
 
     def _kinds(self) -> list[bool]:
-        caching = [layer for layer in self.layers.layers if layer.key_width]
         if self.layers.window:
             return [False, True]
-        return [False] if caching else []
+        return [False] if any(layer.key_width for layer in self.layers.layers) else []
 
     def _mask(self, windowed: bool) -> Mask:
         batch = self.batch
@@ -149,7 +141,7 @@ class _Outline(Blocks):
             current = self._gated(index, *self._scanned(index, current))
         elif layer.key_width and not layer.value_width:
             current = self._latent_attention(index, current)
-        elif self.layers.layers[index].n_heads:
+        elif layer.n_heads:
             current = self._attention(index, layer, current)
         residual = given
         if is_last:
@@ -157,9 +149,10 @@ class _Outline(Blocks):
         if self._has(index, "post_attention_norm.weight") and self._has(index, "ffn_norm.weight"):
             current = self._norm(current)
         current = graph.overwrite(current, residual)
-        if not (self._rows(index, "ffn_up") or self._has(index, "ffn_gate_inp.weight")):
+        has_experts = self._has(index, "ffn_gate_inp.weight")
+        if not (self._rows(index, "ffn_up") or has_experts):
             return current
-        outcome = self._feed_forward(index, self._norm(current), n_rows)
+        outcome = (self._experts if has_experts else self._dense)(index, self._norm(current), n_rows)
         if self._has(index, "post_ffw_norm.weight"):
             outcome = self._norm(outcome)
         return graph.overwrite(outcome, current)

@@ -37,13 +37,11 @@ def main() -> None:
 
     llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    before = resident_bytes()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(request["model"]), _model_params(llama_cpp, request))
     ctx = llama_cpp.llama_init_from_model(model, _context_params(llama_cpp, request)) if model else None
     answer = {
         "log": "".join(lines),
         "error": "" if ctx else (errors or ["the engine gave no reason"])[0],
-        "resident_before_bytes": before,
         "resident_after_bytes": resident_bytes(),
         "buffers": _breakdown(llama_cpp, ctx) if ctx else None,
     }
@@ -65,15 +63,9 @@ def _model_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
 
 def _context_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
     params = llama_cpp.llama_context_default_params()
-    for name in _CONTEXT:
-        setattr(params, name, request[name])
+    for name, value in request["context"].items():
+        setattr(params, name, value)
     return params
-
-
-_CONTEXT = (
-    "n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_outputs_max", "type_k", "type_v", "flash_attn_type", "swa_full",
-    "kv_unified", "offload_kqv",
-)  # fmt: skip
 
 
 class _Map(ctypes.Structure):

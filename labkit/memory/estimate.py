@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.errors import ArgumentError, GGUFError, ModelLoadError
 from labkit.gguf_file import LazyArray
 from labkit.kv_cache.size import cache_bytes, state_bytes
-from labkit.memory.compute_buffer import graph_bytes, graph_bytes_by_device, work_bytes
+from labkit.memory.compute_buffer import graph_bytes, work_bytes
 from labkit.memory.plan import Plan, engine, make_plan
 from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer, place_weights
@@ -161,11 +161,11 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
             n_batch=plan.n_batch,
             n_ubatch=plan.n_ubatch,
             n_gpu_layers=plan.gpu_layers or 0,
-            n_seq=plan.n_seq,
+            n_seq_max=plan.n_seq,
             n_outputs_max=plan.n_outputs_max,
-            type_k=plan.key.name,
-            type_v=plan.value.name,
-            flash_attn=plan.batch.flash_attn,
+            type_k=plan.key.id,
+            type_v=plan.value.id,
+            flash_attn_type=int(plan.batch.flash_attn),
             swa_full=plan.swa_full,
             kv_unified=plan.kv_unified,
         )
@@ -262,8 +262,7 @@ def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[s
         return {HOST: simulated.compute_buffer_bytes - on_device} | ({0: on_device} if on_device else {})
     if set(plan.layer_devices) != {HOST}:
         assumptions.append("compute buffers with layers on devices are by formula: the dry run uses only the CPU")
-        return graph_bytes_by_device(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
-    return {HOST: graph_bytes(plan.header, plan.layers, plan.batch)}
+    return graph_bytes(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
 
 
 def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> MemoryPart:

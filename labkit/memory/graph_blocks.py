@@ -20,30 +20,15 @@ __all__ = ["Batch", "Blocks", "Mask"]
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """The batch that llama.cpp reserves memory for.
+    """The batch that llama.cpp reserves memory for."""
 
-    Attributes
-    ----------
-    n_tokens : int
-        Tokens computed together.
-    n_outputs : int
-        Rows of logits.
-    n_seq : int
-        Sequences in the batch.
-    n_cells, n_window_cells : int
-        Cells of the cache that a token may attend to, in layers without and with a window.
-    flash_attn : bool
-    rotates_keys, rotates_values : bool
-        Whether llama.cpp rotates them before it quantizes them into the cache.
-    """
-
-    n_tokens: int
-    n_outputs: int
+    n_tokens: int  # computed together
+    n_outputs: int  # rows of logits
     n_seq: int
-    n_cells: int
-    n_window_cells: int
+    n_cells: int  # that a token may attend to, in layers without a window
+    n_window_cells: int  # and in layers with one
     flash_attn: bool
-    rotates_keys: bool = False
+    rotates_keys: bool = False  # before llama.cpp quantizes them into the cache
     rotates_values: bool = False
 
 
@@ -72,7 +57,6 @@ class Blocks:
         self.n_layers = len(layers.layers) - number(header, "nextn_predict_layers") or len(layers.layers)
         self.tokens: Tensor | None = None
         self.activations: Tensor | None = None
-
         self.masks: dict[bool, Mask] = {}
         self.rotations: dict[str, Tensor] = {}
 
@@ -131,12 +115,8 @@ class Blocks:
 
     def _mixed(self, index: int, layer: LayerMemory, query: Tensor) -> Tensor:
         """Compute attention scores and mix the values."""
-        return self._attend(
-            self.graph.view(query),
-            self.masks[layer.is_windowed],
-            self.layers.layers[index].n_heads,
-            self._mixed_width(index),
-        )
+        given = self.masks[layer.is_windowed]
+        return self._attend(self.graph.view(query), given, layer.n_heads, self._mixed_width(index))
 
     def _mixed_width(self, index: int) -> int:
         return self.shapes.get(f"blk.{index}.attn_output.weight", (self.width,))[0]
@@ -243,12 +223,7 @@ class Blocks:
 
     # -- feed-forward --------------------------------------------------------------------------------------------
 
-    def _feed_forward(self, index: int, current: Tensor, n_rows: int) -> Tensor:
-        if self._has(index, "ffn_gate_inp.weight"):
-            return self._experts(index, current, n_rows)
-        return self._dense(index, "", current, n_rows)
-
-    def _dense(self, index: int, suffix: str, current: Tensor, n_rows: int) -> Tensor:
+    def _dense(self, index: int, current: Tensor, n_rows: int, suffix: str = "") -> Tensor:
         graph, width = self.graph, self._rows(index, f"ffn_up{suffix}")
         if self._rows(index, f"ffn_gate{suffix}"):
             gate = graph.compute(width * n_rows, current)
@@ -278,5 +253,5 @@ class Blocks:
         for later, view in enumerate(views[1:]):
             outcome = graph.overwrite(outcome, view) if later else graph.compute(self.width * n_rows, outcome, view)
         if self._rows(index, "ffn_up_shexp"):
-            outcome = graph.overwrite(outcome, self._dense(index, "_shexp", current, n_rows))
+            outcome = graph.overwrite(outcome, self._dense(index, current, n_rows, "_shexp"))
         return outcome

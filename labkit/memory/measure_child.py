@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +16,7 @@ def main() -> None:
     import labkit.engine
     from labkit.errors import LabkitError
     from labkit.system import peak_resident_bytes, resident_bytes
+    from labkit.system.ram import status_bytes
 
     warnings.simplefilter("ignore")
     base = resident_bytes()
@@ -28,13 +27,12 @@ def main() -> None:
     except LabkitError as error:
         answer: dict[str, Any] = {"error": str(error)}
     else:
-        anonymous, files = _kinds()
         answer = {
             "base_bytes": base,
             "loaded_bytes": loaded,
             "peak_bytes": max(peak_resident_bytes(), resident_bytes()),
-            "anonymous_bytes": anonymous,
-            "file_bytes": files,
+            "anonymous_bytes": status_bytes("RssAnon"),
+            "file_bytes": status_bytes("RssFile"),
             "n_tokens": n_tokens,
         }
     sys.stdout.write(json.dumps(answer) + "\n")
@@ -52,17 +50,6 @@ def _fill(model: Any, seed: int) -> int:
         tokens = np.random.default_rng(seed).integers(vocabulary.n_vocab, size=model.settings.n_ctx - 1).tolist()
     model.run_generation(tokens, 1, check_sampling(0, {}), emit=lambda _: None)
     return len(tokens) + 1
-
-
-def _kinds() -> tuple[int | None, int | None]:
-    """Return resident bytes of anonymous memory and of files, where Linux reports them."""
-    found: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            name, _, rest = line.partition(":")
-            if name in ("RssAnon", "RssFile"):
-                found[name] = int(rest.split()[0]) * 1024
-    return found.get("RssAnon"), found.get("RssFile")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from labkit.gguf_file.formats import TensorType
 from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers
 from labkit.kv_cache.size import CacheShape, cache_shape, cache_type, rotates
-from labkit.memory.compute_buffer import Batch
+from labkit.memory.graph_blocks import Batch
 from labkit.memory.weights import HOST, place_layers
 from labkit.model_info import vocab_size
 from labkit.units import round_up
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from labkit.system import EngineBuild
 
 __all__ = ["Plan", "engine", "make_plan"]
+
+
+_DEFAULTS: dict[str, Any] = {
+    "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
+    "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
+    "tensor_split": None,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +66,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     from labkit.engine.load_facts import facts_of
     from labkit.engine.settings import LoadRequest, choose_settings
 
+    given = {**_DEFAULTS, **given}
     for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
         check_int(name, n_ctx if name == "n_ctx" else given[name], low, 2**31 - 1)
     key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])

@@ -101,10 +101,10 @@ def recommend_settings(
         check_int("n_ctx", n_ctx, 1, 2**31 - 1)
     header = read_model_header(model_path)
     room = available_ram_bytes() + resident_bytes() if ram is None else _size("ram", ram)
-    capacities = _own_gpus() if devices is None else _sizes(devices)
+    sizes = {f"device {index}": _size(f"devices[{index}]", size) for index, size in enumerate(devices or ())}
+    capacities = _own_gpus() if devices is None else sizes
     search = _Search(header, int(room * (1 - _HEADROOM)), capacities)
-    wanted = n_ctx or number(header, "context_length", _UNKNOWN_CONTEXT)
-    wanted = round_up(wanted, CELLS)
+    wanted = round_up(n_ctx or number(header, "context_length", _UNKNOWN_CONTEXT), CELLS)
     kind, context = search.choose(wanted, exactly=n_ctx is not None)
     layers = search.most_layers(context, kind)
     plan_layers = 0 if layers is None else layers
@@ -127,10 +127,6 @@ def _size(name: str, value: int | str) -> int:
     if size <= 0:
         raise ArgumentError(f"{name}={value!r} is not a memory size: give bytes, or text such as '8 GiB'")
     return size
-
-
-def _sizes(devices: Sequence[int | str]) -> dict[str, int]:
-    return {f"device {index}": _size(f"devices[{index}]", size) for index, size in enumerate(devices)}
 
 
 def _own_gpus() -> dict[str, int]:
@@ -156,14 +152,6 @@ class _Search:
             n_gpu_layers=n_gpu_layers,
             type_k=kind,
             type_v=kind,
-            n_batch=512,
-            n_ubatch=512,
-            n_seq=1,
-            use_mmap=None,
-            flash_attn="auto",
-            swa_full=False,
-            kv_unified=False,
-            n_outputs_max=None,
             devices=list(self.capacities) or None,
             tensor_split=list(self.capacities.values()) or None,
         )

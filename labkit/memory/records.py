@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 from labkit.records import Record
 from labkit.units import format_bytes
@@ -120,12 +119,7 @@ class MemoryEstimate(Record):
 
     def by_device(self) -> dict[str, int]:
         """Return resident bytes by device, the CPU first."""
-        return total(self.parts)
-
-
-def total(parts: Iterable[MemoryPart]) -> dict[str, int]:
-    """Return resident bytes by device, in the order in which devices appear."""
-    sums: dict[str, int] = {}
-    for part in parts:
-        sums[part.device] = sums.get(part.device, 0) + part.resident_bytes
-    return sums
+        sums: dict[str, int] = {}
+        for part in self.parts:
+            sums[part.device] = sums.get(part.device, 0) + part.resident_bytes
+        return sums

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from labkit.gguf_file import Header
 from labkit.gguf_file.tensor_table import TensorInfo
@@ -29,35 +29,18 @@ _ROPE = ("rope_freqs", "rope_factors_long", "rope_factors_short")  # each device
 
 @dataclasses.dataclass(frozen=True)
 class WeightBuffer:
-    """One of llama.cpp's model buffers.
+    """One of llama.cpp's model buffers."""
 
-    Attributes
-    ----------
-    device : int
-        `HOST`, or the number of the device.
-    kind : str
-        ``"mapped"`` (pages of the file), ``"loaded"`` (a copy in memory) or ``"repacked"`` (a copy in a different order).
-    n_bytes : int
-        Its size.
-    twice_bytes : int
-        Bytes that another buffer of the same device holds too.
-    """
-
-    device: int
-    kind: str
+    device: int  # HOST, or the number of the device
+    kind: str  # "mapped" (pages of the file), "loaded" (a copy in memory) or "repacked" (a copy in a different order)
     n_bytes: int
-    twice_bytes: int = 0
+    twice_bytes: int = 0  # that another buffer of the same device holds too
 
 
 def place_layers(n_layers: int, n_gpu_layers: int, shares: Sequence[float]) -> list[int]:
     """Return the device of each layer, the output last; the first layers stay on the host.
 
-    Parameters
-    ----------
-    n_gpu_layers : int
-        Layers to move, the output counts as one; -1 is all.
-    shares : sequence of float
-        How the moved layers are shared, one number per device.
+    The output counts as a layer, -1 is all; ``shares`` has one number per device.
     """
     wanted = n_layers + 1 if n_gpu_layers < 0 else min(n_gpu_layers, n_layers + 1)
     if not shares or not wanted:
@@ -80,14 +63,8 @@ def place_weights(
 ) -> list[WeightBuffer]:
     """Return the buffers that hold a model's weights.
 
-    Parameters
-    ----------
-    layer_devices : sequence of int
-        From `place_layers`.
-    mapped : bool
-        Whether the host's share of the file is mapped rather than read.
-    features : iterable of str
-        CPU features in use (`labkit.EngineBuild.features`), which determine the repacked weights.
+    ``mapped``: the host's share of the file is mapped rather than read. ``features`` are the CPU features in use
+    (`labkit.EngineBuild.features`), which determine the repacked weights.
     """
     have = tuple(features)
     plain: dict[int, list[TensorInfo]] = {}
@@ -110,23 +87,22 @@ def place_weights(
     return [buffer for buffer in buffers if buffer.n_bytes]
 
 
-def _placed(header: Header, layer_devices: Sequence[int]) -> list[tuple[TensorInfo, int]]:
-    placed: list[tuple[TensorInfo, int]] = []
+def _placed(header: Header, layer_devices: Sequence[int]) -> Iterator[tuple[TensorInfo, int]]:
+    """Yield each tensor with its device."""
     for tensor in header.tensors:
         stem = tensor.name.rsplit(".", 1)[0]
         block = _BLOCK.match(tensor.name)
         if block is not None:
             number = int(block[1])
-            placed.append((tensor, layer_devices[number] if number < len(layer_devices) - 1 else HOST))
+            yield tensor, layer_devices[number] if number < len(layer_devices) - 1 else HOST
         elif stem in _INPUTS:
-            placed.append((tensor, HOST))
+            yield tensor, HOST
         elif stem in _OUTPUTS or "output_norm" in stem:
-            placed.append((tensor, layer_devices[-1]))
+            yield tensor, layer_devices[-1]
         elif stem in _ROPE:
-            placed += [(tensor, device) for device in dict.fromkeys(layer_devices[:-1])]
+            yield from ((tensor, device) for device in dict.fromkeys(layer_devices[:-1]))
         else:  # used in the first layer
-            placed.append((tensor, layer_devices[0]))
-    return placed
+            yield tensor, layer_devices[0]
 
 
 def _repacks(tensor: TensorInfo, features: tuple[str, ...], *, as_output: bool) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from labkit.system.cgroups import memory_limits, read_text
@@ -17,7 +16,7 @@ def total_ram_bytes(root: Path = _ROOT) -> int:
     """Return the total RAM for this process, in bytes: the machine's, or its container's limit if that is less."""
     import psutil
 
-    return min(psutil.virtual_memory().total, *_with_limit(limit.limit_bytes for limit in memory_limits(root)))
+    return min([psutil.virtual_memory().total, *(limit.limit_bytes for limit in memory_limits(root))])
 
 
 def available_ram_bytes(root: Path = _ROOT) -> int:
@@ -29,11 +28,7 @@ def available_ram_bytes(root: Path = _ROOT) -> int:
     import psutil
 
     limits = [limit.available_bytes for limit in memory_limits(root)]
-    return min(psutil.virtual_memory().available, *_with_limit([*limits, *_address_space_left()]))
-
-
-def _with_limit(limits: Iterable[int]) -> tuple[int, ...]:
-    return (*limits, sys.maxsize)
+    return min([psutil.virtual_memory().available, *limits, *_address_space_left()])
 
 
 def _address_space_left() -> tuple[int, ...]:
@@ -55,26 +50,19 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def peak_resident_bytes(*, reset: bool = False) -> int:
-    """Return the peak RSS of this process, in bytes, since its start or the last reset.
-
-    Parameters
-    ----------
-    reset : bool
-        Reset the peak after reading. Only possible on Linux (see `reset_peak_resident`).
+def peak_resident_bytes() -> int:
+    """Return the peak RSS of this process, in bytes, since its start or the last `reset_peak_resident`.
 
     References
     ----------
     proc_pid_status(5) (VmHWM); getrusage(2), where ru_maxrss is in KiB on Linux and in bytes on macOS.
     """
-    peak = _high_water_bytes(Path("/proc/self/status")) or _process_peak_bytes()
-    if reset:
-        reset_peak_resident()
-    return peak
+    return status_bytes("VmHWM") or _process_peak_bytes()
 
 
-def _high_water_bytes(status: Path) -> int | None:
-    lines = (line.split() for line in read_text(status).splitlines() if line.startswith("VmHWM:"))
+def status_bytes(name: str) -> int | None:
+    """Return a value of ``/proc/self/status``, such as ``"RssAnon"``; None where the system does not report it."""
+    lines = (line.split() for line in read_text(Path("/proc/self/status")).splitlines() if line.startswith(f"{name}:"))
     return next((int(words[1]) * 1024 for words in lines), None)
 
 

@@ -36,11 +36,6 @@ Sizes = Mapping[str, Mapping[str, int]]
 RAM, DEVICE = "RAM", "device"
 _MIB = 2**20
 _UNKNOWN_CONTEXT = 4096  # if the file does not state the trained context
-_DEFAULTS: dict[str, Any] = {
-    "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
-    "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
-    "tensor_split": None,
-}  # fmt: skip
 _PARTS = {"model": "weights", "KV": "cache", "RS": "state", "output": "output", "compute": "compute"}
 _BUFFER = re.compile(r"^\w+: +(\S+) +(model|KV|RS|output|compute) buffer size = +([0-9.]+) MiB", re.MULTILINE)
 _HOST = re.compile(r"CPU|\w*_Host\b")
@@ -63,7 +58,7 @@ def estimate_from_header(header: Header, n_ctx: int, *, ram_bytes: int | None = 
     GGUFError, ArgumentError, ArgumentTypeError
         As for `estimate_memory_usage`.
     """
-    estimate = estimate_plan(make_plan(header, n_ctx, **{**_DEFAULTS, **settings}), "formula")
+    estimate = estimate_plan(make_plan(header, n_ctx, **settings), "formula")
     if ram_bytes is None:
         return estimate
     return dataclasses.replace(estimate, available_bytes=ram_bytes, fits=estimate.ram_bytes <= ram_bytes)
