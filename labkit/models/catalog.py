@@ -8,7 +8,7 @@ from pathlib import Path
 from labkit.models.cache import BUNDLED_PACKAGE, bundled_file, cached_file
 from labkit.records import Record
 
-__all__ = ["BUNDLED_NAME", "CATALOG", "ModelEntry", "find_entry", "list_models", "locate"]
+__all__ = ["BUNDLED_NAME", "CATALOG", "ModelEntry", "find_entry", "list_models"]
 
 BUNDLED_NAME = "smollm2-135m"
 
@@ -124,18 +124,14 @@ def list_models() -> tuple[ModelEntry, ...]:
     >>> list_models()[0].size_bytes
     98362432
     """
-    return tuple(dataclasses.replace(entry, path=locate(entry)) for entry in CATALOG)
+    return tuple(map(_located, CATALOG))
 
 
-def locate(entry: ModelEntry) -> Path | None:
-    """Return a known model's path on this machine, or None."""
+def _located(entry: ModelEntry) -> ModelEntry:
     bundled = bundled_file() if entry.name == BUNDLED_NAME else None
-    return bundled or cached_file(entry.repository, entry.filename)
+    return dataclasses.replace(entry, path=bundled or cached_file(entry.repository, entry.filename))
 
 
 def find_entry(name: str) -> ModelEntry | None:
     """Return the known model of this name (case-insensitive), with its path on this machine, or None."""
-    for entry in CATALOG:
-        if entry.name == name.strip().lower():
-            return dataclasses.replace(entry, path=locate(entry))
-    return None
+    return next((_located(entry) for entry in CATALOG if entry.name == name.strip().lower()), None)

@@ -61,13 +61,7 @@ def refuse_offline(wanted: str) -> None:
 
 
 def ask_file(repository: str, filename: str) -> HubFile:
-    """Ask the hub for a file's size and checksum (a HEAD request).
-
-    Raises
-    ------
-    DownloadError
-        When the hub cannot be reached, does not have the file, or restricts access to it.
-    """
+    """Ask the hub for a file's size and checksum (a HEAD request)."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     with explain(repository, filename):
@@ -79,13 +73,7 @@ def ask_file(repository: str, filename: str) -> HubFile:
 
 
 def list_files(repository: str) -> list[str]:
-    """Ask the hub for the names of a repository's files.
-
-    Raises
-    ------
-    DownloadError
-        When the hub cannot be reached or does not have the repository.
-    """
+    """Ask the hub for the names of a repository's files."""
     from huggingface_hub import HfApi
 
     with explain(repository):

@@ -18,33 +18,19 @@ _DEFAULT_QUANTIZATION = "Q4_K_M"
 
 
 class Reference(NamedTuple):
-    """A repository and, if known, the file in it, its size in bytes and its checksum."""
+    """A repository and, if known, the file in it or its quantization, and its checksum."""
 
     repository: str
     filename: str | None = None
     quantization: str | None = None
-    size_bytes: int | None = None
     sha256: str | None = None
 
 
 def parse_reference(text: str) -> Reference:
-    """Parse a reference to a model on the hub.
-
-    Raises
-    ------
-    ModelNotFoundError
-        When the text is neither a known name nor of the form "org/repo" or "org/repo:FILE.gguf".
-
-    Examples
-    --------
-    >>> parse_reference("Org/Some-GGUF:some-Q8_0.gguf").filename
-    'some-Q8_0.gguf'
-    >>> parse_reference("qwen2.5-0.5b").repository
-    'bartowski/Qwen2.5-0.5B-Instruct-GGUF'
-    """
+    """Parse a reference to a model on the hub."""
     entry = find_entry(text)
     if entry is not None:
-        return Reference(entry.repository, entry.filename, None, entry.size_bytes, entry.sha256)
+        return Reference(entry.repository, entry.filename, sha256=entry.sha256)
     match = _REPOSITORY.fullmatch(text.strip())
     if match is None or ".." in text:
         raise ModelNotFoundError(
@@ -64,13 +50,7 @@ def nearest_name(text: str) -> str:
 
 
 def choose_file(reference: Reference, files: Iterable[str]) -> str:
-    """Choose a repository's file: its only model, the requested quantization, or Q4_K_M.
-
-    Raises
-    ------
-    DownloadError
-        When the repository has no GGUF file, or several without a match; the message lists them.
-    """
+    """Choose a repository's file: its only model, the requested quantization, or Q4_K_M."""
     models = sorted(file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file.lower())
     firsts = [file for file in models if not (part := _PART.search(file)) or part[1] == "00001"]
     if not firsts:
@@ -88,13 +68,7 @@ def choose_file(reference: Reference, files: Iterable[str]) -> str:
 
 
 def split_parts(filename: str) -> tuple[str, ...]:
-    """Return the names of all parts of a split model, given any part; an unsplit file is the only part.
-
-    Examples
-    --------
-    >>> split_parts("big-00002-of-00002.gguf")
-    ('big-00001-of-00002.gguf', 'big-00002-of-00002.gguf')
-    """
+    """Return the names of all parts of a split model, given any part; an unsplit file is the only part."""
     part = _PART.search(filename)
     if part is None:
         return (filename,)

@@ -60,18 +60,8 @@ def course_model() -> Path:
 def resolve_model(name_or_path: str | os.PathLike[str] | None) -> Path:
     """Find a model's file from its name or path. Never downloads.
 
-    Parameters
-    ----------
-    name_or_path : str, Path or None
-        None is the bundled model. A str may be a path (``~`` is the home folder), a name from `list_models`, or
-        "org/repo:FILE.gguf" for a file fetched before. A Path is always a path.
-
-    Raises
-    ------
-    ModelNotFoundError
-        When there is no such file or name; the message suggests a similar name, or how to fetch it.
-    ArgumentTypeError
-        When the argument is neither text nor a path.
+    None is the bundled model. Text may be a path (``~`` is the home folder), a name from `list_models`, or
+    "org/repo:FILE.gguf" for a file fetched before. A Path is always a path.
     """
     if name_or_path is None:
         return bundled_model_path()

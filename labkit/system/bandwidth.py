@@ -17,21 +17,8 @@ def measure_read_bandwidth(n_threads: int | None = None, *, size_bytes: int = 25
     """Measure how fast this process can read RAM, in bytes per second.
 
     Each thread reduces its own part of one array with NumPy's bitwise OR; all threads start together, and the slowest ends
-    the pass. The best pass counts, as in STREAM, because interference can only slow a pass down.
-
-    Parameters
-    ----------
-    n_threads : int, optional
-        Threads; None is `physical_cores_available`.
-    size_bytes : int
-        Size of the array; must be many times the largest cache, or the cache's bandwidth is measured.
-    seconds : float
-        Duration; at least three passes are made.
-
-    Raises
-    ------
-    ArgumentError
-        When a number is not positive.
+    the pass. The best pass counts, as in STREAM, because interference can only slow a pass down. The array must be many
+    times the largest cache, or the cache's bandwidth is measured; at least three passes are made.
 
     References
     ----------

@@ -131,7 +131,9 @@ def engine_build() -> EngineBuild:
     llama_cpp = _import_llama_cpp()
     has_rpc = bool(llama_cpp.llama_supports_rpc())  # loads the backends, where they are separate libraries
     features = parse_system_info(llama_cpp.llama_print_system_info().decode("utf-8", "replace"))
-    devices = _list_devices()
+    get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    n_devices = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)()
+    devices = tuple(_describe(get(index)) for index in range(n_devices))
     return EngineBuild(
         version=str(llama_cpp.__version__),
         features=features,
@@ -162,21 +164,7 @@ def parse_system_info(text: str) -> tuple[str, ...]:
 
 
 def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str]) -> bool:
-    """Return whether the CPU backend makes a repacked copy of a weight matrix for its instructions.
-
-    Parameters
-    ----------
-    type_name : str
-        Tensor type as GGUF names it, for example ``"Q4_K"``.
-    n_rows, n_cols : int
-        Shape: outputs (``ne[1]``) and inputs (``ne[0]``) of the multiplication.
-    features : iterable of str
-        `EngineBuild.features`.
-
-    Returns
-    -------
-    bool
-        True for a 2-d weight that a plain matrix multiplication uses, and for the experts' 3-d weights (but see Notes).
+    """Return whether the CPU backend makes a repacked copy of a weight matrix (n_rows outputs) for its instructions.
 
     Notes
     -----
@@ -187,11 +175,6 @@ def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str
     References
     ----------
     llama.cpp, ggml/src/ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type), ggml/src/ggml-cpu/amx/amx.cpp.
-
-    Examples
-    --------
-    >>> is_repacked("Q4_K", 4096, 4096, ["AVX2", "REPACK"]), is_repacked("Q6_K", 4096, 4096, ["AVX2", "REPACK"])
-    (True, False)
     """
     have = frozenset(features)
     columns = _AMX_COLUMNS.get(type_name)
@@ -202,13 +185,7 @@ def is_repacked(type_name: str, n_rows: int, n_cols: int, features: Iterable[str
 
 
 def repacked_types(features: Iterable[str]) -> tuple[str, ...]:
-    """Return the tensor types that are repacked where the shape allows it.
-
-    Examples
-    --------
-    >>> repacked_types(["AVX2", "REPACK"])
-    ('Q4_0', 'Q4_K', 'IQ4_NL', 'MXFP4')
-    """
+    """Return the tensor types that are repacked where the shape allows it."""
     have = tuple(features)
     # 256 rows and columns satisfy every rule above.
     return tuple(name for name in dict.fromkeys((*_REPACK, *_AMX_COLUMNS)) if is_repacked(name, 256, 256, have))
@@ -223,18 +200,12 @@ def _import_llama_cpp() -> Any:
             f"llama_cpp cannot be imported ({reason}): reinstall it with 'pip install --force-reinstall "
             "llama-cpp-python', or from conda-forge where there is no C++ compiler"
         ) from error
-    _quiet_backends()
-    return llama_cpp
-
-
-def _quiet_backends() -> None:
-    """Keep the backends' startup messages off stderr: llama-cpp-python prints everything until the first ``Llama``.
-
-    A CUDA build reports its GPUs. The new level is that of ``Llama(verbose=False)``; a level that is already set stays.
-    """
+    # Keep the backends' startup messages off stderr (a CUDA build reports its GPUs): llama-cpp-python prints everything
+    # until the first Llama. The new level is that of Llama(verbose=False); a level that is already set stays.
     logger = logging.getLogger("llama-cpp-python")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.ERROR)
+    return llama_cpp
 
 
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
@@ -264,11 +235,6 @@ def _list_backends() -> tuple[str, ...]:
     name = ggml_function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
     count = ggml_function("ggml_backend_reg_count", ctypes.c_size_t)()
     return tuple(name(get(index)).decode("utf-8", "replace") for index in range(count))
-
-
-def _list_devices() -> tuple[Device, ...]:
-    get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    return tuple(_describe(get(index)) for index in range(ggml_function("ggml_backend_dev_count", ctypes.c_size_t)()))
 
 
 def _describe(handle: int) -> Device:

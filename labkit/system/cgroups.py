@@ -42,11 +42,6 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
     The lowest limit from the process's group up to the root counts.
 
-    Parameters
-    ----------
-    root : Path
-        Where ``proc`` and ``sys`` lie.
-
     Notes
     -----
     Version 2 writes ``cpu.max`` as "quota period" in microseconds, version 1 two files; quota / period is in CPUs.
@@ -65,13 +60,7 @@ def _quota_of(folder: Path) -> float | None:
 
 
 def memory_limits(root: Path = Path("/")) -> tuple[MemoryLimit, ...]:
-    """Return the memory limits of this process, from its own group upwards; empty without a limit.
-
-    Parameters
-    ----------
-    root : Path
-        Where ``proc`` and ``sys`` lie.
-    """
+    """Return the memory limits of this process, from its own group upwards; empty without a limit."""
     return tuple(limit for folder in _folders("memory", root) if (limit := _memory_of(folder)) is not None)
 
 

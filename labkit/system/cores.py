@@ -26,11 +26,6 @@ def physical_cores_available(root: Path = _ROOT) -> int:
     """Count the physical cores this process may use, within affinity and the container's CPU quota; siblings count once.
 
     A fractional quota is rounded down, to at least 1: one thread too many waits for the next period at every barrier.
-
-    Parameters
-    ----------
-    root : Path
-        Where ``proc`` and ``sys`` lie (tests pass a made-up tree).
     """
     return _within_quota(count_physical(allowed_cpus(), root), root)
 
@@ -88,13 +83,7 @@ def count_physical(cpus: frozenset[int], root: Path = _ROOT) -> int:
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """Parse the kernel's CPU list format.
-
-    Examples
-    --------
-    >>> sorted(parse_cpu_list("0-2,8,10-11"))
-    [0, 1, 2, 8, 10, 11]
-    """
+    """Parse the kernel's CPU list format, such as ``0-2,8,10-11``."""
     ranges = (part.strip().partition("-") for part in text.split(",") if part.strip())
     return frozenset(cpu for low, _, high in ranges for cpu in range(int(low), int(high or low) + 1))
 

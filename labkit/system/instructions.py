@@ -14,15 +14,7 @@ _INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
 
 
 def unused_instructions(features: Iterable[str], root: Path = Path("/")) -> tuple[str, ...]:
-    """Return the instructions that the CPU has but llama.cpp was not built for; known only for Linux on x86.
-
-    Parameters
-    ----------
-    features : iterable of str
-        `EngineBuild.features`.
-    root : Path
-        Where ``proc`` lies (tests pass a made-up tree).
-    """
+    """Return the instructions that the CPU has but llama.cpp was not built for; known only for Linux on x86."""
     flags, have = cpu_flags(root), frozenset(features)
     return tuple(name for flag, name in _INSTRUCTIONS if flag in flags and name not in have)
 
