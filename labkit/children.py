@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChildEndedError", "ask_child"]
+__all__ = ["ChildEndedError", "ask_child", "queue_lines", "request_line", "script_command"]
 
 
 class ChildEndedError(Exception):
     """The process ended without an answer; the message says how ("signal 11", "exit status 1")."""
 
 
-def ask_child(script: Path, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-    """Start a script, send it a request, and return its answer.
+def script_command(script: Path) -> list[str]:
+    """Return the command that runs a script in a Python of its own."""
+    return [sys.executable, "-I", "-X", "utf8", str(script)]
 
-    Parameters
-    ----------
-    script : Path
-        The script reads one line of input (its ``path`` is this process's ``sys.path``); its last line of output is the
-        answer.
-    request : mapping
-        A value for ``json.dumps``.
-    limit_s : float
-        Time limit of the process, seconds.
 
-    Raises
-    ------
-    ChildEndedError
-        The process ended without an answer.
-    subprocess.TimeoutExpired
-        It exceeded the time limit.
-    OSError
-        It could not be started.
-    """
+def request_line(request: Mapping[str, Any]) -> bytes:
+    """Return a request as a script reads it: JSON in one line, with this process's ``sys.path`` as ``path``."""
     path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
-    line = json.dumps({**request, "path": path}).encode("ascii") + b"\n"
-    command = [sys.executable, "-I", "-X", "utf8", str(script)]
-    child = subprocess.run(command, input=line, capture_output=True, timeout=limit_s, check=False)
+    return json.dumps({**request, "path": path}).encode("ascii") + b"\n"
+
+
+def queue_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
+    """Put each line of a child's output in a queue, and ``b""`` at its end; run this in a thread."""
+    with contextlib.suppress(OSError, ValueError):  # closed by this side
+        for line in stream:
+            lines.put(line)
+    lines.put(b"")
+
+
+def ask_child(script: Path, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+    """Start a script, send it a request, and return its answer: its last line of output.
+
+    An `OSError` means that it could not be started, a `subprocess.TimeoutExpired` that it exceeded the limit.
+    """
+    child = subprocess.run(
+        script_command(script), input=request_line(request), capture_output=True, timeout=limit_s, check=False
+    )
     try:
         answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     except (ValueError, IndexError):

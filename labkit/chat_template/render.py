@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.children import queue_lines, script_command
 from labkit.errors import GenerationError
 
 __all__ = ["ChatTemplate"]
@@ -28,50 +29,29 @@ TIME_LIMIT_S = 2.0
 START_LIMIT_S = 30.0
 SIZE_LIMIT = 8_000_000
 _CHILD = Path(__file__).with_name("render_child.py")
-_READY = {"source": "", "renderings": [], "size_limit": 0}
+_READY = {"source": "", "values": {}, "size_limit": 0}
 
 
 class ChatTemplate:
-    """A model's chat template.
-
-    Parameters
-    ----------
-    source : str
-        The Jinja source, ``tokenizer.chat_template`` in the model file.
-    bos_token, eos_token : str
-        The texts of these control tokens.
-
-    Examples
-    --------
-    >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
-    >>> template.render([{"role": "user", "content": "Hi"}])
-    '<user>Hi'
-    """
+    """A model's chat template."""
 
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
         self.source = source
         self._names = {"bos_token": bos_token, "eos_token": eos_token}
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
-        """Render the messages and the beginning of the answer.
-
-        Raises
-        ------
-        GenerationError
-            When the source is not valid Jinja, the template refuses the messages or fails, or it exceeds 2 s, 8 million
-            characters or 1 GB of memory.
-        """
+        """Render the messages and the beginning of the answer, within 2 s, 8 million characters and 1 GB of memory."""
         values = {
             **more,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
             **self._names,
         }
-        request = {"source": self.source, "renderings": [values], "size_limit": SIZE_LIMIT}
+        request = {"source": self.source, "values": values, "size_limit": SIZE_LIMIT}
         answer = _renderer().ask(request, TIME_LIMIT_S)
         if "error" in answer:
             raise GenerationError(f"this model's chat template {answer['error']}")
-        return str(answer["texts"][0])
+        return str(answer["text"])
 
 
 class _Renderer:
@@ -110,7 +90,7 @@ class _Renderer:
         self.stop()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-X", "utf8", str(_CHILD)],
+                script_command(_CHILD),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -123,7 +103,7 @@ class _Renderer:
         self._process = process
         self._answers = queue.SimpleQueue()
         threading.Thread(
-            target=_read_lines, args=(process.stdout, self._answers), name="labkit-template", daemon=True
+            target=queue_lines, args=(process.stdout, self._answers), name="labkit-template", daemon=True
         ).start()
         try:
             path = json.dumps([str(folder) for folder in sys.path])
@@ -155,13 +135,6 @@ class _Renderer:
             )
         result: dict[str, Any] = json.loads(answer)
         return result
-
-
-def _read_lines(pipe: Any, answers: queue.SimpleQueue[bytes]) -> None:
-    with contextlib.suppress(OSError, ValueError):  # closed by the other side
-        for line in pipe:
-            answers.put(line)
-    answers.put(b"")
 
 
 def _detached() -> dict[str, Any]:

@@ -37,13 +37,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         template = _compile(request["source"])
     except Exception as error:  # from jinja2, from Python for nested blocks, recursion, memory
         return {"error": f"is not valid Jinja: {_one_line(error)}"}
-    texts = []
     try:
-        for values in request["renderings"]:
-            texts.append(_joined(template, values, request["size_limit"]))
+        return {"text": _joined(template, request["values"], request["size_limit"])}
     except Exception as error:  # any error in the template
-        return {"error": f"cannot render these messages: {_one_line(error)}", "texts": texts}
-    return {"texts": texts}
+        return {"error": f"cannot render these messages: {_one_line(error)}"}
 
 
 def _joined(template: Any, values: dict[str, Any], limit: int) -> str:
@@ -65,7 +62,7 @@ def _compile(source: str) -> Any:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = lambda pattern: datetime.datetime.now().strftime(pattern)
     return environment.from_string(source)
 
 
@@ -77,10 +74,6 @@ def _raise_exception(message: object) -> None:
     from jinja2 import TemplateError
 
     raise TemplateError(str(message))
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)
 
 
 def _one_line(error: BaseException) -> str:

@@ -10,8 +10,6 @@
     relay         proxy between llama.cpp and a device, so that a lost device does not abort this process
 """
 
-from __future__ import annotations
-
 from labkit.devices.serve import ServedDevice, serve_device, start_device
 
 __all__ = ["ServedDevice", "serve_device", "start_device"]

@@ -30,26 +30,16 @@ _GPU_KINDS = ("GPU", "IGPU")
 
 
 class ModelDevices:
-    """The devices of one model, from before it is loaded until it is freed.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Addresses and names, in the order of the layers.
-    n_devices : int
-        Number of devices; an address may serve several.
-    has_gpu : bool
-        Whether one of them is known to be a GPU.
-    """
+    """The devices of one model, from before it is loaded until it is freed."""
 
     def __init__(self, endpoints: list[Endpoint | str], *, has_gpu: bool, served: Sequence[ServedDevice] = ()) -> None:
-        self.names = tuple(str(endpoint) for endpoint in endpoints)
-        self.has_gpu = has_gpu
+        self.names = tuple(str(endpoint) for endpoint in endpoints)  # in the order of the layers
+        self.has_gpu = has_gpu  # one of them is known to be a GPU
         self._endpoints = endpoints
         self._connections: list[Connection] = []
         self._relays: dict[str, Relay] = {}
         self._kept: Any = None  # llama.cpp holds only its address
-        self._taken = False
+        self.in_use = False  # a model uses the devices; the model releases them
         self._served = served  # keep a reference: without one the device ends
         self._watched: list[tuple[Connection, Callable[[str], None]]] = []
         with contextlib.ExitStack() as stack:
@@ -60,6 +50,7 @@ class ModelDevices:
                     stack.callback(relay.close)
                     self._connections.append(connection)
             self._held = stack.pop_all()
+        # an address may serve several
         self.n_devices = len(endpoints) + sum(connection.n_devices - 1 for connection in self._connections)
 
     @property
@@ -74,11 +65,6 @@ class ModelDevices:
             handles += _devices_at(self._relays[str(endpoint)]) if isinstance(endpoint, Endpoint) else [_local_gpu(endpoint)]
         self._kept = (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
         return self._kept
-
-    @property
-    def in_use(self) -> bool:
-        """Whether a model uses the devices; the model releases them."""
-        return self._taken
 
     @property
     def has_local_gpu(self) -> bool:
@@ -98,7 +84,7 @@ class ModelDevices:
 
     def watch(self, notify: Callable[[str], None]) -> None:
         """Call ``notify(message)`` when a device is lost."""
-        self._taken = True
+        self.in_use = True
         for connection in self._connections:
 
             def lost(reason: str, endpoint: Endpoint = connection.endpoint) -> None:
@@ -127,15 +113,7 @@ class ModelDevices:
 
 
 def borrow_devices(devices: Any, build: EngineBuild) -> ModelDevices:
-    """Check the ``devices`` argument of ``load_model``, and connect.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        For anything but a list of addresses and names, an empty list, a device given twice, or an unknown name.
-    ModelLoadError
-        When this build has no RPC, or a device cannot be reached.
-    """
+    """Check the ``devices`` argument of ``load_model``, and connect."""
     if isinstance(devices, (str, bytes, ServedDevice, Mapping)) or not isinstance(devices, Iterable):
         raise ArgumentTypeError(
             f"devices must be a list of addresses or names, such as ['127.0.0.1:50052'], not {shown(devices)}"

@@ -13,7 +13,7 @@ from labkit.devices.endpoints import Endpoint
 from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, MAJOR, Command, answer_bytes
 from labkit.errors import ModelLoadError
 
-__all__ = ["Connection", "DeviceLostError", "connect", "probe"]
+__all__ = ["Connection", "DeviceLostError", "connect"]
 
 CONNECT_S = 3.0  # time limit for connecting, and for the handshake
 _CHUNK = 1 << 20
@@ -26,34 +26,20 @@ class DeviceLostError(Exception):
 
 
 class Connection:
-    """One connection, which several models of this process use in turn, because a device serves one client at a time.
-
-    Attributes
-    ----------
-    n_devices : int
-        Number of devices served there: 1, except for llama.cpp's own server.
-    version : bytes
-        The device's answer in the handshake.
-    lost : str or None
-        Why the connection is unusable, if it is.
-    busy_since : float or None
-        Time of the open request (``time.monotonic``).
-    computes_for : object
-        The relay that sent the device's last graph.
-    """
+    """One connection, which several models of this process use in turn, because a device serves one client at a time."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.lost: str | None = None
-        self.busy_since: float | None = None
-        self.computes_for: object = None
+        self.lost: str | None = None  # why the connection is unusable
+        self.busy_since: float | None = None  # of the open request (time.monotonic)
+        self.computes_for: object = None  # the relay that sent the device's last graph
         self.n_users = 0
         self._turn = threading.Lock()
         self._state = threading.Lock()
         self._watchers: list[Callable[[str], None]] = []
         self._socket = _open(endpoint)
         try:
-            self.version, self.n_devices = self._greet()
+            self.version, self.n_devices = self._greet()  # llama.cpp's own server may serve several devices
         except BaseException:
             self._socket.close()
             raise
@@ -93,13 +79,7 @@ class Connection:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the device for one request and its answer.
-
-        Raises
-        ------
-        DeviceLostError
-            When the device is lost, before or during the request; watchers have been notified then.
-        """
+        """Hold the device for one request and its answer; when it is lost, watchers are notified before this raises."""
         with self._turn:
             if self.lost is not None:
                 raise DeviceLostError(self.lost)
@@ -208,13 +188,7 @@ _registry = threading.Lock()
 
 @contextlib.contextmanager
 def connect(endpoint: Endpoint) -> Iterator[Connection]:
-    """Use this process's connection to a device; open one if there is none.
-
-    Raises
-    ------
-    ModelLoadError
-        When nothing listens there, it does not answer, or it is not a device.
-    """
+    """Use this process's connection to a device; open one if there is none."""
     with _registry:
         connection = _connections.get(endpoint)
         if connection is None or not connection.check_alive():
@@ -229,12 +203,6 @@ def connect(endpoint: Endpoint) -> Iterator[Connection]:
                 connection.close()
                 if _connections.get(endpoint) is connection:
                     del _connections[endpoint]
-
-
-def probe(endpoint: Endpoint) -> int:
-    """Do a device's handshake and return the number of devices it serves."""
-    with connect(endpoint) as connection:
-        return connection.n_devices
 
 
 def _open(endpoint: Endpoint) -> socket.socket:

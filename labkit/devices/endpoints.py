@@ -16,20 +16,13 @@ from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError
 
 __all__ = ["Endpoint", "free_port", "parse_endpoint"]
 
-
 _NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 _MAX_PORT = 65_535
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """A host and a port.
-
-    Examples
-    --------
-    >>> str(parse_endpoint("localhost:50052"))
-    '127.0.0.1:50052'
-    """
+    """A host and a port."""
 
     host: str
     port: int
@@ -52,18 +45,7 @@ class Endpoint:
 
 
 def parse_endpoint(text: Any, *, name: str = "endpoint", least_port: int = 1) -> Endpoint:
-    """Parse ``host:port``; ``localhost`` is 127.0.0.1, where llama.cpp listens.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        When the text is not an address.
-
-    Examples
-    --------
-    >>> parse_endpoint("[::1]:50052").is_loopback
-    True
-    """
+    """Parse ``host:port``; ``localhost`` is 127.0.0.1, where llama.cpp listens."""
     if not isinstance(text, str):
         raise ArgumentTypeError(f"{name} must be text such as '127.0.0.1:50052', not {shown(text)}")
     host, colon, port = text.strip().rpartition(":")
@@ -94,13 +76,7 @@ _RELEASE_S = 0.5  # time for a stopped process to release its port
 
 
 def free_port(endpoint: Endpoint) -> int:
-    """Return the endpoint's port if it is free; for port 0, a free port chosen by the system.
-
-    Raises
-    ------
-    LabkitError
-        When the port is in use or not allowed, or the address is not this machine's.
-    """
+    """Return the endpoint's port if it is free; for port 0, a free port chosen by the system."""
     deadline = time.monotonic() + _RELEASE_S
     while True:
         try:

@@ -29,13 +29,7 @@ _ports = threading.Lock()
 
 
 class Relay:
-    """One model's path to a device.
-
-    Attributes
-    ----------
-    address : str
-        The address that llama.cpp connects to.
-    """
+    """One model's path to a device; llama.cpp connects to its ``address``."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

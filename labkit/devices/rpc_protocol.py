@@ -33,26 +33,21 @@ _SOME_ALIGNMENT = 128
 
 
 class Command(enum.IntEnum):
-    """The protocol's commands."""
+    """The protocol's commands that a relay needs to know."""
 
     ALLOC_BUFFER = 0
     GET_ALIGNMENT = 1
     GET_MAX_SIZE = 2
     BUFFER_GET_BASE = 3
-    FREE_BUFFER = 4
-    BUFFER_CLEAR = 5
-    SET_TENSOR = 6
     SET_TENSOR_HASH = 7
     GET_TENSOR = 8
     COPY_TENSOR = 9
     GRAPH_COMPUTE = 10
     GET_DEVICE_MEMORY = 11
-    INIT_TENSOR = 12
     GET_ALLOC_SIZE = 13
     HELLO = 14
     DEVICE_COUNT = 15
     GRAPH_RECOMPUTE = 16
-    MEMSET_TENSOR = 17
 
 
 _ANSWER_BYTES: dict[int, int] = {
@@ -63,13 +58,7 @@ _ANSWER_BYTES: dict[int, int] = {
 
 
 def answer_bytes(command: int, payload: bytes) -> int | None:
-    """Return the size of the answer to a request, without its length field; None for no answer.
-
-    Examples
-    --------
-    >>> answer_bytes(Command.GET_TENSOR, bytes(304) + LENGTH.pack(196_608)), answer_bytes(Command.FREE_BUFFER, bytes(8))
-    (196608, None)
-    """
+    """Return the size of the answer to a request, without its length field; None for no answer."""
     if command == Command.GET_TENSOR:
         return int(LENGTH.unpack(payload[-LENGTH.size :])[0])
     return _ANSWER_BYTES.get(command)
@@ -94,12 +83,6 @@ def substitute_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
 
 
 def check_rpc(build: EngineBuild) -> None:
-    """Raise an error if this llama.cpp has no RPC.
-
-    Raises
-    ------
-    ModelLoadError
-        When it was built without RPC; the message says how to install a build with it.
-    """
+    """Raise an error if this llama.cpp has no RPC; it says how to install a build with it."""
     if not build.has_rpc:
         raise ModelLoadError(_NO_RPC)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks import check_flag, check_int, one_line
-from labkit.devices.connection import probe
+from labkit.children import request_line, script_command
+from labkit.devices.connection import connect
 from labkit.devices.endpoints import Endpoint, free_port, parse_endpoint
 from labkit.devices.rpc_protocol import check_rpc
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
@@ -70,13 +71,12 @@ class ServedDevice:
             if self._process.poll() is not None:
                 raise LabkitError(f"the device at {endpoint} could not be started: {self._last_output()}")
             try:
-                probe(endpoint.reachable)
+                with connect(endpoint.reachable):
+                    return
             except LabkitError as error:
                 if time.monotonic() > deadline or not isinstance(error.__cause__, OSError):
                     raise
                 time.sleep(0.02)
-            else:
-                return
 
     def _last_output(self) -> str:
         time.sleep(0.05)  # wait for its last line of output
@@ -207,20 +207,20 @@ def describe(device: ServedDevice) -> str:
 def _start_child() -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise LabkitError("sys.executable is not set, so no device can be started: run labkit with a regular Python")
-    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            script_command(_CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
     except OSError as error:
         raise LabkitError(f"the device's process could not be started ({error})") from error
 
 
 def _send_request(process: subprocess.Popen[bytes], endpoint: Endpoint, n_threads: int) -> tuple[dict[str, Any], deque[str]]:
     """Send the request to the child, and return its answer and the queue of its stderr lines."""
-    path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
-    request = {"endpoint": str(endpoint), "n_threads": n_threads, "path": path}
+    request = {"endpoint": str(endpoint), "n_threads": n_threads}
     lines: deque[str] = deque(maxlen=20)
     with contextlib.suppress(OSError):  # it may already have ended
-        process.stdin.write(json.dumps(request).encode("ascii") + b"\n")  # type: ignore[union-attr]  # stdin=PIPE
+        process.stdin.write(request_line(request))  # type: ignore[union-attr]  # stdin=PIPE
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
     output: Any = process.stdout
     for line in output:

@@ -19,18 +19,7 @@ _NEVER_STORED = frozenset({"Q8_1", "Q8_K", "F64", "I8", "I16", "I32", "I64"})
 
 
 def quantize_rows(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Quantize weights of shape (rows, n), n a multiple of the type's block, to bytes of shape (rows, row bytes).
-
-    Raises
-    ------
-    ArgumentError
-        When the type needs more than the weights, or the rows are not a multiple of its block size.
-
-    Examples
-    --------
-    >>> quantize_rows("Q4_K", np.ones((2, 512), np.float32)).shape
-    (2, 288)
-    """
+    """Quantize weights of shape (rows, n), n a multiple of the type's block, to bytes of shape (rows, row bytes)."""
     kind = tensor_type(name)
     if kind.name in NEEDS_IMPORTANCE | _NEVER_STORED:
         raise ArgumentError(f"{kind.name} needs more than the weights: choose another type, such as Q4_K")

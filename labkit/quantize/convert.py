@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
+from labkit.checks import check_int
+from labkit.errors import ArgumentError, LabkitWarning
 from labkit.gguf_file import Header, read_header
-from labkit.gguf_file.formats import FileType, file_type, tensor_type
+from labkit.gguf_file.formats import file_type, tensor_type
 from labkit.gguf_file.preflight import preflight
 from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
@@ -115,11 +116,14 @@ def quantize_model(
     """
     started = time.perf_counter()
     kind = file_type(quantization)
-    threads = _threads(n_threads)
+    threads = physical_cores_available()
+    if n_threads is not None:
+        threads = check_int("n_threads", n_threads, 1, 1024, hint=", or None for this machine's cores")
     header = read_header(source)
     path = _target(target, header, overwrite=overwrite)
     warned = preflight(header)
-    _check_disk(header, kind, path.parent)
+    n_bytes = int(header.parameter_count * tensor_type(kind.tensor_type).bits_per_weight / 8)
+    check_disk_space(path.parent, n_bytes, f"a copy in {kind.name}")
     quantized = sorted({t.type.name for t in header.tensors if t.type.is_quantized})
     if quantized:
         lossy = (
@@ -145,22 +149,12 @@ def quantize_model(
         quantization=kind.name,
         source_bytes=header.file_size_bytes,
         target_bytes=made.file_size_bytes,
-        bits_per_weight=8 * made.file_size_bytes / max(1, sum(t.n_elements for t in made.tensors)),
+        bits_per_weight=8 * made.file_size_bytes / max(1, made.parameter_count),
         elapsed_s=time.perf_counter() - started,
-        tensor_types=_count_types(made),
+        tensor_types=made.tensor_types,
         fallbacks=tuple(Fallback(name, wanted.upper(), given.upper()) for name, wanted, given in _FALLBACK.findall(log)),
         warnings=warned,
     )
-
-
-def _threads(n_threads: int | None) -> int:
-    if n_threads is None:
-        return physical_cores_available()
-    if isinstance(n_threads, bool) or not isinstance(n_threads, int):
-        raise ArgumentTypeError(f"n_threads must be a whole number or None, not {n_threads!r}")
-    if not 1 <= n_threads <= 1024:
-        raise ArgumentError(f"n_threads={n_threads} is out of range: give 1 to 1,024, or None for this machine's cores")
-    return n_threads
 
 
 def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
@@ -172,16 +166,3 @@ def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
     if not overwrite:
         refuse_existing(path)
     return path
-
-
-def _check_disk(header: Header, kind: FileType, folder: Path) -> None:
-    weights = sum(tensor.n_elements for tensor in header.tensors)
-    check_disk_space(folder, int(weights * tensor_type(kind.tensor_type).bits_per_weight / 8), f"a copy in {kind.name}")
-
-
-def _count_types(header: Header) -> dict[str, tuple[int, int]]:
-    counts: dict[str, tuple[int, int]] = {}
-    for tensor in header.tensors:
-        number, size = counts.get(tensor.type.name, (0, 0))
-        counts[tensor.type.name] = (number + 1, size + tensor.n_bytes)
-    return counts

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from labkit.children import queue_lines, request_line, script_command
 from labkit.errors import QuantizationError
 from labkit.progress import Progress
 
@@ -28,12 +27,10 @@ def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
     """Quantize in a child process and return llama.cpp's log."""
     process = _start()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
+    reader = threading.Thread(target=queue_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
     reader.start()
     try:
-        path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 - "" is this folder
-        first = json.dumps({**request, "path": path}).encode("ascii") + b"\n"
-        process.stdin.write(first)  # type: ignore[union-attr]  # stdin=PIPE
+        process.stdin.write(request_line(request))  # type: ignore[union-attr]  # stdin=PIPE
         process.stdin.flush()  # type: ignore[union-attr]  # likewise
         return _follow(process, lines, report)
     finally:  # also on Ctrl-C
@@ -46,17 +43,12 @@ def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-X", "utf8", str(_CHILD)]
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            script_command(_CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
     except OSError as error:
         raise QuantizationError(f"the quantizer's process could not be started ({error}): nothing was written") from error
-
-
-def _read_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(b"")
 
 
 def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], report: Progress) -> str:
