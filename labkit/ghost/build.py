@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.checks import check_int
 from labkit.gguf_file.formats import TensorType
 from labkit.ghost.keys import describe, hparams
 from labkit.ghost.layout import Tensor, layout
@@ -83,7 +83,7 @@ def build_ghost_model(
     """
     file = ghost_file_type(quantization)
     row = find_shape(architecture, shape)
-    _check_seed(seed)
+    seed = check_int("seed", seed, 0, 2**64 - 1)
     path = new_file(target, overwrite=overwrite)
     plan = choose_types(file, architecture, row.shape, layout(architecture, row.shape))
     keys = {
@@ -102,13 +102,6 @@ def build_ghost_model(
             refuse_existing(path)
         temporary.replace(path)
     return path
-
-
-def _check_seed(seed: int) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentTypeError(f"seed must be a whole number, not {seed!r}")
-    if not 0 <= seed < 1 << 64:
-        raise ArgumentError(f"seed={seed} is out of range: it must be 0 to 2^64 - 1")
 
 
 def _n_bytes(tensor: Tensor, kind: TensorType) -> int:

@@ -11,6 +11,7 @@ llama.cpp: ``load_arch_tensors`` in ``src/models/*.cpp``; gguf-py: ``MODEL_TENSO
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -31,10 +32,7 @@ class Tensor(NamedTuple):
     @property
     def n_elements(self) -> int:
         """Number of weights."""
-        product = 1
-        for n in self.shape:
-            product *= n
-        return product
+        return math.prod(self.shape)
 
 
 _Parts = Iterator[tuple[str, tuple[int, ...], str]]
@@ -42,14 +40,7 @@ _Part = Callable[[Shape, int], _Parts]
 
 
 def layout(architecture: str, s: Shape) -> tuple[Tensor, ...]:
-    """List the tensors of a shape, the embedding first.
-
-    Examples
-    --------
-    >>> tensors = layout("llama", Shape(n_vocab=512, n_ctx_train=128, n_embd=64, n_layer=1, n_ff=96, n_head=4, n_head_kv=2))
-    >>> [(tensor.name, tensor.shape) for tensor in tensors[2:5]]
-    [('blk.0.attn_norm.weight', (64,)), ('blk.0.attn_q.weight', (64, 64)), ('blk.0.attn_k.weight', (64, 32))]
-    """
+    """List the tensors of a shape, the embedding first."""
     tensors = [
         Tensor("token_embd.weight", (s.n_embd, s.n_vocab), "tied" if s.tied else "weights"),
         Tensor(f"{OUTPUT_NORMS.get(architecture, 'output_norm')}.weight", (s.n_embd,), "ones"),

@@ -11,9 +11,10 @@ llama.cpp ``src/llama-quant.cpp``: ``tensor_allows_quantization``, ``llama_tenso
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from labkit.errors import ArgumentError
+from labkit.gguf_file.file_type import FALLBACKS
 from labkit.gguf_file.formats import FILE_TYPES, FileType, TensorType, file_type, tensor_type
 from labkit.ghost.layout import Tensor
 from labkit.ghost.shape import Shape
@@ -25,22 +26,12 @@ _IMPOSSIBLE = frozenset({
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S", "NVFP4",
 })  # fmt: skip
 _KEPT = re.compile(r"_norm\.weight$|ffn_gate_inp\.weight$|ssm_conv1d|shortconv\.conv\.weight$")  # too small, too sensitive
-_FALLBACKS = {
-    "IQ3_S": "IQ4_NL", "IQ4_XS": "IQ4_NL", "Q2_K": "Q4_0", "Q3_K": "Q4_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q2_0": "Q4_0",
-    "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
-}  # fmt: skip
 _WHOLE = {"output.weight": "output", "token_embd.weight": "embedding"}
 _PARTS = {"attn_v.weight": "value", "attn_k.weight": "key", "attn_output.weight": "attention output", "ffn_down": "down"}
 
 
 def ghost_file_type(name: str) -> FileType:
-    """Return a file type by name, if a ghost can have it.
-
-    Raises
-    ------
-    ArgumentError
-        When the type is unknown, or needs an importance matrix, which random weights do not have.
-    """
+    """Return a file type by name, if a ghost can have it."""
     kind = file_type(name)
     if kind.name in _IMPOSSIBLE:
         possible = ", ".join(row.name for row in FILE_TYPES.values() if row.name not in _IMPOSSIBLE)
@@ -105,18 +96,22 @@ class _Chooser:
             return self._output(tensor)
         if self._file == "MXFP4_MOE":
             return "MXFP4" if len(tensor.shape) == 3 and tensor.shape[2] > 1 else "Q8_0"
-        rule = _RULES.get(category)
-        return rule(self, tensor) if rule else self._default
+        if category == "embedding" and self._file in ("TQ1_0", "TQ2_0", "Q2_0"):
+            return "Q4_K"
+        if category == "value":
+            return self._value()
+        if category == "key" and self._eight_experts:
+            return "Q8_0"
+        if category == "down":
+            return self._down(tensor)
+        return self._attention_output() if category == "attention output" else self._default
 
     def _output(self, tensor: Tensor) -> str:
         if self._file == "MXFP4_MOE" or tensor.shape[0] % tensor_type(self._default).block_size:
             return "Q8_0"
         return "Q8_0" if self._default == "Q8_0" else "Q6_K"
 
-    def _embedding(self, tensor: Tensor) -> str:
-        return "Q4_K" if self._file in ("TQ1_0", "TQ2_0", "Q2_0") else self._default
-
-    def _value(self, tensor: Tensor) -> str:
+    def _value(self) -> str:
         index = self._seen["value"]
         self._seen["value"] += 1
         if self._eight_experts:
@@ -138,9 +133,6 @@ class _Chooser:
             return "Q6_K"
         return self._default
 
-    def _key(self, tensor: Tensor) -> str:
-        return "Q8_0" if self._eight_experts else self._default
-
     def _down(self, tensor: Tensor) -> str:
         n = self._shape.n_layer
         index = _layer(tensor.name) if self._shape.n_expert > 1 else self._seen["down"]
@@ -156,20 +148,11 @@ class _Chooser:
             return "Q5_K"
         return {"Q2_K": "Q3_K", "Q3_K_L": "Q5_K"}.get(name, self._default)
 
-    def _attention_output(self, tensor: Tensor) -> str:
+    def _attention_output(self) -> str:
         if self._eight_experts:
             five = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS")
             return "Q5_K" if self._file in five else self._default
         return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(self._file, self._default)
-
-
-_RULES: dict[str, Callable[[_Chooser, Tensor], str]] = {
-    "embedding": _Chooser._embedding,
-    "value": _Chooser._value,
-    "key": _Chooser._key,
-    "down": _Chooser._down,
-    "attention output": _Chooser._attention_output,
-}
 
 
 def _fitting(name: str, n_columns: int) -> str:
@@ -177,8 +160,8 @@ def _fitting(name: str, n_columns: int) -> str:
     block = tensor_type(name).block_size
     if n_columns % block == 0:
         return name
-    if name not in _FALLBACKS and block > 32:
+    if name not in FALLBACKS and block > 32:
         problem = f"{name} has blocks of {block} and no fallback for rows of {n_columns:,} weights"
         raise ArgumentError(f"{problem}: choose another quantization or another shape")
-    smaller = _FALLBACKS.get(name, name)
+    smaller = FALLBACKS.get(name, name)
     return smaller if n_columns % tensor_type(smaller).block_size == 0 else "F16"

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from labkit.errors import ArgumentTypeError
 
@@ -28,21 +27,9 @@ def padding(n_bytes: int) -> int:
 
 
 def header_bytes(keys: Mapping[str, Any], tensors: Iterable[tuple[str, tuple[int, ...], int, int]]) -> bytes:
-    """Return everything before the tensors' data, padded.
+    """Return everything before the tensors' data, padded; whole numbers become uint32, floats float32, arrays int32.
 
-    Parameters
-    ----------
-    keys : mapping
-        Text, whole numbers (written as uint32), floats (float32), booleans, lists of text or of whole numbers,
-        and int32 arrays.
-    tensors : iterable of (name, shape, type id, offset)
-        Shapes with the row length first; offsets from the start of the data.
-
-    Examples
-    --------
-    >>> head = header_bytes({"general.architecture": "llama"}, [])
-    >>> head[:4], len(head) % ALIGNMENT
-    (b'GGUF', 0)
+    A tensor is its name, its shape (row length first), its type's number and its offset from the start of the data.
     """
     table = [_tensor(*tensor) for tensor in tensors]
     pairs = [_string(name) + _value(value) for name, value in keys.items()]
@@ -65,16 +52,12 @@ def _value(value: Any) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", _STRING) + _string(value)
     if isinstance(value, np.ndarray):
-        return _array(_INT32, len(value), _int32(value))
+        return _array(_INT32, len(value), value.astype("<i4").tobytes())
     if isinstance(value, Sequence) and value and isinstance(value[0], str):
         return _array(_STRING, len(value), b"".join(map(_string, value)))
     if isinstance(value, Sequence):
         return _array(_UINT32, len(value), struct.pack(f"<{len(value)}I", *value))
     raise ArgumentTypeError(f"a GGUF value must be text, a number or a list of them here, not {type(value).__name__}")
-
-
-def _int32(values: npt.NDArray[Any]) -> bytes:
-    return values.astype("<i4").tobytes()
 
 
 def _array(kind: int, length: int, data: bytes) -> bytes:

@@ -121,13 +121,7 @@ _LARGEST = 1 << 24
 
 
 def checked(architecture: str, base: Shape, changes: Mapping[str, Any]) -> Shape:
-    """Return a shape with some sizes changed.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        When a key is unknown, a value has the wrong type or is invalid, or two values contradict each other.
-    """
+    """Return a shape with some sizes changed."""
     known = READS[architecture]
     values = {key: _value(architecture, key, value, known) for key, value in changes.items()}
     shape = dataclasses.replace(base, **values)

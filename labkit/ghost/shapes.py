@@ -148,13 +148,7 @@ def ghost_shapes(architecture: str | None = None) -> tuple[GhostShape, ...]:
 
 
 def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
-    """Return a shape by its name, or the architecture's tiny shape with some sizes changed.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        When the architecture, the shape or a key is unknown, or the sizes are invalid.
-    """
+    """Return a shape by its name, or the architecture's tiny shape with some sizes changed."""
     rows = SHAPES[_architecture(architecture)]
     if isinstance(shape, Mapping):
         source, base = rows["tiny"]

@@ -33,16 +33,9 @@ _Bytes = npt.NDArray[np.uint8]
 
 
 class Pools:
-    """The data of every tensor of one model.
+    """The data of every tensor of one model: the same seed gives the same bytes.
 
-    Parameters
-    ----------
-    plan : iterable of (Tensor, TensorType)
-        Every tensor with its type; a pool is sized for the largest tensor that uses it.
-    seed : int
-        The same seed gives the same bytes.
-    n_control : int
-        Number of control tokens at the start of the vocabulary.
+    A pool is sized for the largest tensor that uses it. The first ``n_control`` tokens of the vocabulary are control tokens.
     """
 
     def __init__(self, plan: list[tuple[Tensor, TensorType]], seed: int, n_control: int = 0) -> None:

@@ -24,13 +24,7 @@ _TOKENS, _KINDS, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
 
 
 def tokenizer_keys(n_vocab: int) -> dict[str, Any]:
-    """Return the metadata of a tokenizer with exactly ``n_vocab`` tokens, including the chat template.
-
-    Raises
-    ------
-    ArgumentError
-        When the vocabulary is too small for the control tokens and the single bytes.
-    """
+    """Return the metadata of a tokenizer with exactly ``n_vocab`` tokens, including the chat template."""
     keys = dict(_bundled())
     tokens, kinds, merges = keys[_TOKENS], keys[_KINDS], keys[_MERGES]
     least = len(tokens) - len(merges)
