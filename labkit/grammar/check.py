@@ -36,18 +36,7 @@ _REPEAT = re.compile(r"\{[ \t]*([0-9]{1,9})[ \t]*(?:(,)[ \t]*([0-9]{1,9})?[ \t]*
 
 
 def check_grammar(grammar: str) -> str:
-    """Return the grammar if llama.cpp can use it.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        One line with the position (line and column) and what was expected there.
-
-    Examples
-    --------
-    >>> check_grammar('root ::= "yes" | "no"')
-    'root ::= "yes" | "no"'
-    """
+    """Return the grammar if llama.cpp can use it; errors have the line and the column."""
     if not isinstance(grammar, str):
         raise ArgumentTypeError(
             f"grammar must be GBNF text, not {type(grammar).__name__}: see llama.cpp's grammars/README.md"
@@ -104,10 +93,10 @@ class _Reader:
         self.repeated: list[tuple[list[Symbol], int]] = []
 
     def read(self) -> None:
-        self._skip(_SPACE_AND_LINES)
+        self._match(_SPACE_AND_LINES)
         while self.at < len(self.text):
             self._rule()
-            self._skip(_SPACE_AND_LINES)
+            self._match(_SPACE_AND_LINES)
         for name, at in self.places.items():
             if name not in self.rules:
                 self._fail(f"rule {name!r} is used but not defined", at)
@@ -139,11 +128,11 @@ class _Reader:
         name = self._match(_NAME)
         if not name:
             self._fail("expected a rule's name")
-        self._skip(_SPACE)
+        self._match(_SPACE)
         if not self.text.startswith("::=", self.at):
             self._fail(f"expected ::= after {name!r}")
         self.at += 3
-        self._skip(_SPACE_AND_LINES)
+        self._match(_SPACE_AND_LINES)
         self.places[name] = start
         self.symbols.add(name)
         self._body(name)
@@ -163,7 +152,7 @@ class _Reader:
                 self.at += 1
                 top.alternates.append(top.symbols)
                 top.begin()
-                self._skip(_SPACE_AND_LINES)
+                self._match(_SPACE_AND_LINES)
                 continue
             if char and char in "*+?{":
                 self._repeat(top, name)
@@ -173,14 +162,14 @@ class _Reader:
                 if len(stack) == 1:
                     return
                 self._close_group(stack)
-            self._skip(_SPACE_AND_LINES if len(stack) > 1 else _SPACE)
+            self._match(_SPACE_AND_LINES if len(stack) > 1 else _SPACE)
 
     def _open_group(self, name: str, depth: int) -> _Open:
         start = self.at
         if depth > MAX_DEPTH:
             self._fail(f"groups nested deeper than {MAX_DEPTH}")
         self.at += 1
-        self._skip(_SPACE_AND_LINES)
+        self._match(_SPACE_AND_LINES)
         n_symbols = len(self.symbols)
         return _Open(self._new_rule(name), start, n_symbols)
 
@@ -294,9 +283,6 @@ class _Reader:
         if not digits and (not escape or escape not in '"[]\\trn-'):
             self._fail(f"unknown escape {ascii(chr(92) + escape)[1:-1]}")
         self.at += 2 + digits
-
-    def _skip(self, pattern: re.Pattern[str]) -> None:
-        self._match(pattern)
 
     def _match(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self.text, self.at)

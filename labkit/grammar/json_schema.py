@@ -31,17 +31,7 @@ MAX_CHARACTERS = 1_000_000
 
 
 def grammar_of_schema(schema: Any) -> str:
-    """Convert a JSON schema to a GBNF grammar.
-
-    Parameters
-    ----------
-    schema : dict or str
-        The schema, or its JSON text.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        When the schema is not JSON, or has a constraint that the grammar cannot express; the message says what and where.
+    """Convert a JSON schema, as a dict or as JSON text, to a GBNF grammar; refuse what a grammar cannot express.
 
     Examples
     --------
@@ -127,16 +117,12 @@ class _Converter:
         return self._any_of([self._inside(f"{keyword}/{index}", item) for index, item in enumerate(value)])
 
     def _typed(self, schema: Mapping[str, Any]) -> str:
-        kinds = schema.get("type", self._guess(schema))
+        guessed = [kind for kind, keywords in KEYWORDS.items() if keywords & set(schema) and kind != "integer"]
+        kinds = schema.get("type", guessed or TYPES)
         kinds = [kinds] if isinstance(kinds, str) else kinds
         if not isinstance(kinds, Sequence) or not kinds or any(kind not in TYPES for kind in kinds):
             self._fail(f"unknown type {str(schema.get('type'))[:40]!r}: choose one of {', '.join(TYPES)}")
         return self._any_of([self._of_type(kind, schema) for kind in dict.fromkeys(kinds)])
-
-    @staticmethod
-    def _guess(schema: Mapping[str, Any]) -> list[str]:
-        guessed = [kind for kind, keywords in KEYWORDS.items() if keywords & set(schema) and kind != "integer"]
-        return guessed or list(TYPES)
 
     def _of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
         if not KEYWORDS.get(kind, set()) & set(schema):
@@ -149,7 +135,10 @@ class _Converter:
         if not isinstance(properties, Mapping) or not isinstance(required, Sequence) or isinstance(required, str):
             self._fail("'properties' must be a dict and 'required' a list of names")
         if missing := [name for name in required if name not in properties]:
-            properties = {**properties, **dict.fromkeys(missing, self._additional(schema))}
+            additional = schema.get("additionalProperties", True)
+            if additional is False:
+                self._fail("'required' names a property that is not in 'properties', and 'additionalProperties' forbids it")
+            properties = {**properties, **dict.fromkeys(missing, additional)}
         if not properties:
             return self._map(schema)
         self._known("ws")
@@ -162,13 +151,6 @@ class _Converter:
             first = self._rule(alone) if name in required else self._rule(f"{alone} | {first}")
             rest = self._rule(f'"," ws {pair} {rest}' if name in required else f'("," ws {pair})? {rest}')
         return f'"{{" ws {first}'
-
-    def _additional(self, schema: Mapping[str, Any]) -> Any:
-        """Return the schema of properties that are required but not defined."""
-        additional = schema.get("additionalProperties", True)
-        if additional is False:
-            self._fail("'required' names a property that is not in 'properties', and 'additionalProperties' forbids it")
-        return additional
 
     def _map(self, schema: Mapping[str, Any]) -> str:
         additional = schema.get("additionalProperties", True)

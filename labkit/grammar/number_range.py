@@ -12,13 +12,7 @@ _Bound = float | None
 
 
 def integer_range(minimum: _Bound = None, maximum: _Bound = None, above: _Bound = None, below: _Bound = None) -> str | None:
-    """Return a grammar of the integers within the bounds (``above`` and ``below`` are exclusive), or None if there are none.
-
-    Examples
-    --------
-    >>> integer_range(minimum=8, maximum=12)
-    '([8-9] | "1" [0-2])'
-    """
+    """Return a grammar of the integers within the bounds (``above`` and ``below`` are exclusive), or None for no integer."""
     lows = [*([math.ceil(minimum)] if minimum is not None else []), *([math.floor(above) + 1] if above is not None else [])]
     highs = [*([math.floor(maximum)] if maximum is not None else []), *([math.ceil(below) - 1] if below is not None else [])]
     low, high = max(lows, default=None), min(highs, default=None)

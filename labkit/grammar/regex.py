@@ -14,23 +14,14 @@ _BRIEF_ERROR = "'pattern' is not a supported regular expression: "
 
 
 def quote(text: str) -> str:
-    r"""Write a text as a GBNF literal.
-
-    Examples
-    --------
-    >>> print(quote('say "hi"'))
-    "say \"hi\""
-    """
+    r"""Write a text as a GBNF literal."""
     return '"' + "".join(_char(char) for char in text) + '"'
 
 
 def grammar_of_pattern(pattern: str) -> str:
     """Return GBNF for the content of a JSON string that a regular expression fully matches.
 
-    Raises
-    ------
-    ValueError
-        When it is not a regular expression, or has lookaround, back-references or word boundaries.
+    It is a ValueError where it is none, or has lookaround, back-references or word boundaries.
     """
     try:
         with warnings.catch_warnings():
