@@ -26,16 +26,16 @@ def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> 
     return number
 
 
-def check_number(name: str, value: Any, low: float, high: float, *, hint: str = "") -> float:
+def check_number(name: str, value: Any, low: float, high: float) -> float:
     """Return a finite number in ``low … high`` as a float."""
     try:
         if isinstance(value, (bool, str, bytes)) or (hasattr(value, "ndim") and value.ndim):
             raise TypeError
         number = float(value)
     except Exception as error:  # an untrusted __float__ can raise anything
-        raise ArgumentTypeError(f"{name} must be a number, not {shown(value)}{hint}") from error
+        raise ArgumentTypeError(f"{name} must be a number, not {shown(value)}") from error
     if not math.isfinite(number) or not low <= number <= high:
-        raise ArgumentError(f"{name}={number:g} is out of range: it must be {low:g} to {high:g}{hint}")
+        raise ArgumentError(f"{name}={number:g} is out of range: it must be {low:g} to {high:g}")
     return number
 
 

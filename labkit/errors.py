@@ -74,9 +74,6 @@ class ModelLoadError(LabkitError, RuntimeError):
 class ModelNotFoundError(ModelLoadError, FileNotFoundError):
     """No file and no known model has this name."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
-
 
 class ModelClosedError(LabkitError, RuntimeError):
     """The model was closed, or was loaded in another process."""
@@ -116,9 +113,6 @@ class ContextOverflowError(GenerationError, ValueError):
 
 class DownloadError(LabkitError, OSError):
     """A model could not be fetched; the message says what to do without a network."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class QuantizationError(LabkitError, RuntimeError):

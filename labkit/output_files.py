@@ -15,15 +15,7 @@ __all__ = ["check_disk_space", "new_file", "refuse_existing", "temporary_sibling
 
 
 def new_file(target: str | Path, *, overwrite: bool) -> Path:
-    """Return the path for a new file.
-
-    Raises
-    ------
-    ArgumentError
-        When its folder is missing, the path is a folder, or the file exists and may not be replaced.
-    ArgumentTypeError
-        When it is not a path.
-    """
+    """Return the path for a new file; refuse a folder, a missing folder, and a file that may not be replaced."""
     if not isinstance(target, (str, Path)):
         raise ArgumentTypeError(f"target must be a path, not {type(target).__name__}: give the file to write")
     path = Path(target).expanduser()

@@ -16,17 +16,7 @@ Progress = Callable[[int, int], object]
 def reporting(progress: Progress | bool | None, description: str, unit: str) -> Iterator[Progress]:
     """Yield a function to call with (done, total).
 
-    Parameters
-    ----------
-    progress : callable, bool or None
-        A function is called with the two numbers; True shows a bar; False and None show nothing.
-    description, unit : str
-        Text and unit of the bar.
-
-    Raises
-    ------
-    ArgumentTypeError
-        When ``progress`` is anything else.
+    True shows a bar with this text and unit, False and None show nothing.
     """
     if callable(progress):
         yield progress

@@ -10,10 +10,11 @@ llama.cpp ``src/llama-sampler.cpp`` (each ``llama_sampler_…_apply``), ``common
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labkit.checks import check_int, check_number
 from labkit.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> Logits:
     [2.0, -inf, -inf]
     """
     checked = _check(logits)
-    if _number("temperature", temperature, 0.0, np.inf) == 0.0:
+    if check_number("temperature", temperature, 0.0, np.inf) == 0.0:
         return keep_top_k(checked, 1)
     with np.errstate(over="ignore"):  # a very low temperature overflows to −inf
         shifted = (checked - checked.max()) / np.float32(temperature) if temperature < 1e-3 else None
@@ -88,10 +89,7 @@ def keep_top_k(logits: ArrayLike, k: int) -> Logits:
     [2.0, 1.0, -inf]
     """
     checked = _check(logits)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise ArgumentTypeError(f"top_k must be an integer, not {k!r}")
-    if k < 0:
-        raise ArgumentError(f"top_k={k} is out of range: it must be 0 (keep all) or more")
+    k = check_int("top_k", k, 0, 2**31 - 1, hint=" (0 keeps all)")
     return checked if k == 0 else _keep(checked, _ranked(checked)[:k])
 
 
@@ -104,7 +102,7 @@ def keep_top_p(logits: ArrayLike, p: float) -> Logits:
     [2.0, 1.0, -inf]
     """
     checked = _check(logits)
-    if _number("top_p", p, 0.0, 1.0) == 1.0:
+    if check_number("top_p", p, 0.0, 1.0) == 1.0:
         return checked
     ranked = _ranked(checked)
     reached = np.cumsum(softmax(checked)[ranked], dtype=np.float32) >= np.float32(p)
@@ -120,7 +118,7 @@ def keep_min_p(logits: ArrayLike, p: float) -> Logits:
     [2.0, 1.0, -inf]
     """
     checked = _check(logits)
-    if _number("min_p", p, 0.0, 1.0) == 0.0:
+    if check_number("min_p", p, 0.0, 1.0) == 0.0:
         return checked
     threshold = checked.max() + np.log(np.float32(p))
     return np.where(checked >= threshold, checked, np.float32(-np.inf))
@@ -169,7 +167,7 @@ def draw_token(logits: ArrayLike, seed: int, *, ranked: bool = True) -> int:
     checked = _check(logits)
     probabilities = softmax(checked)
     order = _ranked(checked) if ranked else np.flatnonzero(np.isfinite(checked))
-    generator = np.random.RandomState(int(_number("seed", seed, 0, 2**32 - 1)))
+    generator = np.random.RandomState(check_int("seed", seed, 0, 2**32 - 1))
     low, high = (int(word) for word in generator.randint(0, 2**32, size=2, dtype=np.uint32))
     number = (low + high * 2.0**32) / 2.0**64
     weights = np.exp(checked[order] - checked.max()).astype(np.float64)
@@ -179,17 +177,11 @@ def draw_token(logits: ArrayLike, seed: int, *, ranked: bool = True) -> int:
 
 
 def choose_token(
-    logits: ArrayLike,
-    seed: int,
-    *,
-    temperature: float = 0.7,
-    top_k: int = 40,
-    top_p: float = 0.95,
-    min_p: float = 0.05,
+    logits: ArrayLike, seed: int, *, temperature: float = 0.7, top_k: int = 40, top_p: float = 0.95, min_p: float = 0.05
 ) -> int:
     """Choose the next token as `generate_text` with the same arguments."""
     checked = _check(logits)
-    if _number("temperature", temperature, 0.0, np.inf) == 0.0:
+    if check_number("temperature", temperature, 0.0, np.inf) == 0.0:
         return int(checked.argmax())
     shaped = shape_logits(checked, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     return draw_token(shaped, seed, ranked=0 < top_k < len(checked) or top_p < 1.0)
@@ -207,14 +199,6 @@ def _check(logits: ArrayLike) -> Logits:
     if checked.max() == -np.inf:
         raise ArgumentError("every token was dropped: at least one logit must be a number")
     return checked
-
-
-def _number(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ArgumentTypeError(f"{name} must be a number, not {value!r}")
-    if not low <= value <= high or value == np.inf:
-        raise ArgumentError(f"{name}={value} is out of range: it must be {low:g} to {high:g}")
-    return float(value)
 
 
 def _ranked(logits: Logits) -> NDArray[np.intp]:

@@ -26,25 +26,8 @@ def second_context(
 ) -> Iterator[Any]:
     """Make a context with the model's own settings but for its sizes; in the model's thread.
 
-    Parameters
-    ----------
-    n_ctx : int
-        Tokens that it holds, all sequences together.
-    n_batch : int
-        Tokens that one call takes; a computation takes as many, or the model's ``n_ubatch`` if that is less.
-    n_rows : int
-        Rows of logits that a computation keeps.
-    n_seq : int
-        Sequences, each with cells of its own.
-    changes : mapping, optional
-        Other native context parameters, by name.
-
-    Raises
-    ------
-    ModelLoadError
-        When the cache cannot fit the memory that is free.
-    GenerationError
-        When the engine makes no such context.
+    ``n_ctx`` counts the tokens of all sequences; each has cells of its own. A computation takes ``n_batch`` tokens, or the
+    model's ``n_ubatch`` if that is less, and keeps ``n_rows`` rows of logits. ``changes`` are other native parameters.
     """
     refuse_unfit(model.facts, dataclasses.replace(model.settings, n_ctx=n_ctx))
     params = type(model.context_params).from_buffer_copy(model.context_params)

@@ -14,16 +14,9 @@ __all__ = ["Table", "notes_html", "to_csv"]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of text under a title.
+    """Rows of text under a title, each as long as ``columns``; its first cell names the row.
 
-    Parameters
-    ----------
-    title : str
-        May be empty.
-    columns : sequence of str
-        With their units; may be empty.
-    rows : sequence of sequence of str
-        As long as ``columns``; the first cell of each names the row.
+    Title and columns may be empty.
     """
 
     title: str

@@ -28,15 +28,7 @@ def remember_settings(path: Path, goal: str, settings: Mapping[str, Any]) -> Non
 def tuned_settings(given: Any, path: Path) -> dict[str, Any]:
     """Return arguments of load_model from what its ``settings`` was given.
 
-    Parameters
-    ----------
-    given : mapping or str or Path
-        What `labkit.tune` returned; a goal, for what it has remembered of this model; or a JSON file of it.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        Where there is nothing of the kind.
+    That is what `labkit.tune` returned; a goal, for what it has remembered of this model; or a JSON file of it.
     """
     if isinstance(given, str) and given in GOALS:
         found = recall("tuned", *_words(path, given))
