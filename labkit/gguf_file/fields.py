@@ -41,11 +41,6 @@ def fields(data: bytes) -> tuple[Field, ...]:
     """Return the fields of a GGUF header that begins with these bytes, in order, from byte 0.
 
     The last field is cut off where the bytes end. An invalid field (wrong magic, unknown type) ends the walk with a note.
-
-    Examples
-    --------
-    >>> [(field.name, field.value) for field in fields(b"GGUF" + bytes([3, 0, 0, 0, 2]))]
-    [('magic', 'GGUF'), ('version', 3), ('tensor count', None)]
     """
     walk = _Walk(data)
     with contextlib.suppress(_EndError):

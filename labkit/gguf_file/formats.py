@@ -58,13 +58,7 @@ class TensorType(Record):
         return self.block_size > 1
 
     def row_bytes(self, n_elements: int) -> int:
-        """Return the bytes of a row of ``n_elements`` weights (a multiple of ``block_size``).
-
-        Examples
-        --------
-        >>> tensor_type("Q4_K").row_bytes(4096)
-        2304
-        """
+        """Return the bytes of a row of ``n_elements`` weights (a multiple of ``block_size``)."""
         return n_elements // self.block_size * self.block_bytes
 
 
@@ -241,13 +235,7 @@ def tensor_type(name: str) -> TensorType:
 
 
 def file_type(name: str) -> FileType:
-    """Return a file type by its name, in any case.
-
-    Examples
-    --------
-    >>> file_type("Q4_K_M").id, file_type("q4_k_m").quality
-    (15, 'good')
-    """
+    """Return a file type by its name, in any case."""
     return _by_name(_FILE_TYPES_BY_NAME, name, "file type")
 
 

@@ -49,13 +49,7 @@ _TEXTS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def describe_foreign(first: bytes) -> tuple[str, str]:
-    r"""Return the format of a file that does not begin with ``GGUF``, and what to do about it.
-
-    Examples
-    --------
-    >>> describe_foreign(b"<!DOCTYPE html><html lang=en>")
-    ('a web page (HTML), not a model', "use the model's download link")
-    """
+    r"""Return the format of a file that does not begin with ``GGUF``, and what to do about it."""
     for magic, what, advice in _MAGICS:
         if first.startswith(magic):
             return what, advice

@@ -16,17 +16,9 @@ __all__ = ["INCOMPLETE", "LocalSource", "Source", "gguf_error"]
 class Source(Protocol):
     """One file that can be read by offset."""
 
-    @property
-    def name(self) -> str:
-        """The path or address, for messages."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-
-    @property
-    def window_bytes(self) -> tuple[int, int]:
-        """Bytes of a reader's first request, and of its largest."""
+    name: str  # the path or address, for messages
+    size: int  # bytes of the whole file
+    window_bytes: tuple[int, int]  # of a reader's first request, and of its largest
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """Return exactly ``n_bytes`` from ``offset``, or raise GGUFError."""

@@ -71,7 +71,9 @@ def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: i
             )
         tensors.append(TensorInfo(name, shape, kind, data_offset + offset, n_bytes, n_elements, part))
         expected = round_up(offset + n_bytes, alignment)
-    _check_tail(cursor, data_offset + expected, alignment)
+    extra = cursor.source.size - (data_offset + expected)
+    if extra >= alignment:
+        cursor.warnings.append(f"{extra:,} bytes follow the last tensor; they are not used")
     return tuple(tensors)
 
 
@@ -84,9 +86,3 @@ def _misplaced(cursor: Cursor, name: str, offset: int, expected: int, alignment:
     else:
         problem = f"so it leaves a gap after {last}, which ends at {expected:,}"
     cursor.fail(f"tensor '{visible(name)}' is at offset {offset:,} of the data, {problem}")
-
-
-def _check_tail(cursor: Cursor, end: int, alignment: int) -> None:
-    extra = cursor.source.size - end
-    if extra >= alignment:
-        cursor.warnings.append(f"{extra:,} bytes follow the last tensor; they are not used")

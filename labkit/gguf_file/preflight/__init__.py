@@ -10,8 +10,6 @@
     architectures     what each architecture needs
 """
 
-from __future__ import annotations
-
 from labkit.gguf_file.preflight.run import preflight
 
 __all__ = ["preflight"]

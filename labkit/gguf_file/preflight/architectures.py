@@ -3,8 +3,6 @@
 An architecture that is not listed is not checked here; a dry run in a child process covers it.
 """
 
-from __future__ import annotations
-
 __all__ = ["EQUAL_HEADS", "FULL_ROTATION", "LATENT", "OPTIONAL_ATTENTION", "WITHOUT_ROTATION"]
 
 _EQUAL_HEADS_NAMES = """

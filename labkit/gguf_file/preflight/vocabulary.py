@@ -12,7 +12,7 @@ from labkit.gguf_file.values import LazyArray
 
 __all__ = ["check_vocabulary"]
 
-_TOKENS = "tokenizer.ggml.tokens"
+_TOKENS, _KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _MAX_TOKEN_BYTES = 1 << 13  # two tokenizers build their trie by recursion, one call per byte
 _BYTE = 6  # LLAMA_TOKEN_TYPE_BYTE
 _BUCKET = 1 << 17  # hashes compared at a time: a set needs at most about 8 MB
@@ -43,8 +43,8 @@ def check_vocabulary(header: Header) -> tuple[str, ...]:
         _check_bytes(header, hashes)
     elif model == "rwkv":
         _check_rwkv(header, tokens)
-    elif model == "bert":
-        _check_no_bytes(header)
+    elif model == "bert" and header.types.get(_KINDS) == "array of int32" and _BYTE in header.metadata[_KINDS]:
+        refuse(header, f"key '{_KINDS}' marks byte tokens, which a 'bert' tokenizer does not have")
     if model in ("rwkv", "t5") and (longest := max(map(len, _strings(tokens)), default=0)) > _MAX_TOKEN_BYTES:
         refuse(header, f"key '{_TOKENS}' holds a token of {longest:,} bytes, {_MAX_TOKEN_BYTES:,} at most are possible")
     _check_special(header, model, len(tokens))
@@ -123,12 +123,6 @@ def _unescape(token: bytes) -> bytes:
         digits = token[2:4].decode("latin-1")
         return bytes([int(digits, 16)]) if len(digits) == 2 and all(c in "0123456789abcdef" for c in digits) else token
     return {b"t": b"\t", b"n": b"\n", b"r": b"\r"}.get(token[1:2], token[1:2]) + token[2:]
-
-
-def _check_no_bytes(header: Header) -> None:
-    kinds = header.metadata.get("tokenizer.ggml.token_type", ())
-    if header.types.get("tokenizer.ggml.token_type") == "array of int32" and any(kind == _BYTE for kind in kinds):
-        refuse(header, "key 'tokenizer.ggml.token_type' marks byte tokens, which a 'bert' tokenizer does not have")
 
 
 def _check_special(header: Header, model: str, n_tokens: int) -> None:
