@@ -3,7 +3,7 @@
 Other programs are Python loops that keep a core busy: none, one or two; in the session of this script, or each in a
 separate session, which Linux schedules as a group (like a browser); steadily, or half a second on and half a second off.
 Each side is a process that keeps its model loaded. Sides alternate; a run reads a prompt of 128 tokens and generates up to
-96, for at most 3 seconds. Ratios are of medians.
+96, for at most 2 seconds. Ratios are of medians.
 
     uv run benchmarks/busy_machine.py [--repeats 5] [--model bundled|1B]
 
@@ -28,7 +28,7 @@ from common import median, report
 import labkit
 from labkit.system import physical_cores_available
 
-N_PROMPT, N_TOKENS, LIMIT_S = 128, 96, 3.0
+N_PROMPT, N_TOKENS, LIMIT_S = 128, 96, 2.0
 TEXT = "The story goes on: " + "and on " * 200
 # A loop, switched on and off by lines on stdin; "burst" pauses it every other half second.
 LOOP = """
@@ -234,6 +234,7 @@ def main() -> None:
             with others(n, own_session=own, burst=burst):
                 speeds = compare(sides, arguments.repeats)
             results[situation] = speeds
+            print(situation, json.dumps(speeds), file=sys.stderr, flush=True)
             for part in ("decode", "prefill"):
                 best = max(speeds[name][part] for name in pinned)
                 ratio, over_llama = speeds["labkit"][part] / best, speeds["labkit"][part] / speeds["llama"][part]
