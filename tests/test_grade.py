@@ -544,6 +544,18 @@ def test_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         found.entry.read()
 
 
+def test_damaged_zip_member_is_refused(tmp_path: Path) -> None:
+    """A zip whose compressed data are damaged is listed, and reading it is an error with a reason."""
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("hw.ipynb", b"abc" * 1000)
+    content = bytearray((tmp_path / "eve.zip").read_bytes())
+    content[40:42] = bytes(255 - byte for byte in content[40:42])
+    (tmp_path / "eve.zip").write_bytes(content)
+    (found,) = find_submissions(tmp_path, {NAME}).submissions
+    with pytest.raises(labkit.GradingError, match=r"eve/hw\.ipynb cannot be read"):
+        found.entry.read()
+
+
 def test_names_are_safe_for_files(tmp_path: Path) -> None:
     """Any student's name gives a plain, unique file name."""
     names = ("..", "a/b", "Jäne", "J ne", "x" * 300, "-rf", "\x1b[31m")

@@ -15,35 +15,17 @@ _COLUMNS = ("student", "notebook", "factor", "points", "reason")
 
 @dataclasses.dataclass(frozen=True)
 class Adjustment:
-    """An adjustment of a notebook's points: multiply by a factor, then add points.
-
-    Parameters
-    ----------
-    student : str
-        The student's name in the grades.
-    notebook : str
-    factor : float
-    points : float
-        Points to add; negative to subtract.
-    reason : str
-        Appears on the student's feedback page.
-    """
+    """An adjustment of a notebook's points: multiply by a factor, then add points (negative: subtract)."""
 
     student: str
     notebook: str
     factor: float = 1.0
     points: float = 0.0
-    reason: str = ""
+    reason: str = ""  # appears on the student's feedback page
 
 
 def read_adjustments(out: Path) -> list[Adjustment]:
-    """Read ``adjustments.csv``; create it with a header line if missing.
-
-    Raises
-    ------
-    GradingError
-        If a column is missing or a line cannot be read.
-    """
+    """Read ``adjustments.csv``; create it with a header line if missing."""
     path = out / "adjustments.csv"
     if not path.exists():
         path.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from labkit.grading.adjustments import Adjustment
 from labkit.grading.gradebook import Grade, adjusted
@@ -57,18 +57,6 @@ Grading took {{ "%.1f"|format(median) }} s per notebook (median), {{ "%.1f"|form
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class _Item:
-    """Class statistics of an exercise: fractions, and the most common wrong results with their counts."""
-
-    notebook: str
-    name: str
-    solved: float
-    mean: float
-    blank: int
-    wrong: tuple[tuple[str, int], ...]
-
-
 def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
     """Write ``report.html``."""
     times = [float(json.loads(path.read_text())) for path in sorted((out / "times").glob("*/*.json"))]
@@ -81,7 +69,7 @@ def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjus
         times=times,
         median=statistics.median(times) if times else 0.0,
         distribution=list(_distribution(grades, adjustments)),
-        items=sorted(_items(grades), key=lambda item: item.mean),
+        items=sorted(_items(grades), key=lambda item: float(item["mean"])),
     )
     write_atomic(out / "report.html", page)
 
@@ -93,12 +81,17 @@ def _distribution(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) ->
         yield f"{tenth * 10}–{tenth * 10 + 10} %", counts[tenth]
 
 
-def _items(grades: Sequence[Grade]) -> Iterator[_Item]:
+def _items(grades: Sequence[Grade]) -> Iterator[dict[str, Any]]:
+    """Yield statistics of each exercise: fractions, and the most common wrong results with their counts."""
     names = {(grade.notebook, item.name): None for grade in grades for item in grade.exercises}
     for notebook, name in names:
         own = [item for grade in grades if grade.notebook == notebook for item in grade.exercises if item.name == name]
         scores = [item.points / item.of_points if item.of_points else 1.0 for item in own]
-        wrong = Counter(item.wrong for item in own if item.wrong)
-        blank = sum(not item.answer.strip() for item in own)
-        solved = sum(score == 1 for score in scores) / len(own)
-        yield _Item(notebook, name, solved, statistics.mean(scores), blank, tuple(wrong.most_common(3)))
+        yield {
+            "notebook": notebook,
+            "name": name,
+            "solved": sum(score == 1 for score in scores) / len(own),
+            "mean": statistics.mean(scores),
+            "blank": sum(not item.answer.strip() for item in own),
+            "wrong": Counter(item.wrong for item in own if item.wrong).most_common(3),
+        }

@@ -36,20 +36,7 @@ class FailFastExecutor(concurrent.futures.Executor):
 def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[concurrent.futures.Executor, int]]:
     """Connect to a running dask cluster; yield an executor and the number of notebooks that it can run in parallel.
 
-    If a worker is lost, another one runs its notebooks.
-
-    Parameters
-    ----------
-    address : str
-        Address of the scheduler, such as ``tcp://10.0.0.1:8786``.
-    unsafe_no_sandbox : bool
-        Also accept workers without a sandbox.
-
-    Raises
-    ------
-    GradingError
-        If the package distributed is not installed, no scheduler answers at the address, or a worker has a different
-        version of labkit or no sandbox.
+    If a worker is lost, another one runs its notebooks. ``unsafe_no_sandbox`` also accepts workers without a sandbox.
 
     References
     ----------

@@ -25,7 +25,7 @@ from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.start import kill_sandboxes, require_sandbox
 from labkit.grading.score import ExerciseGrade, score
 from labkit.grading.submissions import Submission, find_submissions
-from labkit.grading.tasks import PendingTask, Task, TaskBuilder
+from labkit.grading.tasks import Task, TaskBuilder
 from labkit.grading.untrusted_text import visible
 from labkit.output_files import write_atomic
 from labkit.progress import Progress, reporting
@@ -38,25 +38,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ClassGrades(Record):
-    """The result of grading a class.
+    """The result of grading a class."""
 
-    Parameters
-    ----------
-    graded, kept : int
-        Notebooks graded now, and notebooks graded earlier and unchanged since.
-    students : int
-    seed : int
-        Seed of the inputs.
-    problems : tuple of str
-        Skipped files and notebooks that could not be graded.
-    grades : tuple of Grade
-    """
-
-    graded: int
-    kept: int
+    graded: int  # notebooks graded now
+    kept: int  # notebooks graded earlier and unchanged since
     students: int
-    seed: int
-    problems: tuple[str, ...]
+    seed: int  # of the inputs
+    problems: tuple[str, ...]  # skipped files and notebooks that could not be graded
     grades: tuple[Grade, ...] = dataclasses.field(repr=False)
 
 
@@ -76,36 +64,10 @@ def grade_course(
 ) -> ClassGrades:
     """Grade a class's submissions; after an interruption, call it again to resume.
 
-    Parameters
-    ----------
-    source : path
-        The instructor's notebook with solutions, or a folder of them.
-    submissions : path
-        A folder or a zip.
-    out : path
-        Output folder: grades, gradebook.sqlite, grades.csv, feedback, report.html, grading.log. Its adjustments.csv is read.
-    jobs : int
-        Number of notebooks to run in parallel.
-    seed : int, optional
-        Seed of the inputs for grading. Default: the seed of the existing grades, or a random one.
-    only : sequence of str, optional
-        Students to grade.
-    regrade : bool
-        Also grade notebooks that already have a grade.
-    unsafe_no_sandbox : bool
-        Run untrusted code with your permissions.
-    progress : callable or bool, optional
-    limits : Limits, optional
-    executor : concurrent.futures.Executor, optional
-        Runs the notebooks, for example on a cluster; threads by default. Each run has its own sandbox; scoring happens in
-        this process.
-
-    Raises
-    ------
-    ArgumentError
-        If a folder is missing, or ``only`` names an unknown student.
-    GradingError
-        If no sandbox works, or the instructor's notebook is faulty.
+    ``source`` is the instructor's notebook with solutions, or a folder of them; ``submissions`` a folder or a zip. ``out``
+    gets grades, gradebook.sqlite, grades.csv, feedback, report.html and grading.log; its adjustments.csv is read. ``only``
+    names students. The default seed of the inputs is that of the existing grades, or a random one. An ``executor`` (threads
+    by default) runs the notebooks, for example on a cluster: each run has its own sandbox; scoring happens in this process.
     """
     if jobs < 1:
         raise ArgumentError(f"jobs must be at least 1, not {jobs}")
@@ -117,19 +79,20 @@ def grade_course(
     folder = Path(out).expanduser().resolve()
     seed = _seed(folder, seed, regrade)
     hidden = tuple(Path(place).expanduser().resolve() for place in (source, submissions, out))
-    builder = TaskBuilder(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox, regrade)
+    builder = TaskBuilder(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox)
     with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
-        todo = list(builder.pending(chosen))
+        todo = [item for item in chosen if regrade or not builder.is_graded(item)]
         _LOG.info("%d notebooks to grade, %d already graded; labkit %s", len(todo), len(chosen) - len(todo), __version__)
         for problem in found.problems:
             _LOG.warning("%s", problem)
         ungraded = _grade_all(builder, todo, jobs, executor, report)
         _LOG.info("done")
-    _write_pages(folder)
-    grades = tuple(read_grades(folder))
+    adjustments, grades = read_adjustments(folder), read_grades(folder)
+    for write in (write_books, write_feedback, write_report):
+        write(folder, grades, adjustments)
     students = len({grade.student for grade in grades})
     kept = len(chosen) - len(todo)
-    return ClassGrades(len(todo) - len(ungraded), kept, students, seed, (*found.problems, *ungraded), grades)
+    return ClassGrades(len(todo) - len(ungraded), kept, students, seed, (*found.problems, *ungraded), tuple(grades))
 
 
 def _chosen(submissions: Sequence[Submission], only: Sequence[str] | None) -> list[Submission]:
@@ -154,7 +117,7 @@ def _seed(out: Path, seed: int | None, regrade: bool) -> int:
 
 def _grade_all(
     builder: TaskBuilder,
-    todo: Sequence[PendingTask],
+    todo: Sequence[Submission],
     jobs: int,
     executor: concurrent.futures.Executor | None,
     report: Progress,
@@ -167,10 +130,10 @@ def _grade_all(
     coming, done = iter(todo), 0
     try:
         while done < len(todo):
-            for task in map(PendingTask.build, coming):
+            for task in map(builder.task, coming):
                 builder.reference(task.source, lambda job: _result(pool.submit(run_notebook, job)))
                 if task.rebuilt is None:
-                    _keep(builder.out, _grade(task, _no_points(task.source, task.problem), (task.problem,)), 0.0)
+                    _keep(builder, task, _no_points(task.source, task.problem), (task.problem,), 0.0)
                     done += 1
                     continue
                 waiting[pool.submit(run_notebook, builder.job(task.source, task.rebuilt.cells))] = task, task.rebuilt
@@ -200,7 +163,7 @@ def _score(builder: TaskBuilder, task: Task, rebuilt: Rebuilt, future: concurren
         problem = f"{label}: not graded: {type(error).__name__}; please report this with the file"
     else:
         forged = (item.problem for item in exercises if item.problem)
-        _keep(builder.out, _grade(task, exercises, (*rebuilt.problems, *forged)), run.seconds)
+        _keep(builder, task, exercises, (*rebuilt.problems, *forged), run.seconds)
         return []
     _LOG.warning("%s", problem)
     return [problem]
@@ -216,30 +179,30 @@ def _result(future: concurrent.futures.Future[Run]) -> Run:
         raise
 
 
-def _keep(out: Path, grade: Grade, seconds: float) -> None:
-    write_grade(out, grade)
-    write_atomic(out / "times" / grade.student / f"{grade.notebook}.json", json.dumps(round(seconds, 2)) + "\n")
+def _keep(
+    builder: TaskBuilder, task: Task, exercises: tuple[ExerciseGrade, ...], problems: tuple[str, ...], seconds: float
+) -> None:
+    """Write a grade, and the seconds that grading took."""
+    grade = Grade(
+        student=task.submission.student,
+        display_name=task.submission.display_name,
+        notebook=task.submission.notebook,
+        checksum=task.checksum,
+        source_checksum=task.source.checksum,
+        seed=builder.seed,
+        points=sum(item.points for item in exercises),
+        of_points=sum(item.of_points for item in exercises),
+        exercises=exercises,
+        problems=problems,
+    )
+    write_grade(builder.out, grade)
+    write_atomic(builder.out / "times" / grade.student / f"{grade.notebook}.json", json.dumps(round(seconds, 2)) + "\n")
     points = f"{grade.points:g} of {grade.of_points:g} points in {seconds:.1f} s"
     _LOG.info("%s, %s: %s. %s", grade.student, grade.notebook, points, " ".join(grade.problems))
 
 
 def _no_points(source: SourceNotebook, problem: str) -> tuple[ExerciseGrade, ...]:
     return tuple(ExerciseGrade(name, 0.0, points, 0, 0, "", problem, "", problem) for name, points in source.points.items())
-
-
-def _grade(task: Task, exercises: tuple[ExerciseGrade, ...], problems: tuple[str, ...]) -> Grade:
-    return Grade(
-        student=task.submission.student,
-        display_name=task.submission.display_name,
-        notebook=task.submission.notebook,
-        checksum=task.checksum,
-        source_checksum=task.source.checksum,
-        seed=task.seed,
-        points=sum(item.points for item in exercises),
-        of_points=sum(item.of_points for item in exercises),
-        exercises=exercises,
-        problems=problems,
-    )
 
 
 @contextlib.contextmanager
@@ -265,10 +228,3 @@ class _EscapingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
-
-
-def _write_pages(out: Path) -> None:
-    adjustments, grades = read_adjustments(out), read_grades(out)
-    write_books(out, grades, adjustments)
-    write_feedback(out, grades, adjustments)
-    write_report(out, grades, adjustments)

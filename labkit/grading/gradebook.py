@@ -16,60 +16,40 @@ from labkit.grading.adjustments import Adjustment
 from labkit.grading.score import ExerciseGrade
 from labkit.output_files import write_atomic
 
-__all__ = ["SCHEMA_VERSION", "Grade", "adjusted", "read_grade", "read_grades", "write_books", "write_grade"]
+__all__ = ["Grade", "adjusted", "read_grade", "read_grades", "write_books", "write_grade"]
 
-SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """The grade of a student's notebook; independent of when it was graded.
-
-    Parameters
-    ----------
-    student, display_name, notebook : str
-    checksum : str
-        SHA-256 of the submitted file.
-    source_checksum : str
-        SHA-256 of the instructor's notebook.
-    seed : int
-        Seed of the inputs.
-    points, of_points : float
-    exercises : tuple of ExerciseGrade
-    problems : tuple of str
-        Problems with the submitted file.
-    schema_version : int
-    """
+    """The grade of a student's notebook; independent of when it was graded."""
 
     student: str
     display_name: str
     notebook: str
-    checksum: str
-    source_checksum: str
+    checksum: str  # SHA-256 of the submitted file
+    source_checksum: str  # SHA-256 of the instructor's notebook
     seed: int
     points: float
     of_points: float
     exercises: tuple[ExerciseGrade, ...]
-    problems: tuple[str, ...]
-    schema_version: int = SCHEMA_VERSION
-
-
-def grade_path(out: Path, student: str, notebook: str) -> Path:
-    """Return the path of a grade."""
-    return out / "grades" / student / f"{notebook}.json"
+    problems: tuple[str, ...]  # with the submitted file
+    schema_version: int = _SCHEMA_VERSION
 
 
 def write_grade(out: Path, grade: Grade) -> None:
     """Write a grade atomically."""
     text = json.dumps(dataclasses.asdict(grade), indent=1, ensure_ascii=True, sort_keys=True)
-    write_atomic(grade_path(out, grade.student, grade.notebook), text + "\n")
+    write_atomic(out / "grades" / grade.student / f"{grade.notebook}.json", text + "\n")
 
 
 def read_grade(out: Path, student: str, notebook: str) -> Grade | None:
     """Return a grade; None if there is none of this schema version."""
+    path = out / "grades" / student / f"{notebook}.json"
     try:
-        found: dict[str, Any] = json.loads(grade_path(out, student, notebook).read_text(encoding="utf-8"))
-        if found["schema_version"] != SCHEMA_VERSION:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema_version"] != _SCHEMA_VERSION:
             return None
         exercises = tuple(ExerciseGrade(**item) for item in found.pop("exercises"))
         return Grade(exercises=exercises, problems=tuple(found.pop("problems")), **found)

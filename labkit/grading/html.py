@@ -10,7 +10,14 @@ from labkit.grading.untrusted_text import visible
 
 __all__ = ["render"]
 
-_STYLE = """
+_FRAME = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ title|visible }}</title>
+<style>
 :root { color-scheme: light dark }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   overflow-wrap: anywhere }
@@ -20,15 +27,7 @@ pre { border: 1px solid; padding: .6rem; overflow-x: auto; white-space: pre-wrap
 .wide { width: 100% } .wide th { white-space: nowrap } .wide td:last-child { width: 100% }
 .bar { background: currentColor; height: 1.2em }
 .scroll { overflow-x: auto } .scroll table { min-width: 34rem }
-"""
-_FRAME = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ title|visible }}</title>
-<style>{{ style }}</style>
+</style>
 </head>
 <body>
 <main>
@@ -44,4 +43,4 @@ def render(body: str, **values: Any) -> str:
     """Render a page from a jinja2 template of its body; ``values`` must include ``title``."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["visible"] = visible
-    return environment.from_string(_FRAME.replace("BODY", body)).render(style=_STYLE, **values)
+    return environment.from_string(_FRAME.replace("BODY", body)).render(**values)

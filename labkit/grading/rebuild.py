@@ -12,10 +12,8 @@ from labkit.course.release import HIDDEN_TESTS as _HIDDEN
 from labkit.course.source import SourceCell, SourceNotebook
 from labkit.errors import GradingError
 from labkit.grading.archives import MAX_BYTES
-from labkit.grading.untrusted_text import encodable
 
 __all__ = ["Rebuilt", "rebuild"]
-
 
 _MAX_CELLS = 2000
 _MAX_PARTS = 400_000  # brackets, braces and commas: each becomes a Python object, many times larger
@@ -26,21 +24,11 @@ _MARKER = re.compile(r"#[ \t]*(?:NBVAL_[A-Z_]+|nbval-[a-z-]+|PYTEST_VALIDATE_IGN
 
 @dataclasses.dataclass(frozen=True)
 class Rebuilt:
-    """A student's notebook, rebuilt.
-
-    Parameters
-    ----------
-    cells : tuple of SourceCell
-        Cells to run.
-    answers : dict of str to str
-        The student's answers, by exercise.
-    problems : tuple of str
-        Problems with the submitted notebook, as sentences for the student.
-    """
+    """A student's notebook, rebuilt."""
 
     cells: tuple[SourceCell, ...]
-    answers: dict[str, str]
-    problems: tuple[str, ...]
+    answers: dict[str, str]  # by exercise
+    problems: tuple[str, ...]  # with the submitted notebook, as sentences for the student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +40,7 @@ class _Cell:
 
 
 def rebuild(source: SourceNotebook, content: bytes) -> Rebuilt:
-    """Put a student's answers into the instructor's notebook.
-
-    Parameters
-    ----------
-    source : SourceNotebook
-    content : bytes
-        Content of the submitted file.
-
-    Raises
-    ------
-    GradingError
-        If it is not a notebook, or too large to read.
-    """
+    """Put the answers of a submitted file into the instructor's notebook."""
     notebook = _parse(content)
     given = _cells(notebook)
     problems = _kernel_problems(source, notebook)
@@ -134,8 +110,9 @@ def _answer(cell: SourceCell, given: Sequence[_Cell]) -> tuple[str, list[str]]:
 def _stripped(name: str, text: str, problems: list[str]) -> tuple[str, list[str]]:
     if len(text) > _MAX_ANSWER_CHARACTERS:
         return "", [*problems, f"The answer to {name} is longer than {_MAX_ANSWER_CHARACTERS:,} characters: it was not run."]
-    stripped = encodable(_MARKER.sub("", text))
-    if stripped != encodable(text):
+    text = text.encode("utf-8", errors="replace").decode()  # JSON allows lone surrogates, which UTF-8 cannot encode
+    stripped = _MARKER.sub("", text)
+    if stripped != text:
         problems.append(f"The answer to {name} had nbval markers: they were removed.")
     return stripped, problems
 

@@ -31,41 +31,19 @@ OWN_MESSAGES = frozenset({*_STOPPED.values(), _NOT_RUN, _NO_VALUE, MISSING, STUB
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A notebook to run, self-contained, so that it can be sent to another process or machine.
-
-    Parameters
-    ----------
-    cells : tuple of SourceCell
-    inputs : mapping of str to list of inputs
-        Inputs for each exercise; None for a value.
-    limits : Limits
-    files : mapping of str to str
-        Text files to create in the working directory, by name.
-    hidden : tuple of Path
-        Folders to hide from the sandbox.
-    unsafe : bool
-        Run without a sandbox.
-    """
+    """A notebook to run, self-contained, so that it can be sent to another process or machine."""
 
     cells: tuple[SourceCell, ...]
-    inputs: Mapping[str, list[Inputs] | None]
+    inputs: Mapping[str, list[Inputs] | None]  # by exercise; None for a value
     limits: Limits
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    hidden: tuple[Path, ...] = ()
-    unsafe: bool = False
+    files: Mapping[str, str]  # texts to write in the working directory, by name
+    hidden: tuple[Path, ...]  # from the sandbox
+    unsafe: bool  # without a sandbox
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The result of an answer for one input.
-
-    Parameters
-    ----------
-    value : object
-        A JSON value; None if there was an error.
-    error : str
-        Reason if there is no value.
-    """
+    """The result of an answer for one input: a JSON value, or the reason why there is none."""
 
     value: Any = None
     error: str = ""
@@ -73,19 +51,10 @@ class Answer:
 
 @dataclasses.dataclass
 class Run:
-    """The results of running a notebook.
+    """The results of running a notebook."""
 
-    Parameters
-    ----------
-    answers : dict of str to list of Answer
-        By exercise, one per input.
-    cells : dict of str to CellResult
-        By cell id.
-    seconds : float
-    """
-
-    answers: dict[str, list[Answer]]
-    cells: dict[str, CellResult]
+    answers: dict[str, list[Answer]]  # by exercise, one per input
+    cells: dict[str, CellResult]  # by cell id
     seconds: float = 0.0
 
     def failure(self, cell_id: str) -> str:
@@ -100,21 +69,15 @@ def run_notebook(job: Job) -> Run:
     """Run cells in order, then request each exercise's values.
 
     If a cell or an answer kills its kernel, the others run again in a new kernel without it, while time remains.
-
-    Raises
-    ------
-    GradingError
-        If no kernel starts.
     """
-    inputs, limits = job.inputs, job.limits
     begun = time.monotonic()
+    until = begun + job.limits.total_s
     run, skipped = Run({}, {}), set[str]()
-    while set(inputs) - set(run.answers) and time.monotonic() < begun + limits.total_s:
-        with Kernel(limits, files=job.files, hidden=job.hidden, unsafe=job.unsafe) as kernel:
-            until = begun + limits.total_s
+    while set(job.inputs) - set(run.answers) and time.monotonic() < until:
+        with Kernel(job.limits, files=job.files, hidden=job.hidden, unsafe=job.unsafe) as kernel:
             if _run_cells(kernel, job.cells, run, skipped, until):
-                _ask_all(kernel, inputs, run, until)
-    for name, given in inputs.items():
+                _ask_all(kernel, job.inputs, run, until)
+    for name, given in job.inputs.items():
         run.answers.setdefault(name, [Answer(error=_NOT_RUN)] * (1 if given is None else len(given)))
     run.seconds = time.monotonic() - begun
     return run

@@ -26,15 +26,7 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # memory addresses differ between r
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The results of the instructor's solution.
-
-    Parameters
-    ----------
-    values : mapping of str to list
-        By exercise, one per input.
-    checks : mapping of str to str
-        Output of the check cells, by exercise.
-    """
+    """The results of the instructor's solution, by exercise: a value per input, and the output of the check cell."""
 
     values: Mapping[str, list[Any]]
     checks: Mapping[str, str]
@@ -44,46 +36,24 @@ class Reference:
 class ExerciseGrade:
     """The grade of an exercise.
 
-    Parameters
-    ----------
-    name : str
-    points, of_points : float
-        Proportional to the smaller of two fractions, rounded down to half points: the correct results on the examples (which
-        include edge cases), and on the inputs drawn for grading (which cannot be looked up).
-    right, inputs : int
-        Number of inputs with a correct result, and of all inputs.
-    answer : str
-        The student's answer.
-    message : str
-        What went wrong, or that everything is correct; never an input or an expected value used for grading.
-    check : str
-        Output of the check cell.
-    wrong : str
-        The first wrong result, shortened: equal for students who made the same mistake.
-    problem : str
-        Set if the check's output is the instructor's although the values for the same inputs are wrong.
+    Points are proportional to the smaller of two fractions, rounded down to half points: the correct results on the examples
+    (which include edge cases), and on the inputs drawn for grading (which cannot be looked up).
     """
 
     name: str
     points: float
     of_points: float
-    right: int
+    right: int  # of the inputs
     inputs: int
     answer: str
-    message: str
-    check: str
-    wrong: str
-    problem: str = ""
+    message: str  # never an input or an expected value used for grading
+    check: str  # output of the check cell
+    wrong: str  # the first wrong result, shortened: equal for students who made the same mistake
+    problem: str = ""  # set if the check's output is the instructor's although the values for the same inputs are wrong
 
 
 def reference_of(source: SourceNotebook, run: Run) -> Reference:
-    """Return the results of the instructor's solution.
-
-    Raises
-    ------
-    GradingError
-        If it fails or its exercise rejects it: fix the notebook before grading.
-    """
+    """Return the results of the instructor's solution; raise `GradingError` if it fails or its exercise rejects it."""
     expected: dict[str, list[Any]] = {}
     for name, exercise in source.exercises.items():
         faults = [answer.error for answer in run.answers[name] if answer.error]

@@ -25,57 +25,24 @@ _IGNORED = {"__MACOSX", ".ipynb_checkpoints", ".git", "__pycache__"}
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A submitted notebook.
+    """A submitted notebook."""
 
-    Parameters
-    ----------
-    student : str
-        The student's name, safe for file names; equal for all notebooks of the student.
-    display_name : str
-        The name as found; untrusted text.
-    notebook : str
-        Name of the course's notebook.
-    entry : Entry
-        The file.
-    """
-
-    student: str
-    display_name: str
+    student: str  # safe for file names; equal for all notebooks of the student
+    display_name: str  # as found; untrusted text
     notebook: str
     entry: Entry
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The result of `find_submissions`.
-
-    Parameters
-    ----------
-    submissions : tuple of Submission
-        The latest one per student and notebook.
-    problems : tuple of str
-        Messages about skipped files and older submissions.
-    """
+    """The latest submission per student and notebook, and messages about skipped files and older submissions."""
 
     submissions: tuple[Submission, ...]
     problems: tuple[str, ...]
 
 
 def find_submissions(place: str | Path, notebooks: Collection[str]) -> Found:
-    """Find the submissions of given notebooks.
-
-    Parameters
-    ----------
-    place : path
-        A folder, or a zip.
-    notebooks : collection of str
-        Names of the notebooks, without .ipynb.
-
-    Raises
-    ------
-    ArgumentError
-        If the folder or zip does not exist.
-    """
+    """Find the submissions of given notebooks (names without .ipynb) in a folder or a zip."""
     folder = Path(place).expanduser()
     if not folder.exists():
         raise ArgumentError(f"{folder} not found: name the folder or zip with the submissions")
@@ -114,11 +81,9 @@ def _identify(entry: Entry, notebooks: Collection[str]) -> Submission | str | No
 
 def _student(parts: list[str]) -> tuple[str | None, str]:
     """Return the student and the file name, without what a learning system added to it."""
-    for text in (parts[0], parts[-1]):
-        if match := _MOODLE.match(text):
+    for pattern, text in ((_MOODLE, parts[0]), (_MOODLE, parts[-1]), (_CANVAS, parts[0])):
+        if match := pattern.match(text):
             return f"{match['student']} {match['user']}", match["file"] if len(parts) == 1 else parts[-1]
-    if match := _CANVAS.match(parts[0]):
-        return f"{match['student']} {match['user']}", match["file"] if len(parts) == 1 else parts[-1]
     return (parts[0] if len(parts) > 1 else None), parts[-1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from labkit.cache import sha256
@@ -16,32 +16,18 @@ from labkit.grading.sandbox.limits import Limits
 from labkit.grading.score import Reference, inputs_to_try, reference_of
 from labkit.grading.submissions import Submission
 
-__all__ = ["PendingTask", "Task", "TaskBuilder"]
+__all__ = ["Task", "TaskBuilder"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A submission, ready to run unless it cannot be read.
-
-    Parameters
-    ----------
-    submission : Submission
-    source : SourceNotebook
-    checksum : str
-        SHA-256 of the submitted file.
-    seed : int
-        Seed of the inputs.
-    rebuilt : Rebuilt or None
-    problem : str
-        Reason if there is nothing to run.
-    """
+    """A submission, ready to run unless it cannot be read."""
 
     submission: Submission
     source: SourceNotebook
-    checksum: str
-    seed: int
+    checksum: str  # SHA-256 of the submitted file
     rebuilt: Rebuilt | None
-    problem: str = ""
+    problem: str  # why there is nothing to run
 
 
 @dataclasses.dataclass
@@ -54,15 +40,26 @@ class TaskBuilder:
     limits: Limits
     hidden: tuple[Path, ...]
     unsafe: bool
-    regrade: bool
     references: dict[str, Reference] = dataclasses.field(default_factory=dict)
 
-    def pending(self, submissions: Sequence[Submission]) -> Iterator[PendingTask]:
-        """Yield the submissions to grade."""
-        for submission in submissions:
-            pending = PendingTask(self, submission)
-            if self.regrade or not pending.is_graded():
-                yield pending
+    def is_graded(self, submission: Submission) -> bool:
+        """Return whether this exact file already has a grade, with the same notebook and seed."""
+        grade = read_grade(self.out, submission.student, submission.notebook)
+        if grade is None:
+            return False
+        content, _ = _read(submission)
+        current = (sha256(content), self.sources[submission.notebook].checksum, self.seed)
+        return (grade.checksum, grade.source_checksum, grade.seed) == current
+
+    def task(self, submission: Submission) -> Task:
+        """Read and rebuild a submission; this is done one at a time, as a whole class would not fit in memory."""
+        source, rebuilt = self.sources[submission.notebook], None
+        content, problem = _read(submission)
+        try:
+            rebuilt = None if problem else rebuild(source, content)
+        except GradingError as error:
+            problem = str(error)
+        return Task(submission, source, sha256(content), rebuilt, problem)
 
     def job(self, source: SourceNotebook, cells: tuple[SourceCell, ...]) -> Job:
         """Return a job that runs the given cells as this notebook."""
@@ -76,39 +73,9 @@ class TaskBuilder:
         return self.references[source.name]
 
 
-@dataclasses.dataclass
-class PendingTask:
-    """A submission to grade; its file is read only in `build`, as a whole class would not fit in memory."""
-
-    builder: TaskBuilder
-    submission: Submission
-
-    @property
-    def source(self) -> SourceNotebook:
-        """The instructor's notebook."""
-        return self.builder.sources[self.submission.notebook]
-
-    def read(self) -> tuple[bytes, str]:
-        """Return the content, or the reason why it cannot be read."""
-        try:
-            return self.submission.entry.read(), ""
-        except GradingError as error:
-            return b"", str(error)
-
-    def is_graded(self) -> bool:
-        """Return whether this exact file already has a grade, with the same notebook and seed."""
-        grade = read_grade(self.builder.out, self.submission.student, self.submission.notebook)
-        if grade is None:
-            return False
-        current = (sha256(self.read()[0]), self.source.checksum, self.builder.seed)
-        return (grade.checksum, grade.source_checksum, grade.seed) == current
-
-    def build(self) -> Task:
-        """Read and rebuild the submission."""
-        content, problem = self.read()
-        rebuilt = None
-        try:
-            rebuilt = None if problem else rebuild(self.source, content)
-        except GradingError as error:
-            problem = str(error)
-        return Task(self.submission, self.source, sha256(content), self.builder.seed, rebuilt, problem)
+def _read(submission: Submission) -> tuple[bytes, str]:
+    """Return the content, or the reason why it cannot be read."""
+    try:
+        return submission.entry.read(), ""
+    except GradingError as error:
+        return b"", str(error)

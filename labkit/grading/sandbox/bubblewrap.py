@@ -28,12 +28,7 @@ def isolation_options() -> list[str]:
 def file_options(hidden: Sequence[Path], file_bytes: int) -> list[str]:
     """Return the options for mounts: Python, labkit and the system's libraries read-only, a small writable tmpfs.
 
-    Parameters
-    ----------
-    hidden : sequence of Path
-        Folders to hide although a parent is visible.
-    file_bytes : int
-        Size of the writable tmpfs.
+    ``hidden`` folders are hidden although a parent is visible.
     """
     folders = _visible_folders()
     options = ["--perms", "1777", "--size", str(file_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # the sandbox's

@@ -29,7 +29,6 @@ from labkit.grading.sandbox.start import start_sandboxed
 
 __all__ = ["CellResult", "Kernel"]
 
-
 _CHANNELS = {"shell": 1, "iopub": 2, "control": 4}
 _MESSAGE_BYTES = 2 << 20
 _STEP_S = 0.05
@@ -39,55 +38,20 @@ _AT_THE_LIMIT = ("BlockingIOError", "RuntimeError: can't start new thread")
 
 @dataclasses.dataclass
 class CellResult:
-    """The result of running a cell.
+    """The result of running a cell."""
 
-    Parameters
-    ----------
-    status : str
-        ok; error; timeout; output, memory or processes (the kernel was killed for exceeding a limit); died.
-    message : str
-        The error message.
-    output : str
-        The beginning of the printed and displayed output, as text.
-    answers : list of str
-        JSON texts sent by a probe.
-    n_bytes : int
-        Bytes of all messages.
-    """
-
-    status: str = "ok"
+    status: str = "ok"  # error; timeout; output, memory or processes (killed for exceeding a limit); died
     message: str = ""
-    output: str = ""
-    answers: list[str] = dataclasses.field(default_factory=list)
-    n_bytes: int = 0
+    output: str = ""  # the beginning of what was printed and displayed, as text
+    answers: list[str] = dataclasses.field(default_factory=list)  # JSON texts sent by a probe
+    n_bytes: int = 0  # of all messages
 
 
 class Kernel:
-    """A sandboxed kernel for one notebook; a context manager.
-
-    Parameters
-    ----------
-    limits : Limits
-    files : mapping of str to str, optional
-        Text files to create in the working directory, by name.
-    hidden : sequence of Path
-        Folders to hide from the sandbox.
-    unsafe : bool
-        Run without a sandbox.
-
-    Raises
-    ------
-    GradingError
-        If it does not start.
-    """
+    """A sandboxed kernel for one notebook, a context manager; parameters as for `start_sandboxed`."""
 
     def __init__(
-        self,
-        limits: Limits,
-        *,
-        files: Mapping[str, str] | None = None,
-        hidden: Sequence[Path] = (),
-        unsafe: bool = False,
+        self, limits: Limits, *, files: Mapping[str, str] | None = None, hidden: Sequence[Path] = (), unsafe: bool = False
     ) -> None:
         self.limits = limits
         self.alive = True
@@ -96,7 +60,7 @@ class Kernel:
         key = f"--Session.key={self._session.key!r}"
         quiet = ("--HistoryManager.enabled=False", "--InteractiveShell.colors=nocolor", "--log-level=50")
         arguments = ["--transport=ipc", *ports, key, *quiet]
-        self._sandbox = start_sandboxed(arguments, limits, files=files, hidden=hidden, unsafe=unsafe)
+        self._sandbox = start_sandboxed(arguments, limits, files=files or {}, hidden=hidden, unsafe=unsafe)
         self._context = zmq.Context()
         try:
             self._connect(time.monotonic() + limits.start_s)
@@ -118,7 +82,8 @@ class Kernel:
 
     def execute(self, code: str, limit_s: float) -> CellResult:
         """Run a cell; interrupt it after ``limit_s``, and kill a kernel that ignores the interrupt."""
-        sent = self._send("shell", "execute_request", _request(code))
+        request = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
+        sent = self._send("shell", "execute_request", request)
         result = CellResult()
         if not self._listen(sent, result, time.monotonic() + limit_s) and self.alive:
             self._send("control", "interrupt_request", {})
@@ -179,7 +144,10 @@ class Kernel:
                 if self._sockets[name] in ready and self._receive(name, sent, result):
                     waiting.discard(name)
             if result.n_bytes > self.limits.output_bytes or self._cut in ready:
-                self._kill(result, "output" if self._survives() else "died")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._sandbox.process.wait(0.5)
+                # still running after a disconnect: its cause was an oversized message
+                self._kill(result, "output" if self._sandbox.process.poll() is None else "died")
             elif waiting and time.monotonic() > checked + _STEP_S:
                 self._check_limits(result)
                 checked = time.monotonic()
@@ -192,12 +160,6 @@ class Kernel:
             self._kill(result, "memory")
         elif threads_of(self._sandbox.first) >= self.limits.processes - 1:
             self._kill(result, "processes")
-
-    def _survives(self) -> bool:
-        """Return whether the kernel still runs after a disconnect: then the cause was an oversized message."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._sandbox.process.wait(0.5)
-        return self._sandbox.process.poll() is None
 
     def _kill(self, result: CellResult, status: str) -> None:
         result.status = status
@@ -216,10 +178,6 @@ class Kernel:
             if parent == sent:
                 done = _record(kind, content, result) or done
         return done
-
-
-def _request(code: str) -> dict[str, Any]:
-    return {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
 
 
 def _parse(frames: list[bytes]) -> tuple[str, str, dict[str, Any]]:

@@ -8,55 +8,29 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from labkit.errors import ArgumentError
 
 __all__ = ["Limits", "machine_is_full", "memory_of", "processes_below", "threads_of"]
-
 
 _MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Resource limits for one untrusted notebook; its kernel is killed if it exceeds one.
+    """Resource limits for one untrusted notebook; its kernel is killed if it exceeds one."""
 
-    Parameters
-    ----------
-    cell_s, total_s : float
-        Wall time per cell, and of all kernels of a notebook together.
-    start_s : float
-        Wall time until a kernel answers.
-    grace_s : float
-        Time that a kernel has to react to an interrupt.
-    memory_bytes : int
-        Private memory of all its processes together; mapped files, such as models, do not count.
-    address_bytes : int
-        Address space per process, including mapped models.
-    processes : int
-        Number of processes and threads.
-    file_bytes : int
-        Size of all files that it writes (they are in memory), and of each.
-    output_bytes : int
-        Size of a cell's output.
-    value_bytes : int
-        Size of an answer's JSON text.
-
-    Raises
-    ------
-    ArgumentError
-        If a limit is not positive and finite.
-    """
-
-    cell_s: float = 60.0
-    total_s: float = 600.0
-    start_s: float = 60.0
-    grace_s: float = 1.0
-    memory_bytes: int = 2048 * _MIB
-    address_bytes: int = 16384 * _MIB
-    processes: int = 128
-    file_bytes: int = 64 * _MIB
-    output_bytes: int = 1 * _MIB
-    value_bytes: int = 100_000
+    cell_s: float = 60.0  # wall time
+    total_s: float = 600.0  # wall time of all kernels of a notebook together
+    start_s: float = 60.0  # until a kernel answers
+    grace_s: float = 1.0  # to react to an interrupt
+    memory_bytes: int = 2048 * _MIB  # private memory of all its processes; mapped files, such as models, do not count
+    address_bytes: int = 16384 * _MIB  # per process, including mapped models
+    processes: int = 128  # and threads
+    file_bytes: int = 64 * _MIB  # of all files that it writes (they are in memory), and of each
+    output_bytes: int = 1 * _MIB  # of a cell
+    value_bytes: int = 100_000  # of an answer's JSON text
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -91,11 +65,8 @@ def threads_of(first: int) -> int:
 
 def machine_is_full() -> bool:
     """Return whether less than 5 % of the machine's memory is left: a sandbox may use memory that no other limit counts."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 20 < int(lines["MemTotal"].split()[0])
-    except (OSError, KeyError):
-        return False
+    memory = psutil.virtual_memory()
+    return bool(memory.available * 20 < memory.total)
 
 
 def _private_bytes(number: int) -> int:

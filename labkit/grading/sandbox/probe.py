@@ -29,17 +29,7 @@ def probe_code(name: str, inputs: list[tuple[Any, ...]] | None, limit_bytes: int
 
 
 def answer(name: str, given: str, limit_bytes: int) -> None:
-    """Send the value of a variable, or a function's result for each of the inputs.
-
-    Parameters
-    ----------
-    name : str
-        Name of the notebook's variable or function.
-    given : str
-        The inputs from the grader, pickled, in base64.
-    limit_bytes : int
-        Size limit of a value's JSON text.
-    """
+    """Send the value of a variable, or a function's result for each of the inputs (pickled, in base64)."""
     from IPython import get_ipython  # type: ignore[attr-defined,unused-ignore]
 
     shell = get_ipython()  # type: ignore[no-untyped-call,unused-ignore]

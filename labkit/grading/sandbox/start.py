@@ -24,6 +24,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from labkit.errors import GradingError
 from labkit.grading.sandbox.bubblewrap import environment, file_options, isolation_options
@@ -40,24 +41,12 @@ _USER_IDS = itertools.count(os.getpid() % 1_000_000 * 400)
 
 @dataclasses.dataclass(eq=False)
 class SandboxedProcess:
-    """A process in a sandbox.
+    """A process in a sandbox."""
 
-    Parameters
-    ----------
-    process : Popen
-        bubblewrap, or Python itself if there is no sandbox.
-    first : int
-        Id of the first process in the sandbox; killing it kills all others there.
-    sockets : Path
-        Prefix of the paths of the kernel's sockets, as seen by this process.
-    folder : Path or None
-        Folder to remove at the end.
-    """
-
-    process: subprocess.Popen[bytes]
-    first: int
-    sockets: Path
-    folder: Path | None = None
+    process: subprocess.Popen[bytes]  # bubblewrap, or Python itself if there is no sandbox
+    first: int  # id of the first process in the sandbox; killing it kills all others there
+    sockets: Path  # prefix of the paths of the kernel's sockets, as seen by this process
+    folder: Path | None = None  # to remove at the end; None in a sandbox
 
     def __post_init__(self) -> None:
         _RUNNING.add(self)
@@ -67,12 +56,11 @@ class SandboxedProcess:
     def kill(self) -> None:
         """Kill it and everything that it started; `end` releases the rest."""
         for number in {self.first, self.process.pid}:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         if self.folder is not None:
-            _kill_group(self.process.pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Kill it and everything that it started, and release its resources."""
@@ -98,22 +86,9 @@ def kill_sandboxes() -> Iterator[None]:
         _KILLING.clear()
 
 
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
 @functools.cache
 def require_sandbox() -> None:
-    """Test that a sandbox works.
-
-    Raises
-    ------
-    GradingError
-        If none works on this machine: grading never falls back to running without one.
-    """
+    """Raise `GradingError` if no sandbox works on this machine: grading never falls back to running without one."""
     program = shutil.which("bwrap")
     advice = "grade on Linux with bubblewrap, or pass --unsafe-no-sandbox for notebooks that you trust"
     if program is None:
@@ -132,45 +107,25 @@ def start_sandboxed(
     arguments: Sequence[str],
     limits: Limits,
     *,
-    files: Mapping[str, str] | None = None,
-    hidden: Sequence[Path] = (),
-    unsafe: bool = False,
+    files: Mapping[str, str],
+    hidden: Sequence[Path],
+    unsafe: bool,
 ) -> SandboxedProcess:
-    """Start a kernel in a sandbox.
+    """Start a kernel in a sandbox, or without one (``unsafe``) in a temporary folder.
 
-    Parameters
-    ----------
-    arguments : sequence of str
-        Arguments of the kernel, with the socket numbers but without the folder for the sockets.
-    limits : Limits
-    files : mapping of str to str, optional
-        Text files to create in the working directory, by name.
-    hidden : sequence of Path
-        Folders to hide from the sandbox.
-    unsafe : bool
-        Run without a sandbox, in a temporary folder.
-
-    Raises
-    ------
-    GradingError
-        If the sandbox does not start.
+    Its ``arguments`` have the numbers of the sockets, but not their folder. ``files`` are texts to write in the working
+    directory, by name; ``hidden`` folders are not visible in the sandbox.
     """
     if unsafe:
-        return _start_unsafe(arguments, limits, files or {})
+        return _start_unsafe(arguments, limits, files)
     require_sandbox()
     place = Path("/tmp", f"kernel-{secrets.token_hex(8)}")  # noqa: S108  # the sandbox's
-    request = _request(arguments, limits, place, files or {}, user=_unused_user_id())
+    request = _request(arguments, limits, place, files, inside=True)
     filters = system_call_filter()
     seccomp, info = os.pipe(), os.pipe()
     options = ["--info-fd", str(info[1]), *(["--seccomp", str(seccomp[0])] if filters else [])]
     command = [str(shutil.which("bwrap")), *isolation_options(), *file_options(hidden, limits.file_bytes), *options]
-    process = subprocess.Popen(
-        [*command, "--", *_python()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=(seccomp[0], info[1]),
-    )
+    process = _start_python([*command, "--"], pass_fds=(seccomp[0], info[1]))
     os.write(seccomp[1], filters or b"")
     for number in (*seccomp, info[1]):
         os.close(number)
@@ -183,24 +138,19 @@ def _start_unsafe(arguments: Sequence[str], limits: Limits, files: Mapping[str, 
     if sys.platform == "win32":
         raise GradingError("grading needs Linux, or macOS for notebooks that you trust: on Windows use WSL")
     folder = Path(tempfile.mkdtemp(prefix="labkit-"))
-    process = subprocess.Popen(
-        _python(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, **environment(str(folder))},
-        start_new_session=True,
-    )
-    _send_request(process, _request(arguments, limits, folder, files, user=None), limits.start_s)
+    variables = {**os.environ, **environment(str(folder))}
+    process = _start_python([], cwd=folder, env=variables, start_new_session=True)
+    _send_request(process, _request(arguments, limits, folder, files, inside=False), limits.start_s)
     return SandboxedProcess(process, process.pid, folder / "socket", folder)
 
 
-def _python() -> list[str]:
-    return [sys.executable, "-s", "-X", "utf8", str(_BOOT)]
+def _start_python(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    python = [sys.executable, "-s", "-X", "utf8", str(_BOOT)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *python], stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 
-def _request(arguments: Sequence[str], limits: Limits, place: Path, files: Mapping[str, str], *, user: int | None) -> bytes:
+def _request(arguments: Sequence[str], limits: Limits, place: Path, files: Mapping[str, str], *, inside: bool) -> bytes:
     rlimits = {
         "RLIMIT_AS": limits.address_bytes,
         "RLIMIT_DATA": limits.memory_bytes,
@@ -210,18 +160,14 @@ def _request(arguments: Sequence[str], limits: Limits, place: Path, files: Mappi
         "RLIMIT_NOFILE": 256,
         "RLIMIT_CORE": 0,
     }
-    inside = place.name.startswith("kernel-")
     if not inside:  # without a user namespace, Linux counts all processes of the user
         del rlimits["RLIMIT_NPROC"]
+    # Linux does not limit root's processes: run as an unused user
+    user = 1_000_000_000 + next(_USER_IDS) if inside and os.geteuid() == 0 else None
     home = str((place.parent if inside else place) / "home")
     kernel = [*arguments, f"--ip={place / 'socket'}"]
     request = {"limits": rlimits, "user": user, "place": str(place), "home": home, "files": dict(files), "arguments": kernel}
     return json.dumps(request).encode() + b"\n"
-
-
-def _unused_user_id() -> int | None:
-    """Return an unused user id if this process is root, whose processes Linux does not limit; otherwise None."""
-    return 1_000_000_000 + next(_USER_IDS) if os.geteuid() == 0 else None
 
 
 def _send_request(process: subprocess.Popen[bytes], request: bytes, limit_s: float) -> None:
