@@ -48,8 +48,8 @@ class Batch:
         Called with tokens done and total tokens; tokens saved by an early end count as done.
     strict : bool
         Whether the failure of one prompt ends the run.
-    adapt_threads : bool
-        Whether a model that was loaded without ``n_threads`` uses fewer threads while other programs need the cores.
+    pin : int, optional
+        Threads; None is as the model was loaded.
 
     Attributes
     ----------
@@ -71,11 +71,11 @@ class Batch:
         emit: Callable[[BatchChunk], object],
         report: Progress,
         strict: bool,
-        adapt_threads: bool = True,
+        pin: int | None = None,
     ) -> None:
         self.model, self.n_parallel, self.n_cells = model, n_parallel, n_cells
         self.waiting = deque(requests)
-        self.emit, self.report, self.strict, self.adapt_threads = emit, report, strict, adapt_threads
+        self.emit, self.report, self.strict, self.pin = emit, report, strict, pin
         self.items: dict[int, BatchItem] = {}
         self.n_decodes = self.n_computed = 0
         self.used = ThreadsUsed()
@@ -91,7 +91,7 @@ class Batch:
         with (
             self._slots() as (ctx, slots),
             token_batch(self.n_batch) as batch,
-            self.model.steps(job, adapt=self.adapt_threads, ctx=ctx) as steps,
+            self.model.steps(job, pin=self.pin, ctx=ctx) as steps,
         ):
             self.used = steps.used_batch
             try:

@@ -85,8 +85,8 @@ def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, r
     if requested is not None:
         if fitting < wanted:
             raise GenerationError(
-                f"n_parallel={requested} needs {format_bytes(_needed(model, wanted, n_cells))} for the sequences' caches and "
-                f"buffers, but this process may use {format_bytes(available_ram_bytes())} of RAM now: choose "
+                f"n_parallel={requested} needs {format_bytes(_needed(model, wanted, n_cells))} for the sequences' caches "
+                f"and buffers, but this process may use {format_bytes(available_ram_bytes())} of RAM now: choose "
                 f"n_parallel={fitting} or less, or fewer max_tokens"
             )
         return Choice(wanted, "as requested" if wanted == requested else "fewer prompts than requested")

@@ -34,15 +34,15 @@ class EngineTimes:
     counted_decode_s: float
 
 
-def time_engine(model: Model, n_prompt: int, n_gen: int, *, adapt_threads: bool = False) -> EngineTimes:
+def time_engine(model: Model, n_prompt: int, n_gen: int, *, pin: int | None = None) -> EngineTimes:
     """Time llama.cpp only, by llama-bench's protocol: random tokens, no sampling, an empty cache before each test.
 
     Parameters
     ----------
     n_prompt, n_gen : int
         Tokens of the two tests, at least 1 and at most the context.
-    adapt_threads : bool
-        Whether fewer threads are used while other programs need the cores.
+    pin : int, optional
+        Threads; None is as the model was loaded.
 
     Notes
     -----
@@ -54,7 +54,7 @@ def time_engine(model: Model, n_prompt: int, n_gen: int, *, adapt_threads: bool 
     """
 
     def run(job: Job[EngineTimes]) -> EngineTimes:
-        with model.steps(job, adapt=adapt_threads) as steps:
+        with model.steps(job, pin=pin) as steps:
             return _EngineRun(model, steps).times(n_prompt, n_gen)
 
     return model.compute(run)

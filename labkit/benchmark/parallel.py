@@ -24,10 +24,8 @@ __all__ = ["run_together", "together_speeds"]
 class _TimedBatch(Batch):
     """A batch that records the time of each token."""
 
-    def __init__(
-        self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int, *, adapt_threads: bool
-    ) -> None:
-        how = {"emit": _drop, "report": _drop, "strict": True, "adapt_threads": adapt_threads}
+    def __init__(self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int, *, pin: int | None) -> None:
+        how = {"emit": _drop, "report": _drop, "strict": True, "pin": pin}
         super().__init__(model, requests, n_parallel, n_cells, **how)  # type: ignore[arg-type]  # each has its type
         self._tokenizer = EndlessTokenizer(model.native.tokenizer)
         self.times_s: dict[int, list[float]] = {request.index: [] for request in requests}
@@ -58,18 +56,15 @@ def run_together(
     model = texts[0].model
     started = time.perf_counter()
     requests = [Request(index, text.tokens(), text.max_tokens, _seeded(settings, index)) for index, text in enumerate(texts)]
-    adapt = texts[0].adapt_threads
-    batch = model.compute(lambda job: _compute(model, job, requests, n_parallel, adapt_threads=adapt))
+    batch = model.compute(lambda job: _compute(model, job, requests, n_parallel, pin=texts[0].pin))
     elapsed_s = time.perf_counter() - started
     return [_run(batch, request, repeat, started) for request in requests], elapsed_s
 
 
-def _compute(
-    model: Model, job: Job[Any], requests: Sequence[Request], n_parallel: int, *, adapt_threads: bool
-) -> _TimedBatch:
+def _compute(model: Model, job: Job[Any], requests: Sequence[Request], n_parallel: int, *, pin: int | None) -> _TimedBatch:
     n_cells = cells_of(model, requests)
     choice = choose_parallel(model, job, len(requests), n_cells, n_parallel)
-    batch = _TimedBatch(model, requests, choice.n_parallel, n_cells, adapt_threads=adapt_threads)
+    batch = _TimedBatch(model, requests, choice.n_parallel, n_cells, pin=pin)
     batch.run(job)
     if job.cancelled:
         raise GenerationError("this computation was cancelled")

@@ -20,7 +20,7 @@ from labkit.engine.model import check_model
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress, reporting
-from labkit.system import measure_system
+from labkit.system import cores_left_now, measure_system
 
 __all__ = ["benchmark_inference"]
 
@@ -71,8 +71,8 @@ def benchmark_inference(
         Also time llama.cpp only, by llama-bench's protocol, in the same rounds: as many random tokens as the longest prompt
         has, then ``max_tokens`` one by one. False leaves those figures None, and needs half the time for one prompt.
     adapt_threads : bool
-        False measures with ``model.settings.n_threads`` whatever else runs on the machine. True uses fewer threads while
-        other programs need the cores, as `generate_text` does, if the model was loaded without ``n_threads``.
+        For a model that was loaded without ``n_threads``. False keeps one number of threads: as many as other programs leave
+        cores for when the benchmark begins. True lets the number follow the machine, as `generate_text` does.
     progress : callable, bool or None
         Called with (steps done, total steps); True shows a bar.
     **kwargs
@@ -116,17 +116,21 @@ def benchmark_inference(
         repeats=check_int("repeats", repeats, 1, MAX_REPEATS),
         n_parallel=check_int("n_parallel", n_parallel, 1, MAX_PARALLEL),
         engine=check_flag("engine", engine),
-        adapt_threads=check_flag("adapt_threads", adapt_threads) and check_model(model).settings.adapt_threads,
+        pin=None if check_flag("adapt_threads", adapt_threads) else _threads_to_keep(check_model(model)),
     )
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
-    card, sampling, timed = prepare_timing(
-        model, texts, plan.max_tokens, temperature, options, adapt_threads=plan.adapt_threads
-    )
+    card, sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options, pin=plan.pin)
     with reporting(progress, "benchmark", "step") as report:
         measured = _Session(model, timed, sampling, plan, report).measure()
     settings = _settings(model, card, sampling, plan, texts, timed)
     return make_result(measured, settings, measure_system(bandwidth=False), _notes(model, plan, kwargs))
+
+
+def _threads_to_keep(model: Model) -> int | None:
+    """Return the threads that a model's benchmark keeps; None where the model was loaded with a number."""
+    settings = model.settings
+    return min(settings.n_threads, cores_left_now()) if settings.adapt_threads else None
 
 
 def _texts(prompts: Any) -> list[str]:
@@ -148,7 +152,7 @@ class _Plan:
     repeats: int
     n_parallel: int
     engine: bool
-    adapt_threads: bool
+    pin: int | None
 
 
 class _Session:
@@ -182,7 +186,7 @@ class _Session:
     def _engine(self) -> list[EngineTimes]:
         if not self.plan.engine:
             return []
-        times = time_engine(self.model, self._n_prompt, self.plan.max_tokens, adapt_threads=self.plan.adapt_threads)
+        times = time_engine(self.model, self._n_prompt, self.plan.max_tokens, pin=self.plan.pin)
         self._advance()
         return [times]
 
@@ -223,13 +227,14 @@ def _settings(
     model: Model, card: ModelCard, sampling: SamplingSettings, plan: _Plan, texts: list[str], timed: tuple[TimedText, ...]
 ) -> BenchmarkSettings:
     chosen = model.settings
+    threads = {"n_threads": plan.pin, "n_threads_batch": plan.pin} if plan.pin else {}
     return BenchmarkSettings(
         model=card.file_name,
         model_type=card.description,
         model_size_bytes=card.size_bytes,
         model_n_params=card.n_params,
         backends=card.backends,
-        **{name: chosen[name] for name in _MODEL_SETTINGS},
+        **{name: chosen[name] for name in _MODEL_SETTINGS} | threads,
         n_prompts=len(timed),
         n_prompt=tuple(text.n_prompt for text in timed),
         prompts_sha256=sha256(chr(0).join(texts)),
@@ -240,12 +245,17 @@ def _settings(
         **{name: getattr(sampling, name) for name in _SAMPLING},
         seed=sampling.seed or 0,
         constrained=sampling.grammar is not None,
-        adapt_threads=plan.adapt_threads,
+        adapt_threads=chosen.adapt_threads and plan.pin is None,
     )
 
 
 def _notes(model: Model, plan: _Plan, options: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
+    if plan.pin and plan.pin < model.settings.n_threads:
+        notes.append(
+            f"Other programs left {plan.pin} of {model.settings.n_threads} cores when this began: measured with {plan.pin} "
+            f"thread{'s' if plan.pin > 1 else ''}."
+        )
     if not model.settings.flash_attn:
         notes.append("This model was loaded without flash attention; llama-bench uses it by default.")
     if model.settings.n_gpu_layers:

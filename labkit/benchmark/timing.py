@@ -92,8 +92,8 @@ class TimedText:
         Without stop sequences.
     parse_special : bool
         As for `generate_text`.
-    adapt_threads : bool
-        Whether fewer threads are used while other programs need the cores.
+    pin : int, optional
+        Threads; None is as the model was loaded.
 
     Raises
     ------
@@ -109,10 +109,10 @@ class TimedText:
         settings: SamplingSettings,
         *,
         parse_special: bool,
-        adapt_threads: bool = False,
+        pin: int | None = None,
     ) -> None:
         self.model, self.prompt, self.max_tokens, self.settings = model, prompt, max_tokens, settings
-        self.parse_special, self.adapt_threads = parse_special, adapt_threads
+        self.parse_special, self.pin = parse_special, pin
         self.n_prompt = len(self.tokens())
         if self.n_prompt + max_tokens > model.n_ctx():
             raise ContextOverflowError(self.n_prompt, max_tokens, model.n_ctx())
@@ -142,7 +142,7 @@ class TimedText:
         model = self.model
         try:
             model.prepare_memory(prompt)
-            with model.steps(job, adapt=self.adapt_threads) as steps:
+            with model.steps(job, pin=self.pin) as steps:
                 generation = _TimedGeneration(steps, model, prompt, self.max_tokens, self.settings)
                 report = generation.run(job, chunks.append)
         finally:
@@ -247,7 +247,7 @@ def prepare_timing(
     temperature: Any,
     options: Mapping[str, Any],
     *,
-    adapt_threads: bool = False,
+    pin: int | None = None,
 ) -> tuple[ModelCard, SamplingSettings, tuple[TimedText, ...]]:
     """Check all arguments before anything is computed.
 
@@ -264,8 +264,9 @@ def prepare_timing(
     given = dict(options)
     parse_special = check_flag("parse_special", given.pop("parse_special", False))
     settings = dataclasses.replace(check_sampling(temperature, given), stop=())
-    how = {"parse_special": parse_special, "adapt_threads": adapt_threads}
-    texts = tuple(TimedText(checked, prompt, max_tokens, settings, **how) for prompt in prompts)
+    texts = tuple(
+        TimedText(checked, prompt, max_tokens, settings, parse_special=parse_special, pin=pin) for prompt in prompts
+    )
     return checked.compute(lambda _: _describe(checked)), settings, texts
 
 

@@ -230,22 +230,23 @@ class Model(LoadingLlama):
 
         return iterate(), lambda: self._worker.cancel(job)
 
-    def steps(self, job: Job[Any], *, adapt: bool = True, ctx: Any = None) -> contextlib.AbstractContextManager[Stepper]:
+    def steps(self, job: Job[Any], *, pin: int | None = None, ctx: Any = None) -> contextlib.AbstractContextManager[Stepper]:
         """Give the steps of this model's context; in its thread.
 
         Parameters
         ----------
-        adapt : bool
-            False keeps ``settings.n_threads``, for measurements, whatever else runs.
+        pin : int, optional
+            Threads for all steps, for measurements; None is as the model was loaded.
         ctx : native context, optional
             A second context, whose steps are of several tokens.
         """
         settings, native = self.settings, self.native
-        n_threads = settings.n_threads if ctx is None else settings.n_threads_batch
-        control = self._threads if adapt else None
+        n_batch_threads = pin or settings.n_threads_batch
+        n_threads = pin or settings.n_threads if ctx is None else n_batch_threads
+        control = None if pin else self._threads
         # A step that is ended early is computed again, which a recurrent state or devices do not allow.
         flag = None if native.has_state or settings.n_gpu_layers != 0 else native.flag
-        return steps(native.ctx if ctx is None else ctx, job, n_threads, settings.n_threads_batch, control, flag)
+        return steps(native.ctx if ctx is None else ctx, job, n_threads, n_batch_threads, control, flag)
 
     def new_phase(self) -> Phase | None:
         """Return a phase for another kind of steps than decode and prefill; None where the threads are given."""

@@ -105,7 +105,7 @@ class _Scoring:
         with (
             self._context() as ctx,
             token_batch(self.n_batch) as batch,
-            self.model.steps(self.job, ctx=ctx, adapt=False) as steps,
+            self.model.steps(self.job, ctx=ctx, pin=self.model.settings.n_threads) as steps,
         ):
             started = time.perf_counter()
             for start in range(0, n_prompt, self.n_batch):

@@ -19,7 +19,7 @@ from labkit.model_info import read_model_header
 from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time_kernels
 from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
 from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices
-from labkit.system import SystemProfile, engine_build, measure_read_bandwidth, physical_cores_available
+from labkit.system import SystemProfile, cores_left_now, engine_build, measure_read_bandwidth
 
 __all__ = ["predict_speed"]
 
@@ -46,7 +46,7 @@ def predict_speed(
     model_path : str, Path or None
         As for `get_model_info`; only the header is read. None is the bundled model.
     n_threads : int or None
-        None: as `load_model` chooses.
+        None: the physical cores that this process may use and that other programs leave free now.
     system : SystemProfile, optional
         From `measure_system`; its bandwidth is used instead of a new measurement.
     depth : int
@@ -80,7 +80,7 @@ def predict_speed(
     ----------
     S. Williams, A. Waterman, D. Patterson, Roofline: An Insightful Visual Performance Model, 2009.
     """
-    threads = physical_cores_available() if n_threads is None else check_int("n_threads", n_threads, 1, MAX_THREADS)
+    threads = cores_left_now() if n_threads is None else check_int("n_threads", n_threads, 1, MAX_THREADS)
     check_int("depth", depth, 0, 2**31 - 1)
     check_int("n_prompt", n_prompt, 1, 2**31 - 1)
     check_int("n_parallel", n_parallel, 1, 256)

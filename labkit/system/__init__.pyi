@@ -11,6 +11,7 @@ from .cores import performance_cores_available as performance_cores_available
 from .cores import physical_cores_available as physical_cores_available
 from .instructions import unused_instructions as unused_instructions
 from .load import CpuLoad as CpuLoad
+from .load import cores_left_now as cores_left_now
 from .profile import SystemProfile as SystemProfile
 from .profile import measure_system as measure_system
 from .ram import available_ram_bytes as available_ram_bytes

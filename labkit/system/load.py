@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 from labkit.system.cgroups import read_text
-from labkit.system.cores import allowed_cpus
+from labkit.system.cores import allowed_cpus, physical_cores_available
 
-__all__ = ["CpuLoad"]
-
+_NEARLY = 0.3  # of a core may be in use by others, and it counts as free
 _INTERVAL_S = 0.05  # Linux counts in ticks of 10 ms: shorter intervals would measure mostly rounding
 
 
@@ -69,3 +68,11 @@ def _idle_elsewhere(cpus: frozenset[int]) -> float:
     times = psutil.cpu_times(percpu=True)
     chosen = [times[cpu] for cpu in cpus if cpu < len(times)]
     return float(sum(each.idle for each in chosen))
+
+
+def cores_left_now(seconds: float = 0.1) -> int:
+    """Return the physical cores that this process may use and that other programs leave free, sampled now; at least 1."""
+    load, most = CpuLoad(), physical_cores_available()
+    time.sleep(seconds)
+    free = load.free_cores()
+    return most if free is None else max(1, min(most, int(free + _NEARLY)))
