@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_folder", "file_identity", "recall", "remember", "sha256"]
-
 _MAX_REMEMBERED = 200
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["check_flag", "check_int", "check_number", "check_text", "nearest", "one_line", "shown", "visible"]
-
 
 def check_int(name: str, value: Any, low: int, high: int, *, hint: str = "") -> int:
     """Return an integer in ``low … high``; a bool is refused, an integral NumPy scalar is accepted."""

@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChildEndedError", "ask_child", "queue_lines", "request_line", "script_command"]
-
 
 class ChildEndedError(Exception):
     """The process ended without an answer; the message says how ("signal 11", "exit status 1")."""
 
 
 def script_command(script: Path) -> list[str]:
-    """Return the command that runs a script in a Python of its own."""
+    """Return the command that runs a script in a separate Python process."""
     return [sys.executable, "-I", "-X", "utf8", str(script)]
 
 

@@ -22,23 +22,6 @@ A message is one line: what was given, what is needed, what to do next.
 
 from __future__ import annotations
 
-__all__ = [
-    "ArgumentError",
-    "ArgumentTypeError",
-    "ContextOverflowError",
-    "DownloadError",
-    "GGUFError",
-    "GenerationError",
-    "GradingError",
-    "LabkitError",
-    "LabkitWarning",
-    "ModelClosedError",
-    "ModelLoadError",
-    "ModelNotFoundError",
-    "QuantizationError",
-    "UnknownKeyError",
-]
-
 
 class LabkitError(Exception):
     """Base of every error that labkit raises on purpose."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,6 @@ from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import DEFAULT_WINDOW, FIXED_WINDOW, RECURRENT
 from labkit.models import resolve_model
 from labkit.records import Record, to_plain
-
-__all__ = ["ModelInfo", "describe_model", "get_model_info", "read_model_header", "vocab_size"]
 
 # Architectures whose files may name a sliding window that llama.cpp does not use (src/models/phi3.cpp and others)
 _IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
@@ -140,16 +139,10 @@ def get_model_info(model_path: str | Path | None = None) -> ModelInfo:
 def read_model_header(model_path: str | Path | None = None) -> Header:
     """Return the header that `get_model_info` describes: of a file, a name, an address, or the bundled model."""
     if isinstance(model_path, str) and not re.match(r"https?://", model_path, re.IGNORECASE):
-        is_path = model_path.startswith("~") or _exists(model_path)
+        # unlike Path.exists, it is False for an impossible name
+        is_path = model_path.startswith("~") or os.path.exists(model_path)  # noqa: PTH110
         return read_header(model_path if is_path else resolve_model(model_path))
     return read_header(resolve_model(None) if model_path is None else model_path)
-
-
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):
-        return False
 
 
 def describe_model(header: Header) -> ModelInfo:

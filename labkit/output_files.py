@@ -11,8 +11,6 @@ from pathlib import Path
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.units import format_bytes
 
-__all__ = ["check_disk_space", "new_file", "refuse_existing", "temporary_sibling", "write_atomic", "written"]
-
 
 def new_file(target: str | Path, *, overwrite: bool) -> Path:
     """Return the path for a new file; refuse a folder, a missing folder, and a file that may not be replaced."""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 
 from labkit.errors import ArgumentTypeError
 
-__all__ = ["Progress", "reporting"]
-
 Progress = Callable[[int, int], object]
 
 

@@ -11,8 +11,6 @@ from labkit.checks import nearest, visible
 from labkit.errors import UnknownKeyError
 from labkit.units import format_bytes, format_duration, format_rate
 
-__all__ = ["Record", "format_value", "to_plain"]
-
 
 class Record(Mapping[str, Any]):
     """Base of labkit's results: subclass it as ``@dataclasses.dataclass(frozen=True, repr=False, eq=False)``.

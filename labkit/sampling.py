@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
     Logits = NDArray[np.float32]
 
-__all__ = [
-    "apply_temperature",
-    "choose_token",
-    "draw_token",
-    "entropy_bits",
-    "keep_min_p",
-    "keep_top_k",
-    "keep_top_p",
-    "shape_logits",
-    "softmax",
-]
-
 
 def softmax(logits: ArrayLike) -> NDArray[np.float32]:
     """Return the probabilities of logits: ``exp(logit)``, divided by their sum.

@@ -17,8 +17,6 @@ from labkit.errors import GenerationError
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["second_context", "token_batch", "view"]
-
 
 @contextlib.contextmanager
 def second_context(

@@ -9,8 +9,6 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Table", "notes_html", "to_csv"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:

@@ -14,8 +14,6 @@ from labkit.checks import shown
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.system import physical_cores_available
 
-__all__ = ["GOALS", "TUNED", "remember_settings", "tuned_settings"]
-
 GOALS = ("latency", "throughput", "memory")
 TUNED = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "type_k", "type_v")
 

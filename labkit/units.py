@@ -9,8 +9,6 @@ import re
 
 from labkit.errors import ArgumentError
 
-__all__ = ["format_bytes", "format_count", "format_duration", "format_rate", "parse_bytes", "round_up"]
-
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FACTORS = {
     **{unit.lower(): 1024**power for power, unit in enumerate(_BINARY)},

@@ -59,7 +59,6 @@ def next_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return {
             "log": LOG,
             "error": "",
-            "resident_before_bytes": 217_673_728,
             "resident_after_bytes": 337_686_528,
             "buffers": DRY_RUNS[settings["n_gpu_layers"]],
         }

@@ -23,8 +23,6 @@ from typing import Any
 from labkit.children import queue_lines, script_command
 from labkit.errors import GenerationError
 
-__all__ = ["ChatTemplate"]
-
 TIME_LIMIT_S = 2.0
 START_LIMIT_S = 30.0
 SIZE_LIMIT = 8_000_000

@@ -22,8 +22,6 @@ from labkit.errors import ArgumentError, ArgumentTypeError, ModelLoadError
 from labkit.system import EngineBuild
 from labkit.system.build import ggml_function, rpc_function
 
-__all__ = ["ModelDevices", "borrow_devices"]
-
 TESTED = "0.3.36"  # the llama-cpp-python version whose protocol `labkit.devices.rpc_protocol` implements
 MAX_DEVICES = 16  # llama_max_devices()
 _GPU_KINDS = ("GPU", "IGPU")

@@ -13,8 +13,6 @@ from labkit.devices.endpoints import Endpoint
 from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, MAJOR, Command, answer_bytes
 from labkit.errors import ModelLoadError
 
-__all__ = ["Connection", "DeviceLostError", "connect"]
-
 CONNECT_S = 3.0  # time limit for connecting, and for the handshake
 _CHUNK = 1 << 20
 _HUNG_UP = "it closed the connection"

@@ -14,8 +14,6 @@ from typing import Any
 from labkit.checks import one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError
 
-__all__ = ["Endpoint", "free_port", "parse_endpoint"]
-
 _NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 _MAX_PORT = 65_535
 

@@ -20,8 +20,6 @@ from collections.abc import Iterator
 from labkit.devices.connection import Connection
 from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, Command, answer_bytes, substitute_answer
 
-__all__ = ["Relay"]
-
 _CHUNK = 1 << 20
 _WHOLE = 1 << 16  # a request up to this size is forwarded as a whole
 _used_ports: set[int] = set()  # llama.cpp caches what it knows of an address for the life of the process

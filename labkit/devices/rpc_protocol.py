@@ -16,8 +16,6 @@ import struct
 from labkit.errors import ModelLoadError
 from labkit.system import EngineBuild
 
-__all__ = ["HEAD", "HELLO_BYTES", "LENGTH", "MAJOR", "Command", "answer_bytes", "check_rpc", "substitute_answer"]
-
 MAJOR = 7  # of the protocol's version; features of minor versions are used only if both sides have them
 HEAD = struct.Struct("<BQ")
 LENGTH = struct.Struct("<Q")

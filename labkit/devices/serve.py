@@ -23,8 +23,6 @@ from labkit.devices.rpc_protocol import check_rpc
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
 from labkit.system import engine_build
 
-__all__ = ["ServedDevice", "serve_device", "start_device"]
-
 _CHILD = Path(__file__).with_name("serve_child.py")
 _START_S = 30.0
 _MAX_THREADS = 512

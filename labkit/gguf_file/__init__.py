@@ -7,9 +7,9 @@
 ======================= =====================================================================
 """
 
-from labkit.gguf_file.header import Header, Metadata
+from labkit.gguf_file.header import Header
 from labkit.gguf_file.read import read_header
 from labkit.gguf_file.tensor_table import TensorInfo
 from labkit.gguf_file.values import LazyArray
 
-__all__ = ["Header", "LazyArray", "Metadata", "TensorInfo", "read_header"]
+__all__ = ["Header", "LazyArray", "TensorInfo", "read_header"]

@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 from labkit.gguf_file.source import INCOMPLETE, Source, gguf_error
 from labkit.gguf_file.values import Window
 
-__all__ = ["I64", "U32", "U64", "Cursor"]
-
 U32, U64, I64 = struct.Struct("<I"), struct.Struct("<Q"), struct.Struct("<q")
 _AGAIN = "fetch or convert the file again"
 

@@ -14,8 +14,6 @@ from labkit.gguf_file.cursor import U32, U64
 from labkit.gguf_file.formats import TENSOR_TYPES
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, type_name
 
-__all__ = ["Field", "fields"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Field:

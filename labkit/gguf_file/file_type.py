@@ -8,8 +8,6 @@ from labkit.gguf_file.formats import FILE_TYPES
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.tensor_table import TensorInfo
 
-__all__ = ["FALLBACKS", "quantization_name"]
-
 # Fallback types of llama.cpp's quantizer where a row is not a multiple of 256 (src/llama-quant.cpp, tensor_type_fallback)
 FALLBACKS = {
     **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),

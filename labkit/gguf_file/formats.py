@@ -19,8 +19,6 @@ from labkit.checks import nearest
 from labkit.errors import ArgumentError
 from labkit.records import Record
 
-__all__ = ["FILE_TYPES", "REMOVED_TENSOR_TYPES", "TENSOR_TYPES", "FileType", "TensorType", "file_type", "tensor_type"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TensorType(Record):
@@ -64,27 +62,13 @@ class TensorType(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FileType(Record):
-    """How a whole file was quantized (``general.file_type``).
+    """How a whole file was quantized (``general.file_type``)."""
 
-    Attributes
-    ----------
-    id : int
-        The number in the file (``llama_ftype``).
-    name : str
-        As people write it: ``"Q4_K_M"``.
-    tensor_type : str
-        The type of most of its weight matrices.
-    description : str
-        One sentence: which tensors get which type.
-    quality, speed : str or None
-        The lab's rating of the six types that it compares; None for the others.
-    """
-
-    id: int
-    name: str
-    tensor_type: str
-    description: str
-    quality: str | None = None
+    id: int  # llama_ftype
+    name: str  # as people write it: "Q4_K_M"
+    tensor_type: str  # of most of its weight matrices
+    description: str  # which tensors get which type
+    quality: str | None = None  # the lab's rating of the six types that it compares
     speed: str | None = None
 
 

@@ -11,8 +11,6 @@ from labkit.checks import visible
 from labkit.errors import UnknownKeyError
 from labkit.gguf_file.tensor_table import TensorInfo
 
-__all__ = ["Header", "Metadata"]
-
 
 class Metadata(Mapping[str, Any]):
     """The keys and values of a header, in the order of the file; long arrays are lazy."""

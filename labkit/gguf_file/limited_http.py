@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 
 from labkit.errors import DownloadError
 
-__all__ = ["Guard", "open_guarded"]
-
 _STEP_TIMEOUT_S = 10.0  # silence on the line
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that map to IPv4
 

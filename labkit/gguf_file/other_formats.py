@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["describe_foreign"]
-
 _CONVERT = "convert it with llama.cpp's convert_hf_to_gguf.py"
 _UNPACK = "unpack it first"
 _OTHER = "fetch the model file itself"

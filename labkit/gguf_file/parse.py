@@ -20,8 +20,6 @@ from labkit.gguf_file.tensor_table import Entry, TensorInfo, lay_out
 from labkit.gguf_file.values import ARRAY, SCALARS, STRING, LazyArray, type_name, walk_strings
 from labkit.units import round_up
 
-__all__ = ["Part", "parse"]
-
 # Limits far above any real model (thousands of tensors, dozens of keys) bound the cost of a hostile file.
 _MAX_KEYS, _MAX_TENSORS = 1 << 13, 1 << 16
 _MAX_KEY_BYTES = (1 << 16) - 1  # the specification's limit

@@ -20,8 +20,6 @@ from labkit.gguf_file.parse import Part, parse
 from labkit.gguf_file.source import LocalSource, Source, gguf_error
 from labkit.gguf_file.tensor_table import TensorInfo
 
-__all__ = ["read_header"]
-
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.DOTALL)
 _MAX_PARTS = 1024
 

@@ -15,8 +15,6 @@ from labkit.errors import DownloadError, GGUFError, LabkitError, ModelNotFoundEr
 from labkit.gguf_file.limited_http import Guard, open_guarded
 from labkit.gguf_file.source import gguf_error
 
-__all__ = ["RemoteSource"]
-
 _REQUEST_LIMIT_S = 30.0  # one request, from the first byte sent to the last received
 _TOTAL_LIMIT_S = 120.0  # all requests of one file
 _TOTAL_LIMIT_BYTES = 1 << 26  # 64 MiB; the header of a 262k vocabulary has about 16

@@ -10,8 +10,6 @@ from typing import Protocol
 from labkit.checks import visible
 from labkit.errors import GGUFError, ModelNotFoundError
 
-__all__ = ["INCOMPLETE", "LocalSource", "Source", "gguf_error"]
-
 
 class Source(Protocol):
     """One file that can be read by offset."""

@@ -13,8 +13,6 @@ from labkit.gguf_file.source import INCOMPLETE
 from labkit.records import Record
 from labkit.units import round_up
 
-__all__ = ["Entry", "TensorInfo", "lay_out"]
-
 Entry = tuple[str, tuple[int, ...], TensorType, int]
 """One entry of the tensor table: name, shape, type, offset in the data."""
 

@@ -9,8 +9,6 @@ from typing import Any, overload
 from labkit.checks import visible
 from labkit.gguf_file.source import INCOMPLETE, Source, gguf_error
 
-__all__ = ["ARRAY", "SCALARS", "STRING", "LazyArray", "Window", "type_name", "walk_strings"]
-
 STRING, ARRAY = 8, 9
 
 SCALARS: dict[int, tuple[str, struct.Struct]] = {

@@ -18,8 +18,6 @@ from labkit.ghost.tokens import control_tokens, tokenizer_keys
 from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
 
-__all__ = ["build_ghost_model"]
-
 _Plan = list[tuple[Tensor, TensorType]]
 
 

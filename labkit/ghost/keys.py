@@ -12,8 +12,6 @@ from typing import Any
 
 from labkit.ghost.shape import READS, Shape
 
-__all__ = ["MORE_KEYS", "describe", "hparams"]
-
 MORE_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {}  # additional keys of an architecture
 _SOFTMAX = 1  # LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 from labkit.ghost.shape import Shape
 
-__all__ = ["OUTPUT_NORMS", "PARTS", "Tensor", "layout"]
-
 OUTPUT_NORMS: dict[str, str] = {}  # where an architecture names it differently
 
 

@@ -19,8 +19,6 @@ from labkit.gguf_file.formats import FILE_TYPES, FileType, TensorType, file_type
 from labkit.ghost.layout import Tensor
 from labkit.ghost.shape import Shape
 
-__all__ = ["choose_types", "ghost_file_type"]
-
 # They need an importance matrix (or, for NVFP4, llama.cpp's quantizer does not make them).
 _IMPOSSIBLE = frozenset({
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S", "NVFP4",

@@ -15,8 +15,6 @@ import numpy as np
 
 from labkit.errors import ArgumentTypeError
 
-__all__ = ["ALIGNMENT", "header_bytes", "padding"]
-
 ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9  # gguf_metadata_value_type
 

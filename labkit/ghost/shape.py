@@ -10,8 +10,6 @@ from typing import Any
 from labkit.checks import nearest
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["READS", "Shape", "checked"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Shape:

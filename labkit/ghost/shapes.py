@@ -11,8 +11,6 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.ghost.shape import READS, Shape, checked
 from labkit.records import Record
 
-__all__ = ["SHAPES", "GhostShape", "find_shape", "ghost_shapes"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GhostShape(Record):

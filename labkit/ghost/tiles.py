@@ -17,8 +17,6 @@ from labkit.gguf_file.formats import TensorType
 from labkit.ghost.layout import Tensor
 from labkit.quantize.blocks import quantize_rows
 
-__all__ = ["Pools"]
-
 _POOL_WEIGHTS = 1 << 20  # 4,096 super-blocks: 0.6 MB of Q4_K, small enough for a processor's cache
 _CHUNK_BYTES = 1 << 22
 _BIAS = 0.02

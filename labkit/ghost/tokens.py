@@ -17,8 +17,6 @@ from labkit.errors import ArgumentError
 from labkit.gguf_file import read_header
 from labkit.models import bundled_model_path
 
-__all__ = ["control_tokens", "tokenizer_keys"]
-
 _NORMAL, _CONTROL = 1, 3  # LLAMA_TOKEN_TYPE_NORMAL, _CONTROL
 _TOKENS, _KINDS, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
 

@@ -17,8 +17,6 @@ from typing import NoReturn
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.grammar.rules import Key, Rules, Symbol, find_left_recursion, find_nullable, ways_to_begin
 
-__all__ = ["MAX_REPEATS", "check_grammar", "tokens_in"]
-
 MAX_REPEATS = 2000
 MAX_DEPTH = 500
 MAX_BYTES = 256 * 1024

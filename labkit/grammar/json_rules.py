@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["CHOICES", "KEYWORDS", "NEEDS", "RULES", "SILENT", "TYPES", "separated", "times"]
-
 RULES = {
     "ws": '" "?',
     "value": "object | array | string | number | boolean | null",

@@ -23,8 +23,6 @@ from labkit.grammar.json_rules import CHOICES, KEYWORDS, NEEDS, RULES, SILENT, T
 from labkit.grammar.number_range import integer_range, number_range
 from labkit.grammar.regex import grammar_of_pattern, quote
 
-__all__ = ["grammar_of_schema"]
-
 MAX_NODES = 2_000
 MAX_DEPTH = 60
 MAX_CHARACTERS = 1_000_000

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["integer_range", "number_range"]
-
 DIGITS = 16
 _FRACTION = '("." [0-9]{1,15})?'
 _Bound = float | None

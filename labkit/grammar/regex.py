@@ -7,8 +7,6 @@ import re
 import warnings
 from typing import Any
 
-__all__ = ["grammar_of_pattern", "quote"]
-
 _ESCAPED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 _BRIEF_ERROR = "'pattern' is not a supported regular expression: "
 
@@ -63,7 +61,8 @@ def _class(kind: str, value: Any) -> str:
     ranges = [bounds for name, bound in items if name != "NEGATE" for bounds in _ranges(name, bound)]
     if negated:
         ranges = _complement(ranges if kind != "ANY" else [(10, 10), (13, 13)])
-    plain = "".join(_range(low, high) for low, high in _without_unsafe(ranges))
+    safe = _without_unsafe(ranges)
+    plain = "".join(_code(low) if low == high else f"{_code(low)}-{_code(high)}" for low, high in safe)
     escaped = [quote(text) for char, text in _ESCAPED.items() if any(low <= ord(char) <= high for low, high in ranges)]
     texts = ([f"[{plain}]"] if plain else []) + escaped
     if not texts:
@@ -99,10 +98,6 @@ def _without_unsafe(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     unsafe = _complement([(0, 31), (34, 34), (92, 92), (127, 127), (0xD800, 0xDFFF)])
     pairs = [(max(a, c), min(b, d)) for a, b in ranges for c, d in unsafe]
     return [(low, high) for low, high in pairs if low <= high]
-
-
-def _range(low: int, high: int) -> str:
-    return _code(low) if low == high else f"{_code(low)}-{_code(high)}"
 
 
 def _code(code: int) -> str:

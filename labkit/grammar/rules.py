@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Key", "Rules", "Symbol", "find_left_recursion", "find_nullable", "ways_to_begin"]
-
 Key = str | tuple[str, int]
 Symbol = Key | None
 Rules = dict[Key, list[list[Symbol]]]

@@ -14,19 +14,6 @@ from typing import Any, Protocol
 
 from labkit.errors import GGUFError
 
-__all__ = [
-    "CHECKED",
-    "DEFAULT_WINDOW",
-    "FIXED_WINDOW",
-    "RECURRENT",
-    "HasHparams",
-    "LayerMemory",
-    "ModelLayers",
-    "largest",
-    "model_layers",
-    "number",
-]
-
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 # Layers with full attention that cache keys and values: llama.cpp's plain llama_kv_cache.
 _PLAIN = frozenset({

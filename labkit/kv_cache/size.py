@@ -18,8 +18,6 @@ from labkit.kv_cache import CACHE_TYPES, CELLS
 from labkit.kv_cache.layers import ModelLayers
 from labkit.units import round_up
 
-__all__ = ["CacheShape", "cache_bytes", "cache_shape", "cache_type", "rotates", "state_bytes"]
-
 _PADDING = 32
 
 

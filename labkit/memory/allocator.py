@@ -15,8 +15,6 @@ import dataclasses
 
 from labkit.units import round_up
 
-__all__ = ["Graph", "Tensor"]
-
 _ALIGNMENT = 32
 _FLOAT = 4
 

@@ -19,8 +19,6 @@ from labkit.kv_cache.layers import ModelLayers, largest
 from labkit.memory.allocator import Tensor
 from labkit.memory.graph_blocks import Batch, Blocks, Mask
 
-__all__ = ["Batch", "graph_bytes", "work_bytes"]
-
 _HALF, _INDEX = 2, 8  # bytes of an f16, of a 64-bit index
 _COPIES = 4  # of each input, where devices process several batches at once (GGML_SCHED_MAX_COPIES)
 # A weight's type -> the type that activations are converted to; F32 stays F32.

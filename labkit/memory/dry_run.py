@@ -18,8 +18,6 @@ from labkit.children import ChildEndedError, ask_child
 from labkit.errors import ModelLoadError
 from labkit.system import engine_build
 
-__all__ = ["Simulation", "simulate"]
-
 _CHILD = Path(__file__).with_name("dry_run_child.py")
 _MIB = 1024**2
 _LIMIT_S = 60.0

@@ -20,8 +20,6 @@ from labkit.units import format_bytes
 if TYPE_CHECKING:
     from labkit.memory.dry_run import Simulation
 
-__all__ = ["estimate_memory_usage"]
-
 MIB = 1024**2
 # Measured with CPython 3.11 on Linux; a dry run measures the first three on this machine.
 _PROCESS = 45 * MIB  # Python with labkit's engine

@@ -15,8 +15,6 @@ from labkit.gguf_file import Header
 from labkit.kv_cache.layers import LayerMemory, ModelLayers, largest, number
 from labkit.memory.allocator import Graph, Tensor
 
-__all__ = ["Batch", "Blocks", "Mask"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Batch:

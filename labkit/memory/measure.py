@@ -12,8 +12,6 @@ from labkit.errors import LabkitError, ModelLoadError
 from labkit.models import resolve_model
 from labkit.records import Record
 
-__all__ = ["MeasuredMemory", "measure_memory"]
-
 _CHILD = Path(__file__).with_name("measure_child.py")
 
 

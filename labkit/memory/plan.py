@@ -22,8 +22,6 @@ from labkit.units import round_up
 if TYPE_CHECKING:
     from labkit.system import EngineBuild
 
-__all__ = ["Plan", "engine", "make_plan"]
-
 
 _DEFAULTS: dict[str, Any] = {
     "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,

@@ -20,8 +20,6 @@ from labkit.records import Record
 from labkit.system import available_ram_bytes, resident_bytes
 from labkit.units import format_bytes, parse_bytes, round_up
 
-__all__ = ["Recommendation", "recommend_settings"]
-
 _DRIVER = 256 * 1024**2  # of each GPU, left free for the driver and the desktop
 _HEADROOM = 0.05  # share of the RAM reserved for other programs
 _UNKNOWN_CONTEXT = 4096  # where the file has no training context

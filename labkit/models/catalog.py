@@ -8,8 +8,6 @@ from pathlib import Path
 from labkit.models.cache import BUNDLED_PACKAGE, bundled_file, cached_file
 from labkit.records import Record
 
-__all__ = ["BUNDLED_NAME", "CATALOG", "ModelEntry", "find_entry", "list_models"]
-
 BUNDLED_NAME = "smollm2-135m"
 
 

@@ -37,8 +37,6 @@ from labkit.models.hub import (
 from labkit.models.reference import Reference, choose_file, parse_reference, split_parts
 from labkit.units import format_bytes
 
-__all__ = ["fetch_model"]
-
 _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**20
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # waits between attempts without progress; any progress restarts the sequence

@@ -15,18 +15,6 @@ from typing import Any, NamedTuple
 from labkit.checks import one_line
 from labkit.errors import DownloadError, LabkitError
 
-__all__ = [
-    "TIMEOUT_S",
-    "HubFile",
-    "ask_file",
-    "endpoint",
-    "explain",
-    "http_library",
-    "hub_utils",
-    "list_files",
-    "refuse_offline",
-]
-
 TIMEOUT_S = 15.0
 _YES = ("1", "ON", "YES", "TRUE")
 _WITHOUT_NETWORK = "without a network the bundled model works: load_model() or fetch_model('smollm2-135m')"

@@ -10,8 +10,6 @@ from labkit.checks import nearest
 from labkit.errors import DownloadError, ModelNotFoundError
 from labkit.models.catalog import CATALOG, find_entry
 
-__all__ = ["Reference", "choose_file", "nearest_name", "parse_reference", "split_parts"]
-
 _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w./+-]+))?", re.ASCII)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _DEFAULT_QUANTIZATION = "Q4_K_M"

@@ -11,8 +11,6 @@ from labkit.models.cache import BUNDLED_PACKAGE, bundled_file, cached_file
 from labkit.models.catalog import find_entry
 from labkit.models.reference import Reference, nearest_name, parse_reference
 
-__all__ = ["MODEL_VARIABLE", "bundled_model_path", "course_model", "resolve_model"]
-
 MODEL_VARIABLE = "LABKIT_MODEL"
 
 

@@ -9,18 +9,7 @@
 """
 
 from labkit.errors import QuantizationError
-from labkit.quantize.codecs import CODECS, Q4_0, Q4_1, Q4_K, Q8_0, Codec
-from labkit.quantize.convert import Fallback, QuantizationResult, quantize_model
+from labkit.quantize.codecs import CODECS, Q4_0, Q4_1, Q4_K, Q8_0
+from labkit.quantize.convert import QuantizationResult, quantize_model
 
-__all__ = [
-    "CODECS",
-    "Q4_0",
-    "Q4_1",
-    "Q4_K",
-    "Q8_0",
-    "Codec",
-    "Fallback",
-    "QuantizationError",
-    "QuantizationResult",
-    "quantize_model",
-]
+__all__ = ["CODECS", "Q4_0", "Q4_1", "Q4_K", "Q8_0", "QuantizationError", "QuantizationResult", "quantize_model"]

@@ -11,8 +11,6 @@ from labkit.errors import ArgumentError
 from labkit.gguf_file.formats import tensor_type
 from labkit.system.build import ggml_function
 
-__all__ = ["NEEDS_IMPORTANCE", "quantize_rows"]
-
 NEEDS_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
 """Types that llama.cpp makes only with an importance matrix (``tensor_requires_imatrix`` in ``src/llama-quant.cpp``)."""
 _NEVER_STORED = frozenset({"Q8_1", "Q8_K", "F64", "I8", "I16", "I32", "I64"})

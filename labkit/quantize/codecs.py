@@ -21,8 +21,6 @@ import numpy.typing as npt
 from labkit.errors import ArgumentError
 from labkit.gguf_file.formats import tensor_type
 
-__all__ = ["CODECS", "Q4_0", "Q4_1", "Q4_K", "Q8_0", "Codec"]
-
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 

@@ -20,8 +20,6 @@ from labkit.quantize.process import run_quantizer
 from labkit.records import Record
 from labkit.system import physical_cores_available
 
-__all__ = ["Fallback", "QuantizationResult", "quantize_model"]
-
 _FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-> falling back to +(\w+)")
 
 

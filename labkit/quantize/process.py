@@ -16,8 +16,6 @@ from labkit.children import queue_lines, request_line, script_command
 from labkit.errors import QuantizationError
 from labkit.progress import Progress
 
-__all__ = ["run_quantizer"]
-
 _CHILD = Path(__file__).with_name("child.py")
 _STEP = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR

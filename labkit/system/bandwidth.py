@@ -10,8 +10,6 @@ from functools import partial
 from labkit.errors import ArgumentError
 from labkit.system.cores import physical_cores_available
 
-__all__ = ["measure_read_bandwidth"]
-
 
 def measure_read_bandwidth(n_threads: int | None = None, *, size_bytes: int = 256 * 2**20, seconds: float = 1.0) -> float:
     """Measure how fast this process can read RAM, in bytes per second.

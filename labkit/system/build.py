@@ -11,17 +11,6 @@ from typing import Any
 from labkit.errors import LabkitError
 from labkit.records import Record
 
-__all__ = [
-    "Device",
-    "EngineBuild",
-    "engine_build",
-    "ggml_function",
-    "is_repacked",
-    "parse_system_info",
-    "repacked_types",
-    "rpc_function",
-]
-
 # enum ggml_backend_dev_type (ggml/include/ggml-backend.h)
 _DEVICE_KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")
 
@@ -146,13 +135,7 @@ def engine_build() -> EngineBuild:
 
 
 def parse_system_info(text: str) -> tuple[str, ...]:
-    """Parse the CPU's features from llama.cpp's system info line.
-
-    Examples
-    --------
-    >>> parse_system_info("CUDA : ARCHS = 900 | CPU : NEON = 1 | SVE_CNT = 32 | FP16_VA = 0 | ")
-    ('NEON', 'SVE_CNT=32')
-    """
+    """Parse the CPU's features from llama.cpp's system info: ``CUDA : ARCHS = 900 | CPU : NEON = 1 | SVE_CNT = 32 |``."""
     backend, features = "", []
     for part in text.split("|"):
         head, colon, pair = part.partition(" : ")

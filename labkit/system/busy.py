@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from labkit.checks import check_int, check_number
 from labkit.errors import LabkitError
 
-__all__ = ["busy_cores"]
-
 # Ends after the given seconds, and when stdin closes: this process may be killed before it can end its children.
 _LOOP = """
 import os, sys, threading, time

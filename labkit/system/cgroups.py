@@ -15,8 +15,6 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["MemoryLimit", "cpu_quota", "memory_limits", "read_text"]
-
 # v1 writes "no limit" as the largest whole number of pages in 63 bits; no real limit is near 2^60 bytes (1 EiB).
 _NO_LIMIT = 2**60
 

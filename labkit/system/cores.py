@@ -10,15 +10,6 @@ from pathlib import Path
 
 from labkit.system.cgroups import cpu_quota, read_text
 
-__all__ = [
-    "allowed_cpus",
-    "count_physical",
-    "logical_cores_available",
-    "parse_cpu_list",
-    "performance_cores_available",
-    "physical_cores_available",
-]
-
 _ROOT = Path("/")
 
 

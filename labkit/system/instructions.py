@@ -7,8 +7,6 @@ from pathlib import Path
 
 from labkit.system.cgroups import read_text
 
-__all__ = ["cpu_flags", "unused_instructions"]
-
 # Kernel flag -> name in llama.cpp's system info, for the instructions that speed up matrix products most.
 _INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
 

@@ -12,8 +12,6 @@ from labkit.system.cgroups import cpu_quota
 from labkit.system.cores import logical_cores_available, performance_cores_available, physical_cores_available
 from labkit.system.ram import available_ram_bytes, total_ram_bytes
 
-__all__ = ["SystemProfile", "measure_system"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SystemProfile(Record):

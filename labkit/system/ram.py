@@ -7,8 +7,6 @@ from pathlib import Path
 
 from labkit.system.cgroups import memory_limits, read_text
 
-__all__ = ["available_ram_bytes", "peak_resident_bytes", "reset_peak_resident", "resident_bytes", "total_ram_bytes"]
-
 _ROOT = Path("/")
 
 

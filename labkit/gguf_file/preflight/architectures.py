@@ -3,8 +3,6 @@
 An architecture that is not listed is not checked here; a dry run in a child process covers it.
 """
 
-__all__ = ["EQUAL_HEADS", "FULL_ROTATION", "LATENT", "OPTIONAL_ATTENTION", "WITHOUT_ROTATION"]
-
 _EQUAL_HEADS_NAMES = """
     afmoe apertus arcee arctic baichuan bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm
     cohere2 cohere2moe command-r dbrx deci deepseek dflash dots1 dream eagle3 ernie4_5 ernie4_5-moe

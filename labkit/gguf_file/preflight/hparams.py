@@ -13,20 +13,6 @@ from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, WITHOUT_ROTATION
 from labkit.gguf_file.source import gguf_error
 
-__all__ = [
-    "check_attention",
-    "check_context",
-    "check_experts",
-    "check_layers",
-    "check_numbers",
-    "check_rope",
-    "check_shapes",
-    "head_length",
-    "per_layer",
-    "refuse",
-    "uint",
-]
-
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 _MAX_CONTEXT = 1 << 27  # llama-cpp-python's tokenizer allocates 4 bytes per position: 512 MiB here

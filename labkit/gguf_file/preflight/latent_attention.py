@@ -6,8 +6,6 @@ from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.architectures import LATENT
 from labkit.gguf_file.preflight.hparams import head_length, per_layer, refuse, uint
 
-__all__ = ["check_latent"]
-
 
 def check_latent(header: Header) -> tuple[str, ...]:
     """Refuse head lengths that do not match what llama.cpp's graph concatenates.

@@ -23,8 +23,6 @@ from labkit.gguf_file.preflight.latent_attention import check_latent
 from labkit.gguf_file.preflight.tensors import check_tensors
 from labkit.gguf_file.preflight.vocabulary import check_vocabulary
 
-__all__ = ["preflight"]
-
 _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
     check_layers,
     check_experts,

@@ -10,8 +10,6 @@ from labkit.gguf_file.preflight.architectures import OPTIONAL_ATTENTION
 from labkit.gguf_file.preflight.hparams import refuse, uint
 from labkit.gguf_file.tensor_table import TensorInfo
 
-__all__ = ["check_tensors"]
-
 # Plain integers, which are not weights, and the two types that exist only during computation.
 _NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 _INDICES = re.compile(r"(^|\.)(d2t|t2d)$|tid2eid")  # token maps, integers by design

@@ -10,8 +10,6 @@ from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.hparams import refuse
 from labkit.gguf_file.values import LazyArray
 
-__all__ = ["check_vocabulary"]
-
 _TOKENS, _KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _MAX_TOKEN_BYTES = 1 << 13  # two tokenizers build their trie by recursion, one call per byte
 _BYTE = 6  # LLAMA_TOKEN_TYPE_BYTE
@@ -96,15 +94,10 @@ def _check_duplicates(header: Header, tokens: LazyArray | tuple[str, ...], hashe
 
 def _check_bytes(header: Header, hashes: array[int]) -> None:
     """Refuse a SentencePiece vocabulary without a token for each byte, the fallback for unknown characters."""
-    known = {hash(spelling): byte for byte in _TEXT_BYTES for spelling in _spellings(byte)}
+    known = {hash(spelling): byte for byte in _TEXT_BYTES for spelling in (b"<0x%02X>" % byte, bytes([byte]))}
     missing = set(_TEXT_BYTES) - {known[h] for h in hashes if h in known}
     if missing:
         refuse(header, f"key '{_TOKENS}' has no token <0x{min(missing):02X}> for the byte {min(missing)} of a text")
-
-
-def _spellings(byte: int) -> tuple[bytes, ...]:
-    hexadecimal = b"<0x%02X>" % byte
-    return (hexadecimal, bytes([byte])) if byte else (hexadecimal,)
 
 
 def _check_rwkv(header: Header, tokens: LazyArray | tuple[str, ...]) -> None:
