@@ -188,19 +188,7 @@ def _short(value: Any) -> str:
 
 
 def find_exercise(name: str, folder: Path | None = None) -> Exercise:
-    """Return an exercise by name.
-
-    Parameters
-    ----------
-    name : str
-    folder : Path, optional
-        Folder that may have an ``exercises.py``.
-
-    Raises
-    ------
-    ArgumentError
-        If no exercise has that name.
-    """
+    """Return an exercise by name: one of the course's, or of an ``exercises.py`` in a folder."""
     if name in _course_exercises():  # works even if a student's unrelated exercises.py does not run
         return _course_exercises()[name]
     known = known_exercises(folder)
@@ -210,13 +198,7 @@ def find_exercise(name: str, folder: Path | None = None) -> Exercise:
 
 
 def known_exercises(folder: Path | None = None) -> dict[str, Exercise]:
-    """Return all exercises by name: the course's, and those of an ``exercises.py`` in a folder.
-
-    Raises
-    ------
-    ArgumentError
-        If that file does not run, or repeats the name of another exercise.
-    """
+    """Return all exercises by name: the course's, and those of an ``exercises.py`` in a folder."""
     path = folder / OWN_EXERCISES if folder else None
     if path is None or not path.is_file():
         return _course_exercises()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -121,14 +122,11 @@ def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bo
         return answer == expected or math.isclose(answer, expected, rel_tol=relative, abs_tol=absolute)
     if type(answer) is not type(expected):
         return False
+    same = functools.partial(equal, relative=relative, absolute=absolute)
     if isinstance(answer, list):
-        pairs = zip(answer, expected, strict=False)
-        return len(answer) == len(expected) and all(equal(*pair, relative=relative, absolute=absolute) for pair in pairs)
+        return len(answer) == len(expected) and all(map(same, answer, expected))
     if isinstance(answer, dict):
-        values = (
-            equal(answer[key], expected[key], relative=relative, absolute=absolute) for key in answer if key in expected
-        )
-        return answer.keys() == expected.keys() and all(values)
+        return answer.keys() == expected.keys() and all(same(answer[key], expected[key]) for key in answer)
     return type(answer) in (str, bytes, type(None)) and bool(answer == expected)
 
 

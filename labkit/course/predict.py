@@ -6,21 +6,23 @@ nbconvert, an automatic run) everything else works the same, without a guess or 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
-import io
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.checks import check_number
+from labkit.errors import ArgumentTypeError
+from labkit.plots.picture import MAIN, OTHER, Picture, new_axes
 from labkit.records import Record
+
+if TYPE_CHECKING:  # matplotlib is imported when something is drawn
+    from matplotlib.axes import Axes
 
 __all__ = ["Comparison", "Prediction", "predict"]
 
-_GUESS = "#E69F00"  # Okabe and Ito's orange and blue: distinct for colour-blind readers, and in grey
-_MEASURED = "#0072B2"
+_LARGEST = 1e300
 _NO_GUESS = "no guess yet: write one in the box and run this cell again"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:[.,]?\d+)?(?:[eE][-+]?\d+)?")
 _boxes: dict[tuple[str, str], Prediction] = {}
@@ -83,7 +85,7 @@ class Prediction:
 
     @guess.setter
     def guess(self, value: float | None) -> None:
-        self._guess = None if value is None else _finite("guess", value)
+        self._guess = None if value is None else check_number("guess", value, -_LARGEST, _LARGEST)
         if self._field is not None:
             self._field.value = "" if self._guess is None else _write(self._guess)
 
@@ -95,22 +97,21 @@ class Prediction:
         ArgumentError, ArgumentTypeError
             If ``measured`` is not a finite number.
         """
-        return Comparison(self.question, self.unit, self._guess, _finite("measured", measured))
+        measured = check_number("measured", measured, -_LARGEST, _LARGEST)
+        return Comparison(self.question, self.unit, self._guess, measured)
 
     def __repr__(self) -> str:
         answer = "no guess yet" if self._guess is None else f"your guess: {_quantity(self._guess, self.unit)}"
         return f"Predict: {self.question} ({answer})"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        static = {"text/plain": repr(self), "text/html": f"{self._question_html()}<p>{html.escape(self._state())}</p>"}
+        state = html.escape(self._noted() or "Run this cell for a box to answer in.")
+        static = {"text/plain": repr(self), "text/html": f"{self._question_html()}<p>{state}</p>"}
         widget = self._widget()
         return static if widget is None else {**widget._repr_mimebundle_(), **static}
 
     def _question_html(self) -> str:
         return f"<p><strong>Predict:</strong> {html.escape(self.question)}</p>"
-
-    def _state(self) -> str:
-        return "Run this cell for a box to answer in." if self._guess is None else self._noted()
 
     def _noted(self) -> str:
         return "" if self._guess is None else f"noted: {_quantity(self._guess, self.unit)}"
@@ -187,23 +188,17 @@ class Comparison(Record):
         return self.sentence
 
     def _repr_html_(self) -> str:
-        sentence = html.escape(self.sentence)
-        alt = f"Bar chart. {html.escape(self.question, quote=True)} {html.escape(self.sentence, quote=True)}"
-        picture = base64.b64encode(self._png()).decode("ascii")
-        return (
-            f'<figure style="margin:0"><img alt="{alt}" src="data:image/png;base64,{picture}" '
-            f'style="width:32em;max-width:100%"><figcaption>{sentence}</figcaption></figure>'
-        )
+        picture = Picture(self._draw())._repr_html_()
+        return f'<figure style="margin:0">{picture}<figcaption>{html.escape(self.sentence)}</figcaption></figure>'
 
-    def _png(self) -> bytes:
-        """Draw a bar for the guess (a question mark if there is none) and one for the measurement; return a PNG."""
-        from matplotlib.figure import Figure
+    def _draw(self) -> Axes:
+        """Draw a bar for the guess (a question mark if there is none) and one for the measurement."""
         from matplotlib.ticker import MaxNLocator
 
         values = [0.0 if self.guess is None else float(self.guess), float(self.measured)]
-        figure = Figure(figsize=(6.4, 1.7), layout="constrained")
-        axes = figure.add_subplot()
-        bars = axes.barh(["your guess", "measured"], values, color=[_GUESS, _MEASURED], hatch=["//", ""], edgecolor="white")
+        axes = new_axes(1.7)
+        axes.set_label(f"Bar chart. {self.question} {self.sentence}")
+        bars = axes.barh(["your guess", "measured"], values, color=[OTHER, MAIN], hatch=["//", ""], edgecolor="white")
         axes.bar_label(bars, labels=["?" if self.guess is None else _write(values[0]), _write(values[1])], padding=4)
         axes.margins(x=0.15)
         axes.invert_yaxis()
@@ -213,9 +208,7 @@ class Comparison(Record):
             axes.set_xlim(0, 1)
         axes.set_xlabel(self.unit or "answer (a plain number)")
         axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=144)
-        return buffer.getvalue()
+        return axes
 
 
 def _read(text: str) -> float | None:
@@ -242,15 +235,6 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-def _finite(name: str, value: Any) -> float:
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise ArgumentTypeError(f"{name} must be a number, not {type(value).__name__}: for example 104.5")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ArgumentError(f"{name}={number} is not finite: pass a number such as 104.5")
-    return number
-
-
 def _write(value: float, *, digits: int = 3) -> str:
     """Format a number: whole numbers in full, others to N significant digits.
 
@@ -259,9 +243,7 @@ def _write(value: float, *, digits: int = 3) -> str:
     >>> _write(23040.0), _write(104.96), _write(3.614), _write(0.5)
     ('23,040', '105', '3.61', '0.5')
     """
-    if value == round(value) and abs(value) < 1e15:
-        return f"{value:,.0f}"
-    if abs(value) >= 10**digits:
+    if (value == round(value) and abs(value) < 1e15) or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,63 +33,29 @@ _DETAILS = re.compile(r"<details>\s*<summary>A solution</summary>.*?</details>\s
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ReleasedNotebook(Record):
-    """A released notebook.
+    """A released notebook."""
 
-    Attributes
-    ----------
-    name : str
-        File name.
-    exercises : tuple of str
-    points : float
-        Total of its exercises.
-    sha256 : str
-        Checksum of the released file.
-    """
-
-    name: str
+    name: str  # of the file
     exercises: tuple[str, ...]
-    points: float
-    sha256: str
+    points: float  # of its exercises together
+    sha256: str  # of the file
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ReleaseResult(Record):
-    """The result of `release_course`.
-
-    Attributes
-    ----------
-    folder : str
-    notebooks : tuple of ReleasedNotebook
-    points : float
-        Total of the course.
-    """
+    """The result of `release_course`."""
 
     folder: str
     notebooks: tuple[ReleasedNotebook, ...]
-    points: float
+    points: float  # of the course
 
 
 def release_course(source: str | Path, target: str | Path, *, overwrite: bool = False) -> ReleaseResult:
     """Write the students' version of every notebook in a folder, the files that they need, and ``manifest.json``.
 
     Solutions become stubs, hidden tests and outputs are removed, check cells show their points. An ``exercises.py``
-    next to the notebooks and the pages of ``../docs`` that they link to are copied. The same source gives the same bytes.
-
-    Parameters
-    ----------
-    source : path
-        The instructor's notebooks, with solutions.
-    target : path
-        Output folder; created if missing.
-    overwrite : bool
-        Replace existing files.
-
-    Raises
-    ------
-    ArgumentError
-        If the source has no notebooks, or the target already has one of the files.
-    GradingError
-        If a notebook is damaged or inconsistent; nothing is written.
+    next to the notebooks and the pages of ``../docs`` that they link to are copied. The same source gives the same bytes. If
+    a notebook is damaged or inconsistent, nothing is written.
     """
     folder, place = Path(source).expanduser(), Path(target).expanduser()
     paths = sorted(folder.glob("*.ipynb"))
@@ -98,17 +64,19 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
     if place.resolve() == folder.resolve():
         raise ArgumentError("the released notebooks cannot replace those with the solutions: name another folder")
     documents = {path.name: _release(path) for path in paths}
-    files = {**exercises_file(folder), **_pages(folder, [text for text, _ in documents.values()])}
-    existing = [name for name in (*documents, *files, MANIFEST) if (place / name).exists()]
+    texts = {name: text for name, (text, _) in documents.items()}
+    files = {**exercises_file(folder), **_pages(folder, texts.values())}
+    existing = [name for name in (*texts, *files, MANIFEST) if (place / name).exists()]
     if existing and not overwrite:
         raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
-    place.mkdir(parents=True, exist_ok=True)
     entries = [_manifest_entry(name, text, read) for name, (text, read) in documents.items()]
     extras = [{"file": name, "sha256": sha256(text)} for name, text in files.items()]
     manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": extras}, indent=1, sort_keys=True) + "\n"
-    for name, text in [*((name, text) for name, (text, _) in documents.items()), *files.items()]:
-        _write(place / name, text)
-    _write(place / MANIFEST, manifest)
+    for name, text in {**texts, **files, MANIFEST: manifest}.items():
+        try:
+            write_atomic(place / name, text)
+        except OSError as error:
+            raise ArgumentError(f"{place / name} cannot be written: {error.strerror or error}") from error
     notebooks = tuple(
         ReleasedNotebook(entry["file"], tuple(documents[entry["file"]][1].points), entry["points"], entry["sha256"])
         for entry in entries
@@ -118,11 +86,6 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
 
 def stub_of(source: str, name: str) -> str:
     r"""Replace the solution in a cell with a stub: an error in a function, None for a value.
-
-    Raises
-    ------
-    GradingError
-        If the cell does not have exactly one region between ``### BEGIN SOLUTION`` and ``### END SOLUTION``.
 
     Examples
     --------
@@ -181,7 +144,7 @@ def _local_link(link: re.Match[str]) -> str:
     return f"[{text}]({target}{anchor})" if re.fullmatch(r"docs/[\w-]+\.md", target) else text
 
 
-def _pages(folder: Path, documents: Sequence[str]) -> dict[str, str]:
+def _pages(folder: Path, documents: Iterable[str]) -> dict[str, str]:
     """Return the pages of docs/ that released notebooks link to, directly or through other pages, by name."""
     pages: dict[str, str] = {}
     names = [name for text in documents for name in _PAGE.findall(text)]
@@ -205,10 +168,3 @@ def _manifest_entry(name: str, text: str, read: SourceNotebook) -> dict[str, Any
             entry["points"] = float(marks.get("points", 0))
         cells.append(entry)
     return {"file": name, "sha256": sha256(text), "points": sum(read.points.values()), "cells": cells}
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomic(path, text)
-    except OSError as error:
-        raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -20,33 +20,17 @@ _SEED = 1
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ExerciseTest(Record):
-    """The self-test result of an exercise.
-
-    Attributes
-    ----------
-    notebook, name : str
-    points : float
-    n_mistakes : int
-        Number of known mistakes.
-    fault : str
-        The first fault of the exercise; empty if it has none.
-    """
+    """The self-test result of an exercise."""
 
     notebook: str
     name: str
     points: float
     n_mistakes: int
-    fault: str
+    fault: str  # the first fault; empty if there is none
 
 
 def selftest_course(source: str | Path) -> tuple[ExerciseTest, ...]:
-    """Test the exercises of a notebook or a folder of notebooks; their solution cells run in this process.
-
-    Raises
-    ------
-    ArgumentError, GradingError
-        If the source has no notebook with exercises, or one is damaged.
-    """
+    """Test the exercises of a notebook or a folder of notebooks; their solution cells run in this process."""
     return tuple(
         ExerciseTest(notebook.name, name, notebook.points[name], len(exercise.mistakes), _fault(notebook, exercise))
         for notebook in read_sources(source).values()

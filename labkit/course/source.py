@@ -20,67 +20,30 @@ _MAX_FILE_CHARACTERS = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class SourceCell:
-    """A code cell of the instructor's notebook.
-
-    Parameters
-    ----------
-    cell_id : str
-    source : str
-    answers : str or None
-        The exercise that the cell answers.
-    checks : str or None
-        The exercise that the cell checks.
-    """
+    """A code cell of the instructor's notebook."""
 
     cell_id: str
     source: str
-    answers: str | None = None
-    checks: str | None = None
+    answers: str | None  # the exercise that it answers
+    checks: str | None  # the exercise that it checks
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceNotebook:
-    """An instructor's notebook.
+    """An instructor's notebook."""
 
-    Parameters
-    ----------
-    name : str
-        File name without .ipynb.
-    cells : tuple of SourceCell
-        Cells to run, in order, up to the last check.
-    points : mapping of str to float
-        Points of each exercise, from the check cells.
-    exercises : mapping of str to Exercise
-    checksum : str
-        SHA-256 of the file and of the ``exercises.py`` next to it.
-    kernel : str
-        Name of the kernel that it requests.
-    cell_ids : frozenset of str
-        Ids of all code cells, including those after the last check.
-    files : mapping of str to str
-        Text of the ``exercises.py`` next to it, by file name.
-    """
-
-    name: str
-    cells: tuple[SourceCell, ...]
-    points: Mapping[str, float]
+    name: str  # of the file, without .ipynb
+    cells: tuple[SourceCell, ...]  # to run, in order, up to the last check
+    points: Mapping[str, float]  # of each exercise, from the check cells
     exercises: Mapping[str, Exercise]
-    checksum: str
-    kernel: str
-    cell_ids: frozenset[str] = frozenset()
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checksum: str  # SHA-256 of the file and of the ``exercises.py`` next to it
+    kernel: str  # name of the kernel that it requests
+    cell_ids: frozenset[str]  # of all code cells, including those after the last check
+    files: Mapping[str, str]  # text of the ``exercises.py`` next to it, by file name
 
 
 def read_sources(path: str | Path) -> dict[str, SourceNotebook]:
-    """Read a notebook, or the notebooks with exercises in a folder; return them by name.
-
-    Raises
-    ------
-    ArgumentError
-        If there are none.
-    GradingError
-        If one is damaged or names an unknown exercise.
-    """
+    """Read a notebook, or the notebooks with exercises in a folder; return them by name."""
     place = Path(path).expanduser()
     paths = sorted(place.glob("*.ipynb")) if place.is_dir() else [place]
     found = {item.stem: read_source(item) for item in paths if item.is_file()}
@@ -91,19 +54,14 @@ def read_sources(path: str | Path) -> dict[str, SourceNotebook]:
 
 
 def read_source(path: Path) -> SourceNotebook:
-    """Read one instructor's notebook.
-
-    Raises
-    ------
-    GradingError
-        If it is damaged or its cells are inconsistent.
-    """
+    """Read one instructor's notebook; raise `GradingError` if it is damaged or its cells are inconsistent."""
     try:
         content = path.read_bytes()
         notebook = nbformat.reads(content.decode(), as_version=4)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, nbformat.ValidationError) as error:
         raise GradingError(f"{path} is not a notebook: {error}") from None
-    cells = [_cell(cell) for cell in notebook.cells if cell.cell_type == "code" and not _is_skipped(cell)]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [_cell(cell) for cell in code if "nbval-skip" not in cell.metadata.get("tags", [])]
     last = max((index for index, cell in enumerate(cells) if cell.checks or cell.answers), default=-1)
     points = {
         cell.metadata["nbgrader"]["grade_id"].removeprefix("check-"): float(cell.metadata["nbgrader"].get("points", 0))
@@ -112,7 +70,7 @@ def read_source(path: Path) -> SourceNotebook:
     }
     exercises = _exercises(path, cells, points)
     kernel = str(notebook.metadata.get("kernelspec", {}).get("name", "python3"))
-    ids = frozenset(str(cell.get("id", "")) for cell in notebook.cells if cell.cell_type == "code")
+    ids = frozenset(str(cell.get("id", "")) for cell in code)
     files = exercises_file(path.parent)
     checksum = sha256(b"\0".join([content, *(text.encode() for text in files.values())]))
     return SourceNotebook(path.stem, tuple(cells[: last + 1]), points, exercises, checksum, kernel, ids, files)
@@ -121,10 +79,7 @@ def read_source(path: Path) -> SourceNotebook:
 def exercises_file(folder: Path) -> dict[str, str]:
     """Return the text of a folder's ``exercises.py`` by file name; empty if there is none.
 
-    Raises
-    ------
-    GradingError
-        If it is not text, or too large to send with each notebook.
+    It must not be too large to send with each notebook.
     """
     path = folder / OWN_EXERCISES
     if not path.is_file():
@@ -144,10 +99,6 @@ def _cell(cell: nbformat.NotebookNode) -> SourceCell:
     answers = name if marks.get("solution") else None
     checks = name.removeprefix("check-") if marks.get("grade") else None
     return SourceCell(str(cell.get("id", "")), str(cell.source), answers, checks)
-
-
-def _is_skipped(cell: nbformat.NotebookNode) -> bool:
-    return "nbval-skip" in cell.metadata.get("tags", [])
 
 
 def _exercises(path: Path, cells: list[SourceCell], points: dict[str, float]) -> dict[str, Exercise]:

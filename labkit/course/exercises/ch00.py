@@ -6,14 +6,8 @@ import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 _MODELS = [["tiny", 0.5], ["small", 2.0], ["large", 4.5]]
 _NAMES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen")
-
-
-def _run(generator: random.Random) -> Inputs:
-    return generator.randint(1, 600), round(generator.uniform(0.2, 60), 2)
 
 
 def _models(generator: random.Random) -> Inputs:
@@ -33,7 +27,7 @@ EXERCISES = (
         points=1,
         question="the tokens per second, from the number of tokens and the seconds that they took.",
         examples=(((96, 2.5), 38.4), ((128, 0.8), 160.0), ((30, 4.0), 7.5)),
-        inputs=_run,
+        inputs=lambda generator: (generator.randint(1, 600), round(generator.uniform(0.2, 60), 2)),
         mistakes=(
             Mistake("A longer text in the same time: should that give a smaller number?", lambda n, seconds: seconds / n),
             Mistake("The same text in more seconds: should that give a larger number?", lambda n, seconds: n * seconds),
@@ -59,10 +53,7 @@ EXERCISES = (
         inputs=_models,
         mistakes=(
             Mistake("What is left for everything but the model?", lambda models, free: _fitting(models, free)),
-            Mistake(
-                "A model that leaves exactly 1 GB fits, too.",
-                lambda models, free: [name for name, size in models if size + 1 < free],
-            ),
+            Mistake("A model that leaves exactly 1 GB fits, too.", lambda models, free: _fitting(models, free - 1.25)),
             Mistake("That is how many fit: which ones?", lambda models, free: len(_fitting(models, free - 1))),
             Mistake(
                 "Those are sizes: what was asked for?",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
-
-__all__ = ["EXERCISES"]
+from labkit.units import round_up
 
 _GROUP = 256
 _PIECES = ("a", "b", "c", "ab", "ba", "bc", "ca", ".", "\n", " ", "é")
@@ -27,10 +26,6 @@ def _tokens(generator: random.Random) -> Inputs:
     total = _GROUP * generator.randint(1, 30) + beyond
     n_prompt = generator.randint(1, total - 1)
     return n_prompt, total - n_prompt
-
-
-def _up(count: int) -> int:
-    return (count + _GROUP - 1) // _GROUP * _GROUP
 
 
 def _first_listed(text: str, stops: list[str]) -> str:
@@ -119,9 +114,10 @@ EXERCISES = (
                 "What if the sum is already a multiple?", lambda prompt, answer: ((prompt + answer) // _GROUP + 1) * _GROUP
             ),
             Mistake(
-                "Prompt and answer share one context: round only once.", lambda prompt, answer: _up(prompt) + _up(answer)
+                "Prompt and answer share one context: round only once.",
+                lambda prompt, answer: round_up(prompt, _GROUP) + round_up(answer, _GROUP),
             ),
-            Mistake("The answer needs room, too.", lambda prompt, answer: _up(prompt)),
+            Mistake("The answer needs room, too.", lambda prompt, answer: round_up(prompt, _GROUP)),
         ),
         hints=(
             "In step 2 you asked for 1,000 tokens and got 1,024: in which groups does llama.cpp count a context?",

@@ -6,8 +6,6 @@ import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 Messages = list[dict[str, str]]
 
 _START, _END, _OPEN = "<|im_start|>", "<|im_end|>", "<|im_start|>assistant\n"

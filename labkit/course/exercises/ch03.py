@@ -8,8 +8,6 @@ import struct
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 Shapes = dict[str, list[int]]
 
 _WORDS = ("general.type", "general.name", "general.author", "über", "了", "a", "llama", "model", "tokenizer.ggml.pre")

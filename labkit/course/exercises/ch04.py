@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 Rows = list[tuple[str, float, float]]
 
 _ROWS = [
@@ -22,18 +20,10 @@ _ROWS = [
 _MADE_UP = [["one", 10.0, 0.5], ["two", 8.0, 0.2], ["three", 12.0, 0.1]]
 
 
-def _block(generator: random.Random) -> Inputs:
-    return round(generator.uniform(-0.5, 0.5), 4), [generator.randrange(256) for _ in range(16)]
-
-
 def _bytes(generator: random.Random) -> Inputs:
     n_weights = generator.choice((16, 32, 64, 256))
     scales = [generator.choice((1, 2, 4, 12, 16)) for _ in range(generator.randint(1, 3))]
     return [*scales, n_weights * generator.randint(2, 8) // 8], n_weights
-
-
-def _perplexities(generator: random.Random) -> Inputs:
-    return ([[round(generator.uniform(2, 60), 2), generator.randint(10, 2000)] for _ in range(generator.randint(1, 6))],)
 
 
 def _table(generator: random.Random) -> Inputs:
@@ -61,7 +51,7 @@ EXERCISES = (
             ((2.0, [240] * 16), [-16.0] * 16 + [14.0] * 16),
             ((-0.25, [186] + [136] * 15), [-0.5] + [0.0] * 15 + [-0.75] + [0.0] * 15),
         ),
-        inputs=_block,
+        inputs=lambda generator: (round(generator.uniform(-0.5, 0.5), 4), [generator.randrange(256) for _ in range(16)]),
         mistakes=(
             Mistake(
                 "Which weight is in the upper half of byte 0: is it weight 1?",
@@ -117,7 +107,9 @@ EXERCISES = (
             (([[2.0, 300], [32.0, 100]],), 4.0),
             (([[10.0, 1], [1000.0, 1], [1.0, 1]],), 21.544346900318832),
         ),
-        inputs=_perplexities,
+        inputs=lambda generator: (
+            [[round(generator.uniform(2, 60), 2), generator.randint(10, 2000)] for _ in range(generator.randint(1, 6))],
+        ),
         mistakes=(
             Mistake(
                 "You average perplexities: which quantity does the formula average?",
@@ -156,13 +148,13 @@ EXERCISES = (
         inputs=_table,
         mistakes=(
             Mistake(
-                "The largest that fits is not always the best: look at the loss.", lambda rows, limit: _largest(rows, limit)
+                "The largest that fits is not always the best: look at the loss.", lambda rows, limit: _most(rows, limit, 1)
             ),
             Mistake("Does that file fit?", lambda rows, limit: min(rows, key=lambda row: row[2])[0]),
             Mistake(
                 "The smallest file is not the one that loses least.", lambda rows, limit: min(rows, key=lambda r: r[1])[0]
             ),
-            Mistake("Is a large KL good or bad?", lambda rows, limit: _worst(rows, limit)),
+            Mistake("Is a large KL good or bad?", lambda rows, limit: _most(rows, limit, 2)),
         ),
         hints=(
             "Step 10 has a size and a KL for each type: one decides which types qualify, the other which of them wins.",
@@ -173,9 +165,5 @@ EXERCISES = (
 )
 
 
-def _largest(rows: Rows, limit: float) -> str:
-    return max((row for row in rows if row[1] <= limit), key=lambda row: row[1])[0]
-
-
-def _worst(rows: Rows, limit: float) -> str:
-    return max((row for row in rows if row[1] <= limit), key=lambda row: row[2])[0]
+def _most(rows: Rows, limit: float, column: int) -> str:
+    return max((row for row in rows if row[1] <= limit), key=lambda row: row[column])[0]

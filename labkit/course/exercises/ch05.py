@@ -7,8 +7,6 @@ import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 _LOGITS = [2.0, 1.0, 0.0]
 _SHARES = [0.5, 0.25, 0.15, 0.07, 0.03]
 
@@ -16,11 +14,6 @@ _SHARES = [0.5, 0.25, 0.15, 0.07, 0.03]
 def _softmax_wrong(logits: list[float], temperature: float, *, power: float = 1.0, shift: bool = True) -> list[float]:
     weights = [math.exp(x * temperature**power - (max(logits) * temperature**power if shift else 0)) for x in logits]
     return [weight / sum(weights) for weight in weights]
-
-
-def _logits(generator: random.Random) -> Inputs:
-    logits = [round(generator.uniform(-5, 5), 2) for _ in range(generator.randint(2, 12))]
-    return logits, round(generator.uniform(0.2, 3), 2)
 
 
 def _shares(generator: random.Random) -> Inputs:
@@ -48,7 +41,10 @@ EXERCISES = (
             ((_LOGITS, 0.5), [0.8668133321973349, 0.11731042782619837, 0.015876239976466765]),
             (([0.0, 0.0], 0.7), [0.5, 0.5]),
         ),
-        inputs=_logits,
+        inputs=lambda generator: (
+            [round(generator.uniform(-5, 5), 2) for _ in range(generator.randint(2, 12))],
+            round(generator.uniform(0.2, 3), 2),
+        ),
         mistakes=(
             Mistake("Are they sharper or flatter at 0.5? You multiply by the temperature.", _softmax_wrong),
             Mistake("The temperature has no effect yet.", lambda logits, _: _softmax_wrong(logits, 1.0)),

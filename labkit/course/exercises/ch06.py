@@ -6,8 +6,6 @@ import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 _CELLS = 256
 _BUDGET = (1_000_000, 400_000, 1_000, 8_192)
 
@@ -17,10 +15,6 @@ def _heads(generator: random.Random) -> Inputs:
     key = generator.choice((64, 80, 96, 128, 192, 256))
     value = generator.choice((key, 128, 512))
     return generator.randint(1, 90), n_heads_kv * generator.choice((1, 2, 3, 4, 8)), n_heads_kv, key, value
-
-
-def _results(generator: random.Random) -> Inputs:
-    return ([generator.randint(1, 500) for _ in range(generator.randint(1, 12))],)
 
 
 def _budget(generator: random.Random) -> Inputs:
@@ -83,7 +77,7 @@ EXERCISES = (
         points=2,
         question="the rooms that are needed at once, when a result is needed until the next one is computed from it.",
         examples=((([100, 100, 150, 300],), 450), (([300, 10, 200, 90],), 310), (([7],), 7), (([5, 80, 80, 5],), 160)),
-        inputs=_results,
+        inputs=lambda generator: ([generator.randint(1, 500) for _ in range(generator.randint(1, 12))],),
         mistakes=(
             Mistake("Is the first result still needed when the last one is computed?", sum),
             Mistake(

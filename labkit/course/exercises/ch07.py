@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Callable
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
-
-__all__ = ["EXERCISES"]
 
 _RUNS = [0.78, 0.80, 2.10, 0.79, 0.82]
 _TWENTY = [20.0, *(float(n) for n in range(1, 20))]
@@ -40,9 +39,7 @@ def _p95(pauses: list[float], shift: int = 0) -> float:
 
 def _between(pauses: list[float]) -> float:
     """Return the 95th percentile as NumPy computes it by default, interpolated between two values."""
-    ranked, place = sorted(pauses), 0.95 * (len(pauses) - 1)
-    above = min(len(ranked) - 1, int(place) + 1)
-    return ranked[int(place)] + (place - int(place)) * (ranked[above] - ranked[int(place)])
+    return statistics.quantiles(pauses, n=20, method="inclusive")[-1] if len(pauses) > 1 else pauses[0]
 
 
 def _paced(count: Callable[[list[float]], float], begin: int = 1) -> Callable[[list[float]], list[float]]:

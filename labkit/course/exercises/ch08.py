@@ -6,17 +6,6 @@ import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
-
-def _speeds(generator: random.Random) -> Inputs:
-    speeds = [round(generator.uniform(5, 100), 1) for _ in range(generator.randint(1, 10))]
-    return speeds, round(generator.uniform(0.5, 1.0), 2)
-
-
-def _split(generator: random.Random) -> Inputs:
-    return (generator.randint(1, 120),)
-
 
 def _room(generator: random.Random) -> Inputs:
     n_layers = generator.randint(4, 80)
@@ -29,8 +18,8 @@ def _first_above(speeds: list[float], share: float) -> int:
     return next(index for index, speed in enumerate(speeds, start=1) if speed > share * max(speeds))
 
 
-def _whole(room: float, n_layers: int, layer: float, output: float) -> int:
-    return min(n_layers + 1, int(room // layer))
+def _first_at(speeds: list[float], least: float) -> int:
+    return next(index for index, speed in enumerate(speeds, start=1) if speed >= least)
 
 
 def _may_exceed(room: float, n_layers: int, layer: float, output: float) -> int:
@@ -48,14 +37,17 @@ EXERCISES = (
             (([20.0, 30.0, 12.0], 0.9), 2),
             (([5.0, 10.0, 10.0], 1.0), 2),
         ),
-        inputs=_speeds,
+        inputs=lambda generator: (
+            [round(generator.uniform(5, 100), 1) for _ in range(generator.randint(1, 10))],
+            round(generator.uniform(0.5, 1.0), 2),
+        ),
         mistakes=(
-            Mistake("The first entry belongs to one thread, not to none.", lambda s, p: _first_at(s, p) - 1),
+            Mistake("The first entry belongs to one thread, not to none.", lambda s, p: _first_at(s, p * max(s)) - 1),
             Mistake("Reaching the share exactly is enough.", lambda s, p: _first_above(s, p) if p < 1 else len(s) + 1),
             Mistake("That is the fastest: fewer may be almost as fast.", lambda s, p: s.index(max(s)) + 1),
             Mistake(
                 "The share is of the best speed, wherever it is in the list, not of the last one.",
-                lambda s, p: _of_last(s, p),
+                lambda s, p: _first_at(s, p * s[-1]),
             ),
         ),
         hints=(
@@ -69,7 +61,7 @@ EXERCISES = (
         points=2,
         question="the device of each of n layers: 0 while its number divided by n is below a half, then 1.",
         examples=(((4,), [0, 0, 1, 1]), ((31,), [0] * 16 + [1] * 15), ((1,), [0])),
-        inputs=_split,
+        inputs=lambda generator: (generator.randint(1, 120),),
         mistakes=(
             Mistake("Layers are numbered from 0.", lambda n: [0 if (index + 1) / n < 1 / 2 else 1 for index in range(n)]),
             Mistake("Whole halves: what about an odd number of layers?", lambda n: [0] * (n // 2) + [1] * (n - n // 2)),
@@ -78,7 +70,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "In step 6, two devices share the layers: the rule decides for each layer separately, from its number alone.",
+            "In step 7, two devices share the layers: the rule decides for each layer separately, from its number alone.",
             "Write down i / n for each layer of n = 3: on which side of a half is the one in the middle?",
             "Make the list in a loop over the layers' numbers: what do you check each time, and what are the two answers?",
         ),
@@ -95,22 +87,17 @@ EXERCISES = (
         ),
         inputs=_room,
         mistakes=(
-            Mistake("The output's table goes there first.", _whole),
+            Mistake(
+                "The output's table goes there first.",
+                lambda room, n_layers, layer, _: min(n_layers + 1, int(room // layer)),
+            ),
             Mistake("The model has only its layers and the output: there are no more to move.", _may_exceed),
             Mistake("The output counts as a layer, too.", lambda *given: max(0, min(_may_exceed(*given) - 1, given[1]))),
         ),
         hints=(
-            "Step 8 places the output before any layer, and step 2 says how the output counts in n_gpu_layers.",
+            "Step 9 places the output before any layer, and step 3 says how the output counts in n_gpu_layers.",
             "Take a room of 50, an output of 20 and layers of 8: what is left for layers, and how many whole ones fit?",
             "Distinguish three cases: no room for the output, room for it and some layers, more room than all of them need.",
         ),
     ),
 )
-
-
-def _first_at(speeds: list[float], share: float) -> int:
-    return next(index for index, speed in enumerate(speeds, start=1) if speed >= share * max(speeds))
-
-
-def _of_last(speeds: list[float], share: float) -> int:
-    return next(index for index, speed in enumerate(speeds, start=1) if speed >= share * speeds[-1])

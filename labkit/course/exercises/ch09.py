@@ -6,8 +6,6 @@ import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
 
-__all__ = ["EXERCISES"]
-
 
 def _memory(generator: random.Random) -> Inputs:
     return round(generator.uniform(5, 400), 1), round(generator.uniform(0.1, 70), 2), round(generator.uniform(1, 50), 1)
