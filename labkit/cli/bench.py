@@ -8,21 +8,15 @@ from the file's header, this machine's memory bandwidth and llama.cpp's kernels,
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
+import labkit
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
-
-if TYPE_CHECKING:
-    from labkit.benchmark import BenchmarkResult
-    from labkit.engine import Model
-    from labkit.roofline import SpeedPrediction
 
 HELP = "measure how fast a model answers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     add_model(parser)
     parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="prompt tokens (512)")
     parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="tokens to generate (128)")
@@ -37,9 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     _check(args)
-    prediction = None if args.no_predict or args.csv or args.markdown else _predict(args)
+    prediction = None
+    if not (args.no_predict or args.csv or args.markdown):
+        depth = args.n_gen // 2  # llama-bench generates one sequence, starting with an empty context
+        prediction = labkit.predict_speed(args.model, depth=depth, n_threads=args.threads, n_prompt=args.n_prompt)
     result = _measure(args, quiet=args.json or args.csv or args.markdown)
     if args.csv or args.markdown:
         from labkit.benchmark.result import bench_csv
@@ -73,14 +69,7 @@ def _check(args: argparse.Namespace) -> None:
         check_int(f"--{option.replace('_', '-')}", getattr(args, option), 1, high)
 
 
-def _predict(args: argparse.Namespace) -> SpeedPrediction:
-    from labkit.roofline import predict_speed
-
-    depth = args.n_gen // 2  # llama-bench generates one sequence, starting with an empty context
-    return predict_speed(args.model, depth=depth, n_threads=args.threads, n_prompt=args.n_prompt)
-
-
-def _compare(prediction: SpeedPrediction, result: BenchmarkResult) -> list[tuple[str, str, str]]:
+def _compare(prediction: labkit.SpeedPrediction, result: labkit.BenchmarkResult) -> list[tuple[str, str, str]]:
     """Return each predicted speed and the ratio of the measured speed to it."""
     speeds = (
         ("prompt", prediction.prompt_tokens_per_second, result.engine_prompt_tokens_per_second),
@@ -89,12 +78,9 @@ def _compare(prediction: SpeedPrediction, result: BenchmarkResult) -> list[tuple
     return [(name, f"{predicted:.1f}", f"{(measured or 0.0) / predicted:.2f}") for name, predicted, measured in speeds]
 
 
-def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
-    from labkit.benchmark import benchmark_inference
-    from labkit.engine import load_model
-
-    with load_model(args.model, n_ctx=args.n_prompt + args.n_gen, n_threads=args.threads) as model:
-        return benchmark_inference(
+def _measure(args: argparse.Namespace, *, quiet: bool) -> labkit.BenchmarkResult:
+    with labkit.load_model(args.model, n_ctx=args.n_prompt + args.n_gen, n_threads=args.threads) as model:
+        return labkit.benchmark_inference(
             model,
             [_prompt(model, args.n_prompt, 7 * index) for index in range(args.n_parallel)],
             max_tokens=args.n_gen,
@@ -104,18 +90,14 @@ def _measure(args: argparse.Namespace, *, quiet: bool) -> BenchmarkResult:
         )
 
 
-def _prompt(model: Model, n_tokens: int, first: int) -> str:
+def _prompt(model: labkit.Model, n_tokens: int, first: int) -> str:
     """Return prose of ``n_tokens`` tokens, starting at its word ``first``; a few tokens fewer where no cut fits exactly."""
-    from labkit.engine import count_tokens
-    from labkit.quality import evaluation_text
-
-    prose = evaluation_text()
-    prose = prose.split(" ", first)[-1] + " "  # prompts with a common prefix would share its computation
+    prose = labkit.evaluation_text().split(" ", first)[-1] + " "  # prompts with a common prefix would share its computation
     text = prose * (1 + 8 * n_tokens // len(prose))
     low, high = 1, len(text)
     while low < high:  # find the longest prefix with at most n_tokens
         middle = (low + high + 1) // 2
-        if count_tokens(model, text[:middle], add_special=True) <= n_tokens:
+        if labkit.count_tokens(model, text[:middle], add_special=True) <= n_tokens:
             low = middle
         else:
             high = middle - 1

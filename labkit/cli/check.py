@@ -13,7 +13,6 @@ HELP = "check your own implementation of the seven functions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE.py", help="your implementation")
     parser.add_argument("--only", action="append", metavar="FUNCTION", help="check only this function; can be repeated")
     parser.add_argument("--skeleton", action="store_true", help="write a file with the seven functions to fill in, and exit")
@@ -22,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     from labkit.conformance import check_file, write_skeleton
 
     if args.limit <= 0:

@@ -18,7 +18,6 @@ HELP = "lend this machine's GPU or CPU to a model in another process"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="serve", required=True)
     serve = actions.add_parser("serve", help="serve a device until Ctrl-C", description="Serve a device until Ctrl-C.")
     serve.add_argument(
@@ -30,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     from labkit.devices.serve import describe, start_device
 
     started = start_device(args.endpoint, n_threads=args.threads, allow_network=args.allow_network)

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from labkit.checks import check_int
 from labkit.cli import doctor_checks as checks
@@ -30,14 +30,12 @@ _LOOK_S = 0.5  # how long other programs are watched
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     add_model(parser, by_header=True)
     parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="tokens of context (2,048); 0: as trained")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     n_ctx = check_int("n_ctx", args.n_ctx, 0, 2**31 - 1)
     about_file = list(check_file(args.model, n_ctx))  # first: a wrong name ends here, in one line
     findings = [finding for check in CHECKS for finding in check()]
@@ -152,10 +150,7 @@ def check_models() -> Iterator[Finding]:
 def check_file(model: str | None, n_ctx: int) -> Iterator[Finding]:
     """Check a model's file: the named one, or else the one that the notebooks use.
 
-    Raises
-    ------
-    ModelNotFoundError, GGUFError
-        If the model is named and cannot be loaded; one that the course needs is reported by `check_models`.
+    A named model that cannot be loaded is an error; one that the course needs is reported by `check_models`.
     """
     from labkit.gguf_file.preflight import preflight
     from labkit.model_info import read_model_header
@@ -187,10 +182,4 @@ def check_instructor_tools() -> Iterator[Finding]:
     yield Finding("chromium", "ok" if found else "note", "yes" if found else "no (only browser tests need it)")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    check_python,
-    check_packages,
-    check_engine,
-    check_machine,
-    check_models,
-)
+CHECKS = (check_python, check_packages, check_engine, check_machine, check_models)

@@ -30,7 +30,7 @@ __all__ = [
     "check_quota",
 ]
 
-State = Literal["ok", "note", "missing"]
+State = Literal["ok", "note", "missing"]  # note: it works, but costs something; missing: the course needs it
 
 _NOTABLE = 1.05  # times: a finding that costs less is reported, but is not worth acting on
 _BUSY = 0.5  # cores that other programs use
@@ -43,33 +43,15 @@ _MEANT = {"Q5_0": "Q4_K", "Q5_1": "Q5_K", "Q8_0": "Q6_K"}
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Finding(Record):
-    """One thing that was checked.
-
-    Attributes
-    ----------
-    what : str
-        What was checked.
-    state : str
-        ``"ok"``, ``"note"`` (it works, but costs something) or ``"missing"`` (the course needs it).
-    found : str
-        What was found.
-    cost : str
-        What it costs, in words.
-    fix : str
-        What to do about it.
-    cost_bytes : int or None
-        Memory that it costs.
-    cost_ratio : float or None
-        How many times more memory or time than without it.
-    """
+    """One thing that was checked, and what was found."""
 
     what: str
     state: State
     found: str
-    cost: str = ""
-    fix: str = ""
-    cost_bytes: int | None = None
-    cost_ratio: float | None = None
+    cost: str = ""  # in words
+    fix: str = ""  # what to do about it
+    cost_bytes: int | None = None  # of memory
+    cost_ratio: float | None = None  # how many times more memory or time than without it
 
 
 def check_model_file(header: Header, n_ctx: int, features: Collection[str] | None) -> Iterator[Finding]:

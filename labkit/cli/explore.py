@@ -28,7 +28,6 @@ HELP = "open the explorers as a page in the browser"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument(
         "name", nargs="?", choices=tuple(EXPLORERS), metavar="NAME", help=f"one of {', '.join(EXPLORERS)}; default: all"
     )
@@ -38,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     from labkit.devices.endpoints import free_port, parse_endpoint
 
     if not _is_installed("voila"):

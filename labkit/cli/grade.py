@@ -18,7 +18,6 @@ HELP = "grade a class's notebooks in sandboxes (for instructors)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("submissions", metavar="SUBMISSIONS", help="folder or zip file of the submissions")
     parser.add_argument("--source", required=True, metavar="NOTEBOOKS", help="your notebook or folder, with solutions")
     parser.add_argument("--out", required=True, metavar="GRADES", help="folder for grades and feedback pages")
@@ -34,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     from labkit.grading.dask_cluster import cluster
     from labkit.grading.grade import grade_course
     from labkit.grading.sandbox.limits import Limits

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
@@ -14,6 +13,12 @@ from labkit.gguf_file.formats import tensor_type
 from labkit.model_info import ModelInfo, describe_model, read_model_header
 from labkit.units import format_bytes, format_count
 
+_ORDERS: dict[str, Callable[[TensorInfo], str | int]] = {
+    "name": lambda tensor: tensor.name,
+    "bytes": lambda tensor: -tensor.n_bytes,
+    "type": lambda tensor: tensor.type.name,
+    "order": lambda tensor: 0,  # as stored: sorting is stable
+}
 HELP = "describe a model: summary, metadata keys, tensors"
 
 _MAX_CHARACTERS = 100  # of a value in the list of keys
@@ -21,12 +26,11 @@ _MAX_CHARACTERS_ALONE = 20_000  # of a value that is listed alone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     add_model(parser, by_header=True)
     parser.add_argument("--tensors", action="store_true", help="list the tensors")
     parser.add_argument(
         "--sort",
-        choices=("name", "bytes", "type", "order"),
+        choices=tuple(_ORDERS),
         default="order",
         help="order of the tensors; default: as stored",
     )
@@ -38,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     header = read_model_header(args.model)
     info = describe_model(header)
-    tensors = select_tensors(header.tensors, args.filter, args.sort)
+    chosen = [tensor for tensor in header.tensors if _matches(args.filter, tensor.name, tensor.type.name)]
+    tensors = sorted(chosen, key=_ORDERS[args.sort])
     if out.as_json:
         document = info.to_dict()
         if args.tensors:
-            document["tensors"] = [_plain_tensor(tensor) for tensor in tensors]
+            document["tensors"] = [{**tensor, "type": tensor.type.name} for tensor in tensors]
         if args.keys and args.filter:
             kept = {key for key, kind in header.types.items() if _matches(args.filter, key, kind)}
             document["metadata"] = {key: value for key, value in document["metadata"].items() if key in kept}
@@ -60,31 +64,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def select_tensors(tensors: Sequence[TensorInfo], pattern: str | None, sort: str) -> list[TensorInfo]:
-    """Return the tensors whose name or type contains a text or matches a shell pattern, sorted."""
-    chosen = [tensor for tensor in tensors if pattern is None or _matches(pattern, tensor.name, tensor.type.name)]
-    if sort == "name":
-        return sorted(chosen, key=lambda tensor: tensor.name)
-    if sort == "bytes":
-        return sorted(chosen, key=lambda tensor: -tensor.n_bytes)
-    return sorted(chosen, key=lambda tensor: tensor.type.name) if sort == "type" else chosen
-
-
-def _matches(pattern: str, *texts: str) -> bool:
-    wanted = pattern.lower()
+def _matches(pattern: str | None, *texts: str) -> bool:
+    """Return whether a text contains a pattern or matches it as a shell pattern; None matches everything."""
+    wanted = (pattern or "").lower()
     return any(wanted in text.lower() or fnmatch.fnmatchcase(text.lower(), wanted) for text in texts)
-
-
-def _plain_tensor(tensor: TensorInfo) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "type": tensor.type.name,
-        "shape": list(tensor.shape),
-        "n_bytes": tensor.n_bytes,
-        "n_elements": tensor.n_elements,
-        "offset": tensor.offset,
-        "part": tensor.part,
-    }
 
 
 def _show_card(info: ModelInfo, out: Output) -> None:
@@ -143,7 +126,7 @@ def _per_layer(value: int | tuple[int, ...] | None) -> str:
 
 
 def _show_keys(header: Header, pattern: str | None, out: Output) -> None:
-    kept = [key for key in header.metadata if pattern is None or _matches(pattern, key, header.types[key])]
+    kept = [key for key in header.metadata if _matches(pattern, key, header.types[key])]
     limit = _MAX_CHARACTERS_ALONE if len(kept) == 1 and pattern is not None else _MAX_CHARACTERS
     rows = [(key, header.types[key], shorten_value(header.metadata[key], limit)) for key in kept]
     if len(rows) == 1 and "\n" in rows[0][2]:  # text of several lines does not fit into a table

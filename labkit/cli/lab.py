@@ -19,15 +19,18 @@ HELP = "open the course in JupyterLab"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("folder", nargs="?", type=Path, help="folder of the notebooks; usually found automatically")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="open your own copy, with exercises to solve")
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
-    folder = own_copy(args.work, args.folder, out) if args.work else find_notebooks(args.folder)
+    from labkit.course.release import release_course
+
+    folder = args.work or find_notebooks(args.folder)
+    if args.work and not any(folder.glob("*.ipynb")):
+        copied = release_course(find_notebooks(args.folder), folder).notebooks
+        out.say(f"copied {len(copied)} notebooks, without solutions, to {folder}")
     if find_spec("jupyterlab") is None:
         raise LabkitError("jupyterlab is not installed: pip install jupyterlab, then labkit lab")
     out.say(f"opening {folder} in JupyterLab; stop it with Ctrl-C")
@@ -35,24 +38,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return subprocess.call([*command, "--no-browser"] if args.no_browser else command)
 
 
-def own_copy(place: Path, source: Path | None, out: Output) -> Path:
-    """Return a student's folder; copy the notebooks there, without solutions, if it has none."""
-    from labkit.course.release import release_course
-
-    if not any(place.glob("*.ipynb")):
-        result = release_course(find_notebooks(source), place)
-        out.say(f"copied {len(result.notebooks)} notebooks, without solutions, to {place}")
-    return place
-
-
 def find_notebooks(given: Path | None) -> Path:
-    """Return the course's folder: the one given, or ``notebooks`` here, in a parent folder, or next to the package.
-
-    Raises
-    ------
-    LabkitError
-        If none of them contains the course.
-    """
+    """Return the course's folder: the one given, or ``notebooks`` here, in a parent folder, or next to the package."""
     checkout = Path(__file__).resolve().parents[2]
     candidates = [given] if given else [folder / "notebooks" for folder in (Path.cwd(), *Path.cwd().parents, checkout)]
     for folder in candidates:

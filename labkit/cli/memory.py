@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+import labkit
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.kv_cache import CACHE_TYPES
@@ -13,7 +14,6 @@ HELP = "estimate the memory a model needs, and whether it fits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     add_model(parser, by_header=True)
     parser.add_argument("--n-ctx", type=int, default=2048, metavar="N", help="context size in tokens (2,048); 0: as trained")
     parser.add_argument("--n-seq", type=int, default=1, metavar="N", help="sequences decoded together (1)")
@@ -33,12 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
-    from labkit.memory import estimate_memory_usage, recommend_settings
-    from labkit.model_info import get_model_info
-
-    info = get_model_info(args.model)
-    estimate = estimate_memory_usage(
+    info = labkit.get_model_info(args.model)
+    estimate = labkit.estimate_memory_usage(
         args.model,
         args.n_ctx,
         n_gpu_layers=args.gpu_layers,
@@ -49,7 +45,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         use_mmap=args.mmap,
         method=args.method,
     )
-    advice = recommend_settings(args.model, ram=args.ram)
+    advice = labkit.recommend_settings(args.model, ram=args.ram)
     if args.ram is not None:
         room = advice.ram_bytes
         estimate = estimate.replace(available_bytes=room, fits=estimate.ram_bytes <= room)

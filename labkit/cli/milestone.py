@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import labkit
 from labkit.cli.output import Output
 
 HELP = "measure a 7B model: over 10 tokens per second, or what limits it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("--model", metavar="FILE", help="your own quantized 7B model; default: a synthetic one is built")
     parser.add_argument("--target", type=float, default=10.0, metavar="N", help="tokens per second to pass (10)")
     parser.add_argument("-n", "--n-gen", type=int, default=32, metavar="N", help="tokens to generate per prompt (32)")
@@ -25,11 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
-    from labkit.milestone import run_milestone
-
     out.say("This takes a few minutes: loading the model, timing one prompt, then ten together.")
-    result = run_milestone(
+    result = labkit.run_milestone(
         args.model, target=args.target, max_tokens=args.n_gen, n_threads=args.threads, progress=not args.json
     )
     out.say()

@@ -15,14 +15,12 @@ HELP = "list well-known models, or download one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("--fetch", metavar="NAME", help="download a model: a name from the list, or organization/repository")
     parser.add_argument("--file", metavar="FILE", help="with --fetch: which file of the repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     if args.fetch:
         path = fetch_model(args.fetch, progress=not args.json, filename=args.file)
         out.say(f"{path}")

@@ -22,18 +22,14 @@ def plain(text: object) -> str:
 
 
 class Output:
-    """Print results as text, or print only one JSON document at the end.
-
-    Parameters
-    ----------
-    as_json : bool
-        Whether ``--json`` was given.
-    """
+    """Print results as text, or (``--json``) print only one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self.warned: list[str] = []
-        _use_utf8()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # also on a Windows console or in the C locale: models write any character
+                stream.reconfigure(encoding="utf-8", errors="replace")
 
     @property
     def console(self) -> Console:
@@ -88,10 +84,3 @@ class Output:
         if self.as_json:
             print(json.dumps({"error": message}, ensure_ascii=False))
         print(f"labkit: {plain(' '.join(message.split()))}", file=sys.stderr)
-
-
-def _use_utf8() -> None:
-    """Use UTF-8 also on a Windows console or in the C locale: models write any character."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import labkit
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.errors import ArgumentError
@@ -17,7 +18,6 @@ HELP = "measure how well a model predicts a text"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     add_model(parser)
     parser.add_argument("--text", metavar="FILE", help="a text file in UTF-8; default: the lab's own text of 4,000 tokens")
     parser.add_argument("--n-ctx", type=int, default=512, metavar="N", help="tokens per window (512)")
@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     text = None if args.text is None else _read(Path(args.text))
     if args.reference is None:
         return _perplexity(args, text, out)
@@ -38,11 +37,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _perplexity(args: argparse.Namespace, text: str | None, out: Output) -> int:
-    from labkit.engine import load_model
-    from labkit.quality import measure_perplexity
-
-    with load_model(args.model, n_ctx=256, n_threads=args.threads) as model:
-        found = measure_perplexity(model, text, n_ctx=args.n_ctx, stride=args.stride, progress=not args.json)
+    with labkit.load_model(args.model, n_ctx=256, n_threads=args.threads) as model:
+        found = labkit.measure_perplexity(model, text, n_ctx=args.n_ctx, stride=args.stride, progress=not args.json)
         name = Path(model.model_path).name
     rows = [
         ("perplexity", f"{found.perplexity:.4f} ± {found.standard_error:.4f}"),
@@ -55,14 +51,11 @@ def _perplexity(args: argparse.Namespace, text: str | None, out: Output) -> int:
 
 
 def _divergence(args: argparse.Namespace, text: str | None, out: Output) -> int:
-    from labkit.engine import load_model
-    from labkit.quality import measure_divergence
-
     with (
-        load_model(args.model, n_ctx=256, n_threads=args.threads) as model,
-        load_model(args.reference, n_ctx=256, n_threads=args.threads) as reference,
+        labkit.load_model(args.model, n_ctx=256, n_threads=args.threads) as model,
+        labkit.load_model(args.reference, n_ctx=256, n_threads=args.threads) as reference,
     ):
-        found = measure_divergence(model, reference, text, n_ctx=args.n_ctx, progress=not args.json)
+        found = labkit.measure_divergence(model, reference, text, n_ctx=args.n_ctx, progress=not args.json)
         name, base = Path(model.model_path).name, Path(reference.model_path).name
     rows = [
         ("perplexity", f"{found.perplexity:.4f}; the reference's {found.reference_perplexity:.4f}"),

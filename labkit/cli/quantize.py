@@ -19,7 +19,6 @@ _NOT_WRITABLE = frozenset(["Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="the GGUF file to read")
     parser.add_argument("target", nargs="?", metavar="TARGET", help="the GGUF file to write")
     parser.add_argument("--type", default="Q4_K_M", metavar="NAME", help="a file type from --list (Q4_K_M)")
@@ -31,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     if args.list:
         return _list_types(out)
     if args.source is None or args.target is None:

@@ -12,7 +12,6 @@ HELP = "write the notebooks without solutions, for students"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("source", nargs="?", type=Path, help="folder with solutions; usually found automatically")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the students' version")
     parser.add_argument("--force", action="store_true", help="replace existing notebooks")
@@ -20,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     from labkit.course.release import release_course
 
     result = release_course(find_notebooks(args.source), args.out, overwrite=args.force)

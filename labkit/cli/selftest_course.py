@@ -12,13 +12,11 @@ HELP = "test the exercises: solutions, stubs and known mistakes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("source", nargs="?", type=Path, help="folder with solutions; usually found automatically")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
     from labkit.course.selftest import selftest_course
 
     tests = selftest_course(find_notebooks(args.source))

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import labkit
 from labkit.cli.output import Output
 from labkit.units import format_bytes, format_count, format_duration, format_rate
-
-if TYPE_CHECKING:
-    from labkit.engine import Model
 
 HELP = "meet the bundled model: tokens, text, a chat, speed and memory"
 
@@ -22,7 +20,6 @@ QUESTION = "Why is the sky blue? Answer in two sentences."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     parser.add_argument("--model", metavar="FILE", help="another GGUF file, or a name from `labkit models`")
     parser.add_argument("--question", default=QUESTION, help="question to ask in the chat")
     parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: all physical cores")
@@ -30,8 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
-    from labkit.engine import load_model
     from labkit.gguf_file import read_header
     from labkit.models import resolve_model
 
@@ -39,8 +34,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
     card = _card(path, read_header(path))
     out.title("1. The model")
     out.table(("", ""), card.items())
-    with load_model(path, n_threads=args.threads, progress=not args.json) as model:
-        results = {"card": card, **_show(model, args.question, out)}
+    with labkit.load_model(path, n_threads=args.threads, progress=not args.json) as model:
+        results = {
+            "card": card,
+            "tokens": _show_tokens(model, out),
+            "completion": _show_completion(model, out),
+            "chat": _show_chat(model, args.question, out),
+            "speed": _show_speed(model, out),
+            "memory": _show_memory(model, out),
+        }
     out.say()
     out.say("Next: labkit lab --work mine opens your copy of the course; labkit doctor checks the installation.")
     out.result(results)
@@ -62,46 +64,29 @@ def _card(path: Path, header: Any) -> dict[str, str]:
     }
 
 
-def _show(model: Model, question: str, out: Output) -> dict[str, Any]:
-    return {
-        "tokens": _show_tokens(model, out),
-        "completion": _show_completion(model, out),
-        "chat": _show_chat(model, question, out),
-        "speed": _show_speed(model, out),
-        "memory": _show_memory(model, out),
-    }
-
-
-def _show_tokens(model: Model, out: Output) -> dict[str, Any]:
-    from labkit.engine import count_tokens
-
-    pieces = [
-        model.detokenize([token]).decode("utf-8", "replace") for token in model.tokenize(PROMPT.encode(), add_bos=False)
-    ]
+def _show_tokens(model: labkit.Model, out: Output) -> dict[str, Any]:
+    tokens = model.tokenize(PROMPT.encode(), add_bos=False)
+    pieces = [model.detokenize([token]).decode("utf-8", "replace") for token in tokens]
     out.title("2. Tokens: what the model reads")
-    out.say(f"{PROMPT!r} is {count_tokens(model, PROMPT)} tokens: {' · '.join(pieces)}")
+    out.say(f"{PROMPT!r} is {len(tokens)} tokens: {' · '.join(pieces)}")
     return {"text": PROMPT, "count": len(pieces), "pieces": pieces}
 
 
-def _show_completion(model: Model, out: Output) -> dict[str, Any]:
-    from labkit.engine import generate_text
-
-    text = generate_text(model, PROMPT, max_tokens=24, temperature=0)
+def _show_completion(model: labkit.Model, out: Output) -> dict[str, Any]:
+    text = labkit.generate_text(model, PROMPT, max_tokens=24, temperature=0)
     out.title("3. Completion: the model continues a text")
     out.say(f"{PROMPT}[{text}]")
     return {"prompt": PROMPT, "text": text}
 
 
-def _show_chat(model: Model, question: str, out: Output) -> dict[str, Any]:
-    from labkit.engine import count_chat_tokens, stream_chat
-
+def _show_chat(model: labkit.Model, question: str, out: Output) -> dict[str, Any]:
     messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": question}]
-    n_prompt = count_chat_tokens(model, messages)
+    n_prompt = labkit.count_chat_tokens(model, messages)
     out.title(f"4. A chat (its prompt is {n_prompt} tokens, template included)")
     out.say(f"you:   {question}")
     out.say("model: ", end="")
     answer = ""
-    for chunk in stream_chat(model, messages, max_tokens=80, temperature=0.2, seed=7):
+    for chunk in labkit.stream_chat(model, messages, max_tokens=80, temperature=0.2, seed=7):
         out.stream(chunk.text)
         answer += chunk.text
     out.say()
@@ -109,11 +94,9 @@ def _show_chat(model: Model, question: str, out: Output) -> dict[str, Any]:
     return {"question": question, "answer": answer, "n_prompt": n_prompt}
 
 
-def _show_speed(model: Model, out: Output) -> dict[str, Any]:
-    from labkit.engine import generate_text
-
+def _show_speed(model: labkit.Model, out: Output) -> dict[str, Any]:
     model.reset()  # type: ignore[no-untyped-call]  # llama_cpp's own method
-    generate_text(model, "Once upon a time, " * 25, max_tokens=64, temperature=0)
+    labkit.generate_text(model, "Once upon a time, " * 25, max_tokens=64, temperature=0)
     report = model.last_generation
     if report is None:
         return {}
@@ -127,7 +110,7 @@ def _show_speed(model: Model, out: Output) -> dict[str, Any]:
     return dict(report)
 
 
-def _show_memory(model: Model, out: Output) -> dict[str, Any]:
+def _show_memory(model: labkit.Model, out: Output) -> dict[str, Any]:
     from labkit.system import peak_resident_bytes
 
     peak = peak_resident_bytes()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+import labkit
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
 from labkit.units import format_bytes, format_duration
@@ -15,7 +16,6 @@ HELP = "find the fastest settings for a model on this machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
     add_model(parser)
     parser.add_argument(
         "--goal",
@@ -29,10 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
-    from labkit.tuning import tune
-
-    found = tune(args.model, goal=args.goal, n_prompt=args.n_prompt, n_gen=args.n_gen, progress=not args.json)
+    found = labkit.tune(args.model, goal=args.goal, n_prompt=args.n_prompt, n_gen=args.n_gen, progress=not args.json)
     rows = [
         (
             f"{item.n_threads} / {item.n_threads_batch}",
@@ -44,14 +41,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         )
         for item in found.tried
     ]
-    headings = (
-        "threads",
-        "flash attention, cache",
-        "n_ubatch",
-        "n_parallel",
-        "prompt tokens/s",
-        "tokens/s",
-    )
+    headings = ("threads", "flash attention, cache", "n_ubatch", "n_parallel", "prompt tokens/s", "tokens/s")
     title = f"{found.model}: {found.n_runs} of {found.n_possible} settings tried (threads: generation / prompt)"
     out.table(headings, rows, title=title)
     settings = ", ".join(f"{name}={value!r}" for name, value in found.for_loading.items())
