@@ -22,18 +22,10 @@ class WrongError(Exception):
 
 
 class Setup:
-    """What the checks need: the module, a file, and a model that labkit loads once.
+    """What the checks need: the module, and the bundled model, which labkit loads once."""
 
-    Parameters
-    ----------
-    module : object
-        Has the functions as attributes.
-    path : Path
-        The model's file; the expected values are those of the bundled model.
-    """
-
-    def __init__(self, module: Any, path: Path, model: labkit.Model | None = None) -> None:
-        self.module, self.path = module, path
+    def __init__(self, module: Any, model: labkit.Model | None = None) -> None:
+        self.module, self.path = module, labkit.bundled_model_path()
         self._model, self._owns = model, model is None
 
     @property
@@ -109,15 +101,13 @@ def check_generate_text(setup: Setup) -> None:
     stopped = _text(generate(model, _COUNTING, max_tokens=12, temperature=0, stop=["7"]), "generate_text")
     _expect("7" not in stopped, "a stop sequence should end the text, and not be part of it")
     _expect(stopped.rstrip().endswith("6,"), "all text before the stop sequence should be returned")
-    cold = [
-        _text(generate(model, "My favourite animal is", max_tokens=8, temperature=0, seed=s), "generate_text")
-        for s in (1, 2)
-    ]
-    _expect(cold[0] == cold[1], "temperature=0 should give the same text whatever the seed")
-    hot = [
-        _text(generate(model, "My favourite animal is", max_tokens=8, temperature=1.5, seed=seed), "generate_text")
-        for seed in (1, 2, 3, 1)
-    ]
+
+    def sample(temperature: float, seed: int) -> str:
+        text = generate(model, "My favourite animal is", max_tokens=8, temperature=temperature, seed=seed)
+        return _text(text, "generate_text")
+
+    _expect(sample(0, seed=1) == sample(0, seed=2), "temperature=0 should give the same text whatever the seed")
+    hot = [sample(1.5, seed) for seed in (1, 2, 3, 1)]
     _expect(len(set(hot)) > 1, "at temperature 1.5 three seeds gave the same text: are temperature and seed passed on?")
     _expect(hot[0] == hot[3], "the same seed should give the same text again")
 

@@ -10,30 +10,21 @@ from pathlib import Path
 
 from labkit import ArgumentError, Record
 from labkit.children import ChildEndedError, ask_child
-from labkit.conformance.suite import FUNCTIONS, FunctionReport
+from labkit.conformance.suite import FunctionReport, chosen_functions
 from labkit.tables import Table
 
 __all__ = ["ConformanceReport", "check_file", "write_skeleton"]
 
 _CHILD = Path(__file__).with_name("child.py")
 _SKELETON = Path(__file__).with_name("skeleton.txt")
-_LIMIT_S = 60.0
 _MARKS = {"fine": "✔", "wrong": "✘", "missing": "…"}
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConformanceReport(Record):
-    """The result of `check_file`.
+    """The result of `check_file`."""
 
-    Attributes
-    ----------
-    file : str
-        The file's name.
-    functions : tuple of FunctionReport
-        In the order of the lab.
-    """
-
-    file: str
+    file: str  # its name
     functions: tuple[FunctionReport, ...]
 
     @property
@@ -59,7 +50,7 @@ def check_file(
     path: Path | str,
     only: Sequence[str] | None = None,
     *,
-    limit_s: float = _LIMIT_S,
+    limit_s: float = 60.0,
     progress: Callable[[int, int], object] | None = None,
 ) -> ConformanceReport:
     """Check the seven functions of a file on the bundled model.
@@ -85,10 +76,7 @@ def check_file(
         If the file does not exist or is not Python, or a name is not one of the seven.
     """
     file = Path(path).expanduser()
-    names = FUNCTIONS if only is None else tuple(only)
-    for name in names:
-        if name not in FUNCTIONS:
-            raise ArgumentError(f"{name!r} is not a function of the lab: use one of {', '.join(FUNCTIONS)}")
+    names = chosen_functions(only)
     _refuse_unless_python(file)
     found = []
     for name in names:

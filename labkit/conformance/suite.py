@@ -4,66 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from labkit import ArgumentError, Model, Record, bundled_model_path
+from labkit import ArgumentError, Model, Record
 from labkit.conformance.functions import CHECKS, Setup, WrongError
 
-__all__ = ["FUNCTIONS", "FunctionReport", "Status", "check_module"]
+__all__ = ["FUNCTIONS", "FunctionReport", "check_module", "chosen_functions"]
 
 FUNCTIONS = tuple(CHECKS)
-Status = Literal["fine", "wrong", "missing"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FunctionReport(Record):
-    """The result for one function.
-
-    Attributes
-    ----------
-    name : str
-    status : str
-        ``"fine"``, ``"wrong"`` or ``"missing"``.
-    hint : str
-        What to look at first; empty if the function is fine.
-    """
+    """The result for one function."""
 
     name: str
-    status: Status
-    hint: str
+    status: Literal["fine", "wrong", "missing"]
+    hint: str  # what to look at first; empty if the function is fine
 
 
 def check_module(
-    module: Any, only: Sequence[str] | None = None, *, path: Path | None = None, model: Model | None = None
+    module: Any, only: Sequence[str] | None = None, *, model: Model | None = None
 ) -> tuple[FunctionReport, ...]:
-    """Check a module's functions in this process.
+    """Check the functions of a module, or of any object with the functions as attributes, in this process.
 
-    Parameters
-    ----------
-    module : module
-        ``labkit`` itself, or any object with the functions as attributes.
-    only : sequence of str, optional
-        Some of `FUNCTIONS`; all by default.
-    path : Path, optional
-        The model; the bundled one by default.
-    model : Model, optional
-        That model, already loaded with a context of at least 1,024 tokens.
-
-    Raises
-    ------
-    ArgumentError
-        If a name is not one of the seven.
+    ``model`` is the bundled model, if it is already loaded, with a context of at least 1,024 tokens.
     """
-    names = FUNCTIONS if only is None else tuple(only)
-    for name in names:
-        if name not in CHECKS:
-            raise ArgumentError(f"{name!r} is not a function of the lab: use one of {', '.join(FUNCTIONS)}")
-    setup = Setup(module, path or bundled_model_path(), model)
+    names = chosen_functions(only)
+    setup = Setup(module, model)
     try:
         return tuple(_check(setup, name) for name in names)
     finally:
         setup.close()
+
+
+def chosen_functions(only: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the functions to check; all seven by default."""
+    names = FUNCTIONS if only is None else tuple(only)
+    for name in names:
+        if name not in CHECKS:
+            raise ArgumentError(f"{name!r} is not a function of the lab: use one of {', '.join(FUNCTIONS)}")
+    return names
 
 
 def _check(setup: Setup, name: str) -> FunctionReport:

@@ -37,14 +37,8 @@ def advise(
 ) -> tuple[str, ...]:
     """Return what would make it pass.
 
-    Parameters
-    ----------
-    figures : (one stream, together)
-        Measured.
-    one : SpeedPrediction
-        Of one stream: bytes per token and this machine's bandwidth.
-    by_parallel : mapping
-        Number of parallel sequences -> prediction.
+    ``figures`` are measured: one stream, and together; ``one`` is the prediction for one stream, ``by_parallel`` those by
+    number of parallel sequences.
     """
     alone, together = figures
     found = []

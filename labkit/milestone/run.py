@@ -15,14 +15,14 @@ from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
 from labkit.milestone.advice import advise, verdict_of
 from labkit.milestone.records import LAB_PROMPTS, MilestoneFigure, MilestoneResult
-from labkit.model_info import ModelInfo, get_model_info
+from labkit.model_info import get_model_info
 from labkit.models import resolve_model
 from labkit.progress import Progress
 from labkit.roofline import SpeedPrediction, predict_speed
 from labkit.system import measure_system
 from labkit.units import format_bytes, round_up
 
-__all__ = ["ghost_path", "run_milestone"]
+__all__ = ["run_milestone"]
 
 _COUNTS_FROM = 6.5e9  # weights of the smallest models called "7B"
 _QUANTIZED = 9.0  # maximum bits per weight of a quantized model
@@ -89,7 +89,7 @@ def run_milestone(
         quantization=info.quantization,
         parameter_count=info.parameter_count,
         file_size_bytes=info.file_size_bytes,
-        is_synthetic=_is_synthetic(info),
+        is_synthetic="synthetic" in map(str, info.metadata.get("general.tags", ())),
         counts=counts,
         target_tokens_per_second=float(target),
         one_stream=one,
@@ -141,8 +141,3 @@ def _measure(
         passes=result.tokens_per_second > target,
     )
     return figure, result.memory_bytes
-
-
-def _is_synthetic(info: ModelInfo) -> bool:
-    tags = info.metadata.get("general.tags", ())
-    return "synthetic" in [str(tag) for tag in tags]
