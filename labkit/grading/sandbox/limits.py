@@ -8,8 +8,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from labkit.errors import ArgumentError
 
 __all__ = ["Limits", "machine_is_full", "memory_of", "processes_below", "threads_of"]
@@ -65,6 +63,8 @@ def threads_of(first: int) -> int:
 
 def machine_is_full() -> bool:
     """Return whether less than 5 % of the machine's memory is left: a sandbox may use memory that no other limit counts."""
+    import psutil
+
     memory = psutil.virtual_memory()
     return bool(memory.available * 20 < memory.total)
 
