@@ -139,7 +139,7 @@ def get_model_info(model_path: str | Path | None = None) -> ModelInfo:
 def read_model_header(model_path: str | Path | None = None) -> Header:
     """Return the header that `get_model_info` describes: of a file, a name, an address, or the bundled model."""
     if isinstance(model_path, str) and not re.match(r"https?://", model_path, re.IGNORECASE):
-        # unlike Path.exists, it is False for an impossible name
+        # unlike Path.exists, os.path.exists is False for an impossible name
         is_path = model_path.startswith("~") or os.path.exists(model_path)  # noqa: PTH110
         return read_header(model_path if is_path else resolve_model(model_path))
     return read_header(resolve_model(None) if model_path is None else model_path)

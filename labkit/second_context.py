@@ -24,7 +24,7 @@ def second_context(
 ) -> Iterator[Any]:
     """Make a context with the model's own settings but for its sizes; in the model's thread.
 
-    ``n_ctx`` counts the tokens of all sequences; each has cells of its own. A computation takes ``n_batch`` tokens, or the
+    ``n_ctx`` counts the tokens of all sequences; each has its own cells. A computation takes ``n_batch`` tokens, or the
     model's ``n_ubatch`` if that is less, and keeps ``n_rows`` rows of logits. ``changes`` are other native parameters.
     """
     refuse_unfit(model.facts, dataclasses.replace(model.settings, n_ctx=n_ctx))

@@ -26,7 +26,7 @@ def remember_settings(path: Path, goal: str, settings: Mapping[str, Any]) -> Non
 def tuned_settings(given: Any, path: Path) -> dict[str, Any]:
     """Return arguments of load_model from what its ``settings`` was given.
 
-    That is what `labkit.tune` returned; a goal, for what it has remembered of this model; or a JSON file of it.
+    That is a result of `labkit.tune`, a JSON file with one, or a goal: the result that was remembered for this model.
     """
     if isinstance(given, str) and given in GOALS:
         found = recall("tuned", *_words(path, given))

@@ -19,7 +19,7 @@ def quote(text: str) -> str:
 def grammar_of_pattern(pattern: str) -> str:
     """Return GBNF for the content of a JSON string that a regular expression fully matches.
 
-    It is a ValueError where it is none, or has lookaround, back-references or word boundaries.
+    Raise ValueError if it is not a regular expression, or has lookaround, back-references or word boundaries.
     """
     try:
         with warnings.catch_warnings():

@@ -37,9 +37,7 @@ class Simulation:
     kv_cache_bytes: int
     recurrent_state_bytes: int
     compute_buffer_bytes: int
-    runtime_bytes: (
-        int  # RSS of the dry run: a process with labkit's engine, the vocabulary and the graph, but without buffers
-    )
+    runtime_bytes: int  # RSS of the dry run: labkit's engine, the vocabulary and the graph, without buffers
     # On GPUs, a part of compute_buffer_bytes. More than 0 even with n_gpu_layers=0: a GPU also computes prompts for the
     # layers on the CPU.
     device_compute_bytes: int = 0
