@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_model"]
-
 
 def add_model(parser: argparse.ArgumentParser, *, by_header: bool = False) -> None:
     """Add the MODEL argument, the bundled model by default; with ``by_header`` it can be a URL."""

@@ -36,7 +36,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if not (args.no_predict or args.csv or args.markdown):
         depth = args.n_gen // 2  # llama-bench generates one sequence, starting with an empty context
         prediction = labkit.predict_speed(args.model, depth=depth, n_threads=args.threads, n_prompt=args.n_prompt)
-    result = _measure(args, quiet=args.json or args.csv or args.markdown)
+    with labkit.load_model(args.model, n_ctx=args.n_prompt + args.n_gen, n_threads=args.threads) as model:
+        result = labkit.benchmark_inference(
+            model,
+            [_prompt(model, args.n_prompt, 7 * index) for index in range(args.n_parallel)],
+            max_tokens=args.n_gen,
+            repeats=args.repetitions,
+            n_parallel=args.n_parallel,
+            progress=not (args.json or args.csv or args.markdown),
+        )
     if args.csv or args.markdown:
         from labkit.benchmark.result import bench_csv
 
@@ -76,18 +84,6 @@ def _compare(prediction: labkit.SpeedPrediction, result: labkit.BenchmarkResult)
         ("generation", prediction.decode_tokens_per_second, result.engine_decode_tokens_per_second),
     )
     return [(name, f"{predicted:.1f}", f"{(measured or 0.0) / predicted:.2f}") for name, predicted, measured in speeds]
-
-
-def _measure(args: argparse.Namespace, *, quiet: bool) -> labkit.BenchmarkResult:
-    with labkit.load_model(args.model, n_ctx=args.n_prompt + args.n_gen, n_threads=args.threads) as model:
-        return labkit.benchmark_inference(
-            model,
-            [_prompt(model, args.n_prompt, 7 * index) for index in range(args.n_parallel)],
-            max_tokens=args.n_gen,
-            repeats=args.repetitions,
-            n_parallel=args.n_parallel,
-            progress=not quiet,
-        )
 
 
 def _prompt(model: labkit.Model, n_tokens: int, first: int) -> str:

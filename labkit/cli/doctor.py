@@ -58,14 +58,10 @@ def _rows(findings: Iterable[Finding]) -> Iterator[tuple[str, str, str]]:
             yield "", "  fix", finding.fix
 
 
-def check_python() -> Iterator[Finding]:
-    """Check the version of Python."""
+def check_packages() -> Iterator[Finding]:
+    """Check the version of Python, and for the packages that the course uses."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("Python", "ok" if sys.version_info >= (3, 10) else "missing", version)
-
-
-def check_packages() -> Iterator[Finding]:
-    """Check for the packages that the course uses."""
     needed = ("llama-cpp-python", "gguf", "jupyterlab", "ipywidgets", "nbval", "psutil", "matplotlib", "huggingface-hub")
     for name in needed:
         try:
@@ -172,14 +168,13 @@ def check_instructor_tools() -> Iterator[Finding]:
     """Check for what only instructors and developers need."""
     from labkit.grading.sandbox.start import require_sandbox
 
-    problem = ""
     try:
         require_sandbox()
+        yield Finding("grading sandbox", "ok", "bubblewrap works")
     except LabkitError as error:
-        problem = str(error)
-    yield Finding("grading sandbox", "note" if problem else "ok", "no" if problem else "bubblewrap works", fix=problem)
+        yield Finding("grading sandbox", "note", "no", fix=str(error))
     found = shutil.which("chromium")
     yield Finding("chromium", "ok" if found else "note", "yes" if found else "no (only browser tests need it)")
 
 
-CHECKS = (check_python, check_packages, check_engine, check_machine, check_models)
+CHECKS = (check_packages, check_engine, check_machine, check_models)

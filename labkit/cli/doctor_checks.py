@@ -19,17 +19,6 @@ from labkit.memory.weights import HOST, place_weights
 from labkit.records import Record
 from labkit.units import format_bytes
 
-__all__ = [
-    "Finding",
-    "bytes_in_type",
-    "check_amx",
-    "check_instructions",
-    "check_load",
-    "check_model_file",
-    "check_openmp",
-    "check_quota",
-]
-
 State = Literal["ok", "note", "missing"]  # note: it works, but costs something; missing: the course needs it
 
 _NOTABLE = 1.05  # times: a finding that costs less is reported, but is not worth acting on
@@ -99,10 +88,10 @@ def _check_larger_than_better(header: Header) -> Iterator[Finding]:
     layers = [tensor for tensor in header.tensors if tensor.name.startswith("blk.") and _is_quantizable(tensor)]
     n_weights, now = sum(tensor.n_elements for tensor in layers), header.weights_bytes
     bits = 8 * sum(tensor.n_bytes for tensor in layers) / n_weights if n_weights else math.inf
-    better = [
-        name for name in _PLAIN_TYPES if tensor_type(name).bits_per_weight > bits and _fits_rows(header, tensor_type(name))
-    ]
-    smaller = [(name, size) for name in better if (size := bytes_in_type(header, name)) < now]
+    rows = {tensor.shape[0] for tensor in header.tensors if _is_quantizable(tensor)}
+    better = [name for name in _PLAIN_TYPES if tensor_type(name).bits_per_weight > bits]
+    fitting = [name for name in better if not any(row % tensor_type(name).block_size for row in rows)]
+    smaller = [(name, size) for name in fitting if (size := bytes_in_type(header, name)) < now]
     if not smaller:
         return
     best, size = smaller[-1]
@@ -251,10 +240,6 @@ def bytes_in_type(header: Header, name: str) -> int:
 def _is_quantizable(tensor: TensorInfo) -> bool:
     """Return whether the quantizer changes a tensor; in a quantized file, F32 matrices are those that it left alone."""
     return len(tensor.shape) > 1 and tensor.name.endswith(".weight") and tensor.type.name != "F32"
-
-
-def _fits_rows(header: Header, kind: TensorType) -> bool:
-    return all(tensor.shape[0] % kind.block_size == 0 for tensor in header.tensors if _is_quantizable(tensor))
 
 
 def _bytes_as(tensor: TensorInfo, kind: TensorType) -> int:

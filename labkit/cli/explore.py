@@ -49,9 +49,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     port = free_port(parse_endpoint(f"127.0.0.1:{args.port}", name="--port", least_port=0))
     out.say(f"opening http://127.0.0.1:{port}; stop it with Ctrl-C")
     with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
-        page = Path(folder) / "explore.ipynb"
-        write_page(page, (args.name,) if args.name else tuple(EXPLORERS), model)
-        write_template(Path(folder) / "voila" / "templates" / "labkit")
+        page = _write_page(Path(folder), [args.name] if args.name else list(EXPLORERS), model)
         command = [sys.executable, "-m", "voila", str(page), "--port", str(port), "--Voila.ip=127.0.0.1"]
         command += ["--template=labkit", *(["--no-browser"] if args.no_browser else [])]
         places = [folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]
@@ -66,22 +64,22 @@ def _is_installed(name: str) -> bool:
         return False
 
 
-def write_template(folder: Path) -> None:
-    """Write a Voilà template that loads everything from this machine."""
-    folder.mkdir(parents=True)
-    (folder / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
-    (folder / "index.html.j2").write_text(_TEMPLATE, encoding="utf-8")
+def _write_page(folder: Path, names: list[str], model: Path) -> Path:
+    """Write a Voilà template that loads everything from this machine, and the notebook behind the page; return its path.
 
-
-def write_page(path: Path, names: tuple[str, ...], model: Path) -> None:
-    """Write the notebook behind the page: one cell that loads the model, and one per explorer."""
+    The notebook has one cell that loads the model, and one per explorer.
+    """
     import nbformat as untyped
 
     nbformat: Any = untyped
-
+    template = folder / "voila" / "templates" / "labkit"
+    template.mkdir(parents=True)
+    (template / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
+    (template / "index.html.j2").write_text(_TEMPLATE, encoding="utf-8")
     cells = [f"import labkit\nmodel = labkit.load_model({str(model)!r}, n_ctx=2048)"]
     cells += [f"labkit.explore({name!r}, model)" for name in names]
     notebook: Any = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata["title"] = "labkit explore"
-    nbformat.write(notebook, path)
+    nbformat.write(notebook, folder / "explore.ipynb")
+    return folder / "explore.ipynb"

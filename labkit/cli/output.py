@@ -13,8 +13,6 @@ from labkit.records import to_plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "plain"]
-
 
 def plain(text: object) -> str:
     """Escape control characters, so that a text cannot control the terminal."""

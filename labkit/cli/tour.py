@@ -27,14 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    from labkit.gguf_file import read_header
-    from labkit.models import resolve_model
-
-    path = resolve_model(args.model)
-    card = _card(path, read_header(path))
+    card = _card(labkit.get_model_info(args.model))
     out.title("1. The model")
     out.table(("", ""), card.items())
-    with labkit.load_model(path, n_threads=args.threads, progress=not args.json) as model:
+    with labkit.load_model(args.model, n_threads=args.threads, progress=not args.json) as model:
         results = {
             "card": card,
             "tokens": _show_tokens(model, out),
@@ -49,18 +45,16 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _card(path: Path, header: Any) -> dict[str, str]:
-    weights = header.weights_bytes
-    kinds = ", ".join(f"{count} {name}" for name, (count, _) in header.tensor_types.items())
+def _card(info: labkit.ModelInfo) -> dict[str, str]:
     return {
-        "name": str(header.metadata.get("general.name", path.stem)),
-        "file": path.name,
-        "architecture": header.architecture,
-        "weights": f"{format_count(header.parameter_count)} in {format_bytes(weights)}",
-        "bits per weight": f"{8 * weights / header.parameter_count:.2f}",
-        "tensors": kinds,
-        "trained context": f"{header.hparam('context_length', 0):,} tokens",
-        "licence": str(header.metadata.get("general.license", "not stated")),
+        "name": info.name,
+        "file": Path(info.path).name,
+        "architecture": info.architecture,
+        "weights": f"{format_count(info.parameter_count)} in {format_bytes(info.weights_bytes)}",
+        "bits per weight": f"{info.bits_per_weight:.2f}",
+        "tensors": ", ".join(f"{count} {name}" for name, (count, _) in info.tensor_types.items()),
+        "trained context": f"{info.context_length or 0:,} tokens",
+        "licence": info.license or "not stated",
     }
 
 

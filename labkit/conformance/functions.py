@@ -11,8 +11,6 @@ from typing import Any
 
 import labkit
 
-__all__ = ["CHECKS", "Setup", "WrongError"]
-
 _COUNTING = "1, 2, 3, 4,"
 _LONG = "The quick brown fox jumps over the lazy dog. " * 60
 

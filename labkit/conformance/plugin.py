@@ -8,12 +8,9 @@ from __future__ import annotations
 import importlib
 import runpy
 import types
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-__all__ = ["implementation", "pytest_addoption"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,5 +23,5 @@ def implementation(request: pytest.FixtureRequest) -> Any:
     """Return the module under check."""
     name = str(request.config.getoption("--implementation"))
     if name.endswith(".py"):
-        return types.SimpleNamespace(**runpy.run_path(str(Path(name)), run_name="implementation"))
+        return types.SimpleNamespace(**runpy.run_path(name, run_name="implementation"))
     return importlib.import_module(name)

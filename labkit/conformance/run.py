@@ -13,8 +13,6 @@ from labkit.children import ChildEndedError, ask_child
 from labkit.conformance.suite import FunctionReport, chosen_functions
 from labkit.tables import Table
 
-__all__ = ["ConformanceReport", "check_file", "write_skeleton"]
-
 _CHILD = Path(__file__).with_name("child.py")
 _SKELETON = Path(__file__).with_name("skeleton.txt")
 _MARKS = {"fine": "✔", "wrong": "✘", "missing": "…"}

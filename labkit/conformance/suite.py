@@ -9,8 +9,6 @@ from typing import Any, Literal
 from labkit import ArgumentError, Model, Record
 from labkit.conformance.functions import CHECKS, Setup, WrongError
 
-__all__ = ["FUNCTIONS", "FunctionReport", "check_module", "chosen_functions"]
-
 FUNCTIONS = tuple(CHECKS)
 
 

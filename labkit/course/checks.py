@@ -10,16 +10,14 @@ import pkgutil
 import runpy
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from labkit.course import exercises
-from labkit.course.exercise import Exercise, Mistake
+from labkit.course.exercise import Exercise, Inputs
 from labkit.errors import ArgumentError
-
-__all__ = ["OWN_EXERCISES", "CheckResult", "check", "find_exercise", "judge", "known_exercises"]
 
 OWN_EXERCISES = "exercises.py"
 _UNDER_NBGRADER = "NBGRADER_EXECUTION"  # the environment variable that nbgrader sets while it grades or validates
@@ -82,21 +80,15 @@ def check(name: str, answer: Any = ...) -> CheckResult:
         If the answer is wrong and nbgrader runs the cell: nbgrader gives full points to a cell that raises nothing.
     """
     exercise = find_exercise(name, Path.cwd())
-    if answer is ...:
-        names: Mapping[str, Any] = sys._getframe(1).f_globals
-        if name not in names:
-            message = f"{name!r} is not defined: run the cell that defines it first."
-            return _raise_under_nbgrader(CheckResult(name, False, message, exercise.points))
-        answer = names[name]
-    passed, message = judge(exercise, answer)
-    if message != _BLANK:
-        message += _next_hint(exercise, passed)
-    return _raise_under_nbgrader(CheckResult(name, passed, message, exercise.points))
-
-
-def _raise_under_nbgrader(result: CheckResult) -> CheckResult:
-    """Return the result; under nbgrader, raise it if the answer is wrong."""
-    if not result.passed and _UNDER_NBGRADER in os.environ:
+    names = sys._getframe(1).f_globals
+    if answer is ... and name not in names:
+        passed, message = False, f"{name!r} is not defined: run the cell that defines it first."
+    else:
+        passed, message = judge(exercise, names[name] if answer is ... else answer)
+        if message != _BLANK:
+            message += _next_hint(exercise, passed)
+    result = CheckResult(name, passed, message, exercise.points)
+    if not passed and _UNDER_NBGRADER in os.environ:
         raise AssertionError(repr(result))
     return result
 
@@ -120,23 +112,19 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
 def _judge_value(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     if callable(answer):
         return False, f"{exercise.name} should be a value, but it is a function: did you forget to call it?"
-    if exercise.accepts is not None:
-        correct = _is_accepted(exercise, answer)
-    else:
+    if exercise.accepts is None:
         correct = any(exercise.same(answer, expected) for _, expected in exercise.examples)
+    else:
+        try:
+            correct = exercise.accepts(answer) is True
+        except Exception:  # a value of the wrong type
+            correct = False
     if correct:
         return True, "Correct."
     for mistake in exercise.mistakes:
         if exercise.same(answer, mistake.answer):
             return False, mistake.hint
     return False, f"Not correct. Asked for: {exercise.question}"
-
-
-def _is_accepted(exercise: Exercise, answer: Any) -> bool:
-    try:
-        return exercise.accepts is not None and exercise.accepts(answer) is True
-    except Exception:  # a value of the wrong type
-        return False
 
 
 def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
@@ -154,18 +142,19 @@ def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
         return True, f"Correct on {len(results)} examples; grading uses others, too."
     if all(result is None for result in results):
         return False, f"{exercise.name} returns None: is the return statement missing?"
+    tried = [(inputs, result) for (inputs, _), result in zip(exercise.examples, results, strict=True)]
     for mistake in exercise.mistakes:
-        if _same_results(exercise, mistake, results):
+        if all(returns(exercise, mistake.answer, inputs, result) for inputs, result in tried):
             return False, mistake.hint
     return False, _first_difference(exercise, results)
 
 
-def _same_results(exercise: Exercise, mistake: Mistake, results: list[Any]) -> bool:
+def returns(exercise: Exercise, function: Callable[..., Any], inputs: Inputs, value: Any) -> bool:
+    """Return whether a function returns a value; one that raises does not."""
     try:
-        expected = [mistake.answer(*inputs) for inputs, _ in exercise.examples]
-    except Exception:  # if a mistake raises for some inputs, the error itself is the message
+        return exercise.same(function(*inputs), value)
+    except Exception:  # a known mistake may raise for some inputs
         return False
-    return all(exercise.same(result, wrong) for result, wrong in zip(results, expected, strict=True))
 
 
 def _first_difference(exercise: Exercise, results: list[Any]) -> str:

@@ -20,8 +20,6 @@ from labkit.records import Record
 if TYPE_CHECKING:  # matplotlib is imported when something is drawn
     from matplotlib.axes import Axes
 
-__all__ = ["Comparison", "Prediction", "predict"]
-
 _LARGEST = 1e300
 _NO_GUESS = "no guess yet: write one in the box and run this cell again"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:[.,]?\d+)?(?:[eE][-+]?\d+)?")
@@ -212,13 +210,7 @@ class Comparison(Record):
 
 
 def _read(text: str) -> float | None:
-    """Parse a number as people type it: "1,200", "1 200", "0,5", "about 50 tokens"; None if there is none.
-
-    Examples
-    --------
-    >>> [_read(text) for text in ("1,200", "0,5", "about 50 tokens", "2e3", "none")]
-    [1200.0, 0.5, 50.0, 2000.0, None]
-    """
+    """Parse a number as people type it: "1,200", "1 200", "0,5", "about 50 tokens"; None if there is none."""
     found = next((match[0] for match in _NUMBER.finditer(text) if any(char.isdigit() for char in match[0])), None)
     if found is None:
         return None
@@ -236,13 +228,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _write(value: float, *, digits: int = 3) -> str:
-    """Format a number: whole numbers in full, others to N significant digits.
-
-    Examples
-    --------
-    >>> _write(23040.0), _write(104.96), _write(3.614), _write(0.5)
-    ('23,040', '105', '3.61', '0.5')
-    """
+    """Format a number: whole numbers in full, others to N significant digits."""
     if (value == round(value) and abs(value) < 1e15) or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"

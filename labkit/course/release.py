@@ -17,8 +17,6 @@ from labkit.errors import ArgumentError, GradingError
 from labkit.output_files import write_atomic
 from labkit.records import Record
 
-__all__ = ["HIDDEN_TESTS", "MANIFEST", "ReleaseResult", "ReleasedNotebook", "release_course", "stub_of"]
-
 MANIFEST = "manifest.json"
 _SCHEMA = 1
 _BEGIN, _END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -85,15 +83,7 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
 
 
 def stub_of(source: str, name: str) -> str:
-    r"""Replace the solution in a cell with a stub: an error in a function, None for a value.
-
-    Examples
-    --------
-    >>> print(stub_of("def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION", "double"))
-    def double(x):
-        # YOUR CODE HERE
-        raise NotImplementedError("write your code here")
-    """
+    """Replace the solution in a cell with a stub: an error in a function, None for a value."""
     if len(_SOLUTION.findall(source)) != 1 or source.count(_BEGIN) != 1 or source.count(_END) != 1:
         raise GradingError(f"the answer cell of {name} needs one region between {_BEGIN!r} and {_END!r}")
 

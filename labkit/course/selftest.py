@@ -6,14 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from labkit.course.checks import judge
+from labkit.course.checks import judge, returns
 from labkit.course.exercise import Exercise
 from labkit.course.release import stub_of
 from labkit.course.source import SourceNotebook, read_sources
 from labkit.errors import GradingError
 from labkit.records import Record
-
-__all__ = ["ExerciseTest", "selftest_course"]
 
 _SEED = 1
 
@@ -83,16 +81,9 @@ def _undetected_mistake(exercise: Exercise, answer: Any) -> str:
         return ""
     drawn = [*exercise.draw_inputs(_SEED), *(inputs for inputs, _ in exercise.examples)]
     for mistake in exercise.mistakes:
-        if all(_agrees(exercise, mistake.answer, answer, inputs) for inputs in drawn):
+        if all(returns(exercise, mistake.answer, inputs, answer(*inputs)) for inputs in drawn):
             return f"grading would not detect the mistake: {mistake.hint}"
     return ""
-
-
-def _agrees(exercise: Exercise, mistake: Any, answer: Any, inputs: tuple[Any, ...]) -> bool:
-    try:
-        return exercise.same(mistake(*inputs), answer(*inputs))
-    except Exception:  # a mistake that raises is detected
-        return False
 
 
 def _defined(source: str, name: str) -> Any:

@@ -13,8 +13,6 @@ from labkit.course.checks import OWN_EXERCISES, known_exercises
 from labkit.course.exercise import Exercise
 from labkit.errors import ArgumentError, GradingError
 
-__all__ = ["SourceCell", "SourceNotebook", "exercises_file", "read_source", "read_sources"]
-
 _MAX_FILE_CHARACTERS = 1 << 20
 
 

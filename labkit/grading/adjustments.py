@@ -8,8 +8,6 @@ from pathlib import Path
 
 from labkit.errors import GradingError
 
-__all__ = ["Adjustment", "read_adjustments"]
-
 _COLUMNS = ("student", "notebook", "factor", "points", "reason")
 
 

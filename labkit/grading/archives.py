@@ -14,8 +14,6 @@ from pathlib import Path, PurePosixPath
 from labkit.errors import GradingError
 from labkit.grading.untrusted_text import visible
 
-__all__ = ["MAX_BYTES", "Entry", "entries_in"]
-
 MAX_BYTES = 20 << 20
 _MAX_ENTRIES = 100_000
 _MAX_ZIP_BYTES = 200 << 20

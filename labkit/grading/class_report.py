@@ -14,8 +14,6 @@ from labkit.grading.gradebook import Grade, adjusted
 from labkit.grading.html import render
 from labkit.output_files import write_atomic
 
-__all__ = ["write_report"]
-
 _BODY = """
 <p>{{ n_students }} students, {{ n_grades }} notebooks.
 {% if times %}
@@ -60,6 +58,8 @@ Grading took {{ "%.1f"|format(median) }} s per notebook (median), {{ "%.1f"|form
 def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
     """Write ``report.html``."""
     times = [float(json.loads(path.read_text())) for path in sorted((out / "times").glob("*/*.json"))]
+    scores = [adjusted(grade, adjustments) / grade.of_points for grade in grades if grade.of_points]
+    tenths = Counter(min(9, int(score * 10)) for score in scores)
     page = render(
         _BODY,
         title="Class report",
@@ -68,17 +68,10 @@ def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjus
         n_grades=len(grades),
         times=times,
         median=statistics.median(times) if times else 0.0,
-        distribution=list(_distribution(grades, adjustments)),
+        distribution=[(f"{tenth * 10}–{tenth * 10 + 10} %", tenths[tenth]) for tenth in range(10)],
         items=sorted(_items(grades), key=lambda item: float(item["mean"])),
     )
     write_atomic(out / "report.html", page)
-
-
-def _distribution(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> Iterator[tuple[str, int]]:
-    scores = [adjusted(grade, adjustments) / grade.of_points for grade in grades if grade.of_points]
-    counts = Counter(min(9, int(score * 10)) for score in scores)
-    for tenth in range(10):
-        yield f"{tenth * 10}–{tenth * 10 + 10} %", counts[tenth]
 
 
 def _items(grades: Sequence[Grade]) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,6 @@ from labkit import __version__
 from labkit.errors import GradingError
 from labkit.grading.sandbox.start import require_sandbox
 
-__all__ = ["FailFastExecutor", "cluster", "was_lost"]
-
 _CONNECT_S = 15
 T = TypeVar("T")
 

@@ -11,8 +11,6 @@ from labkit.grading.gradebook import Grade, adjusted
 from labkit.grading.html import render
 from labkit.output_files import write_atomic
 
-__all__ = ["write_feedback"]
-
 _BODY = """
 {% for grade in grades %}
 <section>

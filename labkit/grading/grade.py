@@ -31,8 +31,6 @@ from labkit.output_files import write_atomic
 from labkit.progress import Progress, reporting
 from labkit.records import Record
 
-__all__ = ["ClassGrades", "grade_course"]
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -155,7 +153,8 @@ def _score(builder: TaskBuilder, task: Task, rebuilt: Rebuilt, future: concurren
     label = task.submission.entry.label
     try:
         run = _result(future)
-        exercises = score(task.source, rebuilt, run, builder.references[task.source.name])
+        reference = builder.references[task.source.name]
+        exercises = tuple(score(task.source, rebuilt, run, name, reference) for name in task.source.points)
     except GradingError as error:
         problem = f"{label}: not graded: {error}; run the command again"
     except Exception as error:  # an error in one untrusted file must not stop the others

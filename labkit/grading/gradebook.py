@@ -16,8 +16,6 @@ from labkit.grading.adjustments import Adjustment
 from labkit.grading.score import ExerciseGrade
 from labkit.output_files import write_atomic
 
-__all__ = ["Grade", "adjusted", "read_grade", "read_grades", "write_books", "write_grade"]
-
 _SCHEMA_VERSION = 1
 
 
@@ -59,8 +57,7 @@ def read_grade(out: Path, student: str, notebook: str) -> Grade | None:
 
 def read_grades(out: Path) -> list[Grade]:
     """Return all grades, by student and notebook."""
-    paths = sorted((out / "grades").glob("*/*.json"))
-    found = [read_grade(out, path.parent.name, path.stem) for path in paths]
+    found = (read_grade(out, path.parent.name, path.stem) for path in sorted((out / "grades").glob("*/*.json")))
     return [grade for grade in found if grade is not None]
 
 

@@ -8,8 +8,6 @@ import jinja2
 
 from labkit.grading.untrusted_text import visible
 
-__all__ = ["render"]
-
 _FRAME = """<!doctype html>
 <html lang="en">
 <head>

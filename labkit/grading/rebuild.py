@@ -13,8 +13,6 @@ from labkit.course.source import SourceCell, SourceNotebook
 from labkit.errors import GradingError
 from labkit.grading.archives import MAX_BYTES
 
-__all__ = ["Rebuilt", "rebuild"]
-
 _MAX_CELLS = 2000
 _MAX_PARTS = 400_000  # brackets, braces and commas: each becomes a Python object, many times larger
 _MAX_ANSWER_CHARACTERS = 100_000
@@ -77,17 +75,14 @@ def _cells(notebook: dict[str, Any]) -> list[_Cell]:
         if isinstance(cell, dict):
             marks = _dict(_dict(cell.get("metadata")).get("nbgrader"))
             names = [str(value or "")[:200] for value in (cell.get("id"), marks.get("grade_id"), cell.get("cell_type"))]
-            found.append(_Cell(names[0], names[1], names[2], _text(cell.get("source"))))
+            source = cell.get("source")
+            lines = source if isinstance(source, list) else [source]
+            found.append(_Cell(names[0], names[1], names[2], "".join(line for line in lines if isinstance(line, str))))
     return found
 
 
 def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str:
-    lines = value if isinstance(value, list) else [value]
-    return "".join(line for line in lines if isinstance(line, str))
 
 
 def _answer(cell: SourceCell, given: Sequence[_Cell]) -> tuple[str, list[str]]:

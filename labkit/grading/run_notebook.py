@@ -15,8 +15,6 @@ from labkit.grading.sandbox.kernel import CellResult, Kernel
 from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.probe import MISSING, STUB, probe_code
 
-__all__ = ["OWN_MESSAGES", "Answer", "Job", "Run", "run_notebook"]
-
 _STOPPED = {
     "timeout": "it took too long and was stopped",
     "output": "it printed too much and was stopped",

@@ -18,8 +18,6 @@ from labkit.grading.run_notebook import OWN_MESSAGES, Answer, Run
 from labkit.grading.sandbox.probe import STUB
 from labkit.grading.untrusted_text import visible
 
-__all__ = ["ExerciseGrade", "Reference", "inputs_to_try", "reference_of", "score"]
-
 _FORGED = "The check of {name} reports a correct answer, but its values for the same inputs are wrong."
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # memory addresses differ between runs
 
@@ -72,12 +70,8 @@ def inputs_to_try(exercise: Exercise, seed: int) -> list[Inputs] | None:
     return [*(inputs for inputs, _ in exercise.examples), *exercise.draw_inputs(seed)]
 
 
-def score(source: SourceNotebook, rebuilt: Rebuilt, run: Run, reference: Reference) -> tuple[ExerciseGrade, ...]:
-    """Return the grade of each exercise."""
-    return tuple(_score_one(source, rebuilt, run, name, reference) for name in source.points)
-
-
-def _score_one(source: SourceNotebook, rebuilt: Rebuilt, run: Run, name: str, reference: Reference) -> ExerciseGrade:
+def score(source: SourceNotebook, rebuilt: Rebuilt, run: Run, name: str, reference: Reference) -> ExerciseGrade:
+    """Return the grade of an exercise."""
     exercise, of_points = source.exercises[name], source.points[name]
     answers = run.answers[name]
     right = [_is_right(exercise, answer, value) for answer, value in zip(answers, reference.values[name], strict=True)]

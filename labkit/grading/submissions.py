@@ -15,8 +15,6 @@ from labkit.errors import ArgumentError
 from labkit.grading.archives import Entry, entries_in
 from labkit.grading.untrusted_text import visible
 
-__all__ = ["Found", "Submission", "find_submissions"]
-
 _CANVAS = re.compile(r"^(?P<student>[^_]+)_(?:LATE_)?(?P<user>\d+)_(?P<number>\d+)_(?P<file>.+)$")
 _MOODLE = re.compile(r"^(?P<student>.+?)_(?P<user>\d+)_assignsubmission_file(?:_(?P<file>.*))?$")
 _COPY = re.compile(r"(?:[-_ ]?\(\d+\)|-\d+| - Copy| copy)+$", re.IGNORECASE)

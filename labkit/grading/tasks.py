@@ -16,8 +16,6 @@ from labkit.grading.sandbox.limits import Limits
 from labkit.grading.score import Reference, inputs_to_try, reference_of
 from labkit.grading.submissions import Submission
 
-__all__ = ["Task", "TaskBuilder"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from labkit import checks
 
-__all__ = ["visible"]
-
 
 def visible(text: object) -> str:
     """Escape control and direction characters so that they have no effect; keep newlines and tabs."""

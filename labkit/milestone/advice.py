@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from labkit.milestone.records import MilestoneFigure
 from labkit.roofline import SpeedPrediction
 
-__all__ = ["advise", "verdict_of"]
-
 
 def verdict_of(one: MilestoneFigure, together: MilestoneFigure, target: float, *, counts: bool) -> str:
     """Return the result as a sentence."""
@@ -61,7 +59,8 @@ def advise(
         found.append(_more_together(target, together, by_parallel))
     if alone.passes or together.passes:
         best = max(figures, key=lambda figure: figure.tokens_per_second)
-        found.append(f"{best.tokens_per_second / target:.1f} times the target with {_name(best)}")
+        name = "one stream" if best is alone else f"{best.n_parallel} prompts together"
+        found.append(f"{best.tokens_per_second / target:.1f} times the target with {name}")
     return tuple(found)
 
 
@@ -81,7 +80,3 @@ def _more_together(target: float, together: MilestoneFigure, by_parallel: Mappin
         return f"{enough[0]} prompts together should reach {speed:.1f} tokens/s here, predicted from llama.cpp's kernels"
     best = max(predicted.decode_tokens_per_second for predicted in by_parallel.values()) * scale
     return f"more prompts together reach at most about {best:.1f} tokens/s here: use more cores, or fewer weights"
-
-
-def _name(figure: MilestoneFigure) -> str:
-    return "one stream" if figure.n_parallel == 1 else f"{figure.n_parallel} prompts together"

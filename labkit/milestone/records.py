@@ -11,8 +11,6 @@ from labkit.output_files import written
 from labkit.records import Record
 from labkit.system import SystemProfile
 
-__all__ = ["LAB_PROMPTS", "MilestoneFigure", "MilestoneResult"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MilestoneFigure(Record):

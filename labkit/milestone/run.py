@@ -22,8 +22,6 @@ from labkit.roofline import SpeedPrediction, predict_speed
 from labkit.system import measure_system
 from labkit.units import format_bytes, round_up
 
-__all__ = ["run_milestone"]
-
 _COUNTS_FROM = 6.5e9  # weights of the smallest models called "7B"
 _QUANTIZED = 9.0  # maximum bits per weight of a quantized model
 _MORE = (16, 32)  # larger numbers of prompts, for which the speed is only predicted

@@ -1,7 +1,5 @@
 """Exercises of 01_load_and_generate."""
 
-from __future__ import annotations
-
 import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake
@@ -9,11 +7,6 @@ from labkit.units import round_up
 
 _GROUP = 256
 _PIECES = ("a", "b", "c", "ab", "ba", "bc", "ca", ".", "\n", " ", "é")
-
-
-def _stops(generator: random.Random) -> Inputs:
-    text = "".join(generator.choice("abc .\né") for _ in range(generator.randint(0, 24)))
-    return text, generator.sample(_PIECES, generator.randint(1, 3))
 
 
 def _speeds(generator: random.Random) -> Inputs:
@@ -55,7 +48,10 @@ EXERCISES = (
             (("abc", ["b", "ab"]), ""),
             (("to be or not to be", ["be"]), "to "),
         ),
-        inputs=_stops,
+        inputs=lambda generator: (
+            "".join(generator.choice("abc .\né") for _ in range(generator.randint(0, 24))),
+            generator.sample(_PIECES, generator.randint(1, 3)),
+        ),
         mistakes=(
             Mistake("Is the first one in the list also the first one in the text?", _first_listed),
             Mistake("Leave out the stop sequence itself.", _keeps_the_stop),

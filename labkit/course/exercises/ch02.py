@@ -1,7 +1,5 @@
 """Exercises of 02_chat_and_tokens."""
 
-from __future__ import annotations
-
 import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake

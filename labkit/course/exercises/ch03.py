@@ -1,7 +1,5 @@
 """Exercises of 03_inside_gguf."""
 
-from __future__ import annotations
-
 import math
 import random
 import struct

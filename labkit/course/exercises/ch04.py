@@ -1,7 +1,5 @@
 """Exercises of 04_quantization."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

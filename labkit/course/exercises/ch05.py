@@ -1,7 +1,5 @@
 """Exercises of 05_sampling."""
 
-from __future__ import annotations
-
 import math
 import random
 

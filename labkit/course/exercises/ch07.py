@@ -1,7 +1,5 @@
 """Exercises of 07_benchmarking."""
 
-from __future__ import annotations
-
 import math
 import random
 import statistics

@@ -1,7 +1,5 @@
 """Exercises of 08_threads_and_gpu_layers."""
 
-from __future__ import annotations
-
 import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake

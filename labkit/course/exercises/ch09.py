@@ -1,7 +1,5 @@
 """Exercises of 09_milestone."""
 
-from __future__ import annotations
-
 import random
 
 from labkit.course.exercise import Exercise, Inputs, Mistake

@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__: list[str] = []
-
 
 def _confine(request: dict[str, Any]) -> None:
     for name, limit in request["limits"].items():

@@ -8,8 +8,6 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["HOME", "environment", "file_options", "isolation_options"]
-
 HOME = "/tmp/home"  # noqa: S108  # in the sandbox's own file system
 _PACKAGE = Path(__file__).resolve().parents[2]
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/fonts")

@@ -27,9 +27,7 @@ from labkit.grading.sandbox.limits import Limits, machine_is_full, memory_of, th
 from labkit.grading.sandbox.probe import ANSWER_TYPE
 from labkit.grading.sandbox.start import start_sandboxed
 
-__all__ = ["CellResult", "Kernel"]
-
-_CHANNELS = {"shell": 1, "iopub": 2, "control": 4}
+_CHANNELS = {"shell": (1, zmq.DEALER), "iopub": (2, zmq.SUB), "control": (4, zmq.DEALER)}  # numbers: the ports in `Kernel`
 _MESSAGE_BYTES = 2 << 20
 _STEP_S = 0.05
 _OUTPUT_CHARACTERS = 2000
@@ -96,17 +94,17 @@ class Kernel:
         return result
 
     def _connect(self, until: float) -> None:
-        for number in _CHANNELS.values():
-            self._wait_for_socket(Path(f"{self._sandbox.sockets}-{number}"), until)
-        kinds = {"shell": zmq.DEALER, "iopub": zmq.SUB, "control": zmq.DEALER}
-        self._sockets = {name: self._context.socket(kind) for name, kind in kinds.items()}
-        for name, channel in self._sockets.items():
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        for name, (number, kind) in _CHANNELS.items():
+            address = f"{self._sandbox.sockets}-{number}"
+            self._wait_for_socket(Path(address), until)
+            channel = self._sockets[name] = self._context.socket(kind)
             channel.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_BYTES)
             channel.setsockopt(zmq.RCVHWM, 16)
             channel.setsockopt(zmq.RECONNECT_IVL, -1)
             if name == "iopub":
                 channel.setsockopt(zmq.SUBSCRIBE, b"")
-            channel.connect(f"ipc://{self._sandbox.sockets}-{_CHANNELS[name]}")
+            channel.connect(f"ipc://{address}")
         self._poller, self._cut = zmq.Poller(), self._sockets["iopub"].get_monitor_socket(zmq.EVENT_DISCONNECTED)
         for listening in (self._sockets["shell"], self._sockets["iopub"], self._cut):
             self._poller.register(listening, zmq.POLLIN)

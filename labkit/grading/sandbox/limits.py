@@ -10,8 +10,6 @@ from pathlib import Path
 
 from labkit.errors import ArgumentError
 
-__all__ = ["Limits", "machine_is_full", "memory_of", "processes_below", "threads_of"]
-
 _MIB = 1 << 20
 
 

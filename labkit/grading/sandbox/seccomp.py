@@ -5,8 +5,6 @@ from __future__ import annotations
 import platform
 import struct
 
-__all__ = ["system_call_filter"]
-
 # Numbers from Linux's asm/unistd.h: mounts and namespaces; kernel interfaces that notebooks do not need and whose bugs have
 # allowed sandbox escapes; memory that belongs to no process (memfd, System V), which no limit counts.
 _X86_64 = (

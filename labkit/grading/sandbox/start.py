@@ -31,8 +31,6 @@ from labkit.grading.sandbox.bubblewrap import environment, file_options, isolati
 from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.seccomp import system_call_filter
 
-__all__ = ["SandboxedProcess", "kill_sandboxes", "require_sandbox", "start_sandboxed"]
-
 _BOOT = Path(__file__).resolve().with_name("boot.py")  # not imported: a program that needs modules missing on Windows
 _RUNNING: set[SandboxedProcess] = set()
 _KILLING = threading.Event()
