@@ -1,7 +1,8 @@
-"""Speed by number of threads, and its ceiling."""
+"""Speed by number of threads, measured and predicted, and its ceiling."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, OTHER, new_axes
@@ -12,70 +13,92 @@ if TYPE_CHECKING:
 __all__ = ["plot_threads"]
 
 
-def plot_threads(scaling: Any, *, axes: Axes | None = None) -> Axes:
+def plot_threads(
+    scaling: Any, *, predicted: Mapping[int, float] | None = None, chosen: int = 0, axes: Axes | None = None
+) -> Axes:
     """Draw decode and prefill speed by number of threads, relative to the speed with the fewest threads.
 
     Parameters
     ----------
     scaling : ThreadScaling
-        As `measure_threads` returns it.
+        As `measure_threads` returns it; without speeds, only the prediction is drawn.
+    predicted : mapping, optional
+        Number of threads -> predicted decode speed, tokens per second.
+    chosen : int
+        A number of threads to mark; 0 is none.
     axes : Axes, optional
         Where to draw; a new figure by default.
 
     Returns
     -------
     Axes
-        One line each, with the speeds at the points; decode's ceiling dotted; cores marked.
+        One line each, with the speeds at the points; the prediction and decode's ceiling dotted; cores marked.
     """
     axes = new_axes(4) if axes is None else axes
-    speeds = scaling.speeds
-    first = speeds[0]
+    speeds, predicted = scaling.speeds, predicted or {}
     counts = [speed.n_threads for speed in speeds]
     lines = (
         ("decode", [s.decode_tokens_per_second for s in speeds], MAIN, "o", "-", -14),
         ("prefill", [s.prompt_tokens_per_second for s in speeds], OTHER, "s", "--", 8),
     )
-    for name, values, colour, marker, style, shift in lines:
+    for name, values, colour, marker, style, shift in lines if speeds else ():
         axes.plot(counts, [v / values[0] for v in values], style, marker=marker, color=colour, label=f"{name} (tokens/s)")
         for count, value in zip(counts, values, strict=True):
-            place = (count, value / values[0])
-            axes.annotate(
-                f"{value:.0f}" if value >= 10 else f"{value:.1f}", place, (0, shift), textcoords="offset points", ha="center"
-            )
-    ceiling = scaling.roofline_tokens_per_second / first.decode_tokens_per_second
+            axes.annotate(_number(value), (count, value / values[0]), (0, shift), textcoords="offset points", ha="center")
+    fewest, base = (counts[0], speeds[0].decode_tokens_per_second) if speeds else next(iter(predicted.items()))
+    if predicted:
+        relative = {count: speed / base for count, speed in predicted.items()}
+        name = "decode, predicted (tokens/s)"
+        axes.plot(
+            list(relative), list(relative.values()), ":D", markerfacecolor="white", markersize=4, color="0.3", label=name
+        )
+    if chosen in predicted:
+        point = (chosen, predicted[chosen] / base)
+        axes.plot(point[0], point[1], "D", color="black", markersize=8)
+        axes.annotate(f"{_number(predicted[chosen])} predicted", point, (0, 10), textcoords="offset points", ha="center")
     axes.axhline(
-        ceiling, linestyle=":", color="0.3", label=f"decode's ceiling: {scaling.roofline_tokens_per_second:.0f} tokens/s"
+        scaling.roofline_tokens_per_second / base,
+        linestyle="-.",
+        color="0.3",
+        label=f"decode's ceiling: {scaling.roofline_tokens_per_second:.0f} tokens/s",
     )
-    _mark_cores(axes, scaling)
+    _mark_counts(axes, scaling, {*counts, *predicted}, chosen)
     axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
+    axes.margins(x=0.1, y=0.15)
     axes.set_xlabel("threads")
-    axes.set_ylabel(f"speed relative to {first.n_threads} thread{'s' if first.n_threads > 1 else ''}")
+    axes.set_ylabel(f"speed relative to {fewest} thread{'s' if fewest > 1 else ''}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best", fontsize=8)
-    axes.set_label(_text(scaling))
+    axes.set_label(_text(scaling, predicted, chosen))
     return axes
 
 
-def _mark_cores(axes: Axes, scaling: Any) -> None:
-    """Mark the numbers of physical and logical cores, with a line and a label each."""
+def _number(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
+
+
+def _mark_counts(axes: Axes, scaling: Any, counts: set[int], chosen: int) -> None:
+    """Mark the numbers of physical and logical cores, with a line and a label each, and the chosen number of threads."""
     names = {scaling.physical_cores: "physical cores", scaling.logical_cores: "logical cores"}
     if scaling.physical_cores == scaling.logical_cores:
         names = {scaling.physical_cores: "all cores"}
     for count in names:
         axes.axvline(count, color="0.7", linewidth=1, zorder=0)
-    counts = sorted({*(speed.n_threads for speed in scaling.speeds), *names})
-    axes.set_xticks(counts, [f"{count}\n{names.get(count, '')}" for count in counts])
+    ticks = sorted({*counts, *names})
+    axes.set_xticks(ticks, [f"{count}{' ◀' if count == chosen else ''}\n{names.get(count, '')}" for count in ticks])
 
 
-def _text(scaling: Any) -> str:
-    rows = "; ".join(
+def _text(scaling: Any, predicted: Mapping[int, float], chosen: int) -> str:
+    measured = "; ".join(
         f"{s.n_threads} thread{'s' if s.n_threads > 1 else ''}: decode {s.decode_tokens_per_second:.1f}, "
         f"prefill {s.prompt_tokens_per_second:.1f} tokens/s"
         for s in scaling.speeds
     )
+    expected = "; ".join(f"{count}: {speed:.1f}" for count, speed in predicted.items())
     return (
-        f"Line chart of speed by number of threads. {rows}. Decode's ceiling by memory bandwidth: "
+        f"Line chart of speed by number of threads. {f'{measured}. ' if measured else ''}"
+        f"{f'Predicted decode speed by threads: {expected} tokens/s. ' if expected else ''}"
+        f"{f'Marked: {chosen}. ' if chosen in predicted else ''}Decode's ceiling by memory bandwidth: "
         f"{scaling.roofline_tokens_per_second:.1f} tokens/s. {scaling.physical_cores} physical and "
         f"{scaling.logical_cores} logical cores."
     )

@@ -32,7 +32,7 @@ EXPLORERS: dict[str, tuple[str, str, str]] = {
     "playground": ("playground", "Playground", "text generation or a chat, with sampler settings and streaming"),
     "quantization": ("quantization", "QuantizationExplorer", "a tensor's weights in each quantization type, and the errors"),
     "sampling": ("sampling", "SamplingExplorer", "the effect of temperature, top-k, top-p and min-p on the next token"),
-    "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, measured here"),
+    "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, also next to a busy core"),
 }
 
 

@@ -1,41 +1,87 @@
-"""Threads explorer: decode and prefill speed by number of threads, measured here, and decode's ceiling."""
+"""Threads explorer: decode and prefill speed by number of threads, predicted and measured, and next to a busy core."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from labkit.engine import Model
 from labkit.plots.picture import canvas
 from labkit.plots.threads import plot_threads
 from labkit.roofline import predict_speed
-from labkit.system import logical_cores_available, physical_cores_available
+from labkit.system import logical_cores_available, measure_read_bandwidth, physical_cores_available
 from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, scaling, stream_threads
 from labkit.widgets.explorer import Explorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.busy_core import BusyCore, Expected, threads_text, view_busy, watch
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.view import View
 
-__all__ = ["ThreadsExplorer", "describe"]
+__all__ = ["DecodeTime", "ThreadsExplorer", "describe"]
+
+_DRAW_S = 1.0  # between pictures: drawing needs a core for a tenth of a second
 
 
-def describe(found: ThreadScaling, chosen: int) -> str:
-    """Describe the speed with the chosen number of threads, and name the fastest."""
-    best = max(found.speeds, key=lambda speed: speed.decode_tokens_per_second)
+@dataclasses.dataclass(frozen=True)
+class DecodeTime:
+    """The predicted time of a decode step, by how it changes with threads.
+
+    Parameters
+    ----------
+    shared_s : float
+        Matrices and attention with one thread; threads share them.
+    alone_s : float
+        Small operations, which one thread computes while the others wait.
+    reading_s : float
+        Reading all bytes at the bandwidth of all cores: no number of threads is faster.
+    n_cores : int
+        Physical cores; more threads have to share them.
+    """
+
+    shared_s: float
+    alone_s: float
+    reading_s: float
+    n_cores: int
+
+    def tokens_per_second(self, n_threads: int) -> float:
+        """Return the predicted speed; with more threads than cores, the most that is possible."""
+        return 1 / (max(self.shared_s / min(n_threads, self.n_cores), self.reading_s) + self.alone_s)
+
+    def next_to_busy_core(self, n_threads: int, *, adapts: bool) -> Expected:
+        """Return what to expect of a model with this many threads when a core becomes busy."""
+        free = self.tokens_per_second(n_threads)
+        expected = Expected(self.n_cores, n_threads, adapts, free, free / 2)
+        if self.n_cores == 1:
+            return expected
+        return dataclasses.replace(expected, busy=self.tokens_per_second(expected.n_threads_busy))
+
+
+def describe(found: ThreadScaling, chosen: int, predicted: DecodeTime | None = None) -> str:
+    """Describe the predicted and measured speed with the chosen number of threads, and name the fastest."""
     here = [speed for speed in found.speeds if speed.n_threads == chosen]
-    own = f"{chosen} thread{'s' if chosen > 1 else ''}: not measured yet. "
+    own = f"{threads_text(chosen)}: not measured yet. "
     if here:
         share = here[0].decode_tokens_per_second / found.roofline_tokens_per_second
         own = (
-            f"{chosen} thread{'s' if chosen > 1 else ''}: decode {here[0].decode_tokens_per_second:.1f}, prefill "
+            f"{threads_text(chosen)}: decode {here[0].decode_tokens_per_second:.1f}, prefill "
             f"{here[0].prompt_tokens_per_second:.1f} tokens/s; decode is at {share:.0%} of its ceiling. "
         )
-    return f"{own}Fastest decode: {best.n_threads} thread{'s' if best.n_threads > 1 else ''}."
+    if predicted is not None:
+        at_most = "at most " if chosen > predicted.n_cores else ""
+        own += f"Predicted decode: {at_most}{predicted.tokens_per_second(chosen):.1f} tokens/s. "
+    if not found.speeds:
+        return own.strip()
+    best = max(found.speeds, key=lambda speed: speed.decode_tokens_per_second)
+    return f"{own}Fastest decode: {threads_text(best.n_threads)}."
 
 
 class ThreadsExplorer(Explorer):
-    """Speed by number of threads, measured live, and the roofline.
+    """Speed by number of threads, predicted and measured live, and the roofline; also next to a busy core.
 
     Parameters
     ----------
@@ -44,13 +90,16 @@ class ThreadsExplorer(Explorer):
     """
 
     title: ClassVar[str] = "Threads explorer"
+    around_s: ClassVar[float] = 2.0  # with all cores free, before and after
+    busy_s: ClassVar[float] = 10.0
 
     def __init__(self, model: Model | Path | str | None = None) -> None:
         self._loaded = Loaded(model, n_ctx=256)
         self._found: dict[int, ThreadSpeed] = {}
-        self._measured_with: tuple[int, int] | None = None
-        self._roofline: dict[int, float] = {}
-        self._is_measuring = False
+        self._lengths = (0, 0)  # of what was measured
+        self._predicted: dict[int, DecodeTime] = {}  # by tokens in the context
+        self._working_with: Values | None = None
+        self._busy: tuple[BusyCore, Expected] | None = None
         self.counts = choose_thread_counts(physical_cores_available(), logical_cores_available())
         super().__init__(
             {
@@ -61,56 +110,93 @@ class ThreadsExplorer(Explorer):
             actions=[
                 button("Measure this many threads", lambda: self.measure([self.controls["threads"].value])),
                 button("Measure all", lambda: self.measure(self.counts)),
+                button(f"Keep one core busy for {self.busy_s:.0f} s", self.keep_busy),
                 button("Stop", self.stop),
             ],
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Return the measurements so far; new lengths discard them."""
-        if self._measured_with not in (None, (values["n_prompt"], values["n_gen"])):
+        """Return the prediction and the measurements so far; new lengths discard the measurements."""
+        if self._lengths != (values["n_prompt"], values["n_gen"]):
             self._found.clear()
-            self._measured_with = None
-        if not self._found:
+            self._lengths = (values["n_prompt"], values["n_gen"])
+        chosen, predicted = values["threads"], self._predicted.get(_depth(values))
+        if predicted is None:
             cores = f"{physical_cores_available()} physical and {logical_cores_available()} logical cores"
-            return View(f"Nothing measured yet. This process may use {cores}.", None, [self._table(())])
-        found = self._scaling(values)
-        return View(
-            describe(found, values["threads"]),
-            plot_threads(found, axes=canvas(3.8, left=0.11, bottom_inches=0.75)),
-            [self._table(found.speeds)],
+            text = f"{threads_text(chosen)}: no prediction yet. Nothing measured yet. This process may use {cores}."
+            return View(text, None, [self._table((), None)])
+        found = scaling(
+            self._loaded.model(),
+            list(self._found.values()),
+            n_prompt=values["n_prompt"],
+            n_gen=values["n_gen"],
+            roofline=1 / predicted.reading_s,
         )
+        sentence = describe(found, chosen, predicted)
+        if self._busy is not None:
+            return view_busy(*self._busy, sentence)
+        speeds = {count: predicted.tokens_per_second(count) for count in sorted({*self.counts, chosen})}
+        picture = plot_threads(found, predicted=speeds, chosen=chosen, axes=canvas(3.8, left=0.11, bottom_inches=0.75))
+        return View(sentence, picture, [self._table(found.speeds, predicted)])
 
     def measure(self, counts: list[int] | tuple[int, ...]) -> None:
         """Measure these numbers of threads one after another, in the background."""
-        self.start(lambda ticket: self._measure(tuple(counts), self.values, ticket))
+        self._start(lambda values, ticket: self._measure(tuple(counts), values, ticket))
+
+    def keep_busy(self) -> None:
+        """Keep one core busy for a while, and show the speed and threads of a text that is generated, in the background."""
+        self._start(self._keep_busy)
 
     def close(self) -> None:
         """Close the explorer, and the model if it loaded one."""
         super().close()
         self._loaded.close()
 
-    def _moved(self, change: object) -> None:
-        if not self._is_measuring:  # a measurement continues while a slider moves
+    def _moved(self, change: Any) -> None:
+        values, is_threads = self.values, change["owner"] is self.controls["threads"]
+        if self._working_with is not None:  # work continues while a slider moves
+            if is_threads:
+                self.show(self.compute({**self._working_with, "threads": values["threads"]}, Ticket()))
+        elif is_threads and _depth(values) not in self._predicted:
+            self.show(self.compute(values, Ticket()))
+            self._start(self._predict)
+        else:
             super()._moved(change)
 
-    def _measure(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
-        self._is_measuring = True
+    def _start(self, work: Callable[[Values, Ticket], None]) -> None:
+        self.start(lambda ticket: self._work(work, ticket))
+
+    def _work(self, work: Callable[[Values, Ticket], None], ticket: Ticket) -> None:
+        self._working_with = values = self.values
         try:
-            self._measure_each(counts, values, ticket)
+            work(values, ticket)
         finally:
-            self._is_measuring = False
+            self._working_with = self._busy = None
         if not ticket.cancelled and self.values != values:
             self.show(self.compute(self.values, ticket))
 
-    def _measure_each(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
-        self.report("loading the model, measuring the memory bandwidth", 0, len(counts))
+    def _predict(self, values: Values, ticket: Ticket) -> None:
+        """Predict decode's speed from llama.cpp's kernels with one thread, and the bandwidth of all cores."""
+        if _depth(values) in self._predicted:
+            return
+        self.report("predicting: timing llama.cpp's kernels with one thread, and reading memory with all cores")
+        path = self._loaded.model().model_path
+        one = predict_speed(path, n_threads=1, depth=_depth(values), n_prompt=values["n_prompt"])
+        bandwidth = measure_read_bandwidth(physical_cores_available(), seconds=0.5)
+        alone_s = sum(part.predicted_s for part in one.parts if part.limit == "overhead")
+        shared_s = sum(part.predicted_s for part in one.parts) - alone_s
+        self._predicted[_depth(values)] = DecodeTime(
+            shared_s, alone_s, one.bytes_per_pass / bandwidth, physical_cores_available()
+        )
+        if not ticket.cancelled:
+            self.report("")
+            self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+
+    def _measure(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
+        self.report("loading the model", 0, len(counts))
         model = self._loaded.model()
-        self._ceiling(values)
-        lengths = (values["n_prompt"], values["n_gen"])
-        if self._measured_with != lengths:
-            self._found.clear()
-            self._measured_with = lengths
-        stream = stream_threads(model, counts, n_prompt=lengths[0], n_gen=lengths[1])
+        self._predict(values, ticket)
+        stream = stream_threads(model, counts, n_prompt=values["n_prompt"], n_gen=values["n_gen"])
         ticket.on_cancel(stream.close)
         self.report(f"measuring {counts[0]} of {', '.join(map(str, counts))} threads", 0, len(counts))
         for done, speed in enumerate(stream, start=1):
@@ -119,26 +205,41 @@ class ThreadsExplorer(Explorer):
             self.report(f"measured {done} of {len(counts)}", done, len(counts))
         self.report("done")
 
-    def _ceiling(self, values: Values) -> float:
-        """Return decode's roofline at the measured depth; the bandwidth is measured once per depth, for one second."""
-        depth = values["n_prompt"] + values["n_gen"] // 2
-        if depth not in self._roofline:
-            self._roofline[depth] = predict_speed(
-                self._loaded.model().model_path, depth=depth, n_prompt=values["n_prompt"]
-            ).roofline_tokens_per_second
-        return self._roofline[depth]
+    def _keep_busy(self, values: Values, ticket: Ticket) -> None:
+        self.report("loading the model")
+        settings = self._loaded.model().settings
+        self._predict(values, ticket)
+        expected = self._predicted[_depth(values)].next_to_busy_core(settings.n_threads, adapts=settings.adapt_threads)
+        drawn_s = 0.0
+        with contextlib.closing(watch(self._loaded.model(), ticket, self.around_s, self.busy_s)) as runs:
+            for run in runs:
+                last = run.samples[-1]
+                phase = run.phase(last.end_s).replace("busy", "one core busy")
+                text = f"{phase}: {threads_text(last.n_threads)}, {last.speed:.1f} tokens/s"
+                self.report(text, round(last.end_s), round(run.end_s))
+                self._busy = run, expected
+                if time.monotonic() - drawn_s > _DRAW_S:
+                    drawn_s = time.monotonic()
+                    self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+        if self._busy is not None:
+            self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+        self.report("done")
 
-    def _scaling(self, values: Values) -> ThreadScaling:
-        return scaling(
-            self._loaded.model(),
-            list(self._found.values()),
-            n_prompt=values["n_prompt"],
-            n_gen=values["n_gen"],
-            roofline=self._ceiling(values),
-        )
-
-    def _table(self, speeds: tuple[ThreadSpeed, ...]) -> Table:
+    def _table(self, speeds: tuple[ThreadSpeed, ...], predicted: DecodeTime | None) -> Table:
+        measured = {speed.n_threads: speed for speed in speeds}
         rows = [
-            (str(s.n_threads), f"{s.decode_tokens_per_second:.1f}", f"{s.prompt_tokens_per_second:.1f}") for s in speeds
-        ] or [(str(count), "not measured", "not measured") for count in self.counts]
-        return Table("Speed by number of threads", ("threads", "decode (tokens/s)", "prefill (tokens/s)"), rows)
+            (
+                str(count),
+                "" if predicted is None else f"{predicted.tokens_per_second(count):.1f}",
+                f"{measured[count].decode_tokens_per_second:.1f}" if count in measured else "not measured",
+                f"{measured[count].prompt_tokens_per_second:.1f}" if count in measured else "not measured",
+            )
+            for count in (measured or self.counts)
+        ]
+        columns = ("threads", "predicted decode (tokens/s)", "decode (tokens/s)", "prefill (tokens/s)")
+        return Table("Speed by number of threads", columns, rows)
+
+
+def _depth(values: Values) -> int:
+    """Return the tokens in the context, on average while tokens are generated."""
+    return int(values["n_prompt"] + values["n_gen"] // 2)

@@ -118,6 +118,23 @@ def test_threads_explorer_by_keyboard(lab: Lab) -> None:
         assert notebook.errors == []
 
 
+def test_threads_explorer_next_to_a_busy_core_by_keyboard(lab: Lab) -> None:
+    """The slider shows its number at once; the button shows threads and speed next to a busy core, and Stop ends that."""
+    with lab.notebook(LOAD, "labkit.explore('threads', model)") as notebook:
+        explorer = notebook.explorer("Threads explorer")
+        explorer.press(explorer.slider("Threads"), "Home")
+        explorer.wait_for_text(re.compile(r"^1 thread: "))
+        explorer.wait_for_text(re.compile(r"Predicted decode: [0-9.]+ tokens/s"), timeout_s=90)
+        assert "Marked: 1." in str(explorer.box.locator("img").first.get_attribute("alt"))
+        explorer.push("Keep one core busy for 10 s")
+        explorer.wait_for_text(re.compile(r"one core busy: [0-9]+ threads?, [0-9.]+ tokens/s"), timeout_s=90)
+        explorer.wait_for_text(re.compile(r"Busy: [0-9]+ threads?, [0-9.]+ tokens/s"))
+        explorer.push("Stop")
+        explorer.wait_for_text("stopped")
+        assert "One core is busy from" in str(explorer.box.locator("img").first.get_attribute("alt"))
+        assert notebook.errors == []
+
+
 @pytest.mark.thorough
 def test_two_explorers_of_one_model_and_a_cell_that_runs_again(lab: Lab) -> None:
     """While one generates, the other works; running a cell again closes its first explorer, and no thread is left."""
