@@ -45,6 +45,9 @@ def plot_threads(
         axes.plot(counts, [v / values[0] for v in values], style, marker=marker, color=colour, label=f"{name} (tokens/s)")
         for count, value in zip(counts, values, strict=True):
             axes.annotate(_number(value), (count, value / values[0]), (0, shift), textcoords="offset points", ha="center")
+    for speed in (each for each in speeds if each.n_threads == chosen):
+        place = speed.decode_tokens_per_second / speeds[0].decode_tokens_per_second
+        axes.plot(chosen, place, "o", markersize=13, markerfacecolor="none", color="black")
     fewest, base = (counts[0], speeds[0].decode_tokens_per_second) if speeds else next(iter(predicted.items()))
     if predicted:
         relative = {count: speed / base for count, speed in predicted.items()}
@@ -63,12 +66,12 @@ def plot_threads(
         label=f"decode's ceiling: {scaling.roofline_tokens_per_second:.0f} tokens/s",
     )
     _mark_counts(axes, scaling, {*counts, *predicted}, chosen)
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.1, y=0.15)
+    axes.margins(x=0.1)
+    axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend
     axes.set_xlabel("threads")
     axes.set_ylabel(f"speed relative to {fewest} thread{'s' if fewest > 1 else ''}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best", fontsize=8)
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
     axes.set_label(_text(scaling, predicted, chosen))
     return axes
 
