@@ -24,6 +24,7 @@ from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
+from labkit.kv_cache import PROMPT_STEP
 from labkit.thread_control import Phase, ThreadController
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ __all__ = ["Model", "check_model"]
 
 T = TypeVar("T")
 
-_CPU_STEP = 128  # tokens of a prompt computed together
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
@@ -231,15 +231,7 @@ class Model(LoadingLlama):
         return iterate(), lambda: self._worker.cancel(job)
 
     def steps(self, job: Job[Any], *, pin: int | None = None, ctx: Any = None) -> contextlib.AbstractContextManager[Stepper]:
-        """Give the steps of this model's context; in its thread.
-
-        Parameters
-        ----------
-        pin : int, optional
-            Threads for all steps, for measurements; None is as the model was loaded.
-        ctx : native context, optional
-            A second context, whose steps are of several tokens.
-        """
+        """Give the steps of this model's context, or of a second one, whose steps are of several tokens; in its thread."""
         settings, native = self.settings, self.native
         n_batch_threads = pin or settings.n_threads_batch
         n_threads = pin or settings.n_threads if ctx is None else n_batch_threads
@@ -323,12 +315,10 @@ def check_model(model: Any) -> Model:
 def step_of(settings: ModelSettings) -> int:
     """Return how many tokens of a prompt one call computes.
 
-    Notes
-    -----
     Every piece reads the weights once, which 128 tokens pay for on a CPU; smaller pieces let the threads follow the machine,
     and more of a prompt be used again. A GPU wants all that fit.
     """
-    return settings.n_batch if settings.n_gpu_layers else min(_CPU_STEP, settings.n_ubatch)
+    return settings.n_batch if settings.n_gpu_layers else min(PROMPT_STEP, settings.n_ubatch)
 
 
 @atexit.register

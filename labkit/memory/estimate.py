@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, GGUFError, ModelLoadError
 from labkit.gguf_file import LazyArray
+from labkit.kv_cache import PROMPT_STEP
 from labkit.kv_cache.size import cache_bytes, state_bytes
 from labkit.memory.compute_buffer import graph_bytes, work_bytes
 from labkit.memory.plan import Plan, engine, make_plan
@@ -251,7 +253,14 @@ def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[s
         sizes = _compute_bytes(plan, simulated, assumptions)
     except LookupError as error:
         raise GGUFError(f"{plan.header.source}: its tensors are not a complete {plan.header.architecture} model") from error
-    return [_part(plan, "compute", device, size, formula) for device, size in sorted(sizes.items())]
+    parts = [_part(plan, "compute", device, size, formula) for device, size in sorted(sizes.items())]
+    if sizes.keys() != {HOST} or plan.n_outputs_max == 0 or plan.batch.n_tokens <= PROMPT_STEP:
+        return parts
+    # labkit computes a prompt in smaller pieces than the buffer is reserved for: the rest of it is never touched
+    reserved = graph_bytes(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)[HOST]
+    step = dataclasses.replace(plan.batch, n_tokens=PROMPT_STEP, n_outputs=min(plan.batch.n_outputs, PROMPT_STEP))
+    touched = graph_bytes(plan.header, plan.layers, step, plan.layer_devices, HOST)[HOST]
+    return [dataclasses.replace(parts[0], resident_bytes=sizes[HOST] * touched // reserved)]
 
 
 def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> dict[int, int]:
