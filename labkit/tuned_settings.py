@@ -1,4 +1,4 @@
-"""Settings that were found by `labkit.tune`, and how load_model takes them."""
+"""Settings found by `labkit.tune`: store them, and read them for load_model."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ TUNED = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "t
 
 
 def remember_settings(path: Path, goal: str, settings: Mapping[str, Any]) -> None:
-    """Keep settings for a file, this engine and as many cores as there are now."""
+    """Store settings for a file, this engine and the current number of cores."""
     remember("tuned", dict(settings), *_words(path, goal))
 
 
 def tuned_settings(given: Any, path: Path) -> dict[str, Any]:
-    """Return arguments of load_model from what its ``settings`` was given.
-
-    That is a result of `labkit.tune`, a JSON file with one, or a goal: the result that was remembered for this model.
-    """
+    """Return arguments of load_model from its ``settings``: a result of `labkit.tune`, its JSON file, or a goal."""
     if isinstance(given, str) and given in GOALS:
         found = recall("tuned", *_words(path, given))
         if not isinstance(found, dict):
             raise ArgumentError(
-                f"settings={given!r}: nothing was found yet for {path.name} on this machine: "
+                f"settings={given!r}: {path.name} is not tuned on this machine yet: "
                 f"run labkit.tune({str(path)!r}, goal={given!r}) once"
             )
     elif isinstance(given, (str, Path)):
@@ -41,8 +38,7 @@ def tuned_settings(given: Any, path: Path) -> dict[str, Any]:
         found = given
     if not isinstance(found, Mapping) or not any(name in found for name in TUNED):
         raise ArgumentTypeError(
-            f"settings={shown(given)} is nothing that labkit.tune found: give its result, its JSON file, or one of "
-            f"{', '.join(GOALS)}"
+            f"settings={shown(given)} is not a result of labkit.tune: give one, its JSON file, or one of {', '.join(GOALS)}"
         )
     return {name: found[name] for name in TUNED if found.get(name) is not None}
 
@@ -53,10 +49,10 @@ def _read(path: Path) -> Any:
     except OSError as error:
         reason = error.strerror or error
         raise ArgumentError(
-            f"settings={str(path)!r} cannot be read ({reason}): name a file of labkit.tune, or one of {', '.join(GOALS)}"
+            f"settings={str(path)!r} cannot be read ({reason}): give a file of labkit.tune, or one of {', '.join(GOALS)}"
         ) from error
     except ValueError as error:
-        raise ArgumentError(f"settings={str(path)!r} is no JSON: write it with labkit.tune(…).to_json(path)") from error
+        raise ArgumentError(f"settings={str(path)!r} is not JSON: write it with labkit.tune(…).to_json(path)") from error
 
 
 def _words(path: Path, goal: str) -> tuple[str, ...]:

@@ -118,9 +118,9 @@ def test_load_model_rejects_other_settings(tmp_path: Path) -> None:
         ("throughput", ArgumentError, r"run labkit.tune\(.*goal='throughput'\) once"),
         ("fast", ArgumentError, "cannot be read"),
         (tmp_path / "none.json", ArgumentError, "cannot be read"),
-        (tmp_path / "broken.json", ArgumentError, "is no JSON"),
-        (7, ArgumentTypeError, "nothing that labkit.tune found"),
-        ({"colour": "blue"}, ArgumentTypeError, "nothing that labkit.tune found"),
+        (tmp_path / "broken.json", ArgumentError, "is not JSON"),
+        (7, ArgumentTypeError, "is not a result of labkit.tune"),
+        ({"colour": "blue"}, ArgumentTypeError, "is not a result of labkit.tune"),
         ({"n_threads": -3}, ArgumentError, "n_threads"),
         ({"n_ubatch": "many"}, ArgumentTypeError, "n_ubatch"),
     ):
