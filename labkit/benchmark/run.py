@@ -20,7 +20,7 @@ from labkit.engine.model import check_model
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress, reporting
-from labkit.system import cores_left_now, measure_system
+from labkit.system import measure_system
 
 __all__ = ["benchmark_inference"]
 
@@ -116,7 +116,7 @@ def benchmark_inference(
         repeats=check_int("repeats", repeats, 1, MAX_REPEATS),
         n_parallel=check_int("n_parallel", n_parallel, 1, MAX_PARALLEL),
         engine=check_flag("engine", engine),
-        pin=None if check_flag("adapt_threads", adapt_threads) else _threads_to_keep(check_model(model)),
+        pin=None if check_flag("adapt_threads", adapt_threads) else check_model(model).threads_to_keep(),
     )
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
@@ -125,12 +125,6 @@ def benchmark_inference(
         measured = _Session(model, timed, sampling, plan, report).measure()
     settings = _settings(model, card, sampling, plan, texts, timed)
     return make_result(measured, settings, measure_system(bandwidth=False), _notes(model, plan, kwargs))
-
-
-def _threads_to_keep(model: Model) -> int | None:
-    """Return the threads that a model's benchmark keeps; None where the model was loaded with a number."""
-    settings = model.settings
-    return min(settings.n_threads, cores_left_now()) if settings.adapt_threads else None
 
 
 def _texts(prompts: Any) -> list[str]:

@@ -25,6 +25,7 @@ from labkit.engine.stepping import CancelledError, Stepper, steps
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.kv_cache import PROMPT_STEP
+from labkit.system import cores_left_now
 from labkit.thread_control import Phase, ThreadController
 
 if TYPE_CHECKING:
@@ -239,6 +240,10 @@ class Model(LoadingLlama):
         # A step that is ended early is computed again, which a recurrent state or devices do not allow.
         flag = None if native.has_state or settings.n_gpu_layers != 0 else native.flag
         return steps(native.ctx if ctx is None else ctx, job, n_threads, n_batch_threads, control, flag)
+
+    def threads_to_keep(self) -> int | None:
+        """Return the threads for a measurement: what other programs leave now, or None if the model keeps a number."""
+        return min(self.settings.n_threads, cores_left_now()) if self.settings.adapt_threads else None
 
     def new_phase(self) -> Phase | None:
         """Return a phase for another kind of steps than decode and prefill; None where the threads are given."""

@@ -23,6 +23,7 @@ from labkit.quality.divergence import DivergenceResult, Predictions, compare_wit
 from labkit.quality.scoring import Window, time_decoding
 from labkit.quality.windows import check_size, evaluation_text, text_windows
 from labkit.quantize import quantize_model
+from labkit.system import cores_left_now
 
 __all__ = ["DEFAULT_TYPES", "compare_quantizations"]
 
@@ -192,10 +193,11 @@ class _Run:
         n_prompt = min(self.n_ctx, 256)
         tokens = np.resize(np.concatenate([window.tokens for window in self.windows]), n_prompt + _DECODED)
         speeds: dict[Path, list[tuple[float, float]]] = {path: [] for path in paths}
+        n_threads = self.n_threads or cores_left_now()  # the same for all types
         for _ in range(_ROUNDS):
             for path in paths:
                 with self._open(path) as model:
-                    speeds[path].append(time_decoding(model, tokens, n_prompt))
+                    speeds[path].append(time_decoding(model, tokens, n_prompt, n_threads))
                 self._advance()
         return speeds
 

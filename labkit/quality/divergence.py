@@ -131,13 +131,7 @@ def _refuse_other_vocabulary(ours: list[Window], theirs: list[Window], model: Mo
 
 
 class Predictions:
-    """A reference's predictions in a file: rows of log probabilities.
-
-    Attributes
-    ----------
-    surprises : Surprises
-        The reference's surprises on the same tokens.
-    """
+    """A reference's predictions in a file (rows of log probabilities), and its surprises on the same tokens."""
 
     def __init__(self, file: IO[bytes], n_vocab: int) -> None:
         self._file, self._n_vocab = file, n_vocab
@@ -162,13 +156,7 @@ class Predictions:
 def recorded(
     reference: Model, windows: list[Window], n_ctx: int, folder: Path, report: Progress = lambda _done, _total: None
 ) -> Iterator[Predictions]:
-    """Compute a reference's predictions and keep them in a file during the ``with`` block.
-
-    Raises
-    ------
-    ArgumentError
-        When there is too little disk space.
-    """
+    """Compute a reference's predictions and keep them in a file during the ``with`` block."""
     n_vocab = reference.n_vocab()
     needed = 4 * n_vocab * sum(len(window.targets) for window in windows)
     if (free := shutil.disk_usage(folder).free) < needed:

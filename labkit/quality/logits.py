@@ -21,37 +21,16 @@ _BLOCK_BYTES = 2 * 1024**2
 
 
 class Gap(NamedTuple):
-    """Difference between a prediction and the reference's; each field is an array of shape (rows,).
+    """Difference between a prediction and the reference's; each field is an array of shape (rows,)."""
 
-    Attributes
-    ----------
-    kl
-        Kullback-Leibler divergence from the reference, in nats.
-    same_top
-        Whether both have the same most likely token.
-    delta_p
-        Probability of the token that actually follows, minus the reference's.
-    """
-
-    kl: Numbers
-    same_top: npt.NDArray[np.bool_]
-    delta_p: Numbers
+    kl: Numbers  # Kullback-Leibler divergence from the reference, in nats
+    same_top: npt.NDArray[np.bool_]  # whether both have the same most likely token
+    delta_p: Numbers  # probability of the token that actually follows, minus the reference's
 
 
 def surprise(logits: Rows, targets: Tokens) -> Numbers:
-    """Return ``-log p(target)`` in nats.
+    """Return ``-log p(target)`` in nats for logits of shape (rows, n_vocab).
 
-    Parameters
-    ----------
-    logits : array of float32, shape (rows, n_vocab)
-    targets : array of int, shape (rows,)
-
-    Returns
-    -------
-    array of float64, shape (rows,)
-
-    Notes
-    -----
     ``-log softmax(x)[t] = log(sum(exp(x - max x))) + max x - x[t]``, with exponentials in single precision and their sum in
     double precision, as in llama-perplexity.
 
@@ -75,18 +54,8 @@ def log_softmax(logits: Rows) -> Rows:
 
 
 def divergence(reference: Rows, logits: Rows, targets: Tokens) -> Gap:
-    """Compare a model's predictions with the reference's.
+    """Compare a model's raw logits with the reference's log probabilities, both of shape (rows, n_vocab).
 
-    Parameters
-    ----------
-    reference : array of float32, shape (rows, n_vocab)
-        Log probabilities of the reference.
-    logits : array of float32, shape (rows, n_vocab)
-        The model's raw logits.
-    targets : array of int, shape (rows,)
-
-    Notes
-    -----
     ``KL(P || Q) = sum(P * (log P - log Q))``, where P is the reference; tokens with probability 0 in the reference count 0.
     """
     kl, same, delta = np.empty(len(logits)), np.empty(len(logits), dtype=np.bool_), np.empty(len(logits))

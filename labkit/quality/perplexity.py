@@ -139,13 +139,7 @@ class Surprises:
         self.count = 0
 
     def add(self, logits: Rows, targets: Tokens) -> None:
-        """Add rows of logits.
-
-        Raises
-        ------
-        GenerationError
-            When they are NaN, because the weights are damaged.
-        """
+        """Add rows of logits; NaN in them means that the weights are damaged."""
         part = surprise(logits, targets)
         if np.isnan(part).any():
             raise GenerationError("this model's logits are NaN: its weights are damaged, fetch the file again")

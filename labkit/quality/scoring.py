@@ -34,39 +34,17 @@ _SLICE_BYTES = 128 * 1024**2  # logits held at a time: 256 rows of 131,072 token
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A part of a text, computed on an empty cache.
-
-    Attributes
-    ----------
-    tokens : array of int32, shape (n,)
-        Tokens to compute; token ``i`` is at position ``i``.
-    targets : array of int32, shape (m,), m <= n
-        The true successors of the last ``m`` tokens.
-    """
+    """A part of a text, computed on an empty cache: token ``i`` is at position ``i``."""
 
     tokens: Tokens
-    targets: Tokens
+    targets: Tokens  # the true successors of the last tokens
 
 
 def score_windows(model: Model, windows: Iterable[Window], n_ctx: int, consume: Consume) -> None:
-    """Compute windows and pass their logits to ``consume``.
+    """Compute windows of up to ``n_ctx`` tokens and pass their logits to ``consume``; the model's cache is not changed.
 
-    Parameters
-    ----------
-    model : Model
-        Its cache is not changed.
-    windows : iterable of Window
-        Of up to ``n_ctx`` tokens each.
-    n_ctx : int
-        Required context size.
-    consume : callable
-        Called with logits of shape (rows, n_vocab) and the rows' targets, in the order of the text. The call is in the
-        model's thread, and the logits are valid until it returns.
-
-    Raises
-    ------
-    GenerationError
-        When llama.cpp cannot create the context or fails, or when the run was cancelled.
+    ``consume`` is called in the model's thread, in the order of the text, with logits of shape (rows, n_vocab), which are
+    valid until it returns, and the rows' targets.
     """
     model.compute(lambda job: _Scoring(model, job, n_ctx, consume).run(windows))
 
@@ -100,12 +78,12 @@ class _Scoring:
                     rows = np.ctypeslib.as_array(C.llama_get_logits(ctx), (len(targets), self.n_vocab))
                     self.consume(rows, targets)
 
-    def time(self, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
+    def time(self, tokens: Tokens, n_prompt: int, n_threads: int) -> tuple[float, float]:
         """Compute the prompt, then the rest one token at a time; see `time_decoding`."""
         with (
             self._context() as ctx,
             token_batch(self.n_batch) as batch,
-            self.model.steps(self.job, ctx=ctx, pin=self.model.settings.n_threads) as steps,
+            self.model.steps(self.job, ctx=ctx, pin=n_threads) as steps,
         ):
             started = time.perf_counter()
             for start in range(0, n_prompt, self.n_batch):
@@ -129,19 +107,12 @@ class _Scoring:
         return second_context(self.model, n_ctx=self.n_ctx, n_batch=self.n_batch, n_rows=self.n_rows)
 
 
-def time_decoding(model: Model, tokens: Tokens, n_prompt: int) -> tuple[float, float]:
-    """Time a prompt, then given tokens one at a time, without sampling, as in llama-bench.
+def time_decoding(model: Model, tokens: Tokens, n_prompt: int, n_threads: int) -> tuple[float, float]:
+    """Time ``n_prompt`` tokens as a prompt, then the others one at a time, without sampling, as in llama-bench.
 
-    Parameters
-    ----------
-    tokens : array of int32, shape (n,)
-        The first ``n_prompt`` are the prompt.
-
-    Returns
-    -------
-    prompt_tokens_per_second, decode_tokens_per_second : float
+    Returns tokens per second of both.
     """
-    return model.compute(lambda job: _Scoring(model, job, len(tokens), _drop).time(tokens, n_prompt))
+    return model.compute(lambda job: _Scoring(model, job, len(tokens), _drop).time(tokens, n_prompt, n_threads))
 
 
 def _drop(_rows: Rows, _targets: Tokens) -> None:

@@ -38,26 +38,13 @@ def evaluation_text() -> str:
 
 
 def check_size(n_ctx: int, stride: int | None) -> tuple[int, int | None]:
-    """Return the window's size and stride, checked.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-    """
+    """Return the window's size and stride, checked."""
     size = check_int("n_ctx", n_ctx, SMALLEST, 2**24)
     return size, None if stride is None else check_int("stride", stride, 1, size - 1, hint="; it must be below n_ctx")
 
 
 def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None) -> list[Window]:
-    """Cut a text into a model's windows.
-
-    Raises
-    ------
-    ArgumentError
-        When the text is shorter than two windows, which llama-perplexity refuses too.
-    ArgumentTypeError
-    ModelClosedError
-    """
+    """Cut a text into a model's windows; as llama-perplexity, refuse one that is shorter than two windows."""
     if not isinstance(text, str):
         raise ArgumentTypeError(f"text must be the text itself, not {type(text).__name__}: for a file, pass open(…).read()")
     with check_model(model).vocabulary() as tokenizer:
@@ -77,28 +64,14 @@ def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None)
 
 
 def cut_windows(tokens: Sequence[int], n_ctx: int, stride: int | None = None, bos: int | None = None) -> list[Window]:
-    """Cut tokens into windows of ``n_ctx``.
+    """Cut tokens into windows of ``n_ctx``, without the last token of each, whose successor is in the next window.
 
-    Parameters
-    ----------
-    tokens : sequence of int
-    n_ctx : int
-        Tokens per window.
-    stride : int or None
-        None makes adjacent windows and scores the second half of each; the first half is the minimum context of every
-        prediction. A number moves the window by that many tokens, and scores that many at its end.
-    bos : int or None
-        Replaces each window's first token, if the model begins texts with it; not used with a stride, where
-        llama-perplexity inserts it only after the computation.
+    Without a stride, windows are adjacent and tokens ``n_ctx // 2 + 1`` to ``n_ctx - 1`` of each are scored, one less than
+    half of them: the first half is the minimum context of every prediction. A stride moves the window by that many tokens,
+    and scores that many at its end.
 
-    Returns
-    -------
-    list of Window
-        Without the last token of each, whose successor is in the next window.
-
-    Notes
-    -----
-    In adjacent windows, tokens ``n_ctx // 2 + 1`` to ``n_ctx - 1`` of each are scored: one less than half of them.
+    ``bos`` replaces each window's first token, if the model begins texts with it; not with a stride, where llama-perplexity
+    inserts it only after the computation.
 
     Examples
     --------
