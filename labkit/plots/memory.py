@@ -46,7 +46,7 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
     --------
     >>> from labkit import estimate_memory_usage
     >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:57]
-    'Bar chart of memory at its peak. CPU: 270.2 MiB (weights '
+    'Bar chart of memory at its peak. CPU: 235.4 MiB (weights '
     """
     named = {"": estimates} if hasattr(estimates, "by_device") else dict(estimates)  # an estimate is a mapping too
     bars = [
