@@ -29,36 +29,10 @@ _READING = 4.0  # the time to read the weights in a step, as a number of tokens'
 
 
 class Batch:
-    """One run, in the model's thread.
+    """One run, in the model's thread: at most ``n_parallel`` sequences together, each of at most ``n_cells`` tokens.
 
     The context is created for the run and freed after it: this takes a fraction of a step's time, and keeping it for a
-    possible next batch would hold gigabytes.
-
-    Parameters
-    ----------
-    model : Model
-    requests : sequence of Request
-    n_parallel : int
-        Maximum number of sequences together.
-    n_cells : int
-        Maximum number of tokens of a sequence.
-    emit : callable
-        Called with a `BatchChunk` for each piece of text and each end.
-    report : callable
-        Called with tokens done and total tokens; tokens saved by an early end count as done.
-    strict : bool
-        Whether the failure of one prompt ends the run.
-    pin : int, optional
-        Threads; None is as the model was loaded.
-
-    Attributes
-    ----------
-    items : dict
-        Index -> `BatchItem`, for the prompts that have ended.
-    n_decodes, n_computed : int
-        Calls of ``llama_decode``, and prompt tokens computed by them.
-    used : ThreadsUsed
-        The numbers of threads used.
+    possible next batch would hold gigabytes. ``report`` counts tokens that an early end saves as done.
     """
 
     def __init__(

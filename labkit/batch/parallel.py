@@ -46,13 +46,7 @@ class Choice:
 
 
 def check_parallel(value: Any) -> int | None:
-    """Check ``n_parallel``; None lets labkit choose.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        If it is not a whole number from 1 to 256.
-    """
+    """Check ``n_parallel``; None lets labkit choose."""
     hint = "; None chooses"
     return None if value is None else check_int("n_parallel", value, 1, MAX_PARALLEL, hint=hint)
 
@@ -60,8 +54,6 @@ def check_parallel(value: Any) -> int | None:
 def cells_of(model: Model, requests: Sequence[Request]) -> int:
     """Return the maximum number of tokens of a sequence: the longest prompt with its text, rounded up to 256.
 
-    Notes
-    -----
     If a model has two sets of rotary factors ("longrope"), llama.cpp chooses one by the context size; a sequence then gets
     enough cells for the set that `generate_text` uses.
     """
@@ -73,13 +65,7 @@ def cells_of(model: Model, requests: Sequence[Request]) -> int:
 
 
 def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, requested: int | None) -> Choice:
-    """Choose how many sequences are decoded together; in the model's thread.
-
-    Raises
-    ------
-    GenerationError
-        If the requested number does not fit into memory.
-    """
+    """Choose how many sequences are decoded together, in the model's thread; refuse a number that does not fit."""
     wanted = min(requested or n_prompts, n_prompts, MAX_PARALLEL)
     fitting = _fitting(model, wanted, n_cells)
     if requested is not None:
@@ -100,14 +86,8 @@ def choose_parallel(model: Model, job: Job[Any], n_prompts: int, n_cells: int, r
 def fastest(step_s: Mapping[int, float], n_prompts: int, n_most: int) -> int:
     """Return the number of sequences together that finishes all prompts first; the smallest of nearly equal ones.
 
-    Parameters
-    ----------
-    step_s : mapping
-        Sequences together -> measured seconds per step; interpolated in between.
-
-    Notes
-    -----
-    For texts of equal length, ``n`` together take ``floor(n_prompts / n) * t(n) + t(n_prompts mod n)`` per token.
+    For texts of equal length, ``n`` together take ``floor(n_prompts / n) * t(n) + t(n_prompts mod n)`` per token; ``step_s``
+    has the measured seconds per step, which are interpolated.
 
     Examples
     --------

@@ -29,16 +29,9 @@ class Request:
 
 
 class Sequence:
-    """A request that is being computed.
+    """A request that is being computed; until it has started, it can wait for another one to compute a shared prefix.
 
-    Attributes
-    ----------
-    n_past : int
-        Prompt tokens in the cache.
-    n_shared : int
-        How many of them were copied from another sequence.
-    started : bool
-        Whether it has started; before that it can wait for another sequence to compute a shared prefix.
+    ``n_past`` prompt tokens are in the cache; ``n_shared`` of them were copied from another sequence.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, silent: Tokens[int]) -> None:

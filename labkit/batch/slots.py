@@ -26,14 +26,8 @@ WORTH_COPYING = 16  # tokens; computing fewer is about as fast as a copy, and ne
 class Slots:
     """The cache's streams and their sequences.
 
-    Parameters
-    ----------
-    memory : llama_memory_t
-    n_slots : int
-    shares : bool
-        Whether a sequence can be truncated to any length: not if layers have a window or a state.
-    can_move : bool
-        Whether a whole sequence can be copied.
+    ``shares`` says whether a sequence can be truncated to any length (not if layers have a window or a state), ``can_move``
+    whether a whole one can be copied.
     """
 
     def __init__(self, memory: Any, n_slots: int, *, shares: bool, can_move: bool) -> None:
