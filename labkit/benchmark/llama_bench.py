@@ -37,15 +37,6 @@ class EngineTimes:
 def time_engine(model: Model, n_prompt: int, n_gen: int, *, pin: int | None = None) -> EngineTimes:
     """Time llama.cpp only, by llama-bench's protocol: random tokens, no sampling, an empty cache before each test.
 
-    Parameters
-    ----------
-    n_prompt, n_gen : int
-        Tokens of the two tests, at least 1 and at most the context.
-    pin : int, optional
-        Threads; None is as the model was loaded.
-
-    Notes
-    -----
     The tokens are the same in every run (llama-bench draws new ones). The model's own context and settings are used.
 
     References

@@ -17,30 +17,8 @@ class MemoryWatch:
     """Measure the peak RSS of a ``with`` block, by sampling and by the kernel's high-water mark where there is one.
 
     A thread samples with psutil 20 times per second. On Linux, the kernel's high-water mark is reset at the start, and
-    misses nothing between two samples.
-
-    Parameters
-    ----------
-    interval_s : float or None
-        Between two samples; None is ``INTERVAL_S``.
-
-    Attributes
-    ----------
-    before_bytes : int
-        RSS at the start.
-    peak_bytes : int
-        Peak RSS.
-    method : str
-        How ``peak_bytes`` was measured.
-    n_samples : int
-    cost_s : float
-        CPU time of the sampling thread.
-    elapsed_s : float
-        Duration of the block.
-
-    Notes
-    -----
-    The reset affects the whole process: `labkit.system.peak_resident_bytes` afterwards counts from here.
+    misses nothing between two samples. The reset affects the whole process: `labkit.system.peak_resident_bytes` afterwards
+    counts from here. ``cost_s`` is the CPU time of the sampling thread.
 
     Examples
     --------

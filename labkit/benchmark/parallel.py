@@ -46,13 +46,7 @@ def _drop(*_: object) -> None:
 def run_together(
     texts: Sequence[TimedText], repeat: int, n_parallel: int, settings: SamplingSettings
 ) -> tuple[list[BenchmarkRun], float]:
-    """Generate all texts, ``n_parallel`` at a time; return one run per text, and the total wall time.
-
-    Raises
-    ------
-    GenerationError
-        If it is cancelled, or the engine fails.
-    """
+    """Generate all texts, ``n_parallel`` at a time; return one run per text, and the total wall time."""
     model = texts[0].model
     started = time.perf_counter()
     requests = [Request(index, text.tokens(), text.max_tokens, _seeded(settings, index)) for index, text in enumerate(texts)]
@@ -98,8 +92,6 @@ def _run(batch: _TimedBatch, request: Request, repeat: int, started: float) -> B
 def together_speeds(runs: Sequence[BenchmarkRun], n_parallel: int) -> tuple[float, float | None]:
     """Return tokens per second of the first prompts, and of the generation after them.
 
-    Notes
-    -----
     Until each of the first ``n_parallel`` prompts has its first token, the time counts as prompt processing, although some
     may already generate. After that it counts as generation, although waiting prompts may start. A prefix that prompts share
     is computed once and counted once.

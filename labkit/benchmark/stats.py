@@ -35,29 +35,11 @@ class ConfidenceInterval(Record):
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> ConfidenceInterval:
-    """Return the confidence interval of a median by order statistics, for any distribution.
+    """Return the confidence interval of a median by order statistics, for any distribution of independent values.
 
-    Parameters
-    ----------
-    values : sequence of float
-        Independent measurements.
-    confidence : float
-        The requested confidence. If there are too few values for it, the interval spans all of them, and its ``confidence``
-        is lower.
-
-    Returns
-    -------
-    ConfidenceInterval
-
-    Raises
-    ------
-    ArgumentError
-        For an empty sample.
-
-    Notes
-    -----
     Each value is below the median with probability ½, so the number of values below it is binomial: the median is between
-    the k-th smallest and the k-th largest of n values with probability ``1 - 2 · sum(C(n, i) for i < k) / 2ⁿ``.
+    the k-th smallest and the k-th largest of n values with probability ``1 - 2 · sum(C(n, i) for i < k) / 2ⁿ``. If there are
+    too few values for the requested confidence, the interval spans all of them, and its ``confidence`` is lower.
 
     References
     ----------
@@ -84,20 +66,8 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Confid
 
 
 def rank_sum_p_value(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the p-value of the exact two-sided rank-sum test.
+    """Return the p-value of the exact two-sided rank-sum test; with three values in each sample it is at least 0.1.
 
-    Parameters
-    ----------
-    first, second : sequence of float
-        Independent measurements, at least one in each.
-
-    Returns
-    -------
-    float
-        0 to 1. With three values in each sample it is at least 0.1.
-
-    Notes
-    -----
     U counts the pairs in which the first sample's value is larger (a tie counts half). If the distributions are equal, all
     assignments of ranks to the two samples are equally likely; the p-value is the fraction of them with a U at least as far
     from the middle. With ties, the exact distribution differs slightly.

@@ -48,58 +48,21 @@ class ModelCard:
 
 @dataclasses.dataclass(frozen=True)
 class TimedRun:
-    """The times of one text.
-
-    Attributes
-    ----------
-    n_prompt : int
-    text : str
-    elapsed_s : float
-        From the call to the return of the whole text.
-    token_times_s : tuple of float
-        From the call to each token, including tokenizing, prompt processing and sampling.
-    prefill_s : float
-        From the start of prompt processing until its logits are available.
-    engine_decode_s : float
-        Computing time of the tokens after the first, as counted by llama.cpp.
-    sampler_s, text_s : float
-        Sampling and detokenizing of the same tokens.
-    n_threads : int or tuple
-        Threads used for these tokens, as in `GenerationReport`.
-    """
+    """The times of one text; its decode times are of the tokens after the first."""
 
     n_prompt: int
     text: str
-    elapsed_s: float
-    token_times_s: tuple[float, ...]
-    prefill_s: float
-    engine_decode_s: float
+    elapsed_s: float  # from the call to the return of the whole text
+    token_times_s: tuple[float, ...]  # from the call to each token, with tokenizing, prompt processing and sampling
+    prefill_s: float  # from the start of prompt processing until its logits are available
+    engine_decode_s: float  # computing, as counted by llama.cpp
     sampler_s: float
     text_s: float
-    n_threads: int | tuple[tuple[int, int], ...]
+    n_threads: int | tuple[tuple[int, int], ...]  # as in `GenerationReport`
 
 
 class TimedText:
-    """A text that can be generated and timed repeatedly, always with all its tokens.
-
-    Parameters
-    ----------
-    model : Model
-    prompt : str
-    max_tokens : int
-        At least 1.
-    settings : SamplingSettings
-        Without stop sequences.
-    parse_special : bool
-        As for `generate_text`.
-    pin : int, optional
-        Threads; None is as the model was loaded.
-
-    Raises
-    ------
-    ContextOverflowError
-        If prompt and tokens do not fit the context.
-    """
+    """A text that can be generated and timed repeatedly, always with all its tokens: the settings have no stop sequences."""
 
     def __init__(
         self,
@@ -123,13 +86,7 @@ class TimedText:
             return tokenizer.prompt_tokens(self.prompt, parse_special=self.parse_special)
 
     def run(self) -> TimedRun:
-        """Generate the text as `generate_text` does, starting with an empty cache.
-
-        Raises
-        ------
-        GenerationError
-            If it is cancelled, or the engine fails.
-        """
+        """Generate the text as `generate_text` does, starting with an empty cache."""
         self.model.compute(lambda _: self.model.clear_memory())
         chunks: list[TextChunk] = []
         started = time.perf_counter()
@@ -249,17 +206,7 @@ def prepare_timing(
     *,
     pin: int | None = None,
 ) -> tuple[ModelCard, SamplingSettings, tuple[TimedText, ...]]:
-    """Check all arguments before anything is computed.
-
-    Parameters
-    ----------
-    options : mapping
-        Keyword arguments of `generate_text`. Stop sequences are checked, then ignored.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError, ContextOverflowError, ModelClosedError
-    """
+    """Check all arguments before anything is computed; stop sequences in ``options`` are checked, then ignored."""
     checked: Model = check_model(model)
     given = dict(options)
     parse_special = check_flag("parse_special", given.pop("parse_special", False))
