@@ -37,8 +37,6 @@ class Tokenizer(Vocabulary):
     def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the tokens of a conversation: control tokens from the template alone, never from a message.
 
-        Notes
-        -----
         The template is rendered a second time with a mark in the place of each message; what lies around the marks is
         the template's own text. Control tokens are looked for there only. Everything between two of them, template's
         and user's, is tokenized together as plain text, so an ordinary conversation gets just the tokens that it gets
@@ -56,13 +54,7 @@ class Tokenizer(Vocabulary):
 
     @property
     def template(self) -> ChatTemplate:
-        """The model's own chat template.
-
-        Raises
-        ------
-        GenerationError
-            When the model has none.
-        """
+        """The model's own chat template."""
         if self._template is None:
             source = C.llama_model_chat_template(self.model, None)
             if not source:
@@ -170,13 +162,7 @@ class Tokenizer(Vocabulary):
 
 
 def check_messages(messages: Any) -> list[dict[str, str]]:
-    """Return the messages as plain dicts of role and content.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        One line that says which message is wrong, and how one looks.
-    """
+    """Return the messages as plain dicts of role and content; an error says which one is wrong, and how one looks."""
     example = 'write [{"role": "user", "content": "Hello"}]'
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise ArgumentTypeError(f"messages must be a list of dicts, not {type(messages).__name__}: {example}")

@@ -41,14 +41,7 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
 
 
 class Output:
-    """Generated tokens, their text, and why it ended: the last two steps of every loop, "append" and "stop?".
-
-    Attributes
-    ----------
-    tokens : list of int
-    finish_reason : str or None
-        As in `TextChunk`.
-    """
+    """Generated tokens, their text, and why it ended: the last two steps of every loop, "append" and "stop?"."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler) -> None:
         self._tokenizer, self._max_tokens, self._text = tokenizer, max_tokens, text
@@ -74,20 +67,7 @@ class Output:
 
 
 class Generation:
-    """One run of the loop, in the worker's thread.
-
-    Parameters
-    ----------
-    steps : Stepper
-        The calls of llama_decode.
-    tokenizer : Tokenizer
-    step : int
-        Tokens of a prompt that one call computes.
-    prompt : list of int
-        At least one token.
-    max_tokens : int or None
-    settings : SamplingSettings
-    """
+    """One run of the loop, in the worker's thread; ``step`` tokens of the prompt are computed by one call."""
 
     make_sampler: Callable[..., Sampler] = Sampler  # a benchmark has these two with clocks
     make_text: Callable[..., TextAssembler] = TextAssembler

@@ -85,13 +85,7 @@ class LockstepJob(Job[None]):
 
 
 def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
-    """Start a daemon thread with a large stack.
-
-    Raises
-    ------
-    GenerationError
-        When the system grants no more threads.
-    """
+    """Start a daemon thread with a large stack."""
     with _lock:
         before = threading.stack_size(STACK_BYTES)
         try:

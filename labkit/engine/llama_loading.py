@@ -25,13 +25,7 @@ _SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than
 
 
 class LoadingLlama(LlamaMethods):
-    """A ``llama_cpp.Llama`` that `_load` loads.
-
-    Attributes
-    ----------
-    native : NativeModel
-        llama.cpp's pointers, for computations in the model's thread.
-    """
+    """A ``llama_cpp.Llama`` that `_load` loads, with llama.cpp's pointers in ``native``."""
 
     native: NativeModel
     _devices: ModelDevices | None

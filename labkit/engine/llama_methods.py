@@ -117,13 +117,7 @@ def _as_labkit_errors(method: Callable[..., Any]) -> Iterator[None]:
 
 
 def check_call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Check the arguments of one of Llama's methods.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        For tokens that are none, an empty text to embed, a state that is none or not whole.
-    """
+    """Refuse arguments of Llama's methods that are none: other tokens, an empty text to embed, a state that is not whole."""
     first = args[0] if args else next((kwargs[key] for key in ("tokens", "prompt", "input", "state") if key in kwargs), None)
     if name in _TOKENS or (name in _PROMPTS and isinstance(first, list)):
         if not isinstance(first, Sequence) or isinstance(first, (str, bytes)):

@@ -23,26 +23,13 @@ __all__ = ["LoadFacts", "facts_of", "learn", "sound_file"]
 
 @dataclasses.dataclass(frozen=True)
 class LoadFacts:
-    """What `choose_settings` asks of a sound file.
-
-    Attributes
-    ----------
-    architecture : str
-    hparams : dict
-        The architecture's own keys without their prefix: numbers, flags, texts, and tuples of numbers.
-    matrices : tuple of (name, type's name, rows, columns, bytes)
-        Tensors of two or more dimensions.
-    weights_bytes : int
-        All tensors.
-    warnings : tuple of str
-        What preflight found odd.
-    """
+    """What `choose_settings` asks of a sound file."""
 
     architecture: str
-    hparams: dict[str, Any]
-    matrices: tuple[tuple[str, str, int, int, int], ...]
-    weights_bytes: int
-    warnings: tuple[str, ...] = ()
+    hparams: dict[str, Any]  # the architecture's own keys without their prefix: numbers, flags, texts, and tuples of numbers
+    matrices: tuple[tuple[str, str, int, int, int], ...]  # (name, type's name, rows, columns, bytes); two or more dimensions
+    weights_bytes: int  # all tensors
+    warnings: tuple[str, ...] = ()  # what preflight found odd
 
     def hparam(self, name: str, default: Any = None) -> Any:
         """Return one of the architecture's numbers."""
@@ -50,13 +37,7 @@ class LoadFacts:
 
 
 def sound_file(path: Path) -> LoadFacts:
-    """Return what loading needs to know of a file; refuse one that is no sound GGUF or would end the process.
-
-    Raises
-    ------
-    GGUFError
-        As `labkit.gguf_file.read_header` and ``preflight`` raise it.
-    """
+    """Return what loading needs to know of a file; refuse one that is no sound GGUF or would end the process."""
     stat = path.stat()
     return _sound_file(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 

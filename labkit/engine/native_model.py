@@ -13,31 +13,16 @@ __all__ = ["NativeModel"]
 
 @dataclasses.dataclass(frozen=True)
 class NativeModel:
-    """``model.native``: to be used in the model's thread, in a function that is given to ``model.compute``.
-
-    Attributes
-    ----------
-    ctx, model, vocab : pointer
-        llama.cpp's own.
-    tokenizer : Tokenizer
-        The one of this thread.
-    flag : AbortFlag
-        Ends the computation that is running.
-    n_vocab : int
-    has_state : bool
-        Whether layers keep a recurrent state, which cannot go back to an earlier token.
-    has_window : bool
-        Whether layers keep the cells of a sliding window alone, which cannot go back far.
-    """
+    """``model.native``: to be used in the model's thread, in a function that is given to ``model.compute``."""
 
     ctx: Any
     model: Any
     vocab: Any
     tokenizer: Tokenizer
-    flag: AbortFlag
+    flag: AbortFlag  # ends the computation that is running
     n_vocab: int
-    has_state: bool
-    has_window: bool
+    has_state: bool  # layers keep a recurrent state, which cannot go back to an earlier token
+    has_window: bool  # layers keep the cells of a sliding window alone, which cannot go back far
 
     @property
     def memory(self) -> Any:

@@ -61,13 +61,7 @@ _FLAGS = {
 
 
 def check_request(n_ctx: Any, n_threads: Any, n_gpu_layers: Any, options: Mapping[str, Any]) -> LoadRequest:
-    """Check everything that `load_model` passes on.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError, ModelNotFoundError
-        As in `check_options`.
-    """
+    """Check everything that `load_model` passes on."""
     others = check_options(options)
     names = {field.name for field in dataclasses.fields(LoadRequest)} & others.keys()
     return LoadRequest(
@@ -82,13 +76,7 @@ def check_request(n_ctx: Any, n_threads: Any, n_gpu_layers: Any, options: Mappin
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, checked; None counts as not given.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError, ModelNotFoundError
-        For an unknown name (with the nearest known one), a wrong type, a value out of range, a missing LoRA file.
-    """
+    """Return the options that were given, checked; None counts as not given."""
     known = [name for name in inspect.signature(Llama.__init__).parameters if name not in ("self", "model_path", "kwargs")]
     for name in options:
         if name not in known:
@@ -160,13 +148,7 @@ def _check_override_value(name: str, item: Any) -> bool | int | float | str:
 
 
 def check_overrides_fit(overrides: Mapping[str, Any], facts: LoadFacts) -> None:
-    """Refuse overrides that do not fit this model: keys of another one, and values that its weights cannot bear.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        One line that names the key and what it may be.
-    """
+    """Refuse overrides that do not fit this model: keys of another one, and values that its weights cannot bear."""
     for key, value in overrides.items():
         group, _, rest = key.partition(".")
         if rest not in _CHANGEABLE or group in ("general", "tokenizer"):

@@ -18,16 +18,7 @@ __all__ = ["PromptCache"]
 
 
 class PromptCache:
-    """The tokens in a context's cache, and where their computations began.
-
-    Parameters
-    ----------
-    step : int
-        Tokens of a prompt that are computed together.
-
-    Attributes
-    ----------
-    tokens : list of int
+    """The tokens in a context's cache, and where computations began; ``step`` tokens of a prompt are computed together.
 
     Examples
     --------

@@ -22,20 +22,9 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 class Sampler:
     """A native sampler chain: repeat penalty, top-k, top-p, min-p, temperature, draw; and a grammar beside it.
 
-    Parameters
-    ----------
-    vocab : llama_vocab pointer
-    settings : SamplingSettings
-    prompt : sequence of int
-        The prompt's tokens: a repeat penalty counts the last of them, as llama.cpp's own tools do.
-    silent : sequence of int
-        Tokens that add nothing to a text. llama.cpp's grammars read them by their names, so that ``<|im_start|>`` could
-        stand for twelve characters that nobody sees: with a grammar that does not ask for tokens they are never chosen.
-
-    Attributes
-    ----------
-    seed : int
-        What the draw was seeded with; chosen at random when none was asked for.
+    A repeat penalty counts the last tokens of the prompt, as in llama.cpp's own tools. ``silent`` tokens add nothing to a
+    text: llama.cpp's grammars read them by their names, so that ``<|im_start|>`` could stand for twelve characters that
+    nobody sees; with a grammar that does not ask for tokens they are never chosen.
 
     References
     ----------
@@ -135,11 +124,6 @@ def sample_allowed(chain: Any, ctx: Any, n_vocab: int, index: int = -1) -> int:
     """Choose as ``llama_sampler_sample`` does, but refuse a token that a grammar in the chain ruled out.
 
     Accepting such a token would end the process.
-
-    Raises
-    ------
-    GenerationError
-        When the grammar allows no token.
     """
     token = _Candidates(n_vocab).apply([chain], ctx, index)
     if token is None:
@@ -179,13 +163,7 @@ def _nothing_allowed() -> GenerationError:
 
 
 def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
-    """Refuse a sound grammar that names tokens, such as ``<|im_end|>``, which this model does not have.
-
-    Raises
-    ------
-    ArgumentError
-        With the token's name.
-    """
+    """Refuse a sound grammar that names tokens, such as ``<|im_end|>``, which this model does not have."""
     room = (C.llama_token * 2)()
     from labkit.grammar.check import tokens_in
 

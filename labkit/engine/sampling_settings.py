@@ -45,13 +45,7 @@ class SamplingSettings:
 
 
 def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSettings:
-    """Check what ``generate_text`` takes as ``**kwargs``.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        For an unknown name, a wrong type or a value out of range, in one line.
-    """
+    """Check what ``generate_text`` takes as ``**kwargs``."""
     known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"}
     for name in options:
         if name not in known:

@@ -30,13 +30,7 @@ _CELL_BYTES = 52  # what llama.cpp keeps of a cell besides keys and values (meas
 
 @dataclasses.dataclass(frozen=True)
 class LoadRequest:
-    """What the caller of `load_model` asked for, checked; what is None is left to `choose_settings`.
-
-    Attributes
-    ----------
-    others : mapping
-        Llama's other arguments, passed on as they are.
-    """
+    """What the caller of `load_model` asked for, checked; what is None is left to `choose_settings`."""
 
     n_ctx: int = 2048
     n_threads: int | None = None
@@ -49,7 +43,7 @@ class LoadRequest:
     swa_full: bool = False
     type_k: str = "f16"
     type_v: str = "f16"
-    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Llama's, passed on as they are
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -111,13 +105,7 @@ class ModelSettings(Record):
 def choose_settings(
     request: LoadRequest, facts: LoadFacts, build: EngineBuild, devices: ModelDevices | None = None
 ) -> ModelSettings:
-    """Choose what the caller left open.
-
-    Parameters
-    ----------
-    devices : ModelDevices or None
-        What the caller named for the layers; None is this machine's own GPUs.
-    """
+    """Choose what the caller left open; without ``devices``, layers go to this machine's own GPUs."""
     from labkit.system import physical_cores_available
 
     reasons: dict[str, str] = {}

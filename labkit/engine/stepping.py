@@ -41,15 +41,7 @@ class CancelledError(Exception):
 
 
 def decode(ctx: Any, batch: Any, job: Job[Any]) -> None:
-    """Compute a batch of tokens with the context's own threads.
-
-    Raises
-    ------
-    CancelledError
-        When the job was cancelled, before or during the computation.
-    GenerationError
-        When the engine failed.
-    """
+    """Compute a batch of tokens with the context's own threads."""
     if job.cancelled:
         raise CancelledError
     _check(C.llama_decode(ctx, batch))
@@ -89,13 +81,7 @@ class ThreadsUsed:
 
 
 class Watchdog:
-    """Sets a model's abort flag when a step exceeds its limit, or other programs hold it up. Its thread starts when needed.
-
-    Parameters
-    ----------
-    flag : AbortFlag
-        What the engine polls.
-    """
+    """Set a model's abort flag when a step exceeds its limit, or other programs hold it up; its thread starts on demand."""
 
     def __init__(self, flag: AbortFlag) -> None:
         self._flag = flag
@@ -106,14 +92,9 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def arm(self, limit_s: float, is_held_up: Callable[[], bool] | None = None) -> None:
-        """Watch a step that begins now.
+        """Watch a step that begins now, and end it after ``limit_s`` (may be infinite), or when ``is_held_up`` says so.
 
-        Parameters
-        ----------
-        limit_s : float
-            Seconds after which it is ended; may be infinite.
-        is_held_up : callable, optional
-            Asked 0.2 s later, and every 0.2 s where there is no limit: True ends the step.
+        The latter is asked 0.2 s later, and every 0.2 s where there is no limit.
         """
         now_s = time.perf_counter()
         self._ended = False
@@ -200,21 +181,11 @@ def steps(
     control: ThreadController | None = None,
     flag: AbortFlag | None = None,
 ) -> Iterator[Stepper]:
-    """Give the steps of a context.
+    """Give the steps of a context: with ``n_threads`` for one token and ``n_threads_batch`` for several, or at most.
 
-    Parameters
-    ----------
-    ctx : native context
-    job : Job
-        What may be cancelled.
-    n_threads, n_threads_batch : int
-        For one token, and for several; with ``control`` at most.
-    control : ThreadController, optional
-        Chooses the threads of each step. It begins with what is known of the machine, and models of this process that
-        compute at the same time share its cores.
-    flag : AbortFlag, optional
-        Ends a step that other programs hold up; None where such a step cannot be computed again: with a recurrent state, or
-        layers on devices.
+    ``control`` chooses the threads of each step. It begins with what is known of the machine, and models of this process
+    that compute at the same time share its cores. ``flag`` ends a step that other programs hold up; None where such a step
+    cannot be computed again: with a recurrent state, or layers on devices.
     """
     if control is None:
         yield Stepper(ctx, job, n_threads, n_threads_batch)
@@ -243,12 +214,7 @@ def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadC
 class Stepper:
     """The calls of ``llama_decode`` for one context, in the model's thread; made by `steps`.
 
-    Attributes
-    ----------
-    control : ThreadController or None
-        Who chooses the threads; None keeps them.
-    used, used_batch : ThreadsUsed
-        What one token, and what several at a time were computed with.
+    ``used`` says what one token was computed with, ``used_batch`` what several at a time.
     """
 
     def __init__(
@@ -267,24 +233,9 @@ class Stepper:
         self._set = (0, 0)
 
     def decode(self, batch: Any, n_tokens: int, phase: Phase | None = None, work: float = 0.0) -> None:
-        """Compute a batch of tokens.
+        """Compute a batch of ``n_tokens``; ``work`` is in the phase's units, tokens by default.
 
-        Parameters
-        ----------
-        batch : llama_batch
-        n_tokens : int
-            Tokens in it.
-        phase : Phase, optional
-            Who chooses the threads and learns from the time; decode or prefill by default.
-        work : float
-            Units of the phase's work in it; the tokens by default.
-
-        Raises
-        ------
-        CancelledError
-            When the job was cancelled, before or during the computation.
-        GenerationError
-            When the engine failed.
+        ``phase`` chooses the threads and learns from the time: decode or prefill by default.
         """
         one = n_tokens == 1
         if self.control is None:

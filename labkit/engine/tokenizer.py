@@ -28,12 +28,7 @@ _RUN = re.compile(r"[^\W\d_]+|\d+|\s+|(?:[^\w\s]|_)+")
 
 
 class Vocabulary:
-    """The vocabulary of a loaded model.
-
-    Parameters
-    ----------
-    model, vocab : pointers of llama.cpp
-    """
+    """The vocabulary of a loaded model."""
 
     def __init__(self, model: Any, vocab: Any) -> None:
         self.model, self.vocab = model, vocab
@@ -46,15 +41,9 @@ class Vocabulary:
         self._silent: list[int] | None = None
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
-        """Return the token ids of a text.
+        """Return the token ids of a text; ``parse_special`` reads ``<|im_end|>`` as the control token of that name.
 
-        Parameters
-        ----------
-        text : str
-        add_special : bool
-            Add what the model wants around a text (mostly a beginning-of-sequence token).
-        parse_special : bool
-            Read text such as ``<|im_end|>`` as the control token of that name.
+        ``add_special`` adds what the model wants around a text (mostly a beginning-of-sequence token).
         """
         return self._tokenize(check_text("text", text), add_special, parse_special)
 
@@ -88,13 +77,7 @@ class Vocabulary:
         return tokens[:count]
 
     def beside(self, tokenize: Callable[[], T], data: bytes) -> T:
-        """Tokenize a long text in a thread with a large stack; a Ctrl-C leaves it behind, and `wait` waits for it.
-
-        Raises
-        ------
-        ArgumentError
-            When the text holds a run of characters that would end the process all the same.
-        """
+        """Tokenize a long text in a thread with a large stack; a Ctrl-C leaves it behind, and `wait` waits for it."""
         if len(data) >= _LONGEST_RUN:
             _refuse_long_runs(data.decode("utf-8", "replace"))
         outcome: Job[T] = Job(lambda _: tokenize())

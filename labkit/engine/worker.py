@@ -35,14 +35,7 @@ _LOST_ADVICE = "close() it, start the device again and load the model again"
 class Worker:
     """The thread that owns one model's native state.
 
-    Attributes
-    ----------
-    flag : AbortFlag
-        Ends the computation that is running.
-    log : EngineLog
-        What the engine writes in this thread.
-    lost : str or None
-        Why the model can compute no more: a device that had a part of it is gone.
+    ``lost`` says why the model can compute no more: a device that had a part of it is gone.
     """
 
     def __init__(self, log: EngineLog, devices: ModelDevices | None = None) -> None:
@@ -156,13 +149,7 @@ class Worker:
                 self.flag.set()
 
     def refuse_if_lost(self) -> None:
-        """Raise when a device that had a part of the model is gone.
-
-        Raises
-        ------
-        GenerationError
-            Which device, and what to do.
-        """
+        """Raise when a device that had a part of the model is gone."""
         if self.lost is not None:
             raise GenerationError(f"{self.lost}, and this model's layers with it: {_LOST_ADVICE}")
 
