@@ -49,19 +49,7 @@ class Tile:
 
 
 def squarify(sizes: Sequence[float], room: Tile) -> list[Tile]:
-    """Divide a rectangle into tiles that are nearly square, with areas proportional to the sizes.
-
-    Parameters
-    ----------
-    sizes : sequence of float
-        Not negative; in descending order for the best tiles.
-    room : Tile
-        The rectangle; the tiles fill it, unless all sizes are 0.
-
-    Returns
-    -------
-    list of Tile
-        In the order of the sizes; tiles of size 0 have no area.
+    """Divide a rectangle into tiles that are nearly square, with areas proportional to the sizes; largest first is best.
 
     References
     ----------
