@@ -19,23 +19,13 @@ _LIMIT_S = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class MatrixJob:
-    """Product of a weight matrix and activations.
+    """Product of a weight matrix and activations."""
 
-    Attributes
-    ----------
-    type : int
-        Type of the weights, as a ggml number.
-    n_in, n_out, n_columns : int
-        Row length, number of rows, number of tokens.
-    n_copies : int
-        Number of matrices to alternate between, so that they are read from RAM or cache as in a model.
-    """
-
-    type: int
+    type: int  # ggml's number
     n_in: int
     n_out: int
-    n_columns: int
-    n_copies: int = 1
+    n_columns: int  # tokens
+    n_copies: int = 1  # matrices to alternate between, so that they are read from RAM or cache as in a model
     kind: str = "matrix"
 
 
@@ -69,18 +59,7 @@ Job = MatrixJob | AttentionJob | SmallJob
 
 
 def time_kernels(jobs: Sequence[Job], n_threads: int) -> dict[Job, float]:
-    """Time llama.cpp's kernels in a subprocess.
-
-    Returns
-    -------
-    dict
-        Job -> seconds per operation: the median over about a twentieth of a second.
-
-    Raises
-    ------
-    LabkitError
-        When the process died or exceeded the time limit.
-    """
+    """Time llama.cpp's kernels in a subprocess; return the median seconds per operation over some 0.05 s."""
     wanted = list(dict.fromkeys(jobs))
     request = {"jobs": [dataclasses.asdict(job) for job in wanted], "n_threads": n_threads, "seconds": _SECONDS}
     try:

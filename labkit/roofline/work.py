@@ -27,24 +27,13 @@ _NO_PRODUCTS = ("ssm_conv1d", "shortconv.conv", "rope_", "ssm_a.", "ssm_d.")
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """Weight matrices of one type and shape in a pass through the model.
-
-    Attributes
-    ----------
-    type : TensorType
-    n_in, n_out : int
-        Row length, number of rows.
-    count : float
-        Number of matrices that a pass reads. For experts, the expected number that its tokens choose.
-    n_columns : int
-        Tokens multiplied at once.
-    """
+    """Weight matrices of one type and shape in a pass through the model."""
 
     type: TensorType
     n_in: int
     n_out: int
-    count: float
-    n_columns: int
+    count: float  # that a pass reads; of experts, the expected number that its tokens choose
+    n_columns: int  # tokens multiplied at once
 
     @property
     def n_bytes(self) -> int:
@@ -59,26 +48,15 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """Layers with equal attention.
-
-    Attributes
-    ----------
-    n_heads, n_heads_kv, key_length, value_length : int
-    n_cells : int
-        Cells attended to.
-    n_tokens : int
-        Tokens per sequence in one pass.
-    count : int
-        Number of such layers, times sequences.
-    """
+    """Layers with equal attention."""
 
     n_heads: int
     n_heads_kv: int
     key_length: int
     value_length: int
-    n_cells: int
-    n_tokens: int
-    count: int
+    n_cells: int  # attended to
+    n_tokens: int  # per sequence in one pass
+    count: int  # such layers, times sequences
 
     @property
     def operations(self) -> float:
@@ -94,8 +72,6 @@ class Attention:
 def matrices(header: Header, n_tokens: int, n_outputs: int) -> tuple[Matrix, ...]:
     """Return the matrices of one pass over ``n_tokens`` tokens of which ``n_outputs`` get logits.
 
-    Notes
-    -----
     With E experts, u used per token, n tokens choose ``E * (1 - (1 - u / E) ** n)`` different experts if they are spread
     evenly.
     """
