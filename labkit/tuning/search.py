@@ -41,21 +41,9 @@ class Grid:
 
 
 class Search:
-    """A search from a starting point.
+    """A search for the least cost, from a starting point on the grid.
 
-    Parameters
-    ----------
-    grid : Grid
-    start : Point
-        On the grid.
-    prompt_s, step_s : callable
-        Point -> seconds of its prompt, and of one token of each sequence.
-    cost : callable
-        ``prompt_s, step_s, n_parallel`` -> the cost to minimize.
-
-    Attributes
-    ----------
-    best : Point
+    ``prompt_s`` and ``step_s`` give the seconds of a point's prompt, and of one token of each sequence.
     """
 
     def __init__(

@@ -84,13 +84,7 @@ def choose_thread_counts(physical: int, logical: int) -> tuple[int, ...]:
 def stream_threads(
     model: Model, n_threads: Sequence[int] | None = None, *, n_prompt: int = 128, n_gen: int = 32
 ) -> Stream[ThreadSpeed]:
-    """Measure one number of threads after another; the arguments are those of `measure_threads`.
-
-    Returns
-    -------
-    Stream of ThreadSpeed
-        An iterator; ``close()`` from any thread ends the measurement within one computation.
-    """
+    """Measure one number of threads after another, until it is closed; the arguments are those of `measure_threads`."""
     counts = _check_counts(n_threads)
     check_int("n_prompt", n_prompt, 1, 2**20)
     check_int("n_gen", n_gen, 1, 2**20)

@@ -29,18 +29,7 @@ _LEAST = 4  # minimum number of timed tokens; the first one is warm-up
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Settings of a context to try.
-
-    Attributes
-    ----------
-    flash_attn : bool
-    type_k, type_v : str
-        Types of the cache.
-    n_ubatch : int
-        Prompt tokens computed at once.
-    n_parallel : int
-        Sequences decoded together.
-    """
+    """Settings of a context to try."""
 
     flash_attn: bool
     type_k: str
@@ -50,13 +39,7 @@ class Trial:
 
 
 class TrialContext:
-    """A context with a trial's settings; call its methods in the model's thread.
-
-    Parameters
-    ----------
-    n_prompt, n_gen : int
-        Tokens of the prompt, and of the text after it.
-    """
+    """A context with a trial's settings, for prompts and texts of fixed length; call its methods in the model's thread."""
 
     def __init__(self, model: Model, ctx: Any, trial: Trial, n_prompt: int, n_gen: int) -> None:
         self._model, self._ctx, self._trial = model, ctx, trial
@@ -116,13 +99,7 @@ class TrialContext:
 
 @contextlib.contextmanager
 def open_trial(model: Model, trial: Trial, n_prompt: int, n_gen: int) -> Iterator[TrialContext]:
-    """Open a context with a trial's settings on a model's weights; in the model's thread.
-
-    Raises
-    ------
-    ModelLoadError, GenerationError
-        If it does not fit, or the engine cannot create it.
-    """
+    """Open a context with a trial's settings on a model's weights; in the model's thread."""
     cells = round_up(n_prompt + n_gen, CELLS)
     changes = {
         "flash_attn_type": int(trial.flash_attn),
