@@ -30,13 +30,7 @@ class FileExplorer(Explorer):
         self._header: Header | None = None
 
     def header(self) -> Header:
-        """Return the file's header, read once.
-
-        Raises
-        ------
-        LabkitError
-            If the file is missing or damaged.
-        """
+        """Return the file's header, read once."""
         if self._header is None:
             self._header = read_model_header(self._file)
         return self._header
@@ -49,13 +43,7 @@ class FileExplorer(Explorer):
             return []
 
     def tensor(self, name: str | None, missing: str) -> TensorInfo:
-        """Return the chosen tensor.
-
-        Raises
-        ------
-        ArgumentError
-            With the message ``missing``, if there is none.
-        """
+        """Return the chosen tensor; without one, raise an error with the message ``missing``."""
         found = self.header().tensor(name or "")
         if found is None:
             raise ArgumentError(missing)

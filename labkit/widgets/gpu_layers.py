@@ -30,16 +30,7 @@ __all__ = ["GPULayersExplorer", "describe"]
 
 
 def describe(estimated: Sizes, capacities: Mapping[str, int], layers: int, of: int, most: int) -> str:
-    """Describe the memory of each place, whether it fits, and how many layers would.
-
-    Parameters
-    ----------
-    estimated : Sizes
-    capacities : mapping
-        Bytes of RAM and device.
-    layers, of, most : int
-        Layers on the device; all layers; the maximum that fits on the device.
-    """
+    """Describe the memory of each place, whether it fits, and how many layers would."""
     needed = {place: sum(estimated.get(place, {}).values()) for place in capacities}
     uses = [f"{format_bytes(needed[place])} of {format_bytes(size)} {_where(place)}" for place, size in capacities.items()]
     full = [place for place, size in capacities.items() if needed[place] > size]

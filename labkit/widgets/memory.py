@@ -39,16 +39,7 @@ def settings_of(values: Values) -> dict[str, Any]:
 
 
 def describe(estimate: MemoryEstimate, n_ctx: int, longest: int | None = None) -> str:
-    """Describe whether it fits, and the largest part.
-
-    Parameters
-    ----------
-    estimate : MemoryEstimate
-    n_ctx : int
-        The requested context.
-    longest : int, optional
-        The longest context that fits, 0 for none; None if not computed.
-    """
+    """Describe whether it fits, and the largest part; ``longest`` is the longest context that fits, None if not computed."""
     text = estimate.verdict[:1].upper() + estimate.verdict[1:]
     if longest is not None:
         fits = f"the longest context that fits is {longest:,} tokens"

@@ -43,16 +43,7 @@ _NONE = f"the file has no tensor of {CHUNK} weights or more that can be decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """A tensor's weights in the file, and the error of each type.
-
-    Parameters
-    ----------
-    tensor : TensorInfo
-    weights : array of shape (n,)
-        All of its weights, or a sample of 65,536.
-    losses : dict
-        Type -> error after quantizing the weights with it.
-    """
+    """A tensor's weights in the file (all, or a sample of 65,536), and the error of each type."""
 
     tensor: TensorInfo
     weights: Floats
@@ -62,10 +53,7 @@ class Sampled:
 def strip(header: Header, tensor: TensorInfo, name: str, first: int) -> tuple[Floats, Floats]:
     """Return 64 neighbouring weights before and after quantization, which is done for their chunk of 256.
 
-    Parameters
-    ----------
-    first : int
-        Index of the first weight, a multiple of 64.
+    ``first`` is the index of the first weight, a multiple of 64.
     """
     start = first // CHUNK * CHUNK
     before = read_weights(header, tensor, start, CHUNK)

@@ -30,28 +30,15 @@ _WIDE = {"width": "100%", "max_width": "36em"}
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """The samplers' effect on one row of logits.
+    """The samplers' effect on one row of logits."""
 
-    Parameters
-    ----------
-    tokens : tuple of int
-        The likeliest tokens, and the drawn one if it is not among them.
-    before, after : tuple of float
-        Their probabilities before and after the samplers.
-    n_kept : int
-        Number of tokens in the vocabulary that can still be drawn.
-    entropy_bits, entropy_after_bits : float
-    drawn : int
-        The token that the seed draws.
-    """
-
-    tokens: tuple[int, ...]
-    before: tuple[float, ...]
+    tokens: tuple[int, ...]  # the likeliest ones, and the drawn one if it is not among them
+    before: tuple[float, ...]  # their probabilities
     after: tuple[float, ...]
-    n_kept: int
+    n_kept: int  # tokens in the vocabulary that can still be drawn
     entropy_bits: float
     entropy_after_bits: float
-    drawn: int
+    drawn: int  # by the seed
 
 
 def next_token(

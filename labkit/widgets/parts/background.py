@@ -48,14 +48,9 @@ class Ticket:
 
 
 class Background(Generic[T]):
-    """Run the newest request in a thread, which ends when no request is left.
+    """Run the newest request in a thread, which ends when no request is left; ``run`` handles its own errors.
 
-    Parameters
-    ----------
-    run : callable of (request, Ticket)
-        Called in the thread; handles its own errors.
-    settle_s : float
-        Delay before a request runs, unless a newer one replaces it: a moving slider starts little work.
+    A request waits ``settle_s`` seconds for a newer one to replace it, so that a moving slider starts little work.
     """
 
     def __init__(self, run: Callable[[T, Ticket], None], *, settle_s: float = 0.0) -> None:

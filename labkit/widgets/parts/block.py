@@ -18,43 +18,21 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclasses.dataclass(frozen=True)
 class BlockPart:
-    """A field of a block.
+    """A field of a block."""
 
-    Parameters
-    ----------
-    name : str
-        As in `labkit.gguf_file.formats`.
-    offset : int
-        Its first byte in the block.
-    raw : bytes
-    meaning : str
-        The decoded value, or a description.
-    """
-
-    name: str
-    offset: int
+    name: str  # as in `labkit.gguf_file.formats`
+    offset: int  # its first byte in the block
     raw: bytes
-    meaning: str
+    meaning: str  # the decoded value, or a description
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """How one weight is decoded.
+    """How one weight is decoded."""
 
-    Parameters
-    ----------
-    place : str
-        Position of its quantized integer in the block: ``"byte 4, lower half"``.
-    quant : int or None
-        That integer; None for a type that is decoded as a whole.
-    formula : str
-        The formula with this block's numbers.
-    weight : float
-    """
-
-    place: str
-    quant: int | None
-    formula: str
+    place: str  # of its quantized integer in the block: "byte 4, lower half"
+    quant: int | None  # None for a type that is decoded as a whole
+    formula: str  # with this block's numbers
     weight: float
 
 

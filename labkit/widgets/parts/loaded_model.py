@@ -13,15 +13,7 @@ __all__ = ["Loaded", "file_of"]
 
 
 class Loaded:
-    """Provide an explorer's model.
-
-    Parameters
-    ----------
-    model : Model, Path, str or None
-        A loaded model is used and left open; a file, or the course's model, is loaded by the first call of `model`.
-    **options
-        Arguments for `load_model`.
-    """
+    """Provide an explorer's model: a loaded one is used and left open, a file is loaded by the first call of `model`."""
 
     def __init__(self, model: Model | Path | str | None, **options: Any) -> None:
         self._given, self._options = model, options

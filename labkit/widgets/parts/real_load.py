@@ -23,15 +23,7 @@ Report = Callable[[str, int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class RealLoad:
-    """The result of a real load.
-
-    Parameters
-    ----------
-    sizes : Sizes
-        As the engine reports them.
-    tokens_per_second : float
-        Decode speed.
-    """
+    """The result of a real load: the sizes as the engine reports them, and the decode speed."""
 
     sizes: Sizes
     tokens_per_second: float
@@ -45,22 +37,7 @@ def load_and_measure(
     report: Report,
     ticket: Ticket,
 ) -> RealLoad | None:
-    """Load a model, generate 24 tokens greedily, and return the speed and the buffer sizes; None if cancelled.
-
-    Parameters
-    ----------
-    file, n_ctx, n_gpu_layers, devices
-        As for `load_model`.
-    report : callable of (text, done, total)
-        Called with the progress.
-    ticket : Ticket
-        Cancels the load or the generation.
-
-    Raises
-    ------
-    LabkitError
-        From `load_model` and `stream_text`.
-    """
+    """Load a model, generate 24 tokens greedily, and return the speed and the buffer sizes; None if cancelled."""
     rate = 0.0
     try:
         with load_model(file, n_ctx, n_gpu_layers=n_gpu_layers, devices=devices, progress=_advance(report, ticket)) as model:

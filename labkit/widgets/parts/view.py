@@ -20,24 +20,12 @@ _LIVE = "Run this cell in JupyterLab to use the controls."
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What an explorer shows, as a pure function of its controls' values.
-
-    Parameters
-    ----------
-    sentence : str
-        A description of the result.
-    picture : Axes or Figure, optional
-        Its label is the alt text.
-    tables : sequence of Table
-        The numbers.
-    extra_html : str
-        Anything else, already escaped.
-    """
+    """What an explorer shows, as a pure function of its controls' values."""
 
     sentence: str
-    picture: Drawn | None = None
+    picture: Drawn | None = None  # its label is the alt text
     tables: Sequence[Table] = ()
-    extra_html: str = ""
+    extra_html: str = ""  # already escaped
 
     def to_html(self) -> str:
         """Return HTML for a live explorer, with the tables collapsed."""

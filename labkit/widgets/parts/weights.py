@@ -41,19 +41,11 @@ _MAX_SAMPLE, _RUNS = 1 << 16, 64
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The error of quantized weights.
-
-    Parameters
-    ----------
-    rms, worst : float
-        Root mean square and largest error.
-    relative : float
-        ``rms`` as a fraction of the weights' root mean square.
-    """
+    """The error of quantized weights: root mean square and worst."""
 
     rms: float
     worst: float
-    relative: float
+    relative: float  # ``rms`` as a fraction of the weights' root mean square
 
 
 @functools.cache
@@ -78,20 +70,7 @@ def decode(name: str, data: npt.NDArray[np.uint8]) -> Floats:
 
 
 def requantize(name: str, weights: Floats) -> Floats:
-    """Quantize weights with llama.cpp, and decode them again.
-
-    Parameters
-    ----------
-    name : str
-        One of `TYPES`.
-    weights : array of shape (n,)
-        A multiple of `CHUNK`.
-
-    Raises
-    ------
-    ArgumentError
-        If a weight is NaN or infinite, before or after.
-    """
+    """Quantize weights, a multiple of `CHUNK`, with llama.cpp, and decode them again; refuse NaN and infinity."""
     found = decode(name, quantize_rows(name, weights.reshape(-1, CHUNK)).reshape(-1))
     if not np.isfinite(found).all():
         raise ArgumentError(f"some of these weights are too large for {name}'s scales: choose another tensor or type")
@@ -123,15 +102,7 @@ def losses(weights: Floats) -> dict[str, Loss]:
 
 
 def read_bytes(header: Header, tensor: TensorInfo, first: int, n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Read some of a tensor's bytes from the file.
-
-    Raises
-    ------
-    ArgumentError
-        If the header was read from a server.
-    GGUFError
-        If the file has become shorter.
-    """
+    """Read some of a tensor's bytes from the file."""
     if not header.paths:
         raise ArgumentError("only the header was downloaded, the weights are on a server: download the file first")
     data = LocalSource(header.paths[tensor.part]).read(tensor.offset + first, n_bytes)

@@ -44,19 +44,7 @@ _HOST = re.compile(r"CPU|\w*_Host\b")
 def estimate_from_header(header: Header, n_ctx: int, *, ram_bytes: int | None = None, **settings: Any) -> MemoryEstimate:
     """Estimate a model's memory by formula, from a header that is already read, in milliseconds.
 
-    Parameters
-    ----------
-    header : Header
-    n_ctx : int
-    ram_bytes : int, optional
-        The RAM to assume; None is what this process may use now.
-    **settings
-        As for `estimate_memory_usage`.
-
-    Raises
-    ------
-    GGUFError, ArgumentError, ArgumentTypeError
-        As for `estimate_memory_usage`.
+    The settings are those of `estimate_memory_usage`; ``ram_bytes`` is by default what this process may use now.
     """
     estimate = estimate_plan(make_plan(header, n_ctx, **settings), "formula")
     if ram_bytes is None:
@@ -75,15 +63,7 @@ def n_layers(header: Header) -> int:
 
 
 def longest_context(header: Header, ram_bytes: int, **settings: Any) -> int:
-    """Return the longest context, up to the trained one, that fits into RAM; 0 if none does.
-
-    Parameters
-    ----------
-    header : Header
-    ram_bytes : int
-    **settings
-        As for `estimate_from_header`.
-    """
+    """Return the longest context, up to the trained one, that fits into RAM; 0 if none does."""
 
     def needed(n: int) -> int:
         return estimate_from_header(header, n * CELLS, **settings).ram_bytes
@@ -109,11 +89,7 @@ def by_place(estimate: MemoryEstimate) -> Sizes:
 
 
 def reported(load_log: str) -> Sizes:
-    """Return the buffer sizes in the engine's log of a load.
-
-    Notes
-    -----
-    The log rounds to 0.01 MiB, and has no size of the process itself (``runtime``).
+    """Return the buffer sizes in the engine's log of a load, which rounds to 0.01 MiB and has no size of the process itself.
 
     Examples
     --------
