@@ -19,8 +19,6 @@ from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings, check_ma
 from labkit.errors import ArgumentError, ArgumentTypeError, ContextOverflowError, LabkitError
 from labkit.progress import Progress, reporting
 
-__all__ = ["BatchStream", "generate_batch", "generate_batch_results", "stream_batch"]
-
 
 class BatchStream(Stream[BatchChunk]):
     """An iterator over the chunks of all texts as they are generated; ``close()`` or a ``with`` block ends it early."""

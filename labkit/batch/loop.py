@@ -23,8 +23,6 @@ from labkit.units import round_up
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["Batch"]
-
 _READING = 4.0  # the time to read the weights in a step, as a number of tokens' computing time
 
 

@@ -27,8 +27,6 @@ from labkit.units import format_bytes, round_up
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["Choice", "cells_of", "check_parallel", "choose_parallel", "fastest"]
-
 MAX_PARALLEL = 256  # LLAMA_MAX_SEQ
 _SHARE_OF_FREE = 0.9  # fraction of the free RAM that may be used
 _ALWAYS = 16  # up to this number, all go together without timing: two steps are never faster

@@ -8,8 +8,6 @@ from labkit.engine.results import FinishReason
 from labkit.errors import LabkitError
 from labkit.records import Record
 
-__all__ = ["BatchChunk", "BatchItem", "BatchResult"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BatchChunk(Record):

@@ -15,8 +15,6 @@ from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import LabkitError
 
-__all__ = ["Request", "Sequence"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Request:

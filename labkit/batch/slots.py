@@ -18,8 +18,6 @@ from typing import Any
 from labkit.batch.sequence import Sequence
 from labkit.engine.native import C
 
-__all__ = ["WORTH_COPYING", "Slots", "common_length", "moves"]
-
 WORTH_COPYING = 16  # tokens; computing fewer is about as fast as a copy, and needs no more reads of the weights
 
 
