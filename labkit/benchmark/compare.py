@@ -11,8 +11,6 @@ from labkit.benchmark.stats import median_interval, rank_sum_p_value
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.records import Record, to_plain
 
-__all__ = ["BenchmarkComparison", "SpeedDifference", "compare_benchmarks"]
-
 NOISE = 0.02  # possible difference between two runs with consistent repeats: clocks, heat, other programs
 
 _FIGURES = {

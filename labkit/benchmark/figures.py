@@ -15,8 +15,6 @@ from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.stats import median_interval
 from labkit.system import SystemProfile
 
-__all__ = ["Measured", "make_result"]
-
 _NOISY = 0.1  # of the median; an idle machine stays below half of it
 
 

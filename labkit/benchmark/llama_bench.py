@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from labkit.engine.model import Model
     from labkit.engine.stepping import Stepper
 
-__all__ = ["EngineTimes", "time_engine"]
-
 
 @dataclasses.dataclass(frozen=True)
 class EngineTimes:

@@ -8,8 +8,6 @@ from types import TracebackType
 
 from labkit.system import peak_resident_bytes, reset_peak_resident, resident_bytes
 
-__all__ = ["MemoryWatch"]
-
 INTERVAL_S = 0.05
 
 

@@ -18,8 +18,6 @@ from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.engine.stepping import Stepper
 from labkit.errors import GenerationError
 
-__all__ = ["run_together", "together_speeds"]
-
 
 class _TimedBatch(Batch):
     """A batch that records the time of each token."""

@@ -6,8 +6,6 @@ import dataclasses
 
 from labkit.records import Record
 
-__all__ = ["BenchmarkRun", "BenchmarkSettings", "SpeedGap"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BenchmarkRun(Record):

@@ -18,8 +18,6 @@ from labkit.system import SystemProfile
 from labkit.tables import Table, notes_html, to_csv
 from labkit.units import format_bytes, format_duration, format_rate
 
-__all__ = ["HEADINGS", "USER", "BenchmarkResult", "bench_csv", "bench_records", "bench_rows", "summary_rows"]
-
 HEADINGS = ("model", "size", "params", "backend", "threads", "test", "t/s")
 USER = ", user"  # suffix of a test's name that includes labkit, not only llama.cpp
 

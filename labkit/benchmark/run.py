@@ -22,8 +22,6 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress, reporting
 from labkit.system import measure_system
 
-__all__ = ["benchmark_inference"]
-
 _MODEL_SETTINGS = (
     "n_threads", "n_threads_batch", "n_gpu_layers", "n_ctx", "n_batch", "n_ubatch", "use_mmap", "flash_attn",
     "type_k", "type_v", "devices",

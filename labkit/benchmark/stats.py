@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from labkit.errors import ArgumentError
 from labkit.records import Record
 
-__all__ = ["ConfidenceInterval", "median_interval", "rank_sum_p_value"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConfidenceInterval(Record):

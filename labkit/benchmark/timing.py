@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from labkit.engine.model import Model
     from labkit.engine.stepping import Stepper
 
-__all__ = ["EndlessTokenizer", "ModelCard", "TimedRun", "TimedText", "prepare_timing"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
