@@ -15,8 +15,6 @@ from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
 if TYPE_CHECKING:
     from labkit.chat_template.render import ChatTemplate
 
-__all__ = ["ROLES", "Tokenizer", "check_messages"]
-
 _SPACES = " \t\n\r\v\f"  # what C calls a space
 
 

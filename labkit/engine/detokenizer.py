@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import codecs
 
-__all__ = ["TextAssembler"]
-
 
 class TextAssembler:
     r"""Join the pieces of tokens into text as they come.

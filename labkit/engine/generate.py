@@ -21,17 +21,6 @@ from labkit.errors import ContextOverflowError, GenerationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "count_chat_tokens",
-    "count_tokens",
-    "generate_chat",
-    "generate_text",
-    "next_token_logits",
-    "stream_chat",
-    "stream_text",
-    "token_text",
-]
-
 
 def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any) -> str:
     """Continue a text.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from labkit.engine.job import Job
 
-__all__ = ["Generation", "Output", "Stream", "TextStream", "prefill"]
-
 T = TypeVar("T")
 
 

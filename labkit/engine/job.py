@@ -9,8 +9,6 @@ from typing import Any, Generic, TypeVar
 
 from labkit.errors import GenerationError
 
-__all__ = ["END", "WAIT_S", "Job", "LockstepJob", "start_thread"]
-
 T = TypeVar("T")
 
 # llama.cpp's tokenizers match with C++'s regular expressions, which take some 350 bytes of stack for each character of a run

@@ -19,8 +19,6 @@ from labkit.thread_control import ThreadController
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
 
-__all__ = ["LoadingLlama"]
-
 _SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than any: more is contention
 
 

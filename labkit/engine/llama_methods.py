@@ -27,9 +27,6 @@ from labkit.engine.worker import Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError
 from labkit.thread_control import ThreadController
 
-__all__ = ["COMPUTING", "READING", "READING_PROPERTIES", "LlamaMethods"]
-
-
 # Every public method of Llama is in one of these; a test says when a new one appears.
 COMPUTING = (
     "__call__", "create_chat_completion", "create_chat_completion_openai_v1", "create_completion", "create_embedding",

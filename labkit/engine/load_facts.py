@@ -18,8 +18,6 @@ from labkit import __version__
 from labkit.cache import file_identity, recall, remember
 from labkit.gguf_file import Header, read_header
 
-__all__ = ["LoadFacts", "facts_of", "learn", "sound_file"]
-
 
 @dataclasses.dataclass(frozen=True)
 class LoadFacts:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
     from labkit.system import EngineBuild
 
-__all__ = ["load_model"]
-
 _warned: set[str] = set()
 
 

@@ -31,8 +31,6 @@ from labkit.thread_control import Phase, ThreadController
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
 
-__all__ = ["Model", "check_model"]
-
 T = TypeVar("T")
 
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()

@@ -8,8 +8,6 @@ from typing import Any
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.native import AbortFlag, C
 
-__all__ = ["NativeModel"]
-
 
 @dataclasses.dataclass(frozen=True)
 class NativeModel:

@@ -20,8 +20,6 @@ from labkit.kv_cache.size import cache_type
 if TYPE_CHECKING:
     from labkit.engine.load_facts import LoadFacts
 
-__all__ = ["MAX_THREADS", "check_options", "check_overrides_fit", "check_request"]
-
 MAX_THREADS = 512  # ggml's own limit, GGML_MAX_N_THREADS
 
 _INTS = {

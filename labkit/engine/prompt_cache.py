@@ -14,8 +14,6 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 
-__all__ = ["PromptCache"]
-
 
 class PromptCache:
     """The tokens in a context's cache, and where computations began; ``step`` tokens of a prompt are computed together.

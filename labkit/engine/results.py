@@ -7,8 +7,6 @@ from typing import Literal
 
 from labkit.records import Record
 
-__all__ = ["FinishReason", "GenerationReport", "TextChunk"]
-
 FinishReason = Literal["stop", "end", "length", "cancelled"]
 
 

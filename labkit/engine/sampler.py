@@ -13,8 +13,6 @@ from labkit.engine.native import C
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.errors import ArgumentError, GenerationError
 
-__all__ = ["Sampler", "refuse_unknown_tokens", "sample_allowed"]
-
 PENALTY_LAST_N = 64  # llama.cpp's own default: how many of the last tokens a repeat penalty looks at
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 

@@ -11,8 +11,6 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from labkit.checks import check_int, check_number, check_text, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["SamplingSettings", "check_max_tokens", "check_sampling"]
-
 MAX_SEED = 2**32 - 2  # the next one means "choose a seed at random" to llama.cpp
 # Below this a temperature only overflows float32; its limit is the greedy choice.
 COLDEST = 1e-4

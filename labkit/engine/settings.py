@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from labkit.engine.load_facts import LoadFacts
     from labkit.system import EngineBuild
 
-__all__ = ["LoadRequest", "ModelSettings", "choose_settings", "refuse_unfit"]
-
 _OF_LLAMA = (
     "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
 )  # fmt: skip

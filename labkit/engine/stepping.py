@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from labkit.engine.job import Job
     from labkit.engine.native import AbortFlag
 
-__all__ = ["CancelledError", "Stepper", "ThreadsUsed", "Watchdog", "decode", "free_cores", "set_threads", "steps"]
-
 _ABORTED = 2  # what llama_decode returns when its abort callback asked for it
 _DECODE_ERRORS = {
     1: "found no free place in its cache for the tokens",

@@ -13,8 +13,6 @@ from labkit.engine.job import Job, start_thread
 from labkit.engine.native import C
 from labkit.errors import ArgumentError, GenerationError
 
-__all__ = ["ROLES", "Vocabulary"]
-
 T = TypeVar("T")
 
 ROLES = ("system", "user", "assistant")

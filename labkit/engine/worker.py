@@ -21,8 +21,6 @@ from labkit.errors import GenerationError, LabkitError, ModelClosedError
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
 
-__all__ = ["Worker"]
-
 
 T = TypeVar("T")
 
