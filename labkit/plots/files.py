@@ -9,8 +9,6 @@ from labkit.plots.picture import MAIN, MIB, OTHER, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_bytes"]
-
 
 def plot_bytes(info: Any, *, axes: Axes | None = None) -> Axes:
     """Draw a file's bytes: a bar for each tensor type, and one for the header.

@@ -11,8 +11,6 @@ from labkit.units import format_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_fit", "plot_memory"]
-
 # Part -> colour (of Okabe and Ito) and hatch, in the order of the legend.
 _PARTS = {
     "weights": ("#0072B2", ""),

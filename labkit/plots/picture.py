@@ -13,8 +13,6 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn
 
     Drawn = Axes | Figure
 
-__all__ = ["MAIN", "MIB", "OTHER", "Picture", "canvas", "inches_of", "new_axes"]
-
 MAIN = "#0072B2"  # blue and orange of Okabe and Ito: distinct for all types of colour vision, and in grey
 OTHER = "#E69F00"
 MIB = 2**20

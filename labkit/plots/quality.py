@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_tradeoff"]
-
 
 def plot_tradeoff(comparison: Any) -> Figure:
     """Draw the trade-off between types: divergence against file size, and decode speed.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_quantization", "plot_weights"]
-
 Floats = npt.NDArray[np.float32]
 
 _HEIGHT = 7.0  # inches; the panels are stacked, so that they fit on a phone

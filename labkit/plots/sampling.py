@@ -10,8 +10,6 @@ from labkit.plots.picture import MAIN, OTHER, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_next_token"]
-
 
 def plot_next_token(
     tokens: Sequence[str],

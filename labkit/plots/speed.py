@@ -11,8 +11,6 @@ from labkit.plots.picture import MAIN, OTHER, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_benchmark", "plot_milestone"]
-
 
 def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw the latency of each token: the median and range of all runs, and llama.cpp only.

@@ -10,8 +10,6 @@ from labkit.plots.picture import MAIN, OTHER, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_threads"]
-
 
 def plot_threads(
     scaling: Any, *, predicted: Mapping[int, float] | None = None, chosen: int = 0, axes: Axes | None = None

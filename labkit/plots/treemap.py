@@ -12,8 +12,6 @@ from labkit.plots.picture import MIB, inches_of, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Tile", "plot_treemap", "squarify"]
-
 _COLOURS = (
     "#56B4E9",
     "#E69F00",
