@@ -25,8 +25,6 @@ from labkit.quality.windows import check_size, evaluation_text, text_windows
 from labkit.quantize import quantize_model
 from labkit.system import cores_left_now
 
-__all__ = ["DEFAULT_TYPES", "compare_quantizations"]
-
 DEFAULT_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 _DECODED, _ROUNDS = 32, 3  # tokens timed per round; each round covers all types, so a temporary slowdown affects all of them
 

@@ -10,8 +10,6 @@ from labkit.gguf_file.formats import file_type
 from labkit.records import Record
 from labkit.tables import Table, notes_html, to_csv
 
-__all__ = ["HEADINGS", "QuantizationComparison", "QuantizationQuality", "cells"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class QuantizationQuality(Record):

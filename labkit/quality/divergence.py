@@ -22,8 +22,6 @@ from labkit.quality.windows import check_size, counted, evaluation_text, text_wi
 from labkit.records import Record
 from labkit.units import format_bytes
 
-__all__ = ["DivergenceResult", "Predictions", "compare_with", "measure_divergence", "recorded"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class DivergenceResult(Record):

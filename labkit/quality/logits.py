@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Gap", "divergence", "log_softmax", "surprise"]
-
 Rows = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.integer]
 Numbers = npt.NDArray[np.float64]

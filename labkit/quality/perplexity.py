@@ -17,8 +17,6 @@ from labkit.quality.scoring import Rows, Tokens, score_windows
 from labkit.quality.windows import check_size, counted, evaluation_text, text_windows
 from labkit.records import Record
 
-__all__ = ["PerplexityResult", "Surprises", "measure_perplexity"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PerplexityResult(Record):

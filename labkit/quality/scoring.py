@@ -23,8 +23,6 @@ from labkit.second_context import second_context, token_batch, view
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["Consume", "Rows", "Tokens", "Window", "score_windows", "time_decoding"]
-
 Rows = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Consume = Callable[[Rows, Tokens], object]

@@ -20,8 +20,6 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.progress import Progress
 from labkit.quality.scoring import Window
 
-__all__ = ["check_size", "counted", "cut_windows", "evaluation_text", "text_windows"]
-
 SMALLEST = 8  # tokens per window: a few for context, a few to score
 
 
