@@ -10,8 +10,6 @@ from pathlib import Path
 from labkit.children import ChildEndedError, ask_child
 from labkit.errors import LabkitError
 
-__all__ = ["AttentionJob", "MatrixJob", "SmallJob", "time_kernels"]
-
 _CHILD = Path(__file__).with_name("child.py")
 _SECONDS = 0.06  # for each
 _LIMIT_S = 120.0

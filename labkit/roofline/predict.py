@@ -21,8 +21,6 @@ from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
 from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices
 from labkit.system import SystemProfile, cores_left_now, engine_build, measure_read_bandwidth
 
-__all__ = ["predict_speed"]
-
 _BEYOND_CACHES = 128 * 2**20  # bytes read before any is read again: more than a laptop's caches hold
 _IN_CACHE = 2**22  # bytes that stay in a cache
 _MOST_COLUMNS = 128  # most tokens in a timed kernel; beyond that, time grows in proportion

@@ -7,8 +7,6 @@ from typing import Literal
 
 from labkit.records import Record
 
-__all__ = ["Limit", "SpeedPart", "SpeedPrediction"]
-
 Limit = Literal["bandwidth", "compute", "overhead"]
 
 

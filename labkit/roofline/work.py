@@ -17,8 +17,6 @@ from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import LayerMemory, ModelLayers, largest
 from labkit.units import round_up
 
-__all__ = ["SMALL_PER_LAYER", "Attention", "Matrix", "attentions", "cells_read", "matrices"]
-
 # Approximately: two norms with weights, two rotations, two cache writes, a copy, an activation with its gate, two sums.
 SMALL_PER_LAYER = 12
 _LOOKED_UP = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
