@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from labkit.tuning.records import Tried
 from labkit.tuning.search import Point
 
-__all__ = ["explain"]
-
 
 def explain(tried: Sequence[Tried], best: Point, start: Point, n_prompt: int) -> dict[str, str]:
     """Return setting -> a sentence with the measured speeds, in tokens per second."""

@@ -11,8 +11,6 @@ from labkit.output_files import written
 from labkit.records import Record
 from labkit.tuned_settings import TUNED
 
-__all__ = ["Tried", "TunedSettings"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Tried(Record):

@@ -24,8 +24,6 @@ from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.search import CLEARLY, Grid, Point, Search
 from labkit.tuning.timed_context import Trial, TrialContext, open_trial
 
-__all__ = ["GOALS", "Session", "tune"]
-
 _UBATCHES = (64, 128, 256, 512, 1024, 2048)
 _PARALLEL = (1, 2, 4, 8, 16, 32, 64)
 _SLOWER = 1.1  # acceptable slowdown for the goal "memory"

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-__all__ = ["Grid", "Point", "Search", "climb"]
-
 CLEARLY = 0.98  # a better setting must need at most this fraction of the time: noise is about 2 %
 
 

@@ -21,8 +21,6 @@ from labkit.tuning.timed_context import Trial, open_trial
 if TYPE_CHECKING:
     from labkit.engine.job import Job
 
-__all__ = ["ThreadScaling", "ThreadSpeed", "choose_thread_counts", "measure_threads", "stream_threads"]
-
 _SECONDS = 0.4  # of generation per count
 
 

@@ -22,8 +22,6 @@ from labkit.units import round_up
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-__all__ = ["Trial", "TrialContext", "open_trial"]
-
 _LEAST = 4  # minimum number of timed tokens; the first one is warm-up
 
 
