@@ -15,8 +15,6 @@ from labkit.widgets.parts.accessibility import Names
 from labkit.widgets.parts.background import Background, Ticket
 from labkit.widgets.parts.view import View, message_html
 
-__all__ = ["Explorer", "Values", "button", "slider"]
-
 Values = Mapping[str, Any]
 
 _log = logging.getLogger(__name__)

@@ -15,8 +15,6 @@ from labkit.widgets.parts.loaded_model import file_of
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["FileExplorer"]
-
 
 class FileExplorer(Explorer):
     """Base class of the explorers that read a file without loading the model; call `use_file` before ``super().__init__``.

@@ -27,8 +27,6 @@ from labkit.widgets.parts.weights import can_decode, read_bytes
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["N_FIRST", "VIEWS", "GGUFExplorer"]
-
 KEYS, TENSORS, FIRST, BLOCK = VIEWS = ("keys", "tensors", "first bytes", "one block")
 N_FIRST = 256
 _USED = {KEYS: {"search"}, TENSORS: {"search", "group"}, FIRST: set[str](), BLOCK: {"tensor", "block"}}

@@ -26,8 +26,6 @@ from labkit.widgets.parts.what_fits import DEVICE, RAM, Sizes, by_place, estimat
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["GPULayersExplorer", "describe"]
-
 
 def describe(estimated: Sizes, capacities: Mapping[str, int], layers: int, of: int, most: int) -> str:
     """Describe the memory of each place, whether it fits, and how many layers would."""

@@ -26,8 +26,6 @@ from labkit.widgets.parts.what_fits import RAM, by_place, estimate_from_header, 
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["MemoryExplorer", "context_slider", "describe", "mib_box", "settings_of"]
-
 _FLASH = (("auto", "auto"), ("on", True), ("off", False))
 _TYPES = [(name.upper(), name) for name in CACHE_TYPES]
 _LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}

@@ -18,8 +18,6 @@ from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.view import View
 
-__all__ = ["Playground", "describe"]
-
 _WIDE = {"width": "100%", "max_width": "48em"}
 _OWN_WIDTH = {"description_width": "initial"}
 _EVERY_S = 0.06  # between updates of the text in the browser

@@ -35,8 +35,6 @@ from labkit.widgets.parts.weights import (
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["STRIP_LENGTH", "QuantizationExplorer", "Sampled", "sentence", "strip"]
-
 STRIP_LENGTH = 64
 _NONE = f"the file has no tensor of {CHUNK} weights or more that can be decoded: give another file"
 

@@ -22,8 +22,6 @@ from labkit.widgets.parts.view import View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["N_BARS", "NextToken", "SamplingExplorer", "next_token"]
-
 N_BARS = 12
 _WIDE = {"width": "100%", "max_width": "36em"}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import anywidget
 
-__all__ = ["Names"]
-
 # ipywidgets does not connect a slider's label with its handle: a screen reader would say only "slider".
 _SCRIPT = """
 export default {

@@ -11,8 +11,6 @@ from labkit.gguf_file.formats import TensorType
 from labkit.quantize import Q4_K
 from labkit.widgets.parts.weights import can_decode, decode
 
-__all__ = ["BlockPart", "Step", "parts_of", "steps_of"]
-
 Bytes = npt.NDArray[np.uint8]
 
 

@@ -10,8 +10,6 @@ import ipywidgets
 from labkit.checks import visible
 from labkit.gguf_file import TensorInfo
 
-__all__ = ["dropdown", "search_box", "tensor_menu"]
-
 _LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
 _MAX_OPTIONS = 2000  # more make a browser slow
 

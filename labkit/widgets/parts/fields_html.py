@@ -9,8 +9,6 @@ from labkit.checks import visible
 from labkit.gguf_file.fields import Field
 from labkit.tables import Table
 
-__all__ = ["fields_table", "hex_html"]
-
 _BYTES = 8  # per line: a header's counts have 8 bytes each, and the line fits on a phone
 _COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # light shades of Okabe and Ito's, for black text
 _PAGE = (

@@ -12,18 +12,6 @@ from labkit.tables import Table
 from labkit.units import format_bytes
 from labkit.widgets.parts.block import BlockPart, Step
 
-__all__ = [
-    "GROUPINGS",
-    "block_tables",
-    "groups_of",
-    "groups_table",
-    "header_sentence",
-    "keys_table",
-    "part_of_model",
-    "scrolled",
-    "tensors_table",
-]
-
 GROUPINGS = ("part of the model", "tensor type")
 _MAX_ROWS = 300  # still fast in a browser and usable with a screen reader
 

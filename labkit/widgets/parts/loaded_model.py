@@ -9,8 +9,6 @@ from typing import Any
 from labkit.engine import Model, load_model
 from labkit.models import course_model
 
-__all__ = ["Loaded", "file_of"]
-
 
 class Loaded:
     """Provide an explorer's model: a loaded one is used and left open, a file is loaded by the first call of `model`."""

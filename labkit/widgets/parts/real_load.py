@@ -13,8 +13,6 @@ from labkit.errors import LabkitError
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.what_fits import Sizes, reported
 
-__all__ = ["N_TOKENS", "RealLoad", "load_and_measure"]
-
 PROMPT, N_TOKENS = "Once upon a time", 24
 _EVERY_S = 0.1  # between progress updates in the browser
 

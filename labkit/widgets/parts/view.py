@@ -13,8 +13,6 @@ from labkit.tables import Table
 if TYPE_CHECKING:
     from labkit.plots.picture import Drawn
 
-__all__ = ["View", "message_html"]
-
 _LIVE = "Run this cell in JupyterLab to use the controls."
 
 

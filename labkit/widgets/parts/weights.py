@@ -17,20 +17,6 @@ from labkit.gguf_file.source import LocalSource
 from labkit.quantize import CODECS
 from labkit.quantize.blocks import quantize_rows
 
-__all__ = [
-    "CHUNK",
-    "TYPES",
-    "Loss",
-    "can_decode",
-    "decode",
-    "loss",
-    "losses",
-    "read_bytes",
-    "read_weights",
-    "requantize",
-    "sample",
-]
-
 Floats = npt.NDArray[np.float32]
 
 CHUNK = 256  # a whole number of blocks of every type

@@ -18,19 +18,6 @@ from labkit.memory import MemoryEstimate
 from labkit.memory.estimate import estimate_plan
 from labkit.memory.plan import make_plan
 
-__all__ = [
-    "DEVICE",
-    "RAM",
-    "Sizes",
-    "by_place",
-    "estimate_from_header",
-    "longest_context",
-    "most_gpu_layers",
-    "n_layers",
-    "reported",
-    "trained_context",
-]
-
 Sizes = Mapping[str, Mapping[str, int]]
 
 RAM, DEVICE = "RAM", "device"
