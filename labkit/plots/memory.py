@@ -84,19 +84,8 @@ def plot_fit(
 ) -> Axes:
     """Draw the memory that a model needs in each place next to its capacity, and below it what the engine reported.
 
-    Parameters
-    ----------
-    estimated, reported : mapping
-        Place (``"RAM"``) -> part (``"weights"``, ``"cache"``, …) -> bytes.
-    capacities : mapping
-        Place -> bytes; every place has a bar.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-        Bars in MiB, reported ones outlined; a capacity is a line if it is at most three times the longest bar.
+    Sizes are bytes by place (``"RAM"``) and part (``"weights"``, ``"cache"``, …); every place of ``capacities`` has a bar in
+    MiB. Reported ones are outlined; a capacity is a line if it is at most three times the longest bar.
     """
     named = [("", estimated)] if reported is None else [("estimated", estimated), ("reported", reported)]
     bars = [(place, kind, sizes.get(place, {})) for place in capacities for kind, sizes in named]

@@ -27,23 +27,8 @@ def plot_quantization(
 ) -> Figure:
     """Draw three panels: weights before and after, a histogram of errors, and error against bits per weight.
 
-    Parameters
-    ----------
-    before, after : array of shape (n,)
-        Neighbouring weights.
-    errors : array
-        After minus before, of all computed weights.
-    types : mapping
-        Type -> bits per weight, and RMS error as a fraction of the weights' RMS.
-    chosen : str
-        The type of ``after``; it is marked.
-    first : int
-        Index of the first weight in its tensor.
-
-    Returns
-    -------
-    Figure
-        Its label is the alt text.
+    ``errors`` are of all computed weights; ``types`` has bits per weight, and RMS error as a fraction of the weights' RMS.
+    ``chosen``, the type of ``after``, is marked; ``first`` is the index of the first weight in its tensor.
     """
     from matplotlib.figure import Figure
 
@@ -61,18 +46,7 @@ def plot_quantization(
 
 
 def plot_weights(before: Floats, after: Floats | None = None, *, first: int = 0, name: str = "", axes: Axes) -> Axes:
-    """Draw neighbouring weights as steps, and the weights after quantization as dots.
-
-    Parameters
-    ----------
-    before, after : array of shape (n,)
-    first : int
-        Index of the first weight.
-    name : str
-        The type of ``after``.
-    axes : Axes
-        Where to draw.
-    """
+    """Draw neighbouring weights, from index ``first`` on, as steps; and after quantization with type ``name``, as dots."""
     places = np.arange(first, first + len(before) + 1) - 0.5
     axes.stairs(before, places, baseline=None, color=OTHER, linewidth=2, label="before")
     if after is not None:

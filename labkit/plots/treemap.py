@@ -103,19 +103,9 @@ def _place(strip: Sequence[float], room: Tile) -> tuple[list[Tile], Tile]:
 
 
 def plot_treemap(groups: Mapping[str, Sequence[int]], *, axes: Axes | None = None) -> Axes:
-    """Draw bytes as areas: one tile per member, in an area per group.
+    """Draw the bytes of each group's members as areas: one tile per member, in an area per group, the largest on the left.
 
-    Parameters
-    ----------
-    groups : mapping
-        Name -> bytes of each member.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-        Without ticks; the largest group is on the left. Groups too small for their names are listed below.
+    Groups too small for their names are listed below.
 
     Examples
     --------
