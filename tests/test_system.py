@@ -233,7 +233,7 @@ def measure_peaks() -> tuple[int, int, int]:
 
 def test_peak_works_without_the_kernels_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without VmHWM, the peak comes from getrusage or Windows."""
-    monkeypatch.setattr(ram, "_high_water_bytes", lambda status: None)
+    monkeypatch.setattr(ram, "status_bytes", lambda name: None)
     assert system.peak_resident_bytes() >= system.resident_bytes() // 2 > 0
 
 

@@ -37,6 +37,7 @@ class Command(enum.IntEnum):
     GET_ALIGNMENT = 1
     GET_MAX_SIZE = 2
     BUFFER_GET_BASE = 3
+    FREE_BUFFER = 4
     SET_TENSOR_HASH = 7
     GET_TENSOR = 8
     COPY_TENSOR = 9
