@@ -8,7 +8,6 @@ from labkit.checks import visible
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.preflight.architectures import OPTIONAL_ATTENTION
 from labkit.gguf_file.preflight.hparams import refuse, uint
-from labkit.gguf_file.tensor_table import TensorInfo
 
 # Plain integers, which are not weights, and the two types that exist only during computation.
 _NO_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
@@ -31,17 +30,12 @@ def check_tensors(header: Header) -> tuple[str, ...]:
         if kind in _NO_WEIGHTS:
             advice = "quantize the model again" if kind.startswith("Q") else "convert the model again"
             refuse(header, f"tensor '{visible(name)}' holds weights as {kind}", advice)
-        if _must_be_f32(tensor):
+        if len(tensor.shape) <= 1 or not name.endswith(".weight") or _F32_ONLY.search(name):
             problem = f"tensor '{visible(name)}' is {kind}, a vector, a norm or a bias must be F32"
             refuse(header, problem, "quantize the model again")
     if header.architecture in OPTIONAL_ATTENTION:
         _check_attention_weights(header)
     return ()
-
-
-def _must_be_f32(tensor: TensorInfo) -> bool:
-    is_vector = len(tensor.shape) <= 1
-    return is_vector or not tensor.name.endswith(".weight") or _F32_ONLY.search(tensor.name) is not None
 
 
 def _check_attention_weights(header: Header) -> None:
