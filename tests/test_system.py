@@ -348,8 +348,10 @@ def _cpu_s(process: psutil.Process) -> float:
 
 def test_busy_cores_are_busy_until_the_block_ends() -> None:
     """Each process uses CPU time, has its own session, and is gone after the block."""
+    before = set(psutil.Process().children())
     with system.busy_cores(2, seconds=60):
-        processes = psutil.Process().children()[-2:]
+        processes = set(psutil.Process().children()) - before
+        assert len(processes) == 2
         deadline_s = time.monotonic() + 60
         while min(map(_cpu_s, processes)) < 0.2 and time.monotonic() < deadline_s:
             time.sleep(0.01)
@@ -361,8 +363,9 @@ def test_busy_cores_are_busy_until_the_block_ends() -> None:
 
 def test_busy_cores_end_by_themselves() -> None:
     """After its time a process has ended, though the block still runs."""
+    before = set(psutil.Process().children())
     with system.busy_cores(1, seconds=0.1):
-        (process,) = psutil.Process().children()[-1:]
+        (process,) = set(psutil.Process().children()) - before
         process.wait(30)
 
 

@@ -44,7 +44,7 @@ def predict_speed(
     model_path : str, Path or None
         As for `get_model_info`; only the header is read. None is the bundled model.
     n_threads : int or None
-        None: the physical cores that this process may use and that other programs leave free now.
+        None: those that ``system`` was measured with, or the physical cores that other programs leave to this process now.
     system : SystemProfile, optional
         From `measure_system`; its bandwidth is used instead of a new measurement.
     depth : int
@@ -78,12 +78,15 @@ def predict_speed(
     ----------
     S. Williams, A. Waterman, D. Patterson, Roofline: An Insightful Visual Performance Model, 2009.
     """
-    threads = cores_left_now() if n_threads is None else check_int("n_threads", n_threads, 1, MAX_THREADS)
     check_int("depth", depth, 0, 2**31 - 1)
     check_int("n_prompt", n_prompt, 1, 2**31 - 1)
     check_int("n_parallel", n_parallel, 1, 256)
     if system is not None and not isinstance(system, SystemProfile):
         raise ArgumentTypeError(f"system must come from measure_system(), not {type(system).__name__}")
+    if n_threads is not None:
+        threads = check_int("n_threads", n_threads, 1, MAX_THREADS)
+    else:
+        threads = (system and system.bandwidth_threads) or cores_left_now()
     header = read_model_header(model_path)
     preflight(header, vocabulary=False)
     request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
