@@ -440,9 +440,9 @@ def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
     made.close()
 
 
-@pytest.mark.parametrize("after", ["", "loading", "measuring 1", "measured 1"])
+@pytest.mark.parametrize("after", ["", "predicting", "measuring 1", "measured 1"])
 def test_threads_explorer_stops_at_any_moment(model: labkit.Model, after: str) -> None:
-    """Stop ends a measurement before it starts, while it loads, and during it; then it can measure again."""
+    """Stop ends a measurement before it starts, while the speed is predicted, and during it; then it can measure again."""
     made = ThreadsExplorer(model)
     made.controls["n_prompt"].value = 512
     made.controls["n_gen"].value = 128
