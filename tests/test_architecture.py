@@ -9,7 +9,7 @@ import pytest
 
 from tools.measure_house import PACKAGE, find_circles, import_graph
 
-# One level a folder (or a file beside the folders): each may import from those after it, and from itself.
+# One level per folder (or file next to the folders): each may import from those after it, and from itself.
 LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
