@@ -239,7 +239,7 @@ class ThreadController:
             n = phase.n_threads
             if free is not None and phase.is_short_of_cores(free):
                 phase.move(min(n - 1, _within(free)), because_of_others=True)
-            elif fewest is not None and fewest < n:
+            elif free is None and fewest is not None and fewest < n:
                 phase.move(fewest, because_of_others=True)
             elif n < phase.n_max and free is not None and free >= n + _FREE:
                 if n < phase.lowered_from:

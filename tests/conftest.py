@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -27,7 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect thorough tests unless ``--thorough`` is given."""
     if not config.getoption("--thorough"):
-        deselected = [item for item in items if _is_thorough(item)]
+        lines = Path(__file__).with_name("thorough.txt").read_text(encoding="utf-8").splitlines()
+        listed = tuple(f"tests/{line}" for line in lines if not line.startswith("#"))
+        deselected = [item for item in items if item.nodeid.startswith(listed) or _is_thorough(item)]
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in deselected]
 

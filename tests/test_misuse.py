@@ -531,8 +531,9 @@ class Child:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """Run every case; replace a child that crashed or hangs."""
+def outcomes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[int, dict[str, Any]]:
+    """Run every selected case; replace a child that crashed or hangs."""
+    selected = {item.callspec.params["index"] for item in request.session.items if item.name.startswith(TEST)}
     folder = tmp_path_factory.mktemp("misuse")
     whole = write_tiny_model(folder / "tiny.gguf").read_bytes()
     (folder / "half.gguf").write_bytes(whole[: len(whole) // 2])
@@ -545,13 +546,18 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, An
         write_tiny_encoder(folder / f"{name}.gguf", name)
     results: dict[int, dict[str, Any]] = {}
     child = Child(folder)
-    for index in range(len(CASES)):
+    for index in sorted(selected):
         results[index] = child.run(index)
         if child.process.poll() is not None:
             child.close()
             child = Child(folder)
     child.close()
     return results
+
+
+TEST = "test_misuse_ends_in_one_line_or_works"
+# Without --thorough, every fourth case is tried.
+THOROUGH = {f"{TEST}[{index}-{CASES[index][:60]}]" for index in range(len(CASES)) if index % 4}
 
 
 def test_there_are_enough_cases() -> None:

@@ -156,6 +156,12 @@ class _Cores:
             self._load = CpuLoad()
         return self._load.free_cores()
 
+    def free_at_once(self) -> float | None:
+        """Return the same for a generation that begins; None while another model of this process computes."""
+        if self._load is None or self.n_at_work:
+            return self.free() if self._load is None else None
+        return self._load.free_cores_at_once()
+
     def settle(self, n_threads: int) -> None:
         """Remember what other programs left to one model, for the next."""
         self._settled = (n_threads, time.monotonic())
@@ -189,7 +195,7 @@ def steps(
         yield Stepper(ctx, job, n_threads, n_threads_batch)
         return
     watchdog = None if flag is None else Watchdog(flag)
-    control.begin(_cores.free(), _cores.settled())
+    control.begin(_cores.free_at_once(), _cores.settled())
     with _cores.lock:
         _cores.n_at_work += 1
     try:
@@ -204,7 +210,7 @@ def steps(
 def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadController | None) -> None:
     """Set a context's threads for a computation whose steps llama-cpp-python takes itself."""
     if control is not None:
-        control.begin(_cores.free(), _cores.settled())
+        control.begin(_cores.free_at_once(), _cores.settled())
         n_threads, n_threads_batch = control.decode.n_threads, control.prefill.n_threads
     C.llama_set_n_threads(ctx, n_threads, n_threads_batch)
 

@@ -12,6 +12,7 @@ from labkit.system.cgroups import read_text
 from labkit.system.cores import allowed_cpus, physical_cores_available
 
 _NEARLY = 0.3  # of a core may be in use by others, and it counts as free
+_YOUNG_S = 0.3
 _INTERVAL_S = 0.05  # Linux counts in ticks of 10 ms: shorter intervals would measure mostly rounding
 
 
@@ -44,6 +45,32 @@ class CpuLoad:
                 self._free = min(max(free, 0.0), float(len(self._cpus)))
             self._at_s, self._idle_s, self._own_s = at_s, idle_s, own_s
             return self._free
+
+    def free_cores_at_once(self) -> float | None:
+        """Return the free cores at this moment, and begin a new sample; None where the system does not report them.
+
+        An old sample is the mean of a long time, in which other programs may have come and gone. Then Linux's number of
+        runnable threads is used, the least of three looks within 2 ms.
+        """
+        if time.monotonic() - self._at_s < _YOUNG_S:
+            return self.free_cores()
+        self.free_cores()
+        running = _running_threads()
+        if running is None:
+            return None
+        return float(max(0, min(len(self._cpus), (os.cpu_count() or len(self._cpus)) - (running - 1))))
+
+
+def _running_threads() -> int | None:
+    """Return the threads that run or could run now, this one included (proc_loadavg(5), the fourth field)."""
+    counts = []
+    for _ in range(3):
+        words = read_text(Path("/proc/loadavg")).split()
+        if len(words) < 4:
+            return None
+        counts.append(int(words[3].partition("/")[0]))
+        time.sleep(0.001)
+    return min(counts)
 
 
 def _sample(cpus: frozenset[int]) -> tuple[float, float | None, float]:
