@@ -10,8 +10,6 @@
     generate   generate_batch, stream_batch, generate_batch_results
 """
 
-from __future__ import annotations
-
 from labkit.batch.generate import BatchStream, generate_batch, generate_batch_results, stream_batch
 from labkit.batch.records import BatchChunk, BatchItem, BatchResult
 

@@ -13,8 +13,6 @@
     compare  faster, slower or within noise
 """
 
-from __future__ import annotations
-
 from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
 from labkit.benchmark.result import BenchmarkResult

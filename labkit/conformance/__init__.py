@@ -11,8 +11,6 @@
 ``pytest -p labkit.conformance.plugin --implementation FILE_OR_MODULE --pyargs labkit.conformance``
 """
 
-from __future__ import annotations
-
 from labkit.conformance.run import ConformanceReport, check_file, write_skeleton
 from labkit.conformance.suite import FUNCTIONS, FunctionReport, check_module
 

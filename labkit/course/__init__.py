@@ -7,8 +7,6 @@
     checks      check("name"): reports at once whether an answer is correct, or what may be wrong
 """
 
-from __future__ import annotations
-
 from labkit.course.checks import CheckResult, check
 from labkit.course.exercise import Exercise, Mistake
 

@@ -31,8 +31,6 @@ And what several of these share: `native` (llama.cpp's C interface, its log, its
 loaded model), `prompt_cache`, `results`.
 """
 
-from __future__ import annotations
-
 from labkit.engine.generate import (
     count_chat_tokens,
     count_tokens,

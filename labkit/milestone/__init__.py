@@ -7,8 +7,6 @@
     run        measure and compare                                                    run_milestone
 """
 
-from __future__ import annotations
-
 from labkit.milestone.records import LAB_PROMPTS, MilestoneFigure, MilestoneResult
 from labkit.milestone.run import run_milestone
 

@@ -5,8 +5,6 @@ more than colour to distinguish things, and sets the label of the Axes or Figure
 turns it into HTML with this description as alt text; a plain matplotlib figure has none in JupyterLab.
 """
 
-from __future__ import annotations
-
 from labkit.plots.files import plot_bytes
 from labkit.plots.memory import plot_memory
 from labkit.plots.picture import Picture

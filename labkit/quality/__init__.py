@@ -9,8 +9,6 @@
     compare     compare_quantizations: several types of one source, measured in one run
 """
 
-from __future__ import annotations
-
 from labkit.quality.compare import compare_quantizations
 from labkit.quality.comparison import QuantizationComparison, QuantizationQuality
 from labkit.quality.divergence import DivergenceResult, measure_divergence

@@ -7,8 +7,6 @@
     predict    predict_speed, from both
 """
 
-from __future__ import annotations
-
 from labkit.roofline.predict import predict_speed
 from labkit.roofline.records import SpeedPart, SpeedPrediction
 

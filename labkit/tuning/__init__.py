@@ -10,8 +10,6 @@
     threads    speed by number of threads                                             measure_threads
 """
 
-from __future__ import annotations
-
 from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.run import tune
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, measure_threads

@@ -1,7 +1,5 @@
 """Script and style that make explorers usable with a screen reader, by keyboard and on a narrow screen."""
 
-from __future__ import annotations
-
 import anywidget
 
 # ipywidgets does not connect a slider's label with its handle: a screen reader would say only "slider".
