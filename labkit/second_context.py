@@ -1,4 +1,4 @@
-"""A second context beside the model's own, on the same weights: for what needs other rows, or several sequences."""
+"""A second context on the model's weights, for computations with more rows of logits or several sequences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def second_context(
     model: Model, *, n_ctx: int, n_batch: int, n_rows: int, n_seq: int = 1, changes: Mapping[str, int] | None = None
 ) -> Iterator[Any]:
-    """Make a context with the model's own settings but for its sizes; in the model's thread.
+    """Make a context with the model's settings but other sizes; call it in the model's thread.
 
-    ``n_ctx`` counts the tokens of all sequences; each has its own cells. A computation takes ``n_batch`` tokens, or the
+    ``n_ctx`` counts the tokens of all sequences; each has its own cells. A computation has ``n_batch`` tokens, or the
     model's ``n_ubatch`` if that is less, and keeps ``n_rows`` rows of logits. ``changes`` are other native parameters.
     """
     refuse_unfit(model.facts, dataclasses.replace(model.settings, n_ctx=n_ctx))
@@ -36,7 +36,7 @@ def second_context(
     ctx = C.llama_init_from_model(model.native.model, params)
     if not ctx:
         fewer = ", or n_parallel" if n_seq > 1 else ""
-        raise GenerationError(f"the engine could make no context of {n_ctx:,} tokens: choose a smaller n_ctx{fewer}")
+        raise GenerationError(f"the engine could not create a context of {n_ctx:,} tokens: choose a smaller n_ctx{fewer}")
     try:
         model.native.flag.attach(ctx)
         if model._lora_adapter is not None:
@@ -50,7 +50,7 @@ def second_context(
 
 @contextlib.contextmanager
 def token_batch(n_tokens: int) -> Iterator[Any]:
-    """Make a native batch with room for so many tokens, each of sequence 0 until somebody says otherwise."""
+    """Make a native batch with room for ``n_tokens``, each in sequence 0 by default."""
     batch = C.llama_batch_init(n_tokens, 0, 1)
     try:
         view(batch.n_seq_id, n_tokens)[:] = 1

@@ -1,4 +1,4 @@
-"""How many threads the next step computes with: a controller that follows the machine.
+"""The number of threads for the next step: a controller that adapts to the machine.
 
 Every node of llama.cpp's graph ends at a barrier where all threads wait for the slowest one, and they wait by spinning. When
 another program takes one of their cores, a barrier can last a whole time slice of the scheduler, and a token takes ten or a
@@ -97,15 +97,15 @@ class Phase:
         return max(SLOW * usual, usual + SLOW_FLOOR_S) if usual else self.first_s * units
 
     def record(self, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> int:
-        """Take the time of the step that was chosen.
+        """Record the time of the chosen step.
 
         Parameters
         ----------
         units : float
-            Its work: tokens, or what its caller counts.
+            Its work: tokens, or the caller's unit.
         seconds : float
         free : float or None
-            Cores that are idle or this process's own; None is unknown.
+            Cores that are idle or used by this process; None is unknown.
         ended : bool
             The step was ended at its limit.
 
@@ -159,7 +159,7 @@ class Phase:
         self.move(fewer, because_of_others=True)
 
     def _consider(self, free: float | None) -> None:
-        """Begin a trial where one is due."""
+        """Begin a trial if one is due."""
         for m, pace in self._candidates(free).items():
             self._left[m] -= pace
             needed = self._trial_steps() + (0 if pace == _PROMPTED or m not in self._tested else _RESERVE)
@@ -170,7 +170,7 @@ class Phase:
                 return
 
     def _candidates(self, free: float | None) -> dict[int, float]:
-        """Return the counts worth a trial, and how fast the time until each runs."""
+        """Return the counts worth a trial, and how fast the wait for each counts down."""
         n = self.n_threads
         slower = self._recent > WORSE * self.usual[n]
         pace = {m: _PROMPTED if slower else 1.0 for m in (n - 1, n * 3 // 4, n // 2) if m >= 1}
@@ -186,7 +186,7 @@ class Phase:
         return 4 if self._step_s < _SHORT_S else 2 if self._step_s < _LONG_S else 1
 
     def _judge(self, unit_s: float, ended: bool) -> None:
-        """Keep what is tried, give it up, or go on trying."""
+        """Keep the tried count, drop it, or continue the trial."""
         n, m = self.n_threads, self._trial
         self._tried.append(unit_s)
         mean = sum(self._tried) / len(self._tried)
@@ -195,7 +195,7 @@ class Phase:
             self.n_failed_steps += len(self._tried)
             self._credit -= len(self._tried)
             if m < n:
-                self.usual[n] = self._recent  # what seemed slower is the usual now: a longer context, a slower clock
+                self.usual[n] = self._recent  # the slower time is usual now: a longer context, a slower clock
             self._fail(m)
             self._trial = 0
         elif len(self._tried) >= wanted:
@@ -226,12 +226,12 @@ class ThreadController:
         self._phases = self.decode, self.prefill, self.batch
 
     def begin(self, free: float | None, fewest: int | None = None) -> None:
-        """Start a generation: use what is known of the machine since the last one.
+        """Start a generation: use what is known about the machine since the last one.
 
         Parameters
         ----------
         free : float or None
-            Cores that were idle or this process's own lately.
+            Cores that were idle or used by this process recently.
         fewest : int or None
             Threads that another model of this process has just settled on because of other programs.
         """
@@ -248,7 +248,7 @@ class ThreadController:
                     phase.expect(min(phase.n_max, _within(free)))
 
     def record(self, phase: Phase, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> None:
-        """Take the time of a step, as `Phase.record`, and let the other phases know of contention and its end."""
+        """Take the time of a step, as `Phase.record`, and tell the other phases about contention and its end."""
         change = phase.record(units, seconds, free=free, ended=ended)
         for other in self._phases if change else ():
             if other is not phase:
@@ -256,7 +256,7 @@ class ThreadController:
 
 
 def _follow(other: Phase, n: int, change: int) -> None:
-    """Let a phase use fewer threads because another one had to, or as many as before now that it may."""
+    """Reduce a phase's threads because another one had to, or restore them."""
     if change < 0 and other.n_threads > n:
         other.move(n, because_of_others=True)
     elif change > 0 and other.n_threads < min(n, other.lowered_from):
@@ -264,10 +264,10 @@ def _follow(other: Phase, n: int, change: int) -> None:
 
 
 def _within(free: float) -> int:
-    """Return how many threads find a core of their own."""
+    """Return the number of threads that each get a separate core."""
     return max(1, math.floor(free + 1 - _FREE))
 
 
 def _fewer(n: int, free: float) -> int:
-    """Return how many threads to go down to from ``n``: for each core that is missing, others wait for one more."""
+    """Return the threads to reduce ``n`` to: for each missing core, other programs need one more."""
     return min(n - 1, _within(2 * free - n))

@@ -1,7 +1,7 @@
-"""Generates for ever and tells how each interrupt ended; test_stress.py sends the interrupts.
+"""Generate forever and report how each interrupt ended; test_stress.py sends the interrupts.
 
-Prints "ready N" before each generation N, then one JSON line: how long the interrupt took to be answered, and whether the
-model answers correctly afterwards.
+Prints "ready N" before each generation N, then one JSON line: the time from the interrupt to the end of the call, and
+whether the model answers correctly afterwards.
 """
 
 from __future__ import annotations

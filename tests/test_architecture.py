@@ -48,26 +48,26 @@ def _imports(path: Path) -> set[str]:
 def test_imports_point_one_way(module: str) -> None:
     """A file imports only from its own folder and from those below it, also inside functions and for types alone."""
     room = _room(module)
-    assert room in LEVEL, f"{room} has no level: give it one in this test, and say so in CONTRIBUTING.md"
+    assert room in LEVEL, f"{room} has no level: add it to this test and to CONTRIBUTING.md"
     others = {_room(other) for other in GRAPH[module] if other != "labkit"}
     wrong = {other for other in others if LEVEL[other] > LEVEL[room]}
     assert not wrong, f"{module} imports {wrong}, which are above it"
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    """No file comes back to itself along imports, those inside functions and under TYPE_CHECKING included."""
+    """No chain of imports leads back to its file, including imports in functions and under TYPE_CHECKING."""
     assert find_circles(GRAPH) == []
 
 
 def test_plots_knows_no_record() -> None:
-    """What is drawn is handed in: plots imports nothing of labkit but its ground."""
+    """Plots get their data as arguments: of labkit, they import only errors and units."""
     rooms = {_room(other) for module in GRAPH if module.startswith("labkit.plots") for other in GRAPH[module]}
     assert rooms <= {"plots", "errors", "units"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
-    """llama_cpp, matplotlib and ipywidgets are imported in the rooms that are named for it alone."""
+    """llama_cpp, matplotlib and ipywidgets are imported only in the folders listed for them."""
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for library, homes in HOMES.items():
         if any(name.split(".")[0] == library for name in _imports(path)):
@@ -84,7 +84,7 @@ def test_importing_labkit_loads_nothing_heavy() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    """Each name that labkit promises can be reached and is listed by dir()."""
+    """Each public name of labkit is accessible and listed by dir()."""
     import labkit
 
     for name in labkit.__all__:

@@ -428,7 +428,7 @@ def test_a_grammar_that_allows_nothing_fails_alone(tiny: labkit.Model) -> None:
         (["a"], {"max_tokens": -1}, r"max_tokens=-1 is out of range"),
         (["a"], {"temperature": float("nan")}, r"temperature"),
         (["a"], {"seeds": 1}, r"unknown argument 'seeds'"),
-        (["a"], {"stop": [""]}, r"stop holds an empty text"),
+        (["a"], {"stop": [""]}, r"stop contains an empty text"),
         ([], {"n_parallel": -1}, r"n_parallel=-1 is out of range"),
     ],
 )

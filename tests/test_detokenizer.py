@@ -49,7 +49,7 @@ def test_stops_end_the_text_wherever_tokens_are_cut(text: str, cuts: list[int], 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 200), max_size=20))
 def test_any_bytes_give_sound_text(data: bytes, cuts: list[int]) -> None:
-    """Bytes that are no UTF-8 become U+FFFD, cut anywhere; half a character at the end is dropped."""
+    """Bytes that are not UTF-8 become U+FFFD, wherever they are cut; half a character at the end is dropped."""
     pieces, _ = _assemble(data, cuts, ())
     whole = data.decode("utf-8", errors="replace")
     joined = "".join(pieces)
@@ -58,7 +58,7 @@ def test_any_bytes_give_sound_text(data: bytes, cuts: list[int]) -> None:
 
 
 def _reference(text: str, stops: list[str]) -> str:
-    """Do it the plain way: look after each character whether a stop is complete; cut where the longest such stop begins."""
+    """Search the simple way: check after each character whether a stop is complete; cut where the longest one begins."""
     for end in range(1, len(text) + 1):
         complete = [len(stop) for stop in stops if text[:end].endswith(stop)]
         if complete:
@@ -72,14 +72,14 @@ def _reference(text: str, stops: list[str]) -> str:
     st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=4),
 )
 def test_the_cut_is_the_same_however_tokens_are_cut(text: str, cuts: list[int], stops: list[str]) -> None:
-    """Stops that overlap, contain each other or begin like each other: the result is that of the whole text."""
+    """Stops that overlap, contain each other or share a prefix: the result is that of the whole text."""
     pieces, _ = _assemble(text.encode(), cuts, tuple(stops))
     assert "".join(pieces) == _reference(text, stops)
 
 
 @given(st.binary(max_size=30), st.lists(st.integers(0, 200), max_size=20), st.sampled_from(["\ufffd", "a", "é", "\ufffda"]))
 def test_any_bytes_stop_where_their_text_does(data: bytes, cuts: list[int], stop: str) -> None:
-    """The same holds for bytes that are no UTF-8, and for the sign that stands for them."""
+    """The same is true for bytes that are not UTF-8, and for their replacement character."""
     pieces, stopped = _assemble(data, cuts, (stop,))
     whole, _ = _assemble(data, [], ())
     expected = _reference("".join(whole), [stop])
@@ -87,8 +87,8 @@ def test_any_bytes_stop_where_their_text_does(data: bytes, cuts: list[int], stop
     assert stopped == (expected != "".join(whole))
 
 
-def test_long_texts_cost_no_more_a_token() -> None:
-    """What was released is not looked at again: a hundred thousand tokens with a stop that nearly comes take a moment."""
+def test_cost_per_token_does_not_grow_with_the_text() -> None:
+    """Released text is not searched again: 100,000 tokens with a stop that almost matches need only a moment."""
     text = TextAssembler(("x" * 50 + "y",))
     released = sum(len(text.add(b"x")) for _ in range(100_000))
     assert released + len(text.finish()) == 100_000

@@ -1,4 +1,4 @@
-"""load_model and Model, generate_*, stream_*, count_*: every promise of the contract, on a real model."""
+"""load_model and Model, generate_*, stream_*, count_*: every promise of the API, on a real model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model() -> Iterator[labkit.Model]:
 
 @pytest.fixture(scope="module")
 def reference() -> Iterator[llama_cpp.Llama]:
-    """llama-cpp-python's own class, with the same settings: what labkit is compared to."""
+    """Load with llama-cpp-python's own class and the same settings, for comparison."""
     llama = llama_cpp.Llama(str(labkit.bundled_model_path()), n_ctx=1024, n_threads=1, n_threads_batch=1, verbose=False)
     yield llama
     llama.close()
@@ -68,7 +68,7 @@ def test_load_model_takes_names_paths_and_nothing(tiny: Path) -> None:
 
 
 def test_the_lab_s_example_works_as_written() -> None:
-    """Load, generate, chat with a system message, print: as the lab's handout has it."""
+    """Load, generate, chat with a system message, print: as in the lab's handout."""
     model = load_model(n_ctx=2048, n_threads=4)
     assert isinstance(generate_text(model, "Once upon a time", max_tokens=5), str)
     assert isinstance(generate_chat(model, MESSAGES, max_tokens=5), str)
@@ -77,13 +77,13 @@ def test_the_lab_s_example_works_as_written() -> None:
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 256), (256, 256), (257, 512), (1000, 1024), (0, 4096)])
 def test_context_is_rounded_up_to_256(tiny: Path, asked: int, given: int) -> None:
-    """n_ctx is what llama.cpp allocates; 0 is what the model was trained on."""
+    """n_ctx is the size that llama.cpp allocates; 0 is the size used in training."""
     with load_model(tiny, n_ctx=asked) as model:
         assert model.n_ctx() == model.settings.n_ctx == given
 
 
 def test_settings_say_what_was_chosen_and_why(tiny: Path) -> None:
-    """Every choice is in model.settings; the reasons are sentences; what the caller sets is kept."""
+    """Every choice is in model.settings; the reasons are sentences; given settings are kept."""
     with load_model(n_ctx=256, n_threads=1, use_mmap=False, flash_attn=True, type_k="q8_0", type_v="q8_0") as model:
         settings = model.settings
     assert (settings.n_threads, settings.n_threads_batch, settings.use_mmap) == (1, 1, False)
@@ -94,7 +94,7 @@ def test_settings_say_what_was_chosen_and_why(tiny: Path) -> None:
 
 
 def test_settings_reach_the_engine() -> None:
-    """The engine's own log tells of the settings that Llama gives no way to set."""
+    """The engine's log reports the settings that Llama cannot set."""
     with load_model(n_ctx=512, type_k="q8_0", flash_attn=True) as model:
         log = model.load_log
     assert re.search(r"n_outputs_max\s+= 1\b", log)
@@ -118,13 +118,13 @@ def test_threads_default_to_the_physical_cores(tiny: Path) -> None:
 
 
 def test_repacked_weights_are_not_kept_twice(tmp_path: Path) -> None:
-    """Where this CPU rearranges weights the file is read, not mapped; elsewhere it is mapped."""
+    """If this CPU repacks weights, the file is read, not mapped; otherwise it is mapped."""
     with load_model(n_ctx=256) as model:
         assert model.settings.use_mmap is ("CPU_REPACK" not in model.load_log)
 
 
 def test_gpu_layers_without_a_gpu_warn_once_and_run(tiny: Path, recwarn: pytest.WarningsRecorder) -> None:
-    """Asking for GPU layers where there is no GPU backend says so once and runs on the CPU."""
+    """Requesting GPU layers without a GPU backend warns once and runs on the CPU."""
     if labkit.engine_build().has_gpu:
         pytest.fail("these tests are for a build without a GPU backend; run them there")
     from labkit.engine import loading
@@ -138,7 +138,7 @@ def test_gpu_layers_without_a_gpu_warn_once_and_run(tiny: Path, recwarn: pytest.
 
 
 def test_load_failure_carries_the_engine_s_reason(tmp_path: Path) -> None:
-    """A file that parses and that the engine refuses is answered with the engine's own words."""
+    """If a file parses but the engine refuses it, the error has the engine's reason."""
     path = write_tiny_model(tmp_path / "unknown.gguf")
     data = path.read_bytes().replace(b"blk.1.attn_q.weight", b"blk.1.attn_X.weight")
     path.write_bytes(data)
@@ -155,7 +155,7 @@ def test_load_failure_carries_the_engine_s_reason(tmp_path: Path) -> None:
     ],
 )
 def test_load_failure_says_what_the_engine_logged_as_an_error(tiny: Path, options: dict[str, Any], reason: str) -> None:
-    """Of a hundred lines of log the one that is an error is the reason, whether the model or its context failed."""
+    """The only error in a hundred lines of log is the reason, whether the model or its context failed."""
     with pytest.raises(labkit.ModelLoadError, match=re.escape(reason)) as caught:
         load_model(tiny, **options)
     assert "tiny.gguf" in str(caught.value)
@@ -164,17 +164,17 @@ def test_load_failure_says_what_the_engine_logged_as_an_error(tiny: Path, option
 
 
 def test_a_bad_adapter_is_refused(tiny: Path, tmp_path: Path) -> None:
-    """A LoRA file that is none, or for another model, is an error; llama-cpp-python loads without it and says nothing."""
-    with pytest.raises(labkit.ArgumentError, match="no LoRA adapter"):
+    """An invalid LoRA file, or one for another model, is an error; llama-cpp-python silently loads without it."""
+    with pytest.raises(labkit.ArgumentError, match="not a LoRA adapter"):
         load_model(tiny, lora_path=str(tiny))
     adapter = write_tiny_model(tmp_path / "adapter.gguf", architecture="gemma3", keys={"general.type": "adapter"})
     with pytest.raises(labkit.ModelLoadError):
         load_model(tiny, lora_path=str(adapter))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory means something else elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="RSS has another meaning on other systems")
 def test_closing_gives_memory_back(model: labkit.Model) -> None:
-    """What a model took is free for others once it is closed, not kept for later by the C library."""
+    """A closed model's memory is free for other programs, not kept by the C library."""
     process = psutil.Process()
     before = process.memory_info().rss
     for _ in range(3):
@@ -196,7 +196,7 @@ def test_loading_is_silent_unless_verbose(tiny: Path, capfd: pytest.CaptureFixtu
 
 
 def test_progress_goes_from_0_to_1(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A function sees the fraction grow to 1; True shows a bar on stderr."""
+    """A function gets fractions that grow to 1; True shows a bar on stderr."""
     seen: list[float] = []
     load_model(tiny, progress=seen.append).close()
     assert seen == sorted(seen)
@@ -206,7 +206,7 @@ def test_progress_goes_from_0_to_1(tiny: Path, capfd: pytest.CaptureFixture[str]
 
 
 def test_unknown_argument_names_the_near_one(tiny: Path) -> None:
-    """A typing mistake in a keyword is an error that names what was probably meant."""
+    """A misspelled keyword is an error that names the most similar one."""
     with pytest.raises(labkit.ArgumentTypeError, match="n_threads_batch"):
         load_model(tiny, n_thread_batch=2)
 
@@ -230,7 +230,7 @@ def test_greedy_chat_equals_llama_cpp_python(model: labkit.Model, reference: lla
 
 
 def test_llama_s_own_methods_work_on_a_model(model: labkit.Model) -> None:
-    """What llama-cpp-python documents works between labkit's calls, streams too, and changes nothing for them."""
+    """llama-cpp-python's methods and streams work between labkit's calls, and do not affect them."""
     before = generate_text(model, "1, 2, 3, 4,", 6, temperature=0)
     completion = model.create_completion("1, 2, 3, 4,", max_tokens=6, temperature=0)
     assert completion["choices"][0]["text"] == before
@@ -241,7 +241,7 @@ def test_llama_s_own_methods_work_on_a_model(model: labkit.Model) -> None:
 
 @pytest.mark.parametrize("function", ["text", "chat"])
 def test_stream_joined_equals_whole(model: labkit.Model, function: str) -> None:
-    """The chunks' texts joined are the text of the non-streaming call; the last chunk says why it ended."""
+    """The chunks' texts joined are the text of the non-streaming call; the last chunk has the finish reason."""
     settings: dict[str, Any] = {"max_tokens": 24, "temperature": 1.2, "seed": 11}
     if function == "text":
         chunks, whole = list(stream_text(model, "Once", **settings)), generate_text(model, "Once", **settings)
@@ -254,7 +254,7 @@ def test_stream_joined_equals_whole(model: labkit.Model, function: str) -> None:
 
 
 def test_chunks_say_how_many_threads_computed_them() -> None:
-    """Each chunk has the threads of its last token; the first one needed none after the prompt."""
+    """Each chunk has the threads of its last token; for the first token, only the prompt is computed."""
     with labkit.load_model(n_ctx=256, n_threads=1) as pinned:
         chunks = list(stream_text(pinned, "The capital of France is", 8, temperature=0))
     assert [chunk.n_threads for chunk in chunks] == [0] + [1] * (len(chunks) - 1)
@@ -271,7 +271,7 @@ def test_seed_repeats_a_text_and_another_changes_it(model: labkit.Model) -> None
 
 
 def test_report_s_seed_repeats_the_text(model: labkit.Model) -> None:
-    """model.last_generation.seed is what was drawn where none was given."""
+    """Without a given seed, model.last_generation.seed is the random one."""
     text = generate_text(model, "My favourite", 20, temperature=1.0)
     assert model.last_generation is not None
     assert generate_text(model, "My favourite", 20, temperature=1.0, seed=model.last_generation.seed) == text
@@ -290,7 +290,7 @@ def test_stop_sequences_never_appear_even_split_over_tokens(model: labkit.Model)
 
 
 def test_max_tokens_counts_tokens(model: labkit.Model) -> None:
-    """Asking for n tokens gives n by llama.cpp's own counter; 0 is an empty text; None goes on to the end of the context."""
+    """Requesting n tokens gives n by llama.cpp's own counter; 0 is an empty text; None means until the context is full."""
     assert generate_text(model, "Once upon a time", 0) == ""
     assert [chunk.finish_reason for chunk in stream_text(model, "Once", 0)] == ["length"]
     C.llama_perf_context_reset(model.ctx)
@@ -312,7 +312,7 @@ def test_max_tokens_none_fills_the_context(tiny: Path) -> None:
     assert report.finish_reason == "end" or report.n_prompt + report.n_generated == 256
 
 
-def test_overflow_is_told_before_anything_is_computed(model: labkit.Model) -> None:
+def test_overflow_is_raised_before_anything_is_computed(model: labkit.Model) -> None:
     """ContextOverflowError carries the three numbers, and the engine has decoded nothing."""
     C.llama_perf_context_reset(model.ctx)
     before = C.llama_perf_context(model.ctx).n_p_eval
@@ -355,12 +355,12 @@ def test_grammar_is_obeyed(model: labkit.Model) -> None:
 
 
 def test_temperature_near_zero_is_greedy(model: labkit.Model) -> None:
-    """A temperature that would overflow float32 takes its limit, the likeliest token."""
+    """A temperature that would overflow float32 chooses the most likely token."""
     assert generate_text(model, "1, 2,", 8, temperature=1e-30) == generate_text(model, "1, 2,", 8, temperature=0)
 
 
 def test_repeat_penalty_counts_the_prompt_and_the_text(model: labkit.Model) -> None:
-    """A crushing penalty rules out every token of the prompt's end and of the text so far; none rules out nothing."""
+    """A very high penalty excludes all tokens of the prompt's end and of the text so far; no penalty excludes none."""
     prompt = "1, 2, 3, 4,"
     generate_text(model, prompt, 12, temperature=0)
     assert model.last_generation is not None
@@ -373,7 +373,7 @@ def test_repeat_penalty_counts_the_prompt_and_the_text(model: labkit.Model) -> N
 
 
 def test_reused_prompt_gives_the_text_of_a_fresh_model(model: labkit.Model) -> None:
-    """A long prompt that shares its beginning with the last one is not read again, and the text is the same bit for bit."""
+    """The common prefix of two long prompts is not computed again, and the text is identical."""
     common = "The quick brown fox jumps over the lazy dog. " * 60
     assert count_tokens(model, common) > 512
     generate_text(model, common + "A", 4, temperature=0)
@@ -386,7 +386,7 @@ def test_reused_prompt_gives_the_text_of_a_fresh_model(model: labkit.Model) -> N
 
 
 def test_cancel_without_a_generation_does_nothing(model: labkit.Model) -> None:
-    """cancel() where nothing runs returns False, and the next call is whole."""
+    """cancel() without a running call returns False, and the next call is complete."""
     assert not model.cancel()
     generate_text(model, "1, 2,", 8, temperature=0)
     assert model.last_generation is not None
@@ -401,7 +401,7 @@ def test_stream_can_be_left_early(model: labkit.Model) -> None:
 
 
 def test_streams_in_two_threads_do_not_mix(model: labkit.Model) -> None:
-    """Two streams of one model, read in turns and in threads, give what each gives alone."""
+    """Two streams of one model, read alternately and in threads, give the same texts as alone."""
     prompts = ["1, 2, 3,", "a, b, c,"]
     alone = [generate_text(model, prompt, 8, temperature=0) for prompt in prompts]
     streams = [stream_text(model, prompt, 8, temperature=0) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""What Llama gives no way to set: this fails when a new llama-cpp-python changes underneath."""
+"""Parameters that Llama cannot set: these tests fail when a new llama-cpp-python changes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.tiny_models import write_tiny_model
 
 
 def test_every_public_name_of_llama_is_guarded() -> None:
-    """A method that a new release adds must be named in guards.py, or it would run unguarded."""
+    """A method that a new release adds must be listed in llama_methods.py, or it would run unguarded."""
     harmless = {"close", "from_pretrained", "logits_to_logprobs", "longest_token_prefix"}
     public = {name for name in vars(Llama) if not name.startswith("_")} | {"__call__"}
     assert public == {*COMPUTING, *READING, *READING_PROPERTIES, *harmless}
@@ -37,7 +37,7 @@ def test_every_public_name_of_llama_is_guarded() -> None:
 
 
 def test_parameters_that_labkit_sets_exist() -> None:
-    """The fields of the native structures have the names and defaults that labkit counts on."""
+    """The fields of the native structures have the names and defaults that labkit relies on."""
     context = C.llama_context_default_params()
     assert context.n_outputs_max == 0
     assert context.swa_full in (True, False)
@@ -45,7 +45,7 @@ def test_parameters_that_labkit_sets_exist() -> None:
 
 
 def test_llama_takes_the_arguments_that_labkit_checks() -> None:
-    """Each argument of Llama is known to check_options, with a check of its own or on purpose without."""
+    """Each argument of Llama is known to check_options, with a specific check, or deliberately without."""
     from labkit.engine import options
 
     known = set(inspect.signature(Llama.__init__).parameters) - {"self", "model_path", "kwargs"}
@@ -64,7 +64,7 @@ def test_struct_fields_reach_the_engine_through_the_subclass(tmp_path: Path) -> 
 
 
 def test_abort_flag_ends_a_real_computation(tmp_path: Path) -> None:
-    """With the flag set llama_decode answers 2, and 0 again once it is cleared."""
+    """llama_decode returns 2 while the flag is set, and 0 after it is cleared."""
     llama = Llama(str(write_tiny_model(tmp_path / "tiny.gguf")), n_ctx=256, verbose=False)
     flag = AbortFlag()
     flag.attach(llama.ctx)
@@ -86,7 +86,7 @@ def test_abort_flag_reads_as_false_and_true() -> None:
 
 
 def test_construction_leaves_the_streams_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """While a model loads, what others print is printed; afterwards llama-cpp-python is as it was."""
+    """While a model loads, other prints are visible; afterwards llama-cpp-python is unchanged."""
     before = (llama_cpp.llama.suppress_stdout_stderr, llama_cpp.llama_chat_format.Jinja2ChatFormatter)
     path = write_tiny_model(tmp_path / "tiny.gguf")
     labkit.load_model(path, progress=lambda fraction: print("still here")).close()
@@ -97,7 +97,7 @@ def test_construction_leaves_the_streams_alone(tmp_path: Path, capfd: pytest.Cap
 
 
 def test_plain_llama_logs_as_before(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What no model of labkit's claims goes where llama-cpp-python sends it."""
+    """llama-cpp-python handles log lines that belong to none of labkit's models."""
     path = str(write_tiny_model(tmp_path / "tiny.gguf"))
     Llama(path, n_ctx=256, verbose=True).close()
     assert "n_ctx_train" in capfd.readouterr().err
@@ -108,8 +108,8 @@ def test_plain_llama_logs_as_before(tmp_path: Path, capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == ""
 
 
-def test_log_tells_errors_from_the_rest() -> None:
-    """The levels are ggml's: 1 debug, 2 info, 3 warning, 4 error, 5 goes on; the first error is the reason."""
+def test_log_distinguishes_errors_from_other_levels() -> None:
+    """The levels are ggml's: 1 debug, 2 info, 3 warning, 4 error, 5 continues a line; the first error is the reason."""
     log = EngineLog(echo=False)
     for level, text in ((1, "debug: unknown\n"), (2, "print_info: type = unknown\n"), (3, "f: a warning\n")):
         log._write(level, text)
@@ -128,25 +128,25 @@ def test_log_tells_errors_from_the_rest() -> None:
 
 
 def test_idle_models_keep_no_openmp_threads() -> None:
-    """A model that computes nothing has one thread, its own: idle OpenMP ones would slow every other model."""
+    """A model that computes nothing has only its own thread: idle OpenMP threads would slow other models."""
     process = psutil.Process()
     before = process.num_threads()
     with labkit.load_model(n_ctx=256) as model:
         labkit.generate_text(model, "One", max_tokens=2)
         deadline = time.monotonic() + 5
         while (threads := model._worker.call(process.num_threads)) > before + 1 and time.monotonic() < deadline:
-            time.sleep(0.01)  # a thread that was told to end takes a moment
+            time.sleep(0.01)  # ending a thread needs a moment
         assert threads <= before + 1
 
 
 def test_rpc_protocol_is_the_one_that_the_relay_knows() -> None:
-    """A device of this build says the version that labkit knows, and answers with the lengths that it expects."""
+    """A device of this build reports the version that labkit supports, and answers have the expected lengths."""
     assert llama_cpp.__version__ == TESTED, "look at llama.cpp's rpc_cmd and rpc_serve_client, then change TESTED"
     with labkit.start_device() as device, connect(parse_endpoint(device.endpoint)) as connection:
         assert tuple(connection.version[:3]) == (MAJOR, 0, 0)
         number = struct.pack("<I", 0)
         for command in (Command.GET_ALIGNMENT, Command.GET_MAX_SIZE, Command.GET_DEVICE_MEMORY):
-            assert any(connection._ask(command, number))  # it raises when the length is another
+            assert any(connection._ask(command, number))  # raises for another length
         pointer, size = struct.unpack("<QQ", connection._ask(Command.ALLOC_BUFFER, struct.pack("<IQ", 0, 4096)))
         assert pointer
         assert size >= 4096
@@ -157,7 +157,7 @@ def test_rpc_protocol_is_the_one_that_the_relay_knows() -> None:
 
 
 def test_rpc_functions_are_handed_out_by_name() -> None:
-    """The RPC backend gives the two functions that labkit calls; the parameters' field takes a list of devices."""
+    """The RPC backend has the two functions that labkit calls; the parameters' field accepts a list of devices."""
     for name in ("ggml_backend_rpc_add_server", "ggml_backend_rpc_start_server"):
         assert rpc_function(name, ctypes.c_void_p) is not None
     assert dict(C.llama_model_params._fields_)["devices"] is ctypes.c_void_p

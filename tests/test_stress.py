@@ -1,4 +1,4 @@
-"""Threads, interrupts, and loading and closing, many times over."""
+"""Threads, interrupts, loading and closing, many times."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_interrupts_stop_within_a_second_and_leave_the_model_whole() -> None:
 
 
 def test_cancel_from_another_thread_ends_a_prefill_and_a_decode() -> None:
-    """model.cancel() returns what there is within a second; the next call is not touched by it."""
+    """After model.cancel() the partial text is returned within a second; the next call is not affected."""
     with labkit.load_model(n_ctx=4096) as model:
         right = labkit.generate_text(model, "1, 2, 3,", 4, temperature=0)
         for prompt in ("word " * 3900, "Once upon a time"):
@@ -130,8 +130,8 @@ def test_cancels_at_random_moments_end_at_once_and_leave_the_model_whole(tmp_pat
     assert sum(delay <= 1.0 for delay in delays) >= 0.99 * N_INTERRUPTS, sorted(delays)[-5:]
 
 
-def _resident_growth(path: Path, cycles: int) -> int:
-    """Load and close many times; return the growth of resident memory over the second half and the first together."""
+def _rss_growth(path: Path, cycles: int) -> int:
+    """Load and close many times, after five times to warm up; return the growth of the RSS."""
     process = psutil.Process()
 
     def cycle() -> None:
@@ -147,9 +147,9 @@ def _resident_growth(path: Path, cycles: int) -> int:
 
 
 def test_loading_and_closing_leaks_nothing(tiny: Path) -> None:
-    """200 cycles of load, generate, close: resident memory grows by at most 20 MiB, and no thread is left."""
+    """200 cycles of load, generate, close: the RSS grows by at most 20 MiB, and no thread is left."""
     threads = threading.active_count()
-    assert _resident_growth(tiny, 180) + _resident_growth(labkit.bundled_model_path(), 20) <= 20 * 1024**2
+    assert _rss_growth(tiny, 180) + _rss_growth(labkit.bundled_model_path(), 20) <= 20 * 1024**2
     assert threading.active_count() <= threads
 
 

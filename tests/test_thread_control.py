@@ -51,7 +51,7 @@ class Machine:
         return seconds * math.exp(self.random.gauss(0, self.noise))
 
     def free(self, n: int) -> float | None:
-        """Return what a look at the system shows, at most every 50 ms."""
+        """Return the free cores as the system reports them, at most every 50 ms."""
         if self.sensor and self.now - self._looked >= 0.05:
             busy = self.busy(self.now)
             own = n * min(1.0, self.cores / (n + busy))
@@ -61,7 +61,7 @@ class Machine:
 
 
 def generate(machine: Machine, n_tokens: int, phase: Phase) -> list[int]:
-    """Generate tokens; returns the threads that each was computed with."""
+    """Generate tokens; return the threads used for each."""
     used = []
     while len(used) < n_tokens:
         n = phase.choose()
@@ -123,7 +123,7 @@ def test_controller_is_near_the_best_fixed_count(name: str, sensor: bool) -> Non
     """From a cold start, 600 tokens take at most a tenth longer than with the best fixed number of threads."""
     machine = dataclasses.replace(MACHINES[name], sensor=sensor)
     share = speed(dataclasses.replace(machine), 600) / best_pinned(machine, 600)
-    # without a sensor and without knowing an idle machine, a large one takes longer to find its count
+    # without a sensor, the search for the best count is longer on a large machine
     assert share >= (0.8 if not sensor and machine.cores > 2 else 0.9)
 
 
@@ -138,7 +138,7 @@ def test_controller_is_near_the_best_fixed_count(name: str, sensor: bool) -> Non
 def test_steady_machines_are_used_well(
     cores: int, busy: int, penalty: float, scale: float, one_thread_s: float, seed: int
 ) -> None:
-    """Whatever the cores, scaling and load: 0.9 of the best fixed count once the controller has met the machine."""
+    """For any cores, scaling and load: 0.9 of the best fixed count's speed once the controller knows the machine."""
     machine = Machine(
         cores, one_thread_s, lambda t: float(busy), penalty, lambda n: 1 + scale * (n - 1), noise=0.03, seed=seed
     )
@@ -149,7 +149,7 @@ def test_steady_machines_are_used_well(
 
 @given(sensor=st.booleans(), seed=st.integers(0, 1000), noise=st.floats(0.0, 0.2), busy=st.integers(0, 2))
 def test_trials_are_few(sensor: bool, seed: int, noise: float, busy: int) -> None:
-    """At most one step in fifty is a trial that fails, after the few that may be saved up."""
+    """At most one step in fifty is a failed trial, besides the few saved up."""
     machine = Machine(4, 0.02, lambda t: busy * float(int(t / 0.7) % 2), 20.0, seed=seed, noise=noise, sensor=sensor)
     phase = new_phase(machine)
     generate(machine, 1000, phase)
@@ -191,7 +191,7 @@ def test_quota_that_throttles_is_noticed() -> None:
 
 
 def test_one_thread_has_no_limit() -> None:
-    """With one thread there is nothing fewer to go to, so no step is ended."""
+    """One thread cannot be reduced, so no step is ended."""
     phase = Phase(2, 1, FIRST_S)
     assert phase.limit_s(1) == math.inf
     for _ in range(50):
@@ -208,7 +208,7 @@ def test_one_core_is_never_more() -> None:
 
 
 def test_contention_in_decode_lowers_prefill_and_its_end_raises_it() -> None:
-    """What one kind of step learns of other programs counts for the other kind."""
+    """Contention that one kind of step detects also applies to the other kind."""
     control = ThreadController(2, 2)
     machine = Machine()
     for _ in range(100):

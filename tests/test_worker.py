@@ -1,4 +1,4 @@
-"""One thread a model: calls wait for one another, and an interrupt, a close or a fork leaves nothing hanging."""
+"""One thread per model: calls wait for one another, and nothing hangs after an interrupt, a close or a fork."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _interrupted(call: Callable[[], object], seconds: float) -> float:
         while not over.is_set():
             sent.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
-            over.wait(2.0)  # one that is lost shall not hang the test, but fail it
+            over.wait(2.0)  # a lost interrupt fails the test instead of hanging it
 
     sender = threading.Thread(target=send)
     try:
@@ -88,7 +88,7 @@ def test_call_runs_in_the_worker_s_thread_and_returns(worker: Worker) -> None:
 
 
 def test_jobs_run_one_after_the_other(worker: Worker) -> None:
-    """Whatever the number of callers, never do two calls overlap."""
+    """Two calls never overlap, for any number of callers."""
     inside, most = [], []
 
     def work() -> None:
@@ -107,7 +107,7 @@ def test_jobs_run_one_after_the_other(worker: Worker) -> None:
 
 
 def test_a_job_that_was_cancelled_before_it_began_is_skipped(worker: Worker) -> None:
-    """Who leaves while waiting in the queue leaves at once, and what was asked for never runs."""
+    """A caller can leave the queue at once, and its job never runs."""
     gate, ran = threading.Event(), []
     first = threading.Thread(target=worker.call, args=(gate.wait,))
     first.start()
@@ -124,7 +124,7 @@ def test_a_job_that_was_cancelled_before_it_began_is_skipped(worker: Worker) -> 
     assert ran == []
 
 
-def test_cancel_says_whether_there_was_anything(worker: Worker) -> None:
+def test_cancel_returns_whether_a_job_was_running(worker: Worker) -> None:
     """Idle: False. The flag that llama.cpp polls is clear again afterwards."""
     assert not worker.cancel()
     job: Job[bool] = Job(lambda job: (worker.cancel(), worker.flag._buffer[0] == b"\x01")[1])
@@ -134,7 +134,7 @@ def test_cancel_says_whether_there_was_anything(worker: Worker) -> None:
 
 
 def test_lockstep_makes_an_item_only_when_asked(worker: Worker) -> None:
-    """A generator of Llama's does not run ahead of its reader."""
+    """One of Llama's generators does not run ahead of its reader."""
     made: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -164,7 +164,7 @@ def test_stop_ends_the_thread_and_refuses_what_comes_later(worker: Worker) -> No
 
 
 def test_a_computation_that_cannot_be_ended_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where C neither returns nor polls, an interrupt and close() come through after a while all the same."""
+    """Even if C neither returns nor polls, an interrupt and close() succeed after a while."""
     monkeypatch.setattr(room, "PATIENCE_S", 0.3)
     stuck = Worker(EngineLog(echo=False))
     gate = threading.Event()
@@ -181,7 +181,7 @@ def test_a_computation_that_cannot_be_ended_is_left_behind(monkeypatch: pytest.M
 
 
 def test_threads_have_room_for_deep_recursion() -> None:
-    """The stack that llama.cpp computes on is large, and other threads' is as before."""
+    """llama.cpp's thread has a large stack, and other threads' stacks are unchanged."""
     before = threading.stack_size()
     depths: list[int] = []
 
@@ -227,7 +227,7 @@ def test_two_threads_may_read_one_stream(model: labkit.Model) -> None:
 
 
 def test_another_thread_may_close_a_stream(model: labkit.Model) -> None:
-    """A Stop button's close() ends the generation; its reader gets what there was and no error."""
+    """A Stop button's close() ends the generation; its reader gets the text so far and no error."""
     stream = stream_text(model, "a", **ENDLESS)
     chunks = [next(stream)]
     reader = threading.Thread(target=lambda: chunks.extend(stream))
@@ -242,7 +242,7 @@ def test_another_thread_may_close_a_stream(model: labkit.Model) -> None:
 
 
 def test_a_stream_that_is_never_read_costs_nothing(model: labkit.Model) -> None:
-    """Nothing is computed before the first chunk is asked for; closing it before that is fine."""
+    """Nothing is computed before the first chunk is requested; closing it before that works."""
     stream = stream_text(model, "a", **ENDLESS)
     time.sleep(0.05)
     assert not model._worker.is_busy
@@ -251,7 +251,7 @@ def test_a_stream_that_is_never_read_costs_nothing(model: labkit.Model) -> None:
 
 
 def test_closing_a_model_ends_its_streams_with_an_error(model: labkit.Model) -> None:
-    """A reader of labkit's stream and of Llama's is told that the model was closed."""
+    """Readers of labkit's and of Llama's streams get an error that the model was closed."""
     streams: list[Any] = [
         stream_text(model, "a", **ENDLESS),
         stream_text(model, "a", 5),
@@ -266,7 +266,7 @@ def test_closing_a_model_ends_its_streams_with_an_error(model: labkit.Model) -> 
 
 
 def test_closing_a_model_between_two_items_of_llama_s_stream(model: labkit.Model) -> None:
-    """Even where the stream was at rest, its end is not silent."""
+    """Even if the stream was idle, it ends with an error."""
     stream = model.create_completion("a", max_tokens=60, stream=True)
     next(stream)
     model.close()
@@ -286,7 +286,7 @@ def test_closing_a_model_between_two_items_of_llama_s_stream(model: labkit.Model
     ],
 )
 def test_a_call_inside_llama_s_open_stream_is_an_error(model: labkit.Model, second: Callable[[Any], Any]) -> None:
-    """It would wait for ever for the stream that its own thread is reading."""
+    """It would wait forever for the stream that its own thread is reading."""
     stream = model.create_completion("a", max_tokens=50, stream=True)
     next(stream)
     with pytest.raises(GenerationError, match="still open in this thread"):
@@ -296,7 +296,7 @@ def test_a_call_inside_llama_s_open_stream_is_an_error(model: labkit.Model, seco
 
 
 def test_a_call_inside_labkit_s_open_stream_waits_its_turn(model: labkit.Model) -> None:
-    """Labkit's streams run ahead, so a call behind one is answered when that one has ended."""
+    """Labkit's streams run ahead of their readers, so the next call starts when the stream ends."""
     with stream_text(model, "a", 100, temperature=1.0) as stream:
         next(stream)
         assert isinstance(generate_text(model, "b", 3), str)
@@ -304,7 +304,7 @@ def test_a_call_inside_labkit_s_open_stream_waits_its_turn(model: labkit.Model) 
 
 
 def test_state_that_a_late_stream_left_is_not_reused(model: labkit.Model) -> None:
-    """A generator that begins to run after another call does not leave a wrong cache behind it."""
+    """A generator that starts after another call does not leave a wrong cache."""
     prompt = "the and the in " * 300
     expected = generate_text(model, prompt, 8, temperature=0)
     late = model.generate(model.tokenize(b"x y z"))
@@ -337,7 +337,7 @@ def test_using_a_model_from_its_own_callback_is_an_error(model: labkit.Model) ->
 
 
 def test_progress_function_that_fails_ends_the_load(tiny: Path) -> None:
-    """Its error is the reason, in one line; KeyboardInterrupt comes through as it is."""
+    """Its error is the reason, in one line; KeyboardInterrupt is raised unchanged."""
 
     def fail(error: BaseException) -> Callable[[float], None]:
         def progress(fraction: float) -> None:
@@ -394,7 +394,7 @@ def test_ctrl_c_ends_every_kind_of_call(model: labkit.Model, seconds: float) -> 
 
 @posix_only
 def test_ctrl_c_while_waiting_for_another_thread_leaves_that_one_alone(model: labkit.Model) -> None:
-    """Who waits in the queue can leave it; the generation that runs goes on to its end."""
+    """A waiting caller can leave the queue; the running generation continues to its end."""
     texts: list[str] = []
     other = threading.Thread(target=lambda: texts.append(generate_text(model, "a", 3000, temperature=1.0, seed=1)))
     other.start()
@@ -407,7 +407,7 @@ def test_ctrl_c_while_waiting_for_another_thread_leaves_that_one_alone(model: la
 
 @posix_only
 def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
-    """A grammar with millions of readings of one token: the caller is free within a second, close() and exit give up too."""
+    """A grammar with millions of readings of one token: the caller is free within a second, close() and exit too."""
     code = textwrap.dedent("""
         import os, signal, threading, time, labkit
         from labkit.engine import worker
@@ -420,7 +420,7 @@ def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
         except KeyboardInterrupt:
             assert time.monotonic() - sent[0] < 1.0
         else:
-            raise AssertionError("it came to an end")
+            raise AssertionError("the generation ended")
         started = time.monotonic()
         model.close()
         assert time.monotonic() - started < 1.0
@@ -431,7 +431,7 @@ def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
 
 @posix_only
 def test_ctrl_c_while_loading_leaves_no_model(tiny: Path) -> None:
-    """An interrupted load is not half a model; the next load works."""
+    """An interrupted load leaves no partial model; the next load works."""
     for seconds in (0.0, 0.005, 0.02, 0.05):
         assert _interrupted(lambda: load_model(tiny, n_ctx=256, n_threads=1).close(), seconds) < 1.0
     with load_model(tiny, n_ctx=256, n_threads=1) as model:
@@ -441,7 +441,7 @@ def test_ctrl_c_while_loading_leaves_no_model(tiny: Path) -> None:
 # -- the end of models ------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_is_let_go_is_freed_at_once(tiny: Path) -> None:
+def test_a_model_without_references_is_freed_at_once(tiny: Path) -> None:
     """Without close(), and without the garbage collector: nothing refers back to a model."""
     gc.disable()
     try:
@@ -457,7 +457,7 @@ def test_a_model_that_is_let_go_is_freed_at_once(tiny: Path) -> None:
 
 
 def test_models_are_not_copied_or_sent(model: labkit.Model) -> None:
-    """copy, deepcopy and pickle say what to do instead."""
+    """copy, deepcopy and pickle raise errors that explain what to do instead."""
     import copy
 
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
@@ -469,7 +469,7 @@ ENDINGS = {
     "stream left open": "s = stream_text(m, 'a', None, temperature=1.0); next(s)",
     "lockstep left open": "s = m.create_completion('a', max_tokens=60, stream=True); next(s)",
     "daemon thread at work": (
-        "threading.excepthook = lambda args: print(args.exc_type.__name__); "  # it is told that its model was closed
+        "threading.excepthook = lambda args: print(args.exc_type.__name__); "  # it gets the error that its model was closed
         "work = lambda: [generate_text(m, 'a', 3000, temperature=1.0) for _ in range(999)]; "
         "threading.Thread(target=work, daemon=True).start(); "
         "time.sleep(0.1)"
@@ -483,7 +483,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_python_ends_cleanly_with_open_models(tiny: Path, name: str) -> None:
-    """Whatever is open when Python ends, it ends with 0, in silence."""
+    """Python exits silently with status 0, whatever is open."""
     code = textwrap.dedent(f"""
         import sys, threading, time, labkit
         from labkit import generate_text, load_model, stream_text
@@ -513,7 +513,7 @@ FORKED = {
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
 @pytest.mark.parametrize("name", FORKED)
 def test_a_forked_child_neither_hangs_nor_crashes(tiny: Path, name: str) -> None:
-    """A model belongs to the process that loaded it; a child gets one line, may let go of it, and may load its own."""
+    """A model belongs to the process that loaded it; a child gets a one-line error, can drop the model, and can load its own."""
     code = textwrap.dedent(f"""
         import gc, os, sys, labkit
         from labkit import LabkitError, generate_text, load_model, stream_text

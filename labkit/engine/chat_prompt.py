@@ -35,13 +35,13 @@ class Tokenizer(Vocabulary):
     def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the tokens of a conversation: control tokens from the template alone, never from a message.
 
-        The template is rendered a second time with a mark in the place of each message; what lies around the marks is
-        the template's own text. Control tokens are looked for there only. Everything between two of them, template's
-        and user's, is tokenized together as plain text, so an ordinary conversation gets just the tokens that it gets
-        when its rendered text is tokenized as a whole.
+        The template is rendered a second time with a mark instead of each message; the text around the marks is the
+        template's own. Only this text is searched for control tokens. Everything between two of them, from template
+        and user, is tokenized together as plain text, so an ordinary conversation gets exactly the tokens of its
+        rendered text tokenized as a whole.
 
-        A template that rewrites messages (trims, shortens, lowers them) shows no marks. Then the characters that control
-        tokens are made of are replaced in the messages by private ones, and looked for in what the template makes of it.
+        A template that rewrites messages (trims, shortens, lowercases them) changes the marks. Then private-use characters
+        replace the characters of control tokens in the messages, and the rendered text is searched for them.
         """
         whole = self.template.render(messages)
         parts = self._split_at_marks(messages, whole) or self._split_masked(messages, whole)
@@ -92,20 +92,20 @@ class Tokenizer(Vocabulary):
         parts.append((True, masked[start:].translate(unmask)))
         if "".join(text for _, text in parts) == whole:
             return parts
-        # The template looks for such characters itself (to cut out <think>…</think>, say). Its own control tokens are then
-        # all there are, or it cannot be told whose they are.
+        # The template searches for such characters itself (for example to remove <think>…</think>). Then all control tokens
+        # must be its own: otherwise their origin is unknown.
         if self._specials()[0].findall(whole) != [text for is_user, text in parts if not is_user]:
             found = next(filter(None, (self._find_special(m["content"]) for m in messages)), "a control token")
             raise GenerationError(
-                f"this model's chat template rewrites a message that holds the text of a control token ({found!r}), so that "
-                "the two cannot be told apart: take it out of the message"
+                f"this model's chat template rewrites a message that contains the text of a control token ({found!r}), so "
+                "the two cannot be distinguished: remove it from the message"
             )
         return [(False, whole)]
 
     def _masks(self, messages: Sequence[Mapping[str, str]]) -> tuple[dict[int, int], dict[int, int]]:
-        """Return translations of the characters that control tokens are made of to private ones, and back.
+        """Return translations of the characters of control tokens to private-use ones, and back.
 
-        Signs such as ``<`` are enough, unless a message has what stands between them and the template might have the signs.
+        Characters such as ``<`` are enough, unless a message has the name between them and the template might add them.
         """
         inner = {core.casefold() for name in self._specials()[1] for core in re.findall(r"\w+", name)}
         contents = [m["content"].casefold() for m in messages]
@@ -122,7 +122,7 @@ class Tokenizer(Vocabulary):
         """Tokenize a split conversation, with llama.cpp's rules for the spaces around its control tokens."""
         tokens: list[int] = []
         run = ""
-        strips = 0  # what the last control token does to the spaces after it
+        strips = 0  # attributes of the last control token: whether it strips the spaces after it
 
         def flush(next_strips: int) -> list[int]:
             text = run.lstrip(_SPACES) if strips & C.LLAMA_TOKEN_ATTR_RSTRIP else run
@@ -160,7 +160,7 @@ class Tokenizer(Vocabulary):
 
 
 def check_messages(messages: Any) -> list[dict[str, str]]:
-    """Return the messages as plain dicts of role and content; an error says which one is wrong, and how one looks."""
+    """Return the messages as plain dicts of role and content; an error names the wrong one and shows the format."""
     example = 'write [{"role": "user", "content": "Hello"}]'
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise ArgumentTypeError(f"messages must be a list of dicts, not {type(messages).__name__}: {example}")

@@ -6,11 +6,11 @@ import codecs
 
 
 class TextAssembler:
-    r"""Join the pieces of tokens into text as they come.
+    r"""Join the bytes of tokens into text, incrementally.
 
-    A token may hold half of a character, and a stop sequence may be spread over several tokens. So bytes are decoded
+    A token may contain part of a character, and a stop sequence may be split over several tokens. So bytes are decoded
     incrementally, and text that could be the beginning of a stop sequence is held back until that is decided.
-    Each call looks at the new text and at what was held back only, so a long text costs no more a token than a short one.
+    Each call looks only at the new and the held text, so the cost per token does not grow with the text.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class TextAssembler:
         self._held = ""
 
     def add(self, piece: bytes) -> str:
-        """Take a token's bytes; return the text that is now certain."""
+        """Add a token's bytes; return the text that is now certain."""
         if not self.stops:
             return self._decoder.decode(piece)
         self._held += self._decoder.decode(piece)
-        # The first stop to be complete ends the text, however the bytes were divided; of several, the one that began first.
+        # The first complete stop ends the text, however the bytes are split; of several, the one that began first.
         found = [(at + len(stop), at) for stop in self.stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
@@ -43,7 +43,7 @@ class TextAssembler:
         return self._release(len(self._held) - self._undecided())
 
     def finish(self) -> str:
-        """Return what was held back; the beginning of a character that never ended is dropped."""
+        """Return the held text; an incomplete character at the end is dropped."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _release(self, end: int) -> str:
@@ -51,7 +51,7 @@ class TextAssembler:
         return text
 
     def _undecided(self) -> int:
-        """Return the length of the longest end of the held text that begins a stop sequence."""
+        """Return the length of the longest suffix of the held text that is a prefix of a stop sequence."""
         longest = min(len(self._held), max(map(len, self.stops)) - 1)
         for length in range(longest, 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self.stops):

@@ -32,9 +32,9 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
     prompt : str
         The text to continue. Text such as ``<|im_end|>`` in it stays text.
     max_tokens : int or None
-        Most tokens to generate; None is "until the text ends or the context is full", 0 gives an empty text.
+        Maximum number of tokens to generate; None means until the text ends or the context is full, 0 gives an empty text.
     temperature : float
-        0 always takes the likeliest token; higher is more varied.
+        0 always chooses the most likely token; higher is more varied.
     **kwargs
         ``stop`` (str or list of str), ``seed`` (int), ``top_k`` (40), ``top_p`` (0.95), ``min_p`` (0.05), ``repeat_penalty``
         (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False).
@@ -42,12 +42,12 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
     Returns
     -------
     str
-        The continuation alone, without the prompt and without the stop sequence.
+        The continuation, without the prompt and the stop sequence.
 
     Raises
     ------
     ContextOverflowError
-        When prompt and ``max_tokens`` do not fit the context; nothing has been computed then.
+        When prompt and ``max_tokens`` do not fit into the context; nothing is computed.
     ArgumentError, ArgumentTypeError
         For a wrong argument.
     ModelClosedError
@@ -68,12 +68,12 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
 def stream_text(
     model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any
 ) -> TextStream:
-    """Continue a text and yield it as it comes; takes what `generate_text` takes.
+    """Continue a text and yield it while it is generated; same arguments as `generate_text`.
 
     Returns
     -------
     TextStream
-        An iterator of `TextChunk`; the chunks' texts joined are the text of `generate_text`.
+        An iterator of `TextChunk`; their joined texts are the text of `generate_text`.
     """
     return _stream(model, _text_request(model, prompt, max_tokens, temperature, kwargs))
 
@@ -118,7 +118,7 @@ def stream_chat(
     temperature: float = 0.7,
     **kwargs: Any,
 ) -> TextStream:
-    """Answer a conversation and yield the answer as it comes; takes what `generate_chat` takes."""
+    """Answer a conversation and yield the answer while it is generated; same arguments as `generate_chat`."""
     return _stream(model, _chat_request(model, messages, max_tokens, temperature, kwargs))
 
 
@@ -128,7 +128,7 @@ def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_sp
     Parameters
     ----------
     add_special : bool
-        Count what the model puts around a text too (mostly a beginning-of-sequence token).
+        Also count the tokens that the model adds to a text (usually a beginning-of-sequence token).
     parse_special : bool
         Read text such as ``<|im_end|>`` as one control token.
 
@@ -150,7 +150,7 @@ def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_sp
 
 
 def count_chat_tokens(model: Model, messages: Sequence[Mapping[str, str]]) -> int:
-    """Count the tokens of the prompt that `generate_chat` makes of a conversation, template included."""
+    """Count the tokens of the prompt that `generate_chat` makes from a conversation, including the template."""
     checked = check_messages(messages)
     with check_model(model).vocabulary() as tokenizer:
         return len(tokenizer.chat_tokens(checked))
@@ -171,12 +171,12 @@ def next_token_logits(model: Model, prompt: str, *, parse_special: bool = False)
     Returns
     -------
     array of float32, shape (n_vocab,)
-        A copy; the higher, the likelier. `labkit.sampling.softmax` makes probabilities of them.
+        A copy; higher means more likely. `labkit.sampling.softmax` converts them to probabilities.
 
     Raises
     ------
     ContextOverflowError
-        When the prompt does not fit the context.
+        When the prompt does not fit into the context.
     GenerationError
         When the engine fails, or the computation was cancelled.
 
@@ -200,7 +200,7 @@ def next_token_logits(model: Model, prompt: str, *, parse_special: bool = False)
 
 
 def token_text(model: Model, token: int) -> str:
-    """Return a token as text; a byte that is no whole character as ``�``."""
+    """Return a token as text; part of a character as ``�``."""
     with check_model(model).vocabulary() as tokenizer:
         return tokenizer.piece(token).decode("utf-8", errors="replace")
 

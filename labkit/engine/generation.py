@@ -1,8 +1,8 @@
 """The generation loop.
 
 One token costs one ``llama_decode``, one pass of the sampler chain in C and one ``llama_token_to_piece``. Nothing is
-computed twice and nothing grows with the length: the batch is reused, text is decoded incrementally, and stop
-sequences are looked for in the new text only.
+computed twice and nothing grows with the length: the batch is reused, text is decoded incrementally, and only the
+new text is searched for stop sequences.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> None:
-    """Compute a prompt's tokens from number ``n_reused`` on, ``step`` at a time; raises as `Stepper.decode`."""
+    """Compute a prompt's tokens from index ``n_reused`` on, ``step`` at a time; raises like `Stepper.decode`."""
     tokens = (C.llama_token * len(prompt))(*prompt)
     for start in range(n_reused, len(prompt), step):
         count = min(step, len(prompt) - start)
@@ -39,7 +39,7 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
 
 
 class Output:
-    """Generated tokens, their text, and why it ended: the last two steps of every loop, "append" and "stop?"."""
+    """Generated tokens, their text, and why generation ended: the last two steps of every loop, "append" and "stop?"."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler) -> None:
         self._tokenizer, self._max_tokens, self._text = tokenizer, max_tokens, text
@@ -47,7 +47,7 @@ class Output:
         self.finish_reason: FinishReason | None = None
 
     def append(self, token: int) -> str:
-        """Add a token; returns the text that is now certain, and sets ``finish_reason`` at the end."""
+        """Add a token; return the text that is now certain, and sets ``finish_reason`` at the end."""
         if self._tokenizer.is_end(token):
             self.finish_reason = "end"
             return ""
@@ -65,9 +65,9 @@ class Output:
 
 
 class Generation:
-    """One run of the loop, in the worker's thread; ``step`` tokens of the prompt are computed by one call."""
+    """One run of the loop, in the worker's thread; each call computes ``step`` tokens of the prompt."""
 
-    make_sampler: Callable[..., Sampler] = Sampler  # a benchmark has these two with clocks
+    make_sampler: Callable[..., Sampler] = Sampler  # a benchmark replaces these two with timed ones
     make_text: Callable[..., TextAssembler] = TextAssembler
 
     def __init__(
@@ -98,12 +98,12 @@ class Generation:
             silent = self.tokenizer.silent_tokens() if self.settings.grammar is not None else ()
             with self.make_sampler(self.tokenizer.vocab, self.settings, self.prompt, silent=silent) as sampler:
                 self.sampler = sampler
-                # 1. Decode the prompt: the logits of its last token say what may follow.
+                # 1. Decode the prompt: the logits of its last token predict the next one.
                 prefill(self.steps, self.prompt, self.step, n_reused)
                 while True:
                     # 2. Sample: choose a token from the logits.
                     token = sampler.sample(ctx)
-                    if job.cancelled:  # meanwhile: a device that was lost leaves logits that mean nothing
+                    if job.cancelled:  # during the step: the logits of a lost device are invalid
                         raise CancelledError
                     self.now_s = time.perf_counter()
                     if not output.tokens:
@@ -115,7 +115,7 @@ class Generation:
                     # 4. Stop?
                     if output.finish_reason is not None:
                         break
-                    # 5. Decode it: reads all weights once, and gives the next logits.
+                    # 5. Decode it: reads all weights once, and computes the next logits.
                     slot[0] = token
                     self.steps.decode(batch, 1)
                     self.n_decoded += 1
@@ -154,9 +154,9 @@ class Generation:
 
 
 class Stream(Iterator[T]):
-    """What is generated, while it is: iterate, and ``close()`` (or leave a ``with``) to end it early.
+    """The output while it is generated: iterate, and ``close()`` (or leave a ``with``) to end it early.
 
-    The model works ahead of the reader, so a slow reader does not slow it down; what is closed early is cancelled.
+    The model works ahead of the reader, so a slow reader does not slow it down; closing early cancels the rest.
     Any thread may read or close it.
     """
 
@@ -169,9 +169,9 @@ class Stream(Iterator[T]):
             return next(self._chunks)
 
     def close(self) -> None:
-        """End the generation, if it still runs."""
+        """End the generation if it is still running."""
         self._cancel()
-        if self._lock.acquire(blocking=False):  # or else another thread waits for a chunk, and will see the end
+        if self._lock.acquire(blocking=False):  # otherwise another thread waits for a chunk, and gets the end
             try:
                 self._chunks.close()  # type: ignore[attr-defined]  # a generator
             finally:

@@ -11,12 +11,12 @@ from labkit.errors import GenerationError
 
 T = TypeVar("T")
 
-# llama.cpp's tokenizers match with C++'s regular expressions, which take some 350 bytes of stack for each character of a run
+# llama.cpp's tokenizers match with C++'s regular expressions, which need about 350 bytes of stack per character of a run
 # such as ``=====…``: 25,000 of them end a process whose stack has the usual 8 MiB, 3,000 are enough on Windows and 1,600 in
-# a thread on macOS. What is asked for here is reserved, not taken: memory is used as the stack grows.
+# a thread on macOS. This size is only reserved: memory is used as the stack grows.
 STACK_BYTES = 256 * 1024 * 1024
-_lock = threading.Lock()  # the size is a setting of the whole process
-# A wait with a limit can be interrupted on Windows too; one without cannot.
+_lock = threading.Lock()  # the stack size is a setting of the whole process
+# On Windows, only a wait with a timeout can be interrupted.
 WAIT_S = 0.2
 
 
@@ -33,16 +33,16 @@ class Job(Generic[T]):
         self.owner = threading.get_ident()
 
     def ask(self) -> None:
-        """Say that the reader is ready for an item; most jobs do not wait for it."""
+        """Signal that the reader is ready for an item; most jobs do not wait for this."""
 
     def run(self, check: Callable[[], None] = lambda: None) -> None:
-        """Call the function in the worker's thread and keep what comes of it; ``check`` may refuse that in the end."""
+        """Call the function in the worker's thread and keep its result or error; ``check`` may raise after it."""
         try:
             try:
                 self.result = self.function(self)
             finally:
                 check()
-        except BaseException as error:  # noqa: BLE001, RUF100  # handed to the caller's thread, whatever it is
+        except BaseException as error:  # noqa: BLE001, RUF100  # any error is raised again in the caller's thread
             self.error = error
         finally:
             del self.function  # it may hold the model
@@ -54,7 +54,7 @@ END = object()  # the last of a job's items
 
 
 class LockstepJob(Job[None]):
-    """A stream that makes an item only when its reader asks for one, for generators whose state can be seen between."""
+    """A stream that computes an item only on request, for generators whose state is visible between items."""
 
     def __init__(self, make: Callable[[], Iterator[Any]]) -> None:
         super().__init__(lambda job: self._pump(make))
@@ -71,7 +71,7 @@ class LockstepJob(Job[None]):
                 item = next(generator)
             except StopIteration:
                 return
-            if self.cancelled:  # meanwhile: it may come from a device that was lost
+            if self.cancelled:  # during the step: the item may come from a lost device
                 return
             self.items.put(item)
 
@@ -91,7 +91,7 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
             thread.start()
         except RuntimeError as error:
             raise GenerationError(
-                f"this process may start no more threads ({error}): close models that you do not need"
+                f"this process cannot start more threads ({error}): close models that you do not need"
             ) from error
         finally:
             threading.stack_size(before)

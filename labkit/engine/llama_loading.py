@@ -1,4 +1,4 @@
-"""Llama's constructor, called in the model's thread: with what it cannot set itself, and one clear error when it fails."""
+"""Llama's constructor, called in the model's thread, with parameters that it cannot set, and one clear error on failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labkit.thread_control import ThreadController
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
 
-_SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on a machine slower than any: more is contention
+_SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on the slowest conceivable machine: more is contention
 
 
 class LoadingLlama(LlamaMethods):
@@ -34,7 +34,7 @@ class LoadingLlama(LlamaMethods):
 
     def _load(self, path: Path, options: Mapping[str, Any]) -> None:
         chosen = self.settings
-        free_cores()  # a first look at the machine: the generation that follows knows what else ran while it loaded
+        free_cores()  # first sample of the CPU load: the next one covers the time of loading
         values = {**options, **chosen.llama_arguments(), "verbose": self._log.echo}
         if self._devices is not None:
             self._native_devices = self._devices.native()
@@ -42,13 +42,13 @@ class LoadingLlama(LlamaMethods):
             with safe_construction():
                 super().__init__(str(path), **values)
             if self.lora_path and not self._lora_adapter:
-                raise RuntimeError("it is no LoRA adapter for this model")
+                raise RuntimeError("it is not a LoRA adapter for this model")
             self._worker.flag.attach(self._ctx.ctx)
             self._tokenizer = Tokenizer(self._model.model, self._model.vocab)
             self.native = self._native()
         except LabkitError:
             raise
-        except Exception as error:  # llama-cpp-python raises whatever comes to hand
+        except Exception as error:  # llama-cpp-python raises many types
             if isinstance(self._progress_error, Exception):
                 reason = one_line(f"{type(self._progress_error).__name__}: {self._progress_error}")
                 raise ModelLoadError(f"loading was ended by its progress function: {reason}") from self._progress_error
@@ -103,7 +103,7 @@ class LoadingLlama(LlamaMethods):
         params.n_outputs_max = self.settings.n_outputs_max
 
     def _drop_progress_callback(self) -> None:
-        """Let go of the callback: it holds this model, which would stay until the garbage collector looks for cycles."""
+        """Drop the callback: it refers to this model, which would stay in memory until a garbage collection."""
         if hasattr(self, "_progress_callback"):
             self._model_params.progress_callback = type(self._progress_callback)()
             del self._progress_callback

@@ -27,7 +27,7 @@ from labkit.engine.worker import Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError
 from labkit.thread_control import ThreadController
 
-# Every public method of Llama is in one of these; a test says when a new one appears.
+# Every public method of Llama is in one of these; a test fails when a new one appears.
 COMPUTING = (
     "__call__", "create_chat_completion", "create_chat_completion_openai_v1", "create_completion", "create_embedding",
     "embed", "eval", "generate", "load_state", "reset", "sample", "save_state", "set_cache", "set_seed",
@@ -50,7 +50,7 @@ _PROMPTS = ("__call__", "create_completion")
 
 
 def _computing(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let one of Llama's methods run in the model's own thread."""
+    """Run one of Llama's methods in the model's own thread."""
 
     @functools.wraps(method)
     def guarded(self: LlamaMethods, *args: Any, **kwargs: Any) -> Any:
@@ -77,20 +77,20 @@ def _in_step(model: LlamaMethods, method: Callable[..., Any], generator: Iterato
 
 
 def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let one of Llama's methods read what does not change, unless the model is closed."""
+    """Guard a method of Llama that reads only constant data: refuse it after `close`."""
 
     @functools.wraps(method)
     def guarded(self: LlamaMethods, *args: Any, **kwargs: Any) -> Any:
         if not self._ready:
             return method(self, *args, **kwargs)
-        # In the worker's own thread nothing can be freed meanwhile, and the lock's holder may be waiting for it.
+        # In the worker's own thread nothing can be freed during the call, and the lock's holder may wait for this thread.
         inside = contextlib.nullcontext(self._tokenizer) if self._worker.is_here else self.vocabulary()
         with inside as tokenizer, _as_labkit_errors(method):
             first = args[0] if args else kwargs.get("tokens", kwargs.get("text", ()))
             if method.__name__ == "detokenize" and tokenizer is not None:
                 tokenizer.check_tokens(first)
             if method.__name__ == "tokenize" and tokenizer is not None and isinstance(first, bytes):
-                return tokenizer.beside(lambda: method(self, *args, **kwargs), first)
+                return tokenizer.with_large_stack(lambda: method(self, *args, **kwargs), first)
             return method(self, *args, **kwargs)
 
     return guarded
@@ -98,12 +98,12 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _as_labkit_errors(method: Callable[..., Any]) -> Iterator[None]:
-    """Turn what llama-cpp-python raises into labkit's errors, which are the same built-ins too."""
+    """Convert llama-cpp-python's exceptions to labkit's errors, which are subclasses of the same built-ins."""
     try:
         yield
     except LabkitError:
         raise
-    except Exception as error:  # whatever comes to hand there
+    except Exception as error:  # llama-cpp-python raises many types
         kind: type[LabkitError] = GenerationError
         if isinstance(error, TypeError):
             kind = ArgumentTypeError
@@ -114,7 +114,7 @@ def _as_labkit_errors(method: Callable[..., Any]) -> Iterator[None]:
 
 
 def check_call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Refuse arguments of Llama's methods that are none: other tokens, an empty text to embed, a state that is not whole."""
+    """Refuse invalid arguments of Llama's methods: unknown tokens, an empty text to embed, an incomplete state."""
     first = args[0] if args else next((kwargs[key] for key in ("tokens", "prompt", "input", "state") if key in kwargs), None)
     if name in _TOKENS or (name in _PROMPTS and isinstance(first, list)):
         if not isinstance(first, Sequence) or isinstance(first, (str, bytes)):
@@ -140,13 +140,13 @@ def _check_texts(name: str, texts: Any) -> None:
 
 def _check_state(state: Any) -> None:
     if not isinstance(state, LlamaState):
-        raise ArgumentTypeError(f"load_state takes what model.save_state() returned, not {type(state).__name__}")
+        raise ArgumentTypeError(f"load_state needs the result of model.save_state(), not {type(state).__name__}")
     if len(state.llama_state) != state.llama_state_size:
-        raise ArgumentError("this state is not whole: take a new one with model.save_state()")
+        raise ArgumentError("this state is incomplete: save a new one with model.save_state()")
 
 
 class LlamaMethods(Llama):
-    """``llama_cpp.Llama``, each of its methods in the model's own thread and refused where it would end the process."""
+    """``llama_cpp.Llama`` with each method in the model's own thread, and refused where it would crash the process."""
 
     settings: ModelSettings
     _ready: bool
@@ -163,7 +163,7 @@ class LlamaMethods(Llama):
 
     @contextlib.contextmanager
     def vocabulary(self) -> Iterator[Tokenizer]:
-        """Hold the tokenizer: it can be read while a text is generated, but not after `close`."""
+        """Hold the tokenizer: it can be used during a generation, but not after `close`."""
         self._check_open()
         with self._vocabulary_lock:
             self._check_open()
@@ -198,14 +198,14 @@ class LlamaMethods(Llama):
     def _refuse_without_weights(self) -> None:
         if self._vocab_only:
             raise GenerationError(
-                "this model was loaded with vocab_only=True, without its weights: load it without, to compute"
+                "this model was loaded with vocab_only=True, without its weights: load it without vocab_only to compute"
             )
 
     def _refuse_without_decoder(self, *, to_embed: bool = False) -> None:
         if not (self._embeds if to_embed else self._decodes):
             raise GenerationError(
-                "this model has an encoder, as BERT and T5 do, and makes no text token by token: use one that generates "
-                "text, or a BERT with embedding=True for embeddings"
+                "this model has an encoder, as BERT and T5 do, and does not generate text token by token: use one that "
+                "does, or a BERT with embedding=True for embeddings"
             )
 
     def _call_llama(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -224,10 +224,10 @@ class LlamaMethods(Llama):
         self._cache.clear()
         set_threads(self._ctx.ctx, self.settings.n_threads, self.settings.n_threads_batch, self._threads)
         if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
-            self.clear_memory()  # a small window's cache cannot go back to where an earlier text was the same
+            self.clear_memory()  # the cache of a small window cannot go back to a common prefix
 
     def _after_cancel(self) -> None:
-        """Say so when one of Llama's methods was ended on the way; what it left in the cache is of no use."""
+        """Raise an error if one of Llama's methods was cancelled, and discard its cache."""
         if self._worker.is_cancelled:
             self.clear_memory()
             if self._closed:
@@ -244,7 +244,7 @@ class LlamaMethods(Llama):
             raise
 
     def _init_sampler(self, *args: Any, grammar: Any = None, **kwargs: Any) -> Any:
-        """Make Llama's chain of samplers, which refuses where llama.cpp would end the process."""
+        """Make Llama's sampler chain, which raises where llama.cpp would crash the process."""
         if grammar is not None:
             if not isinstance(grammar, LlamaGrammar):
                 raise ArgumentTypeError(f"grammar must be a llama_cpp.LlamaGrammar, not {type(grammar).__name__}")
@@ -257,7 +257,7 @@ class LlamaMethods(Llama):
 
         def sample(ctx: Any, index: int = -1) -> int:
             if not C.llama_get_logits_ith(ctx.ctx, index):
-                raise GenerationError("there are no logits at this place: eval() tokens first, or load with logits_all=True")
+                raise GenerationError("no logits at this position: eval() tokens first, or load with logits_all=True")
             if grammar is not None:
                 return sample_allowed(native, ctx.ctx, n_vocab, index)
             return int(C.llama_sampler_sample(native, ctx.ctx, index))
@@ -267,7 +267,7 @@ class LlamaMethods(Llama):
 
 
 def _guard(model_class: type[LlamaMethods]) -> None:
-    """Put the guards around the methods that a class has from Llama."""
+    """Guard the methods that a class inherits from Llama."""
     for name in COMPUTING:
         setattr(model_class, name, _computing(getattr(Llama, name)))
     for name in READING:

@@ -1,8 +1,8 @@
-"""What loading needs to know of a file, remembered until the file changes.
+"""What loading needs to know about a file, cached until the file changes.
 
-Reading a header strictly and looking through its vocabulary takes some 30 ms, a third of what the engine needs to load
-the bundled model. A file that was sound is sound the next time: what was learned is kept in the user's cache folder, by
-the file's path, size, time and inode, and thrown away with every new version of labkit or of the engine.
+Reading a header strictly and checking its vocabulary takes about 30 ms, a third of what the engine needs to load
+the bundled model. A valid file stays valid: the result is kept in the user's cache folder, keyed by the
+file's path, size, time and inode, and discarded with every new version of labkit or the engine.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from labkit.gguf_file import Header, read_header
 
 @dataclasses.dataclass(frozen=True)
 class LoadFacts:
-    """What `choose_settings` asks of a sound file."""
+    """What `choose_settings` needs to know about a valid file."""
 
     architecture: str
     hparams: dict[str, Any]  # the architecture's own keys without their prefix: numbers, flags, texts, and tuples of numbers
     matrices: tuple[tuple[str, str, int, int, int], ...]  # (name, type's name, rows, columns, bytes); two or more dimensions
     weights_bytes: int  # all tensors
-    warnings: tuple[str, ...] = ()  # what preflight found odd
+    warnings: tuple[str, ...] = ()  # what preflight found unusual
 
     def hparam(self, name: str, default: Any = None) -> Any:
         """Return one of the architecture's numbers."""
@@ -35,7 +35,7 @@ class LoadFacts:
 
 
 def sound_file(path: Path) -> LoadFacts:
-    """Return what loading needs to know of a file; refuse one that is no sound GGUF or would end the process."""
+    """Return what loading needs to know about a file; refuse one that is not valid GGUF or would crash the process."""
     stat = path.stat()
     return _sound_file(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
@@ -51,14 +51,14 @@ def _sound_file(path: Path, *_identity: int) -> LoadFacts:
 
 
 def learn(header: Header) -> LoadFacts:
-    """Look a header through, and keep what loading needs."""
+    """Check a header, and keep what loading needs."""
     from labkit.gguf_file.preflight import preflight
 
     return facts_of(header, preflight(header))
 
 
 def facts_of(header: Header, odd: tuple[str, ...] = ()) -> LoadFacts:
-    """Return what a header says that matters for loading."""
+    """Return the facts of a header that matter for loading."""
     prefix = f"{header.architecture}."
     hparams = {key.removeprefix(prefix): _plain(value) for key, value in header.metadata.items() if key.startswith(prefix)}
     matrices = tuple(
@@ -83,4 +83,4 @@ def _facts(note: Any) -> LoadFacts | None:
             tuple(note["warnings"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # not there, or not ours: learn anew
+        return None  # missing or invalid: read the file again

@@ -1,4 +1,4 @@
-"""load_model: a path in, a model that can be used safely out."""
+"""load_model: load a model from a path, with checked arguments."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ def load_model(
     progress: bool | Callable[[float], None] = False,
     **kwargs: Any,
 ) -> Model:
-    """Load a model and choose settings that suit this machine.
+    """Load a model with settings that suit this machine.
 
     Parameters
     ----------
     model_path : str, Path or None
-        A GGUF file, or a name that `list_models` knows; None is the bundled SmolLM2-135M-Instruct.
+        A GGUF file, or a name from `list_models`; None is the bundled SmolLM2-135M-Instruct.
     n_ctx : int
-        Tokens that the context holds, prompt and answer together; rounded up to 256. 0 is what the model was trained on.
+        Size of the context in tokens, prompt and answer together; rounded up to 256. 0 is the size used in training.
     n_threads : int or None
-        Threads to compute with. None is up to the physical cores that this process may use (affinity and container quota
-        count), and fewer while other programs need them; a number is kept as given.
+        Threads to compute with. None means up to the physical cores that this process may use (respecting affinity and
+        container quota), and fewer while other programs need them; a number is never changed.
     n_gpu_layers : int
-        Layers to put on a GPU, or on ``devices``; -1 is all. Without either this warns once and runs on the CPU.
+        Layers to put on a GPU, or on ``devices``; -1 means all. Without either, this warns once and runs on the CPU.
     devices : list of str or ServedDevice, or None
-        Where the layers go instead of this machine's GPUs: addresses "host:port" of ``labkit device serve``, what
-        `start_device` gave, names of GPUs as llama.cpp has them ("CUDA0"). Several share the layers evenly, in this order,
-        unless ``tensor_split`` says otherwise.
+        Devices for the layers instead of this machine's GPUs: addresses "host:port" of ``labkit device serve``, results
+        of `start_device`, or llama.cpp's names of GPUs ("CUDA0"). Several share the layers evenly, in this order, unless
+        ``tensor_split`` is given.
     settings : mapping, str or Path, optional
-        What `tune` found, its JSON file, or its goal (``"latency"``, ``"throughput"``, ``"memory"``) for what it remembered
-        of this model. What is given beside it counts more.
+        The result of `tune`, its JSON file, or its goal (``"latency"``, ``"throughput"``, ``"memory"``) for its stored
+        result. Other arguments take precedence.
     progress : bool or callable
-        True shows a bar on stderr; a function gets the fraction loaded, 0 to 1.
+        True shows a progress bar on stderr; a function is called with the fraction loaded, 0 to 1.
     **kwargs
-        As for ``llama_cpp.Llama``; the cache's types also by name, ``type_k="q8_0"``. ``draft_model`` (speculative decoding,
-        such as llama-cpp-python's ``LlamaPromptLookupDecoding``) serves Llama's own methods, such as ``create_completion``.
+        As for ``llama_cpp.Llama``; cache types also by name, ``type_k="q8_0"``. ``draft_model`` (speculative decoding, such
+        as llama-cpp-python's ``LlamaPromptLookupDecoding``) is used by Llama's own methods, such as ``create_completion``.
 
     Returns
     -------
@@ -71,18 +71,18 @@ def load_model(
     Raises
     ------
     ModelNotFoundError
-        No such file or name.
+        If there is no such file or name.
     GGUFError
-        The file is no sound GGUF, or holds values that would end the process in the engine.
+        If the file is not valid GGUF, or has values that would crash the engine.
     ModelLoadError
-        The engine refused it; the message carries the engine's own reason. Or a device cannot be reached, or was lost.
+        If the engine refuses the file (the message has the engine's reason), or a device is unreachable or lost.
     ArgumentError, ArgumentTypeError
-        A wrong argument.
+        If an argument is wrong.
 
     Notes
     -----
-    Chosen unless given: flash attention only where it makes decoding faster; the file mapped unless this CPU keeps a second
-    copy of the weights; one row of logits; sliding-window caches at their small size. ``model.settings`` says what and why.
+    Defaults: flash attention only where it makes decoding faster; the file is mapped unless this CPU needs a repacked copy
+    of the weights; one row of logits; small sliding-window caches. ``model.settings`` has all settings and their reasons.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def load_model(
         with _reporting(progress, path) as report:
             return Model(path, chosen, facts, others, progress=report, devices=borrowed)
     except BaseException:
-        if borrowed is not None and not borrowed.in_use:  # or else the model gives them back
+        if borrowed is not None and not borrowed.in_use:  # otherwise the model releases them
             borrowed.release()
         raise
 
@@ -137,7 +137,7 @@ def _borrow(devices: Any, build: EngineBuild) -> ModelDevices:
 
 @contextlib.contextmanager
 def _reporting(progress: bool | Callable[[float], None], path: Path) -> Iterator[Callable[[float], None] | None]:
-    """Give the function that gets the fraction loaded."""
+    """Yield the function that is called with the fraction loaded."""
     if callable(progress) or not check_flag("progress", progress):
         yield progress if callable(progress) else None
         return

@@ -1,4 +1,4 @@
-"""Model: ``llama_cpp.Llama`` with a thread of its own, a clear end, and settings that suit a laptop."""
+"""Model: ``llama_cpp.Llama`` with its own thread, a safe ``close()``, and settings that suit a laptop."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 class Model(LoadingLlama):
     """A loaded model: what `load_model` returns.
 
-    It is a ``llama_cpp.Llama``, so all that llama-cpp-python documents works on it, from any thread: each model has one
-    thread of its own, and calls wait for one another. Use it in a ``with`` block, or ``close()`` it.
+    It is a ``llama_cpp.Llama``, so everything that llama-cpp-python documents works, from any thread: each model has its
+    own thread, and calls wait for one another. Use it in a ``with`` block, or ``close()`` it.
 
     Attributes
     ----------
@@ -49,13 +49,13 @@ class Model(LoadingLlama):
     native : NativeModel
         llama.cpp's pointers, for computations in the model's thread.
     facts : LoadFacts
-        What its header says that loading depends on.
+        The facts of its header that loading depends on.
     settings : ModelSettings
-        What it was loaded with, and why.
+        Its settings and their reasons.
     load_log : str
         The engine's own log of this load.
     last_generation : GenerationReport or None
-        How the last text was made: tokens, seconds, seed.
+        Figures of the last generation: tokens, seconds, seed.
     """
 
     settings: ModelSettings
@@ -72,7 +72,7 @@ class Model(LoadingLlama):
         progress: Callable[[float], None] | None = None,
         devices: ModelDevices | None = None,
     ) -> None:
-        self._closed = True  # until there is something to close
+        self._closed = True  # until there is something to free
         if not isinstance(path, Path) or settings is None or facts is None or options is None:
             raise ArgumentTypeError("a Model is made by load_model(…): model = load_model(path, n_ctx=2048)")
         refuse_while_loading()
@@ -116,7 +116,7 @@ class Model(LoadingLlama):
 
     @property
     def prompt_step(self) -> int:
-        """How many tokens of a prompt one call computes."""
+        """The number of prompt tokens that one call computes."""
         return self._cache.step
 
     @property
@@ -125,14 +125,14 @@ class Model(LoadingLlama):
         return self._closed
 
     def cancel(self) -> bool:
-        """End the generation or prefill that is running, from any thread; returns whether there was one.
+        """Cancel the running generation or prefill, from any thread; return whether there was one.
 
-        What was generated so far is returned to whoever waits for it, and the model can be used at once.
+        The waiting caller gets the text generated so far, and the model can be used at once.
         """
         return False if self._closed else self._worker.cancel()
 
     def close(self) -> None:
-        """End what is running and free the model's memory; safe to call twice, from any thread, in any state."""
+        """Cancel running calls and free the model's memory; safe to call twice, from any thread, in any state."""
         if getattr(self, "_closed", True):
             return
         if self._worker.pid != os.getpid():  # a forked child has the memory, but not the threads to free it with
@@ -161,7 +161,7 @@ class Model(LoadingLlama):
                     self._devices.release()
 
     def _disown(self) -> None:
-        """Never free the native memory: in a forked child, where the devices' threads that would answer are missing."""
+        """Never free the native memory in a forked child, which lacks the devices' threads that would answer."""
         for name in ("_ctx", "_model", "_batch"):
             if hasattr(self, name):
                 getattr(self, name)._exit_stack.pop_all()
@@ -205,20 +205,20 @@ class Model(LoadingLlama):
     def stream_generation(
         self, prompt: list[int], max_tokens: int, settings: SamplingSettings, chat: bool = False
     ) -> tuple[Iterator[TextChunk], Callable[[], object]]:
-        """Return an iterator that generates from tokens when it is read, and a function that ends it from any thread."""
+        """Return an iterator that generates from tokens when it is read, and a function that cancels it from any thread."""
         return self.stream_compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, job.items.put))
 
     def compute(self, function: Callable[[Job[T]], T]) -> T:
-        """Run a computation of another room in this model's thread; Ctrl-C, `cancel` and `close` end it."""
+        """Run a function in this model's thread; Ctrl-C, `cancel` and `close` end it."""
         self._check_open()
         self._refuse_from_inside()
         job: Job[T] = Job(lambda job: self._compute(job, function))
         return self._worker.run(job)
 
     def stream_compute(self, function: Callable[[Job[Any]], None]) -> tuple[Iterator[Any], Callable[[], object]]:
-        """Return an iterator that runs a computation when it is read, and a function that ends it from any thread.
+        """Return an iterator that runs a computation when it is read, and a function that cancels it from any thread.
 
-        What ``function`` puts into its job's ``items`` is what the iterator yields.
+        The iterator yields what ``function`` puts into its job's ``items``.
         """
         job: Job[None] = Job(lambda job: self._compute(job, function))
 
@@ -230,21 +230,21 @@ class Model(LoadingLlama):
         return iterate(), lambda: self._worker.cancel(job)
 
     def steps(self, job: Job[Any], *, pin: int | None = None, ctx: Any = None) -> contextlib.AbstractContextManager[Stepper]:
-        """Give the steps of this model's context, or of a second one, whose steps are of several tokens; in its thread."""
+        """Return a `Stepper` for this model's context, or for a second one with steps of several tokens; in its thread."""
         settings, native = self.settings, self.native
         n_batch_threads = pin or settings.n_threads_batch
         n_threads = pin or settings.n_threads if ctx is None else n_batch_threads
         control = None if pin else self._threads
-        # A step that is ended early is computed again, which a recurrent state or devices do not allow.
+        # A step that was ended early is repeated, which a recurrent state or devices do not allow.
         flag = None if native.has_state or settings.n_gpu_layers != 0 else native.flag
         return steps(native.ctx if ctx is None else ctx, job, n_threads, n_batch_threads, control, flag)
 
     def threads_to_keep(self) -> int | None:
-        """Return the threads for a measurement: what other programs leave now, or None if the model keeps a number."""
+        """Return the threads for a measurement: the cores free now, or None if the model's number is fixed."""
         return min(self.settings.n_threads, cores_left_now()) if self.settings.adapt_threads else None
 
     def new_phase(self) -> Phase | None:
-        """Return a phase for another kind of steps than decode and prefill; None where the threads are given."""
+        """Return a phase for steps other than decode and prefill; None if the number of threads is fixed."""
         control = self._threads
         return None if control is None else Phase(control.prefill.n_max, control.prefill.n_threads)
 
@@ -259,12 +259,12 @@ class Model(LoadingLlama):
     def _refuse_unless_it_generates(self) -> None:
         self._refuse_without_weights()
         if self.context_params.embeddings:
-            raise GenerationError("this model was loaded with embedding=True: load it without, to generate text")
+            raise GenerationError("this model was loaded with embedding=True: load it without embedding to generate text")
         self._refuse_without_decoder()
 
     def _refuse_from_inside(self) -> None:
         if self._worker.is_here:
-            raise GenerationError("a callback of this model cannot use it, as it is in the middle of a computation")
+            raise GenerationError("a callback of this model cannot use it, because a computation is running")
 
     def _generate(
         self,
@@ -292,9 +292,9 @@ class Model(LoadingLlama):
         self.last_generation = report
 
     def prepare_memory(self, prompt: list[int], *, chat: bool = False) -> int:
-        """Keep what the cache holds of a prompt already; returns how many tokens that is."""
+        """Keep the prompt's tokens that are already in the cache; return their number."""
         same = self._cache.reusable(prompt, chat=chat) if self.n_tokens == 0 else 0
-        goes_on = same == len(self._cache.tokens)  # so nothing is cut, which a recurrent state or a window could not bear
+        goes_on = same == len(self._cache.tokens)  # then nothing is cut, which a recurrent state or a window does not allow
         if same and not goes_on:
             cut = self._may_cut() and C.llama_memory_seq_rm(self.native.memory, 0, same, -1)
             same = same if cut else 0
@@ -316,10 +316,10 @@ def check_model(model: Any) -> Model:
 
 
 def step_of(settings: ModelSettings) -> int:
-    """Return how many tokens of a prompt one call computes.
+    """Return the number of prompt tokens that one call computes.
 
-    Every piece reads the weights once, which 128 tokens pay for on a CPU; smaller pieces let the threads follow the machine,
-    and more of a prompt be used again. A GPU wants all that fit.
+    Each piece reads the weights once; on a CPU, 128 tokens are enough to amortize that. In smaller pieces, the threads
+    adapt more often and more of a prompt can be reused. A GPU needs as many as fit.
     """
     return settings.n_batch if settings.n_gpu_layers else min(PROMPT_STEP, settings.n_ubatch)
 

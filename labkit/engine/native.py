@@ -1,6 +1,6 @@
-"""What ``llama_cpp.Llama`` gives no way to set, in one place.
+"""What ``llama_cpp.Llama`` cannot set, in one place.
 
-``tests/test_native.py`` fails when a new llama-cpp-python changes any of it underneath.
+``tests/test_native.py`` fails when a new llama-cpp-python changes any of it.
 
 References
 ----------
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import llama_cpp
 from llama_cpp import llama_chat_format
-from llama_cpp import llama_cpp as C  # noqa: N812  # C is what it is: llama.cpp's C interface
+from llama_cpp import llama_cpp as C  # noqa: N812  # llama.cpp's C interface
 
 from labkit.checks import one_line
 from labkit.errors import LabkitError
@@ -43,11 +43,11 @@ _loading: list[int] = []  # the thread that holds the lock
 
 
 class AbortFlag:
-    """One byte that llama.cpp polls before each node of its graph; set it and a computation ends within milliseconds.
+    """One byte that llama.cpp polls before each node of its graph; setting it ends a computation within milliseconds.
 
     The callback that llama.cpp polls is the C library's own ``strlen`` on a buffer of two bytes: it returns 0 for the
-    empty string and 1 once the first byte is set, which is just ``bool (*)(void *)``. A callback written in Python
-    would need the interpreter's lock some thousand times a token.
+    empty string and 1 once the first byte is set, which fits ``bool (*)(void *)``. A callback written in Python
+    would need the interpreter's lock about a thousand times per token.
     """
 
     def __init__(self) -> None:
@@ -55,15 +55,15 @@ class AbortFlag:
         self._callback = C.ggml_abort_callback(_address_of_strlen())  # kept: llama.cpp holds only its address
 
     def set(self) -> None:
-        """Ask the running computation to end."""
+        """Request the running computation to end."""
         self._buffer[0] = b"\x01"
 
     def clear(self) -> None:
-        """Let the next computation run."""
+        """Allow the next computation."""
         self._buffer[0] = b"\x00"
 
     def attach(self, ctx: Any) -> None:
-        """Let the context ``ctx`` poll this flag."""
+        """Make the context ``ctx`` poll this flag."""
         C.llama_set_abort_callback(ctx, self._callback, ctypes.cast(self._buffer, ctypes.c_void_p))
 
 
@@ -76,18 +76,18 @@ def _address_of_strlen() -> int:
 
 
 def give_back_memory() -> None:
-    """Let the C library give freed memory back to the system; only glibc keeps tens of MiB of it for later."""
+    """Return freed memory to the system; of the C libraries, only glibc keeps tens of MiB for later."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(AttributeError):  # another C library, such as musl
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_threads() -> None:
-    """Let the idle OpenMP threads of the calling thread go, once its computation is done; does nothing where none are.
+    """End the calling thread's idle OpenMP threads after its computation, if it has any.
 
-    GNU's OpenMP counts the threads of all teams in a process, idle ones too. As soon as they are more than the cores, its
-    barriers sleep at once rather than spin for a while, and there is a barrier after every node of the graph: on 2 cores a
-    second open model slowed the first from 150 to 87 tokens a second. A new team takes some 50 microseconds to start.
+    GNU's OpenMP counts the threads of all teams in a process, idle ones too. If they are more than the cores, its barriers
+    sleep at once instead of spinning first, and every node of the graph ends at a barrier: on 2 cores, a second open model
+    slowed the first from 150 to 87 tokens per second. A new team needs about 50 microseconds to start.
 
     References
     ----------
@@ -99,7 +99,7 @@ def release_threads() -> None:
 
 
 def _find_pause() -> Any:
-    """Return GNU OpenMP's function from what libllama is linked with, or None; LLVM's is another thing."""
+    """Return GNU OpenMP's function if libllama is linked with it, else None; LLVM's works differently."""
     if hasattr(C._lib, "__kmpc_fork_call"):
         return None
     return getattr(C._lib, "omp_pause_resource_all", None)
@@ -112,9 +112,9 @@ _pause_resources = _find_pause()
 class EngineLog:
     """The engine's own log of one model: what it wrote while loading, and the last lines since.
 
-    llama.cpp has a single log for the whole process. Lines are told apart by the thread that wrote them: each model
-    has a thread of its own (`labkit.engine.worker`), and what no model claims goes where llama-cpp-python sends it.
-    ``renames`` says what to write for an address that llama.cpp was given in the place of a device's own.
+    llama.cpp has a single log for the whole process. The writing thread identifies a line: each model has its
+    own thread (`labkit.engine.worker`), and llama-cpp-python handles lines of other threads. ``renames`` maps each address
+    that llama.cpp uses instead of a device's own to the name to write.
     """
 
     _by_thread: ClassVar[dict[int, EngineLog]] = {}
@@ -127,7 +127,7 @@ class EngineLog:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Collect what the calling thread makes the engine write."""
+        """Collect the log of the calling thread."""
         thread = threading.get_ident()
         self._by_thread[thread] = self
         try:
@@ -140,10 +140,10 @@ class EngineLog:
         return "".join(text for _, text in self._lines)
 
     def last_error(self) -> str | None:
-        """Return the engine's own reason, in one line: the first error that it wrote, or else its last warning."""
+        """Return the engine's reason in one line: its first error, otherwise its last warning."""
         errors = self._written_at(_ERROR)
-        told = [line for line in errors if not line.startswith("llama_model_load_from_file_impl:")]
-        lines = [*told, *errors, *reversed(self._written_at(_WARNING))]
+        specific = [line for line in errors if not line.startswith("llama_model_load_from_file_impl:")]
+        lines = [*specific, *errors, *reversed(self._written_at(_WARNING))]
         return one_line(_without_prefix(lines[0])) if lines else None
 
     def _written_at(self, level: int) -> list[str]:
@@ -168,7 +168,7 @@ class EngineLog:
 
 
 def _without_prefix(line: str) -> str:
-    """Drop the C function's name in front of a line of the log."""
+    """Remove the C function's name from the start of a log line."""
     head, colon, rest = line.partition(": ")
     return rest if colon and " " not in head and rest else line
 
@@ -183,10 +183,10 @@ def _on_log(level: int, text: bytes | None, user_data: Any) -> None:
 
 
 def claim_log() -> None:
-    """Let llama.cpp write its log here.
+    """Make llama.cpp write its log here.
 
-    It keeps only the address of a callback. One that somebody else set, and that Python has freed since, would end the
-    process at the next line of the log; so each call into the engine claims the log anew, which costs a microsecond.
+    It keeps only the address of a callback. If other code set one that Python has freed since, the next line of the log
+    would crash the process; so each call into the engine sets the callback again, which costs a microsecond.
     """
     C.llama_log_set(_on_log, ctypes.c_void_p(0))
 
@@ -196,11 +196,11 @@ claim_log()
 
 @contextlib.contextmanager
 def safe_construction() -> Iterator[None]:
-    """Mend what llama-cpp-python does while it constructs a ``Llama``, for as long as that takes.
+    """Prevent two side effects of llama-cpp-python's constructor of ``Llama``.
 
-    It points the whole process's stdout and stderr at nothing to hide the engine's log, which `EngineLog` already
-    collects; a progress bar or a student's own print would be lost with it. And it compiles the file's chat template in
-    this process, where a hostile one never ends.
+    It redirects the whole process's stdout and stderr to null to hide the engine's log, which `EngineLog` already
+    collects; a progress bar or a student's print would be lost too. And it compiles the file's chat template in this
+    process, where a malicious one may never end.
     """
     modules: list[Any] = [llama_cpp.llama, llama_cpp._internals]
     with _load_lock, contextlib.ExitStack() as stack:
@@ -223,9 +223,9 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def refuse_while_loading() -> None:
-    """Refuse to load a model from inside the progress callback of another, which would wait for itself."""
+    """Refuse to load a model from the progress callback of another, which would deadlock."""
     if threading.get_ident() in _loading:
-        raise LabkitError("load_model(…) was called while a model is loading in this thread: wait until it is there")
+        raise LabkitError("load_model(…) was called while a model is loading in this thread: wait until it is loaded")
 
 
 class _Nothing(contextlib.nullcontext[None]):
@@ -257,7 +257,7 @@ class _Bounded:
     def render(self, **values: Any) -> str:
         from labkit.chat_template.render import ChatTemplate
 
-        for name in ("raise_exception", "strftime_now", "bos_token", "eos_token"):  # ChatTemplate brings its own
+        for name in ("raise_exception", "strftime_now", "bos_token", "eos_token"):  # ChatTemplate has its own
             values.pop(name, None)
         template, bos_token, eos_token = self._given
         return ChatTemplate(template, bos_token=bos_token, eos_token=eos_token).render(**values)

@@ -1,4 +1,4 @@
-"""llama.cpp's pointers to a loaded model, and facts about it: what a computation in the model's thread needs."""
+"""llama.cpp's pointers to a loaded model, and facts about it, for computations in the model's thread."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from labkit.engine.native import AbortFlag, C
 
 @dataclasses.dataclass(frozen=True)
 class NativeModel:
-    """``model.native``: to be used in the model's thread, in a function that is given to ``model.compute``."""
+    """``model.native``: use it in the model's thread only, in a function passed to ``model.compute``."""
 
     ctx: Any
     model: Any
     vocab: Any
     tokenizer: Tokenizer
-    flag: AbortFlag  # ends the computation that is running
+    flag: AbortFlag  # ends the running computation
     n_vocab: int
-    has_state: bool  # layers keep a recurrent state, which cannot go back to an earlier token
-    has_window: bool  # layers keep the cells of a sliding window alone, which cannot go back far
+    has_state: bool  # layers have a recurrent state, which cannot return to an earlier token
+    has_window: bool  # layers keep only a sliding window, which cannot return far
 
     @property
     def memory(self) -> Any:

@@ -47,7 +47,7 @@ _NUMBERS = {
     "yarn_beta_slow": (-1.0, 1e6),
     "lora_scale": (-1e4, 1e4),
 }
-# The model's own keys that can be overridden, and the least that each may be; the others describe the weights' shapes.
+# The model's own keys that can be overridden, and the minimum of each; the others describe the weights' shapes.
 _CHANGEABLE: dict[str, float | None] = {
     "attention.layer_norm_epsilon": 1e-12, "attention.layer_norm_rms_epsilon": 1e-12, "attention.scale": 1e-12,
     "attention.sliding_window": 1, "attn_logit_softcapping": 1e-6, "context_length": 1, "embedding_scale": 1e-12,
@@ -104,10 +104,10 @@ def _check_cache_type(name: str, value: Any) -> str:
 
 def _check_tensor_split(name: str, value: Any) -> list[float]:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise ArgumentTypeError(f"{name} must be a list of shares, one a device, such as [0.7, 0.3]")
+        raise ArgumentTypeError(f"{name} must be a list of shares, one per device, such as [0.7, 0.3]")
     given = list(itertools.islice(value, 17))
     if not 0 < len(given) <= 16:
-        raise ArgumentError(f"{name} has {len(given) if given else 'no'} shares or more: give 1 to 16, one a device")
+        raise ArgumentError(f"{name} has {len(given) if given else 'no'} shares or more: give 1 to 16, one per device")
     return [check_number(f"{name}[{index}]", share, 0.0, 1e6) for index, share in enumerate(given)]
 
 
@@ -139,7 +139,7 @@ def _check_override_value(name: str, item: Any) -> bool | int | float | str:
     name = one_line(name, 80)
     if isinstance(item, (bool, str)):
         if isinstance(item, str) and (len(check_text(name, item)) > 127 or "\0" in item):
-            raise ArgumentError(f"{name} must have no NUL and at most 127 bytes, which is the most that llama.cpp takes")
+            raise ArgumentError(f"{name} must have no NUL and at most 127 bytes, llama.cpp's limit")
         return item
     if isinstance(item, float):
         return check_number(name, item, -1e30, 1e30)
@@ -149,7 +149,7 @@ def _check_override_value(name: str, item: Any) -> bool | int | float | str:
 
 
 def check_overrides_fit(overrides: Mapping[str, Any], facts: LoadFacts) -> None:
-    """Refuse overrides that do not fit this model: keys of another one, and values that its weights cannot bear."""
+    """Refuse overrides that do not fit this model: keys of another architecture, values that do not match its weights."""
     for key, value in overrides.items():
         group, _, rest = key.partition(".")
         if rest not in _CHANGEABLE or group in ("general", "tokenizer"):
@@ -169,7 +169,7 @@ def _check_file(name: str, value: Any) -> str:
         raise ModelNotFoundError(f"{name}: there is no file {str(path)!r}: give the path of a LoRA adapter in GGUF")
     kind = read_header(path).metadata.get("general.type")
     if name == "lora_path" and kind != "adapter":
-        raise ArgumentError(f"{name}={str(path)!r} is no LoRA adapter: its general.type is {kind!r}, not 'adapter'")
+        raise ArgumentError(f"{name}={str(path)!r} is not a LoRA adapter: its general.type is {kind!r}, not 'adapter'")
     return str(path)
 
 

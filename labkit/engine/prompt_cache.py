@@ -1,12 +1,12 @@
-"""What a context has computed already, so that a text with the same beginning is not read again.
+"""The tokens that a context has computed, so that a common prefix is not computed again.
 
-The same tokens computed in other groups give slightly different numbers: a piece of a prompt goes through matrix products,
-one token through products of a matrix and a vector. So a cache is used again only from places where a computation began.
-Then the same call gives the same text each time, and:
+The same tokens computed in different batches give slightly different logits: a piece of a prompt needs matrix products, one
+token products of a matrix and a vector. So a cache is reused only up to positions where a computation began. Then the same
+call always gives the same text, and:
 
-- a *text* depends on nothing that was asked before: prompts are always computed in pieces of the same size, and only whole
-  pieces are used again;
-- a *chat* continues right behind what was generated, so that neither the history nor the model's own answer is read again.
+- a *text* does not depend on earlier calls: prompts are always computed in pieces of the same size, and only complete
+  pieces are reused;
+- a *chat* continues directly after the generated text, so neither the history nor the model's answer is computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PromptCache:
     >>> cache.reusable([1, 2, 3, 4, 5, 6, 7]), cache.reusable([1, 2, 9, 4]), cache.reusable([1, 2, 3, 4, 5])
     (4, 2, 4)
 
-    A chat continues where generating ended:
+    A chat continues where the generation ended:
 
     >>> cache.add_generated([6, 7])
     >>> cache.reusable([1, 2, 3, 4, 5, 6, 7, 8]), cache.reusable([1, 2, 3, 4, 5, 6, 7, 8], chat=True)
@@ -36,7 +36,7 @@ class PromptCache:
         self.step = step
         self.tokens: list[int] = []
         self._begins: list[int] = []  # where computations began, in order
-        self._whole = 0  # tokens in whole pieces of one size from the beginning
+        self._whole = 0  # tokens in complete pieces of one size, from the start
 
     def clear(self) -> None:
         """Forget everything."""
@@ -58,7 +58,7 @@ class PromptCache:
         self._whole = min(self._whole, n_tokens)
 
     def add_prompt(self, tokens: Sequence[int]) -> None:
-        """Note the tokens of a prompt that were computed, in pieces of ``step``, behind those that are there."""
+        """Append the tokens of a prompt that were computed in pieces of ``step``."""
         start, end = len(self.tokens), len(self.tokens) + len(tokens)
         self._begins += range(start, end, self.step)
         self.tokens += tokens
@@ -66,6 +66,6 @@ class PromptCache:
             self._whole += len(tokens) // self.step * self.step
 
     def add_generated(self, tokens: Sequence[int]) -> None:
-        """Note tokens that were computed one by one."""
+        """Append tokens that were computed one by one."""
         self._begins += range(len(self.tokens), len(self.tokens) + len(tokens))
         self.tokens += tokens

@@ -1,4 +1,4 @@
-"""What a generation gives besides its text."""
+"""Results of a generation besides its text."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class TextChunk(Record):
     Attributes
     ----------
     text : str
-        New text: whole characters, without the stop sequence; may be empty in the last chunk.
+        New text: whole characters, without the stop sequence; the last chunk's may be empty.
     n_prompt : int
         Tokens of the prompt.
     n_generated : int
         Tokens generated so far.
     time_to_first_token_s : float
-        From the beginning of the prompt's processing to the first token, in seconds.
+        From the start of prompt processing to the first token, in seconds.
     elapsed_s : float
-        From the beginning of the prompt's processing to now, in seconds.
+        From the start of prompt processing to now, in seconds.
     tokens_per_second : float
-        Speed of decoding so far, the prompt left out; 0 at the first token.
+        Decoding speed so far, without the prompt; 0 at the first token.
     finish_reason : str or None
         In the last chunk: ``"end"`` (the model ended its text), ``"stop"`` (a stop sequence), ``"length"`` (max_tokens,
-        or the context is full), ``"cancelled"``. None before.
+        or the context is full), ``"cancelled"``. None in earlier chunks.
     n_threads : int
         Threads that computed the last token; 0 at the first token.
     """
@@ -50,12 +50,12 @@ class TextChunk(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GenerationReport(Record):
-    """How the last generation of a model went: ``model.last_generation``.
+    """Figures of a model's last generation: ``model.last_generation``.
 
     Attributes
     ----------
     n_prompt, n_reused, n_generated : int
-        Tokens of the prompt, how many of them were still in the cache, and generated tokens.
+        Prompt tokens, those of them that were still in the cache, and generated tokens.
     prefill_s, decode_s : float
         Seconds for the prompt up to the first token, and for the tokens after it.
     finish_reason : str
@@ -63,8 +63,8 @@ class GenerationReport(Record):
     seed : int
         The seed that was used; pass it again for the same text.
     n_threads, n_threads_batch : int or tuple of (int, int)
-        Threads that computed single tokens, and pieces of the prompt: one number, or (threads, tokens) pairs in order where
-        it changed on the way; 0 where there were no such steps.
+        Threads that computed single tokens, and pieces of the prompt: one number, or (threads, tokens) pairs in order if it
+        changed; 0 if there were no such steps.
     """
 
     n_prompt: int
@@ -80,10 +80,10 @@ class GenerationReport(Record):
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Speed of generation alone: the tokens after the first over the time they took."""
+        """Decoding speed: the tokens after the first, divided by their time."""
         return (self.n_generated - 1) / self.decode_s if self.n_generated > 1 and self.decode_s > 0 else 0.0
 
     @property
     def prompt_tokens_per_second(self) -> float:
-        """Speed of prompt processing: the tokens that were computed over the time to the first token."""
+        """Prefill speed: the computed prompt tokens, divided by the time to the first token."""
         return (self.n_prompt - self.n_reused) / self.prefill_s if self.prefill_s > 0 else 0.0

@@ -13,16 +13,16 @@ from labkit.engine.native import C
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.errors import ArgumentError, GenerationError
 
-PENALTY_LAST_N = 64  # llama.cpp's own default: how many of the last tokens a repeat penalty looks at
+PENALTY_LAST_N = 64  # llama.cpp's default: number of last tokens that a repeat penalty considers
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Sampler:
-    """A native sampler chain: repeat penalty, top-k, top-p, min-p, temperature, draw; and a grammar beside it.
+    """A native sampler chain: repeat penalty, top-k, top-p, min-p, temperature, draw; and a grammar.
 
-    A repeat penalty counts the last tokens of the prompt, as in llama.cpp's own tools. ``silent`` tokens add nothing to a
-    text: llama.cpp's grammars read them by their names, so that ``<|im_start|>`` could stand for twelve characters that
-    nobody sees; with a grammar that does not ask for tokens they are never chosen.
+    A repeat penalty includes the last tokens of the prompt, as in llama.cpp's own tools. ``silent`` tokens add nothing to a
+    text, but llama.cpp's grammars match their names, so ``<|im_start|>`` could match twelve characters that are not in
+    the text; with a grammar that does not name tokens they are never chosen.
 
     References
     ----------
@@ -73,13 +73,13 @@ class Sampler:
         C.llama_sampler_chain_add(self.chain, sampler)
 
     def sample(self, ctx: Any, index: int = -1) -> int:
-        """Choose the next token from the logits of a token of the batch, its last by default; let every sampler know."""
+        """Choose the next token from the logits of a token of the batch, its last by default, and update every sampler."""
         if self._takes_highest and (highest := self._highest(ctx, index)) is not None:
             return highest
         if self._grammar is None:
             return int(C.llama_sampler_sample(self.chain, ctx, index))
-        # Looking through the whole vocabulary takes a grammar some 100 ms, so it is asked about one token first; the odds of
-        # the tokens that it allows are the same either way, as in llama.cpp's own tools.
+        # A grammar needs about 100 ms to check the whole vocabulary, so it checks one sampled token first; the probabilities
+        # of allowed tokens are the same either way, as in llama.cpp's own tools.
         token = self._candidates.apply([self.chain], ctx, index)
         if token is None or not self._allows(token):
             token = self._candidates.apply([self._grammar, self.chain], ctx, index)
@@ -90,7 +90,7 @@ class Sampler:
         return token
 
     def _highest(self, ctx: Any, index: int) -> int | None:
-        """Return the first token with the highest logit, in a tenth of the time of a chain; None leaves it to the chain."""
+        """Return the first token with the highest logit, in a tenth of a chain's time; None if the chain has to choose."""
         address = ctypes.cast(C.llama_get_logits_ith(ctx, index), ctypes.c_void_p).value
         if address is None:
             return None
@@ -119,9 +119,9 @@ class Sampler:
 
 
 def sample_allowed(chain: Any, ctx: Any, n_vocab: int, index: int = -1) -> int:
-    """Choose as ``llama_sampler_sample`` does, but refuse a token that a grammar in the chain ruled out.
+    """Choose like ``llama_sampler_sample``, but raise if a grammar in the chain forbids the chosen token.
 
-    Accepting such a token would end the process.
+    Accepting a forbidden token would crash the process.
     """
     token = _Candidates(n_vocab).apply([chain], ctx, index)
     if token is None:
@@ -139,7 +139,7 @@ class _Candidates:
         self._ids = np.arange(n_vocab, dtype=np.int32)
 
     def apply(self, samplers: Sequence[Any], ctx: Any, index: int = -1) -> int | None:
-        """Take the logits of a row, apply samplers, and return the token that they chose; None when they left none."""
+        """Apply samplers to a row of logits, and return the chosen token; None if no token is left."""
         tokens, n_vocab = self._tokens, len(self._ids)
         tokens["id"] = self._ids  # samplers sort them
         tokens["logit"] = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), shape=(n_vocab,))
@@ -155,13 +155,12 @@ class _Candidates:
 
 def _nothing_allowed() -> GenerationError:
     return GenerationError(
-        "the grammar allows no token that this model has at this place: check it for characters or lengths that no text "
-        "can meet"
+        "the grammar allows no token of this model here: check it for characters or lengths that no text can satisfy"
     )
 
 
 def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
-    """Refuse a sound grammar that names tokens, such as ``<|im_end|>``, which this model does not have."""
+    """Refuse a valid grammar that names tokens, such as ``<|im_end|>``, that this model does not have."""
     room = (C.llama_token * 2)()
     from labkit.grammar.check import tokens_in
 
@@ -179,5 +178,5 @@ def _grammar(vocab: Any, grammar: str) -> Any:
     refuse_unknown_tokens(vocab, grammar)
     sampler = C.llama_sampler_init_grammar(vocab, grammar.encode("utf-8"), b"root")
     if not sampler:
-        raise ArgumentError("llama.cpp refused the grammar, though labkit found no fault in it: please report this")
+        raise ArgumentError("llama.cpp refused the grammar, though labkit found no error in it: please report this")
     return sampler

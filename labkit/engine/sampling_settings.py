@@ -1,4 +1,4 @@
-"""What a caller may pass, checked before the engine sees it: some of it would end the process there."""
+"""The caller's sampling arguments, checked first: some values would crash the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLDEST = 1e-4
 
 
 def check_max_tokens(value: Any) -> int | None:
-    """Return the number of tokens asked for; None is "until it ends or the context is full"."""
+    """Return the requested number of tokens; None means until the text ends or the context is full."""
     if value is None:
         return None
     return check_int("max_tokens", value, 0, 2**31 - 1, hint="; None means until the context is full")
@@ -25,7 +25,7 @@ def check_max_tokens(value: Any) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
-    """How the next token is chosen; every field has been checked."""
+    """How to choose the next token; every field is checked."""
 
     temperature: float = 0.7
     top_k: int = 40
@@ -38,12 +38,12 @@ class SamplingSettings:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
+        """Whether the most likely token is always chosen."""
         return self.temperature < COLDEST
 
 
 def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSettings:
-    """Check what ``generate_text`` takes as ``**kwargs``."""
+    """Check the ``**kwargs`` of ``generate_text``."""
     known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"}
     for name in options:
         if name not in known:
@@ -68,7 +68,7 @@ def _check_stop(value: Any) -> tuple[str, ...]:
     for stop in stops:
         check_text("stop", stop)
         if not stop:
-            raise ArgumentError("stop holds an empty text, which would end every text before it begins: remove it")
+            raise ArgumentError("stop contains an empty text, which would end every text before it begins: remove it")
     return tuple(stops)
 
 

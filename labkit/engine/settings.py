@@ -1,4 +1,4 @@
-"""Which settings a model is loaded with, and why: chosen for a laptop's CPU unless the caller says otherwise."""
+"""The settings a model is loaded with, and why: chosen for a laptop's CPU unless given."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _OF_LLAMA = (
     "n_ctx", "n_threads", "n_threads_batch", "n_gpu_layers", "n_batch", "n_ubatch", "use_mmap", "flash_attn", "swa_full",
 )  # fmt: skip
-_SURELY_FITS = 256 * 1024**2  # asking the system for its free memory takes longer than such a cache needs a look
-_CELL_BYTES = 52  # what llama.cpp keeps of a cell besides keys and values (measured)
+_SURELY_FITS = 256 * 1024**2  # checking the free memory is not worth its time for a smaller cache
+_CELL_BYTES = 52  # per cell, besides keys and values (measured)
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadRequest:
-    """What the caller of `load_model` asked for, checked; what is None is left to `choose_settings`."""
+    """The checked arguments of `load_model`; `choose_settings` replaces None."""
 
     n_ctx: int = 2048
     n_threads: int | None = None
@@ -41,40 +41,40 @@ class LoadRequest:
     swa_full: bool = False
     type_k: str = "f16"
     type_v: str = "f16"
-    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Llama's, passed on as they are
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Llama's, passed on unchanged
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModelSettings(Record):
-    """What a model was loaded with; ``reasons`` says why, a sentence a setting.
+    """The settings of a loaded model; ``reasons`` explains each in a sentence.
 
     Attributes
     ----------
     n_ctx : int
-        Tokens that the context holds (rounded up to 256, as llama.cpp does).
+        Size of the context in tokens (rounded up to 256, as llama.cpp does).
     n_threads, n_threads_batch : int
-        Threads for generating and for prompts; at most, with ``adapt_threads``.
+        Threads for decoding and for prompts; the maximum if ``adapt_threads``.
     adapt_threads : bool
-        Whether fewer threads are used while other programs need the cores; ``last_generation.n_threads`` says how many were.
+        Whether fewer threads run while other programs need the cores; ``last_generation.n_threads`` has the actual number.
     n_gpu_layers : int
-        Layers on a GPU or another device; -1 is all.
+        Layers on a GPU or another device; -1 means all.
     n_batch, n_ubatch : int
-        Tokens that one call takes, and that one computation takes.
+        Maximum tokens per call and per computation.
     use_mmap : bool
         Whether the file is mapped (its pages are the weights) or read into memory.
     flash_attn : bool
     swa_full : bool
-        Whether sliding-window layers cache the whole context rather than their window.
+        Whether sliding-window layers cache the whole context instead of their window.
     n_outputs_max : int
-        Rows of logits kept a computation; 0 is ``n_batch``.
+        Rows of logits kept per computation; 0 means ``n_batch``.
     type_k, type_v : str
         Types of the cache: ``"f16"``, ``"q8_0"``, …
     reasons : dict
         Setting -> why it was chosen.
     warnings : tuple of str
-        What may go wrong with this model.
+        Possible problems with this model.
     devices : tuple of str
-        Where the layers on devices are, if the caller said where; in the order of the layers.
+        Names of the given devices, in the order of their layers.
     """
 
     n_ctx: int
@@ -95,7 +95,7 @@ class ModelSettings(Record):
     devices: tuple[str, ...] = ()
 
     def llama_arguments(self) -> dict[str, Any]:
-        """Return the arguments of ``llama_cpp.Llama`` among them, the cache's types as ggml's numbers."""
+        """Return the arguments for ``llama_cpp.Llama``, with cache types as ggml's numbers."""
         types = {name: tensor_type(self[name]).id for name in ("type_k", "type_v")}
         return {**{name: self[name] for name in _OF_LLAMA}, **types}
 
@@ -103,7 +103,7 @@ class ModelSettings(Record):
 def choose_settings(
     request: LoadRequest, facts: LoadFacts, build: EngineBuild, devices: ModelDevices | None = None
 ) -> ModelSettings:
-    """Choose what the caller left open; without ``devices``, layers go to this machine's own GPUs."""
+    """Choose the settings that were not given; without ``devices``, layers go to this machine's GPUs."""
     from labkit.system import physical_cores_available
 
     reasons: dict[str, str] = {}
@@ -119,7 +119,7 @@ def choose_settings(
     reasons["n_outputs_max"] = (
         "all rows, as logits_all, embedding or draft_model need them"
         if all_rows
-        else "one row of logits: the next token needs no more, and 512 rows of a large vocabulary take 100s of MiB"
+        else "one row of logits: the next token needs no more, and 512 rows of a large vocabulary use hundreds of MiB"
     )
     on_gpu = request.n_gpu_layers != 0 and (devices is None or devices.has_gpu)
     if devices is not None:
@@ -151,10 +151,10 @@ def choose_settings(
 
 
 def _choose_mmap(facts: LoadFacts, build: EngineBuild, reasons: dict[str, str], *, pinned: bool) -> bool:
-    """Map the file only where its pages can be used as they are.
+    """Map the file only where its pages can be used directly.
 
-    llama.cpp copies some types of weights into another order for this CPU; mapped, both copies stay in memory. Next to a
-    GPU it repacks nothing, and reads the file into pinned RAM: with half of a 7B's layers on an H100, prompts ran 2.6 times
+    llama.cpp repacks some types of weights for this CPU; with a mapped file, both copies stay in memory. With a GPU it
+    repacks nothing, and reads the file into pinned RAM: with half of a 7B model's layers on an H100, prompts ran 2.6 times
     as fast as from a mapped file.
     """
     if pinned:
@@ -168,11 +168,11 @@ def _choose_mmap(facts: LoadFacts, build: EngineBuild, reasons: dict[str, str], 
     )
     if repacked > 0.02 * total:
         reasons["use_mmap"] = (
-            f"read, not mapped: this CPU wants {format_bytes(repacked)} of the weights in another order, "
-            "and a mapped file would stay in memory beside that copy"
+            f"read, not mapped: {format_bytes(repacked)} of the weights are repacked for this CPU, "
+            "and with a mapped file these weights would be held twice"
         )
         return False
-    reasons["use_mmap"] = "mapped: the weights are used as they lie in the file, and the system can share and drop its pages"
+    reasons["use_mmap"] = "mapped: weights are used directly from the file mapping; the system can share and drop its pages"
     return True
 
 
@@ -196,7 +196,7 @@ def _choose_flash(facts: LoadFacts, on_gpu: bool, type_v: str, reasons: dict[str
         )
         return True
     if model_layers(facts).window:
-        reasons["flash_attn"] = "on: a sliding window keeps attention short, where it is a little faster"
+        reasons["flash_attn"] = "on: slightly faster for the short attention of sliding windows"
         return True
     reasons["flash_attn"] = "off: on a CPU decoding is as fast without it, and on some up to twice as fast in a long context"
     return False
@@ -220,7 +220,7 @@ def _warn(facts: LoadFacts, cells: int) -> tuple[str, ...]:
 
 
 def refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
-    """Refuse a cache that cannot fit: filling it would make the system end the process."""
+    """Refuse a cache that does not fit into RAM: the system would kill the process while it fills."""
     from labkit.system import available_ram_bytes
 
     if tensor_type(settings.type_v).is_quantized and not settings.flash_attn:
@@ -234,13 +234,13 @@ def refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
     if needed > available:
         fitting = max(int(settings.n_ctx * available * 0.8 / needed) // CELLS * CELLS, CELLS)
         raise ModelLoadError(
-            f"the cache for n_ctx={settings.n_ctx:,} takes {format_bytes(needed)}, but this process may "
+            f"the cache for n_ctx={settings.n_ctx:,} needs {format_bytes(needed)}, but this process may "
             f"use {format_bytes(available)} of RAM now: choose n_ctx={fitting:,} or less, or type_k='q8_0', type_v='q8_0'"
         )
 
 
 def _cache_bytes(facts: LoadFacts, settings: ModelSettings, n_ctx: int) -> int:
-    """Return the bytes of a cache with its cells; of an architecture that the formula does not know, the cells alone."""
+    """Return the bytes of a cache with its cells; only the cells if the architecture is unknown."""
     layers = model_layers(facts)
     shape = cache_shape(layers, n_ctx, n_ubatch=settings.n_ubatch, swa_full=settings.swa_full)
     cells = _CELL_BYTES * shape.n_cells

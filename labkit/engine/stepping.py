@@ -1,7 +1,7 @@
-"""One ``llama_decode`` after the other, each with as many threads as are worth it now.
+"""Consecutive calls of ``llama_decode``, each with the number of threads that is fastest now.
 
-`labkit.thread_control` decides. This module measures the steps, ends those that other programs hold up, and computes them
-again with fewer threads. With a given ``n_threads`` it does nothing but call llama.cpp.
+`labkit.thread_control` decides. This module times the steps, ends those that other programs delay, and repeats them with
+fewer threads. With a given ``n_threads`` it only calls llama.cpp.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from labkit.engine.job import Job
     from labkit.engine.native import AbortFlag
 
-_ABORTED = 2  # what llama_decode returns when its abort callback asked for it
+_ABORTED = 2  # llama_decode's status after an abort
 _DECODE_ERRORS = {
-    1: "found no free place in its cache for the tokens",
-    -1: "was given tokens that it cannot take",
-    -2: "could not allocate the memory that the computation needs",
+    1: "found no free cells in its cache for the tokens",
+    -1: "was given invalid tokens",
+    -2: "could not allocate memory for the computation",
     -3: "failed in the middle of the computation",
 }
-_LOOK_S = 0.2  # between looks at the machine during a long step
-_LONG_S = 1.0  # limit of a step that is long
-_RECENT_S = 5.0  # for so long another model's choice is a good first guess
+_LOOK_S = 0.2  # between samples of the CPU load during a long step
+_LONG_S = 1.0  # a step with a longer limit is long
+_RECENT_S = 5.0  # for this long, another model's choice is a good first guess
 
 
 class CancelledError(Exception):
@@ -49,18 +49,18 @@ def _check(status: int) -> None:
     if status == _ABORTED:
         raise CancelledError
     if status != 0:
-        reason = _DECODE_ERRORS.get(status, f"answered {status}")
+        reason = _DECODE_ERRORS.get(status, f"returned {status}")
         raise GenerationError(f"llama_decode {reason}: load the model again, with a smaller n_ctx or n_batch if that recurs")
 
 
 class ThreadsUsed:
-    """How many tokens were computed with how many threads, in order."""
+    """The tokens computed with each number of threads, in order."""
 
     def __init__(self) -> None:
         self._runs: list[list[int]] = []
 
     def add(self, n_threads: int, n_tokens: int) -> None:
-        """Note tokens; the list grows only when the number of threads changes."""
+        """Add tokens; the list grows only when the number of threads changes."""
         if self._runs and self._runs[-1][0] == n_threads:
             self._runs[-1][1] += n_tokens
         else:
@@ -68,18 +68,18 @@ class ThreadsUsed:
 
     @property
     def last(self) -> int:
-        """The number of threads of the last step; 0 where nothing was computed."""
+        """The number of threads of the last step; 0 if nothing was computed."""
         return self._runs[-1][0] if self._runs else 0
 
     def summary(self) -> int | tuple[tuple[int, int], ...]:
-        """Return the number of threads, or (threads, tokens) pairs where it changed; 0 where nothing was computed."""
+        """Return the number of threads, or (threads, tokens) pairs if it changed; 0 if nothing was computed."""
         if len(self._runs) <= 1:
             return self._runs[0][0] if self._runs else 0
         return tuple((n_threads, n_tokens) for n_threads, n_tokens in self._runs)
 
 
 class Watchdog:
-    """Set a model's abort flag when a step exceeds its limit, or other programs hold it up; its thread starts on demand."""
+    """Set a model's abort flag when a step exceeds its limit, or other programs delay it; its thread starts on demand."""
 
     def __init__(self, flag: AbortFlag) -> None:
         self._flag = flag
@@ -90,9 +90,9 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def arm(self, limit_s: float, is_held_up: Callable[[], bool] | None = None) -> None:
-        """Watch a step that begins now, and end it after ``limit_s`` (may be infinite), or when ``is_held_up`` says so.
+        """Watch a step that begins now, and end it after ``limit_s`` (may be infinite), or when ``is_held_up`` is true.
 
-        The latter is asked 0.2 s later, and every 0.2 s where there is no limit.
+        It is called after 0.2 s, and every 0.2 s if there is no limit.
         """
         now_s = time.perf_counter()
         self._ended = False
@@ -106,7 +106,7 @@ class Watchdog:
             self._wake.set()
 
     def disarm(self) -> bool:
-        """Stop watching and clear the flag; returns whether the step was ended."""
+        """Stop watching and clear the flag; return whether the step was ended."""
         self._deadline_s = self._look_s = math.inf
         if self._ended:
             self._flag.clear()
@@ -142,7 +142,7 @@ class Watchdog:
 
 
 class _Cores:
-    """What the models of this process know of the cores together."""
+    """What the models of this process know about the cores."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -151,7 +151,7 @@ class _Cores:
         self._settled = (0, -math.inf)
 
     def free(self) -> float | None:
-        """Return the cores that are idle or this process's own."""
+        """Return the cores that are idle or used by this process."""
         if self._load is None:
             self._load = CpuLoad()
         return self._load.free_cores()
@@ -163,11 +163,11 @@ class _Cores:
         return self._load.free_cores_at_once()
 
     def settle(self, n_threads: int) -> None:
-        """Remember what other programs left to one model, for the next."""
+        """Remember the threads that one model settled on because of other programs, for the next."""
         self._settled = (n_threads, time.monotonic())
 
     def settled(self) -> int | None:
-        """Return what another model has just settled on."""
+        """Return the threads that another model settled on recently."""
         n_threads, at_s = self._settled
         return n_threads if time.monotonic() - at_s < _RECENT_S else None
 
@@ -185,11 +185,11 @@ def steps(
     control: ThreadController | None = None,
     flag: AbortFlag | None = None,
 ) -> Iterator[Stepper]:
-    """Give the steps of a context: with ``n_threads`` for one token and ``n_threads_batch`` for several, or at most.
+    """Yield a context's `Stepper`, with at most ``n_threads`` for one token and ``n_threads_batch`` for several.
 
-    ``control`` chooses the threads of each step. It begins with what is known of the machine, and models of this process
-    that compute at the same time share its cores. ``flag`` ends a step that other programs hold up; None where such a step
-    cannot be computed again: with a recurrent state, or layers on devices.
+    ``control`` chooses the threads of each step, from what is known about the machine; without it, the numbers are fixed.
+    Models of this process that compute at the same time share its cores. ``flag`` ends a step that other programs delay;
+    None if such a step cannot be repeated: with a recurrent state, or layers on devices.
     """
     if control is None:
         yield Stepper(ctx, job, n_threads, n_threads_batch)
@@ -208,7 +208,7 @@ def steps(
 
 
 def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadController | None) -> None:
-    """Set a context's threads for a computation whose steps llama-cpp-python takes itself."""
+    """Set a context's threads for a computation that llama-cpp-python runs itself."""
     if control is not None:
         control.begin(_cores.free_at_once(), _cores.settled())
         n_threads, n_threads_batch = control.decode.n_threads, control.prefill.n_threads
@@ -218,7 +218,7 @@ def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadC
 class Stepper:
     """The calls of ``llama_decode`` for one context, in the model's thread; made by `steps`.
 
-    ``used`` says what one token was computed with, ``used_batch`` what several at a time.
+    ``used`` has the threads of single tokens, ``used_batch`` those of several at a time.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class Stepper:
     def decode(self, batch: Any, n_tokens: int, phase: Phase | None = None, work: float = 0.0) -> None:
         """Compute a batch of ``n_tokens``; ``work`` is in the phase's units, tokens by default.
 
-        ``phase`` chooses the threads and learns from the time: decode or prefill by default.
+        ``phase`` chooses the threads and records the time: decode or prefill by default.
         """
         one = n_tokens == 1
         if self.control is None:
@@ -257,7 +257,7 @@ class Stepper:
             C.llama_set_n_threads(self.ctx, n_threads, n_threads_batch)
 
     def _adapt(self, batch: Any, control: ThreadController, phase: Phase, work: float) -> int:
-        """Compute a step, again with fewer threads if it was ended at its limit; returns the threads."""
+        """Compute a step, repeat it with fewer threads if it was ended at its limit, and return the threads."""
         while True:
             chosen = phase.choose()
             n_threads = min(chosen, max(1, phase.n_max // max(1, _cores.n_at_work)))
@@ -281,12 +281,12 @@ class Stepper:
                 return n_threads
 
     def _call(self, batch: Any, phase: Phase, work: float) -> tuple[int, bool]:
-        """Call llama_decode; returns its status, and whether the watchdog ended it."""
+        """Call llama_decode; return its status, and whether the watchdog ended it."""
         n_threads = phase.choose()
         if self._watchdog is None or n_threads == 1:
             return C.llama_decode(self.ctx, batch), False
         limit_s = phase.limit_s(work)
-        is_long = limit_s > _LONG_S  # worth a look at the machine on the way
+        is_long = limit_s > _LONG_S  # worth sampling the CPU load during the step
         self._watchdog.arm(limit_s, (lambda: phase.is_short_of_cores(_cores.free())) if is_long else None)
         status = C.llama_decode(self.ctx, batch)
         return status, self._watchdog.disarm()

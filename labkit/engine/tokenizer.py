@@ -18,7 +18,7 @@ T = TypeVar("T")
 ROLES = ("system", "user", "assistant")
 _SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
 _MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\]")
-# A text of so many bytes is tokenized wherever it is asked for; a longer one may need more stack than a thread has.
+# A text of up to this many bytes is tokenized in the calling thread; a longer one may need more stack than it has.
 _SMALL_BYTES = 400
 _WAIT_S = 0.2
 _LONGEST_RUN = 300_000
@@ -41,7 +41,7 @@ class Vocabulary:
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Return the token ids of a text; ``parse_special`` reads ``<|im_end|>`` as the control token of that name.
 
-        ``add_special`` adds what the model wants around a text (mostly a beginning-of-sequence token).
+        ``add_special`` adds the model's tokens around a text (usually a beginning-of-sequence token).
         """
         return self._tokenize(check_text("text", text), add_special, parse_special)
 
@@ -49,7 +49,7 @@ class Vocabulary:
         tokens = self._tokenize_whole(data, add_special, parse_special)
         if parse_special or self._markers().keys().isdisjoint(tokens):
             return tokens
-        # llama.cpp reads tokens of the type "user defined" in any text; between two halves of a name it cannot.
+        # llama.cpp parses "user defined" tokens in any text, so their names are split in two.
         halves = (f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in self._markers().values())
         pieces = [piece.encode() for piece in re.split("|".join(halves), data.decode())]
         return [
@@ -61,7 +61,7 @@ class Vocabulary:
     def _tokenize_whole(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         if len(data) <= _SMALL_BYTES:
             return self._tokenize_here(data, add_special, parse_special)
-        return self.beside(lambda: self._tokenize_here(data, add_special, parse_special), data)
+        return self.with_large_stack(lambda: self._tokenize_here(data, add_special, parse_special), data)
 
     def _tokenize_here(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         room = len(data) + 4
@@ -74,8 +74,8 @@ class Vocabulary:
             raise GenerationError(f"the engine could not tokenize a text of {len(data):,} bytes")
         return tokens[:count]
 
-    def beside(self, tokenize: Callable[[], T], data: bytes) -> T:
-        """Tokenize a long text in a thread with a large stack; a Ctrl-C leaves it behind, and `wait` waits for it."""
+    def with_large_stack(self, tokenize: Callable[[], T], data: bytes) -> T:
+        """Tokenize a long text in a thread with a large stack; after a Ctrl-C it continues, and `wait` waits for it."""
         if len(data) >= _LONGEST_RUN:
             _refuse_long_runs(data.decode("utf-8", "replace"))
         outcome: Job[T] = Job(lambda _: tokenize())
@@ -89,12 +89,12 @@ class Vocabulary:
         return outcome.result  # type: ignore[return-value]  # done without an error
 
     def wait(self) -> None:
-        """Wait for what an interrupt left behind, before the vocabulary is freed."""
+        """Wait for threads left by an interrupt, before the vocabulary is freed."""
         for thread in list(self._running):
             thread.join()
 
     def token_text(self, token: int) -> str:
-        """Return a token's name in the vocabulary, ``<|im_end|>`` for example; empty where there is no such token."""
+        """Return a token's name in the vocabulary, ``<|im_end|>`` for example; empty if there is no such token."""
         if not 0 <= token < self.n_vocab:
             return ""
         return str(C.llama_vocab_get_text(self.vocab, token).decode("utf-8", errors="replace"))
@@ -108,7 +108,7 @@ class Vocabulary:
         return self._piece.raw[:size]
 
     def check_tokens(self, tokens: Any) -> None:
-        """Refuse what is no token of this vocabulary: the engine would end the process."""
+        """Refuse tokens outside this vocabulary: they would crash the process."""
         for token in tokens:
             check_int("a token", token, 0, self.n_vocab - 1)
 
@@ -125,7 +125,7 @@ class Vocabulary:
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
     def _markers(self) -> dict[int, str]:
-        """Return the tokens that the template marks turns with though their type is "user defined": id -> name."""
+        """Return the "user defined" tokens that the template uses to mark turns: id -> name."""
         if self._marker_names is None:
             template = C.llama_model_chat_template(self.model, None)
             source = template.decode("utf-8", errors="replace") if template else ""
@@ -153,6 +153,6 @@ def _refuse_long_runs(text: str) -> None:
     run = next((match[0] for match in _RUN.finditer(text) if len(match[0]) >= _LONGEST_RUN), None)
     if run is not None:
         raise ArgumentError(
-            f"the text holds a run of {len(run):,} characters of one kind, from {shown(run[:12])} on, and the engine's "
-            f"tokenizers take fewer than {_LONGEST_RUN:,}: break it up"
+            f"the text has a run of {len(run):,} characters of one kind, from {shown(run[:12])} on, but the engine's "
+            f"tokenizers accept fewer than {_LONGEST_RUN:,}: split it"
         )

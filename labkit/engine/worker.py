@@ -1,8 +1,8 @@
-"""One thread a model: every native call is a message to it, so nothing ever runs twice at once.
+"""One thread per model: every native call is a job for it, so two calls never overlap.
 
-llama.cpp's context is not made for two threads, and a Ctrl-C that strikes inside a C call has to wait for it. Here
-the caller only waits, which Python can interrupt at any time; the thread itself never sees a KeyboardInterrupt, so the
-model's state stays whole whenever one comes.
+llama.cpp's context is not thread-safe, and a Ctrl-C during a C call is delayed until the call ends. Here the caller
+only waits, which Python can interrupt at any time; the thread itself never gets a KeyboardInterrupt, so the model's
+state stays valid.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How long the end of a cancelled computation is waited for: by who leaves it, and by who frees the model.
+# Maximum wait for the end of a cancelled computation: in its caller, and in close().
 LEAVE_S = 0.8
 PATIENCE_S = 5.0
 _LOST_ADVICE = "close() it, start the device again and load the model again"
@@ -33,7 +33,7 @@ _LOST_ADVICE = "close() it, start the device again and load the model again"
 class Worker:
     """The thread that owns one model's native state.
 
-    ``lost`` says why the model can compute no more: a device that had a part of it is gone.
+    ``lost`` is the reason why the model can no longer compute: a device with a part of it was lost.
     """
 
     def __init__(self, log: EngineLog, devices: ModelDevices | None = None) -> None:
@@ -55,14 +55,14 @@ class Worker:
 
     @property
     def current(self) -> Job[Any]:
-        """The job that runs now; to be asked in the worker's own thread."""
+        """The running job; use it in the worker's own thread only."""
         if self._current is None:
             raise LabkitError("no job runs in this model's thread: please report this")
         return self._current
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the running job was asked to end."""
+        """Whether the running job was cancelled."""
         return self._current is not None and self._current.cancelled
 
     @property
@@ -77,7 +77,7 @@ class Worker:
         return self.run(Job(lambda _: function(*args, **kwargs)))
 
     def run(self, job: Job[T]) -> T:
-        """Queue a job and wait for its result; an interrupt cancels it, waits for its end and goes on its way."""
+        """Queue a job and wait for its result; an interrupt cancels it, waits for its end and is raised again."""
         try:
             self._submit(job)
             while not job.done.wait(WAIT_S):
@@ -121,14 +121,14 @@ class Worker:
                 return job.items.get(timeout=WAIT_S)
             except queue.Empty:
                 self._refuse_to_wait(job)
-                if self.pid != os.getpid():  # a forked child has no thread that would put anything there
+                if self.pid != os.getpid():  # a forked child has no thread that adds items
                     raise ModelClosedError(
-                        "this stream was begun in another process, and a forked child cannot go on with it: begin it here, "
-                        "on a model that is loaded here"
+                        "this stream was started in another process, and a forked child cannot continue it: start it here, "
+                        "with a model that is loaded here"
                     ) from None
 
     def _refuse_to_wait(self, job: Job[Any]) -> None:
-        """Let the caller of a cancelled job go when a device does not answer; its computation cannot be ended from here."""
+        """Raise in the caller of a cancelled job if a device does not answer: its computation cannot be ended from here."""
         device = self._devices.waited_for(LEAVE_S) if self._devices is not None and job.cancelled else None
         if device is not None:
             self.refuse_if_lost()
@@ -138,7 +138,7 @@ class Worker:
             )
 
     def lose(self, message: str) -> None:
-        """End what is computed, from any thread, and refuse everything from now on but to free the model."""
+        """End the running computation, from any thread, and refuse all later jobs except freeing the model."""
         with self._lock:
             if self.lost is None:
                 self.lost = message
@@ -147,12 +147,12 @@ class Worker:
                 self.flag.set()
 
     def refuse_if_lost(self) -> None:
-        """Raise when a device that had a part of the model is gone."""
+        """Raise if a device with a part of the model was lost."""
         if self.lost is not None:
             raise GenerationError(f"{self.lost}, and this model's layers with it: {_LOST_ADVICE}")
 
     def _leave(self, job: Job[Any]) -> None:
-        """Cancel a job, and wait for its end if it runs already."""
+        """Cancel a job, and wait for its end if it is running."""
         if self.pid != os.getpid():
             return
         runs = self.cancel(job) and job is self._current
@@ -160,7 +160,7 @@ class Worker:
             _wait_through_interrupts(job.done, LEAVE_S)
 
     def cancel(self, job: Job[Any] | None = None) -> bool:
-        """End a job, or the one that runs now; returns whether there was one to end."""
+        """Cancel a job, by default the running one; return whether there was one."""
         if self.pid != os.getpid():
             return False
         with self._lock:
@@ -173,10 +173,10 @@ class Worker:
             return True
 
     def stop(self, last: Callable[[], None]) -> None:
-        """Cancel everything, run ``last`` in the thread and end it; returns when it has ended.
+        """Cancel everything, run ``last`` in the thread and end it; return when it has ended.
 
-        It returns at once, and leaves the end to the thread, when it is called in that very thread, or in one that the
-        computation needs: by the garbage collector, or by a callback in the middle of a computation.
+        Return at once if called in that thread, or in one that the computation needs: by the garbage collector, or by a
+        callback during a computation.
         """
         job: Job[None] = Job(lambda _: last())
         with self._lock:
@@ -205,7 +205,7 @@ class Worker:
         if self._last is not None and job is not self._last:
             job.function = _refuse
         elif self.lost is not None and job is not self._last:
-            job.function = _nothing  # `refuse_if_lost` says why
+            job.function = _nothing  # `refuse_if_lost` explains why
         elif job.cancelled:  # its caller left before it began
             job.function = _nothing
         with self._lock:
@@ -233,10 +233,10 @@ def _nothing(_: Job[Any]) -> None:
 
 
 def _wait_through_interrupts(done: threading.Event, limit_s: float) -> bool:
-    """Wait for a cancelled job's end, and return whether it came; an interrupt meanwhile is raised after that.
+    """Wait for a cancelled job's end, and return whether it ended in time; an interrupt while waiting is raised afterwards.
 
-    Computations end within milliseconds. What may take longer is one huge matrix product, and what cannot be ended is a
-    grammar with so many readings of one token that llama.cpp tries them for hours: the caller gets away from both.
+    Computations end within milliseconds. One huge matrix product may take longer, and a grammar with too many readings of
+    one token keeps llama.cpp busy for hours and cannot be ended: the caller leaves both.
     """
     deadline = time.monotonic() + limit_s
     interrupt: KeyboardInterrupt | None = None
