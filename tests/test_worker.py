@@ -513,7 +513,7 @@ FORKED = {
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
 @pytest.mark.parametrize("name", FORKED)
 def test_a_forked_child_neither_hangs_nor_crashes(tiny: Path, name: str) -> None:
-    """A model belongs to the process that loaded it; a child gets a one-line error, can drop the model, and can load its own."""
+    """A model belongs to the process that loaded it; a child gets a one-line error, may drop the model and load its own."""
     code = textwrap.dedent(f"""
         import gc, os, sys, labkit
         from labkit import LabkitError, generate_text, load_model, stream_text
