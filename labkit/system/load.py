@@ -56,9 +56,9 @@ class CpuLoad:
             return self.free_cores()
         self.free_cores()
         running = _running_threads()
-        if running is None:
-            return None
-        return float(max(0, min(len(self._cpus), (os.cpu_count() or len(self._cpus)) - (running - 1))))
+        n_cpus = len(self._cpus)
+        self._free = None if running is None else float(max(0, min(n_cpus, (os.cpu_count() or n_cpus) - (running - 1))))
+        return self._free
 
 
 def _running_threads() -> int | None:
