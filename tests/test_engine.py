@@ -18,6 +18,7 @@ import pytest
 import labkit
 from labkit import count_chat_tokens, count_tokens, generate_chat, generate_text, load_model, stream_chat, stream_text
 from labkit.engine.native import C
+from labkit.system import logical_cores_available
 from tests.tiny_models import write_tiny_model
 
 MESSAGES = [{"role": "system", "content": "You are terse."}, {"role": "user", "content": "What is the capital of France?"}]
@@ -73,6 +74,17 @@ def test_the_lab_s_example_works_as_written() -> None:
     assert isinstance(generate_text(model, "Once upon a time", max_tokens=5), str)
     assert isinstance(generate_chat(model, MESSAGES, max_tokens=5), str)
     model.close()
+
+
+def test_threads_without_a_core_do_not_compute(tiny: Path) -> None:
+    """A number of threads beyond the cores is kept in the settings with a reason, and computes with the cores there are."""
+    cores = logical_cores_available()
+    with load_model(tiny, n_threads=cores + 2) as model:
+        generate_text(model, "a", 3)
+        assert model.settings.n_threads == cores + 2
+        assert f"no more than {cores} compute" in model.settings.reasons["n_threads"]
+        assert model.last_generation is not None
+        assert model.last_generation.n_threads == cores
 
 
 @pytest.mark.parametrize(("asked", "given"), [(1, 256), (256, 256), (257, 512), (1000, 1024), (0, 4096)])

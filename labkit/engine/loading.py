@@ -47,7 +47,8 @@ def load_model(
         Size of the context in tokens, prompt and answer together; rounded up to 256. 0 is the size used in training.
     n_threads : int or None
         Threads to compute with. None means up to the physical cores that this process may use (respecting affinity and
-        container quota), and fewer while other programs need them; a number is never changed.
+        container quota), and fewer while other programs need them. A number is kept, whatever else runs; beyond the logical
+        cores, threads would only wait for one another, so no more than those compute.
     n_gpu_layers : int
         Layers to put on a GPU, or on ``devices``; -1 means all. Without either, this warns once and runs on the CPU.
     devices : list of str or ServedDevice, or None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,7 @@ from labkit.kv_cache.size import cache_type
 if TYPE_CHECKING:
     from labkit.engine.load_facts import LoadFacts
 
-# ggml takes 512 (GGML_MAX_N_THREADS), but at each barrier all threads wait for those that have no core: with 512 on 2 cores
-# a token takes minutes.
-MAX_THREADS = min(512, max(64, 4 * (os.cpu_count() or 1)))
+MAX_THREADS = 512  # ggml's own limit, GGML_MAX_N_THREADS
 
 _INTS = {
     "n_batch": (1, 16_384),

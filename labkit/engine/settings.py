@@ -97,7 +97,15 @@ class ModelSettings(Record):
     def llama_arguments(self) -> dict[str, Any]:
         """Return the arguments for ``llama_cpp.Llama``, with cache types as ggml's numbers."""
         types = {name: tensor_type(self[name]).id for name in ("type_k", "type_v")}
-        return {**{name: self[name] for name in _OF_LLAMA}, **types}
+        threads = {name: within_cores(self[name]) for name in ("n_threads", "n_threads_batch")}
+        return {**{name: self[name] for name in _OF_LLAMA}, **types, **threads}
+
+
+def within_cores(n_threads: int) -> int:
+    """Return how many of a given number of threads have a logical core that this process may use."""
+    from labkit.system import logical_cores_available
+
+    return min(n_threads, logical_cores_available())
 
 
 def choose_settings(
@@ -109,9 +117,12 @@ def choose_settings(
     reasons: dict[str, str] = {}
     most = request.n_threads or physical_cores_available()
     reasons["n_threads"] = (
-        "as given"
-        if request.n_threads
-        else f"up to the {most} physical cores that this process may use, fewer while other programs need them"
+        f"up to the {most} physical cores that this process may use, fewer while other programs need them"
+        if not request.n_threads
+        else "as given"
+        if within_cores(most) == most
+        else f"as given, but no more than {within_cores(most)} compute: this process has no more cores, and threads without "
+        "one hold up the others at every step"
     )
     cells = round_up(request.n_ctx or int(facts.hparam("context_length", 0) or 512), CELLS)
     n_batch = min(request.n_batch, cells)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from labkit.engine.native import C
+from labkit.engine.settings import within_cores
 from labkit.errors import GenerationError
 from labkit.system import CpuLoad
 from labkit.thread_control import Phase, ThreadController
@@ -212,7 +213,7 @@ def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadC
     if control is not None:
         control.begin(_cores.free_at_once(), _cores.settled())
         n_threads, n_threads_batch = control.decode.n_threads, control.prefill.n_threads
-    C.llama_set_n_threads(ctx, n_threads, n_threads_batch)
+    C.llama_set_n_threads(ctx, within_cores(n_threads), within_cores(n_threads_batch))
 
 
 class Stepper:
@@ -233,7 +234,7 @@ class Stepper:
         self.ctx, self.job = ctx, job
         self.control, self._watchdog = control, watchdog
         self.used, self.used_batch = ThreadsUsed(), ThreadsUsed()
-        self._pinned = n_threads, n_threads_batch
+        self._pinned = within_cores(n_threads), within_cores(n_threads_batch)
         self._set = (0, 0)
 
     def decode(self, batch: Any, n_tokens: int, phase: Phase | None = None, work: float = 0.0) -> None:
