@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import math
 
+from labkit.system.load import whole_cores
+
 __all__ = ["Phase", "ThreadController"]
 
 SLOW = 3.0  # times the usual step: other programs, not noise
@@ -41,8 +43,6 @@ _PROMPTED = 16.0  # with a reason to try, a step counts this many times: 4 steps
 _AGAINST = 1 / 16  # with a reason not to
 _SETTLED = 16  # steps with a count after which it was not a mistake
 _SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one at a time
-_FREE = 0.7  # share of a core that must be idle to try one thread more
-_MISSING = 0.3  # share of a core that must be missing to try one thread fewer
 
 
 class Phase:
@@ -72,7 +72,7 @@ class Phase:
         self._is_prompted = False
         self._trial = 0  # the count that is being tried
         self._tried: list[float] = []
-        self.lowered_from = 0  # where another phase's contention lowered this one from
+        self.lowered_from = 0  # the count before other programs needed the cores; 0 when it is back
 
     def choose(self) -> int:
         """Return the threads for the next step."""
@@ -80,7 +80,7 @@ class Phase:
 
     def is_short_of_cores(self, free: float | None) -> bool:
         """Return whether other programs have a core that the current threads need."""
-        return self.n_threads > 1 and free is not None and free < self.n_threads - _MISSING
+        return free is not None and whole_cores(free) < self.n_threads
 
     def limit_s(self, units: float) -> float:
         """Return the seconds after which a step is better ended and computed again with fewer threads; may be infinite."""
@@ -92,9 +92,12 @@ class Phase:
         return self._slow_s(n, units)
 
     def _slow_s(self, n: int, units: float) -> float:
-        known = [usual * max(1.0, k / n) for k, usual in enumerate(self.usual) if usual]
-        usual = (self.usual[n] or min(known, default=0.0)) * units  # of an unknown count, what another's would be at most
+        usual = (self.usual[n] or self._at_most(n)) * units
         return max(SLOW * usual, usual + SLOW_FLOOR_S) if usual else self.first_s * units
+
+    def _at_most(self, n: int) -> float:
+        """Return the usual seconds per unit of a count that was not used yet, judged by the other counts; 0 is unknown."""
+        return min((usual * max(1.0, k / n) for k, usual in enumerate(self.usual) if usual), default=0.0)
 
     def record(self, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> int:
         """Record the time of the chosen step.
@@ -178,8 +181,8 @@ class Phase:
             pace[n + 1] = 1.0 if free is None else _AGAINST
         if free is not None and self.is_short_of_cores(free):
             pace[_fewer(n, free)] = _PROMPTED
-        elif free is not None and free >= n + _FREE and n < self.n_max:
-            pace[min(self.n_max, _within(free))] = _PROMPTED
+        elif free is not None and n < min(self.n_max, whole_cores(free)):
+            pace[min(self.n_max, whole_cores(free))] = _PROMPTED
         return pace
 
     def _trial_steps(self) -> int:
@@ -238,14 +241,14 @@ class ThreadController:
         for phase in self._phases:
             n = phase.n_threads
             if free is not None and phase.is_short_of_cores(free):
-                phase.move(min(n - 1, _within(free)), because_of_others=True)
+                phase.move(whole_cores(free), because_of_others=True)
             elif free is None and fewest is not None and fewest < n:
                 phase.move(fewest, because_of_others=True)
-            elif n < phase.n_max and free is not None and free >= n + _FREE:
+            elif free is not None and n < min(phase.n_max, whole_cores(free)):
                 if n < phase.lowered_from:
-                    phase.move(min(phase.lowered_from, _within(free)))
+                    phase.move(min(phase.lowered_from, whole_cores(free)))
                 else:
-                    phase.expect(min(phase.n_max, _within(free)))
+                    phase.expect(min(phase.n_max, whole_cores(free)))
 
     def record(self, phase: Phase, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> None:
         """Take the time of a step, as `Phase.record`, and tell the other phases about contention and its end."""
@@ -263,11 +266,6 @@ def _follow(other: Phase, n: int, change: int) -> None:
         other.move(min(n, other.lowered_from))
 
 
-def _within(free: float) -> int:
-    """Return the number of threads that each get a separate core."""
-    return max(1, math.floor(free + 1 - _FREE))
-
-
 def _fewer(n: int, free: float) -> int:
     """Return the threads to reduce ``n`` to: for each missing core, other programs need one more."""
-    return min(n - 1, _within(2 * free - n))
+    return min(n - 1, whole_cores(2 * free - n))

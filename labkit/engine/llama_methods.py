@@ -222,7 +222,7 @@ class LlamaMethods(Llama):
 
     def _begin_llama(self, name: str) -> None:
         self._cache.clear()
-        set_threads(self._ctx.ctx, self.settings.n_threads, self.settings.n_threads_batch, self._threads)
+        set_threads(self._ctx.ctx, self.n_threads, self.n_threads_batch, self._threads)
         if C.llama_model_n_swa(self._model.model) and not self.settings.swa_full and name != "eval":
             self.clear_memory()  # the cache of a small window cannot go back to a common prefix
 

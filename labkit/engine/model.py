@@ -231,12 +231,12 @@ class Model(LoadingLlama):
 
     def steps(self, job: Job[Any], *, pin: int | None = None, ctx: Any = None) -> contextlib.AbstractContextManager[Stepper]:
         """Return a `Stepper` for this model's context, or for a second one with steps of several tokens; in its thread."""
-        settings, native = self.settings, self.native
-        n_batch_threads = pin or settings.n_threads_batch
-        n_threads = pin or settings.n_threads if ctx is None else n_batch_threads
+        native = self.native
+        n_batch_threads = pin or self.n_threads_batch
+        n_threads = pin or self.n_threads if ctx is None else n_batch_threads
         control = None if pin else self._threads
         # A step that was ended early is repeated, which a recurrent state or devices do not allow.
-        flag = None if native.has_state or settings.n_gpu_layers != 0 else native.flag
+        flag = None if native.has_state or self.settings.n_gpu_layers != 0 else native.flag
         return steps(native.ctx if ctx is None else ctx, job, n_threads, n_batch_threads, control, flag)
 
     def threads_to_keep(self) -> int | None:

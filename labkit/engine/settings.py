@@ -95,13 +95,13 @@ class ModelSettings(Record):
     devices: tuple[str, ...] = ()
 
     def llama_arguments(self) -> dict[str, Any]:
-        """Return the arguments for ``llama_cpp.Llama``, with cache types as ggml's numbers."""
+        """Return the arguments for ``llama_cpp.Llama``: cache types as ggml's numbers, the threads that have a core."""
         types = {name: tensor_type(self[name]).id for name in ("type_k", "type_v")}
-        threads = {name: within_cores(self[name]) for name in ("n_threads", "n_threads_batch")}
+        threads = {name: _within_cores(self[name]) for name in ("n_threads", "n_threads_batch")}
         return {**{name: self[name] for name in _OF_LLAMA}, **types, **threads}
 
 
-def within_cores(n_threads: int) -> int:
+def _within_cores(n_threads: int) -> int:
     """Return how many of a given number of threads have a logical core that this process may use."""
     from labkit.system import logical_cores_available
 
@@ -120,9 +120,9 @@ def choose_settings(
         f"up to the {most} physical cores that this process may use, fewer while other programs need them"
         if not request.n_threads
         else "as given"
-        if within_cores(most) == most
-        else f"as given, but no more than {within_cores(most)} compute: this process has no more cores, and threads without "
-        "one hold up the others at every step"
+        if (computing := _within_cores(most)) == most
+        else f"as given, but no more than {computing} compute: this process has no more cores, and threads without one hold "
+        "up the others at every step"
     )
     cells = round_up(request.n_ctx or int(facts.hparam("context_length", 0) or 512), CELLS)
     n_batch = min(request.n_batch, cells)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from labkit.engine.native import C
-from labkit.engine.settings import within_cores
 from labkit.errors import GenerationError
 from labkit.system import CpuLoad
 from labkit.thread_control import Phase, ThreadController
@@ -87,6 +86,7 @@ class Watchdog:
         self._deadline_s = self._look_s = math.inf
         self._is_held_up: Callable[[], bool] = bool
         self._ended = self._stopped = self._idle = False
+        self._lock = threading.Lock()  # or a step that has just been disarmed could still be ended, and with it the next
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -96,10 +96,11 @@ class Watchdog:
         It is called after 0.2 s, and every 0.2 s if there is no limit.
         """
         now_s = time.perf_counter()
-        self._ended = False
-        self._look_s = math.inf if is_held_up is None else now_s + _LOOK_S
-        self._is_held_up = is_held_up or bool
-        self._deadline_s = now_s + limit_s
+        with self._lock:
+            self._ended = False
+            self._look_s = math.inf if is_held_up is None else now_s + _LOOK_S
+            self._is_held_up = is_held_up or bool
+            self._deadline_s = now_s + limit_s
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="labkit-watchdog", daemon=True)
             self._thread.start()
@@ -108,10 +109,11 @@ class Watchdog:
 
     def disarm(self) -> bool:
         """Stop watching and clear the flag; return whether the step was ended."""
-        self._deadline_s = self._look_s = math.inf
-        if self._ended:
-            self._flag.clear()
-        return self._ended
+        with self._lock:
+            self._deadline_s = self._look_s = math.inf
+            if self._ended:
+                self._flag.clear()
+            return self._ended
 
     def stop(self) -> None:
         """End the thread."""
@@ -122,24 +124,26 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stopped:
-            now_s = time.perf_counter()
-            if now_s >= self._look_s:
-                self._look_s = now_s + _LOOK_S if math.isinf(self._deadline_s) else math.inf
-                if self._is_held_up():
-                    self._end()
-            elif now_s >= self._deadline_s:
-                self._end()
-            else:
-                left_s = min(self._deadline_s, self._look_s) - now_s
+            left_s = self._look()
+            if left_s > 0:
                 self._idle = math.isinf(left_s)
                 self._wake.wait(min(left_s, 1.0))
                 self._idle = False
                 self._wake.clear()
 
-    def _end(self) -> None:
-        self._deadline_s = self._look_s = math.inf
-        self._ended = True
-        self._flag.set()
+    def _look(self) -> float:
+        """End the step if it is time to, and return the seconds until the next look."""
+        with self._lock:
+            now_s = time.perf_counter()
+            is_late = now_s >= self._deadline_s
+            if not is_late and now_s >= self._look_s:
+                self._look_s = now_s + _LOOK_S if math.isinf(self._deadline_s) else math.inf
+                is_late = self._is_held_up()
+            if is_late:
+                self._deadline_s = self._look_s = math.inf
+                self._ended = True
+                self._flag.set()
+            return min(self._deadline_s, self._look_s) - now_s
 
 
 class _Cores:
@@ -159,9 +163,9 @@ class _Cores:
 
     def free_at_once(self) -> float | None:
         """Return the same for a generation that begins; None while another model of this process computes."""
-        if self._load is None or self.n_at_work:
-            return self.free() if self._load is None else None
-        return self._load.free_cores_at_once()
+        if self.n_at_work:
+            return None
+        return self.free() if self._load is None else self._load.free_cores_at_once()
 
     def settle(self, n_threads: int) -> None:
         """Remember the threads that one model settled on because of other programs, for the next."""
@@ -213,7 +217,7 @@ def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadC
     if control is not None:
         control.begin(_cores.free_at_once(), _cores.settled())
         n_threads, n_threads_batch = control.decode.n_threads, control.prefill.n_threads
-    C.llama_set_n_threads(ctx, within_cores(n_threads), within_cores(n_threads_batch))
+    C.llama_set_n_threads(ctx, n_threads, n_threads_batch)
 
 
 class Stepper:
@@ -234,7 +238,7 @@ class Stepper:
         self.ctx, self.job = ctx, job
         self.control, self._watchdog = control, watchdog
         self.used, self.used_batch = ThreadsUsed(), ThreadsUsed()
-        self._pinned = within_cores(n_threads), within_cores(n_threads_batch)
+        self._pinned = n_threads, n_threads_batch
         self._set = (0, 0)
 
     def decode(self, batch: Any, n_tokens: int, phase: Phase | None = None, work: float = 0.0) -> None:
@@ -266,9 +270,8 @@ class Stepper:
             if self.job.cancelled:
                 raise CancelledError
             started_s = time.perf_counter()
-            status, ended = (
-                self._call(batch, phase, work) if n_threads == chosen else (C.llama_decode(self.ctx, batch), False)
-            )
+            # Cores shared with another model at work say nothing about the machine.
+            status, ended = self._call(batch, work, phase if n_threads == chosen else None)
             seconds = time.perf_counter() - started_s
             again = ended and status == _ABORTED and not self.job.cancelled
             if not again:
@@ -281,10 +284,9 @@ class Stepper:
             if not again:
                 return n_threads
 
-    def _call(self, batch: Any, phase: Phase, work: float) -> tuple[int, bool]:
-        """Call llama_decode; return its status, and whether the watchdog ended it."""
-        n_threads = phase.choose()
-        if self._watchdog is None or n_threads == 1:
+    def _call(self, batch: Any, work: float, phase: Phase | None) -> tuple[int, bool]:
+        """Call llama_decode, watched if it is a phase's; return its status, and whether the watchdog ended it."""
+        if self._watchdog is None or phase is None or phase.choose() == 1:
             return C.llama_decode(self.ctx, batch), False
         limit_s = phase.limit_s(work)
         is_long = limit_s > _LONG_S  # worth sampling the CPU load during the step

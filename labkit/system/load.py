@@ -12,7 +12,7 @@ from labkit.system.cgroups import read_text
 from labkit.system.cores import allowed_cpus, physical_cores_available
 
 _NEARLY = 0.3  # of a core may be in use by others, and it counts as free
-_YOUNG_S = 0.3
+_YOUNG_S = 0.3  # a sample no older than this says how the machine is now
 _INTERVAL_S = 0.05  # Linux counts in ticks of 10 ms: shorter intervals would measure mostly rounding
 
 
@@ -102,4 +102,9 @@ def cores_left_now(seconds: float = 0.1) -> int:
     load, most = CpuLoad(), physical_cores_available()
     time.sleep(seconds)
     free = load.free_cores()
-    return most if free is None else max(1, min(most, int(free + _NEARLY)))
+    return most if free is None else min(most, whole_cores(free))
+
+
+def whole_cores(free: float) -> int:
+    """Return how many threads get a separate core when so much of the cores is free; at least 1."""
+    return max(1, int(free + _NEARLY))
