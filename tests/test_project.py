@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from labkit.system.build import CMAKE_ARGS
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -65,3 +67,13 @@ def test_readme_tree_exists() -> None:
         name = line.split()[0] if line.strip() else ""
         if name and not line.startswith(" "):
             assert (ROOT / name).exists(), name
+
+
+def test_llama_cpp_is_built_the_same_way_everywhere() -> None:
+    """Uv's build settings, the README's line for pip and the command in error messages have the same flags."""
+    line = next(
+        line for line in (ROOT / "pyproject.toml").read_text("utf-8").splitlines() if line.startswith("llama-cpp-python =")
+    )
+    flags = {f"-D{name}={value}" for name, value in re.findall(r'"cmake\.define\.(\w+)" = "([^"]+)"', line)}
+    assert flags == set(CMAKE_ARGS.split())
+    assert f'CMAKE_ARGS="{CMAKE_ARGS}"' in (ROOT / "README.md").read_text("utf-8")

@@ -72,7 +72,7 @@ def check_packages() -> Iterator[Finding]:
 
 def check_engine() -> Iterator[Finding]:
     """Check what llama.cpp was built with, and whether that suits this CPU (Linux says what a CPU has)."""
-    from labkit.system import engine_build, unused_instructions
+    from labkit.system import REBUILD, engine_build, unused_instructions
     from labkit.system.instructions import cpu_flags
 
     try:
@@ -88,8 +88,7 @@ def check_engine() -> Iterator[Finding]:
     if build.has_rpc:
         yield Finding("RPC backend", "ok", "yes")
     else:
-        fix = "build with CMAKE_ARGS=-DGGML_RPC=ON to put layers on a second device"
-        yield Finding("RPC backend", "note", "no", fix=fix)
+        yield Finding("RPC backend", "note", "no", fix=f"to put layers on a second device, build with it: {REBUILD}")
     yield from checks.check_openmp(build.features)
     yield from checks.check_amx(build.features, cpu_flags())
     yield from checks.check_instructions(unused_instructions(build.features))

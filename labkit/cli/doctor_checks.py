@@ -17,6 +17,7 @@ from labkit.kv_cache.layers import model_layers, number
 from labkit.kv_cache.size import cache_bytes, cache_shape
 from labkit.memory.weights import HOST, place_weights
 from labkit.records import Record
+from labkit.system import REBUILD
 from labkit.units import format_bytes
 
 State = Literal["ok", "note", "missing"]  # note: it works, but costs something; missing: the course needs it
@@ -24,7 +25,6 @@ State = Literal["ok", "note", "missing"]  # note: it works, but costs something;
 _NOTABLE = 1.05  # times: a finding that costs less is reported, but is not worth acting on
 _BUSY = 0.5  # cores that other programs use
 _K_BLOCK = 256
-_REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 _PLAIN_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")  # blocks of 32, which fit nearly every row
 # The type that was used -> the type that was meant (src/llama-quant.cpp, tensor_type_fallback); else the file's main type.
 _MEANT = {"Q5_0": "Q4_K", "Q5_1": "Q5_K", "Q8_0": "Q6_K"}
@@ -185,7 +185,7 @@ def check_instructions(unused: Sequence[str]) -> Iterator[Finding]:
             "note",
             f"this CPU has {', '.join(unused)}, but llama.cpp was built without",
             "slower than this CPU could be, above all on prompts",
-            f"build it on this machine: {_REBUILD}",
+            f"build it on this machine: {REBUILD}",
         )
 
 
@@ -199,7 +199,7 @@ def check_openmp(features: Collection[str]) -> Iterator[Finding]:
         "note",
         "llama.cpp was built with OpenMP",
         "another library's or Llama's idle threads slow down generation, on 2 cores from 150 to 87 tokens/s",
-        f"build with GGML_OPENMP=OFF: CMAKE_ARGS=-DGGML_OPENMP=OFF {_REBUILD}",
+        f"build without it: {REBUILD}",
     )
 
 
@@ -217,7 +217,7 @@ def check_amx(features: Collection[str], cpu_flags: Collection[str]) -> Iterator
             "note",
             "llama.cpp was built with AMX kernels, and this CPU has AMX",
             "generation crashes if GCC 11 or 12 compiled them (llama.cpp issue 20824)",
-            f"build without them: CMAKE_ARGS='-DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__' {_REBUILD}",
+            f"build without them: {REBUILD}",
         )
 
 

@@ -14,7 +14,7 @@ import enum
 import struct
 
 from labkit.errors import ModelLoadError
-from labkit.system import EngineBuild
+from labkit.system import REBUILD, EngineBuild
 
 MAJOR = 7  # of the protocol's version; features of minor versions are used only if both sides have them
 HEAD = struct.Struct("<BQ")
@@ -24,8 +24,7 @@ _ALLOCATION = struct.Struct("<IQ")
 _PAIR = struct.Struct("<QQ")
 _SOME_ADDRESS = 1 << 20
 _NO_RPC = (
-    "this llama.cpp was built without RPC, so it cannot use a device in another process: install it with CMAKE_ARGS="
-    "-DGGML_RPC=ON pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+    f"this llama.cpp was built without RPC, so it cannot use a device in another process: build it again with {REBUILD}"
 )
 _SOME_ALIGNMENT = 128
 

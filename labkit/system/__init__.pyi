@@ -1,4 +1,5 @@
 from .bandwidth import measure_read_bandwidth as measure_read_bandwidth
+from .build import REBUILD as REBUILD
 from .build import Device as Device
 from .build import EngineBuild as EngineBuild
 from .build import engine_build as engine_build

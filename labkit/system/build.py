@@ -11,6 +11,12 @@ from typing import Any
 from labkit.errors import LabkitError
 from labkit.records import Record
 
+CMAKE_ARGS = (  # as in pyproject.toml and the README, which say why
+    "-DGGML_RPC=ON -DGGML_OPENMP=OFF -DCMAKE_C_FLAGS_INIT=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS_INIT=-U__AMX_INT8__"
+)
+REBUILD = (
+    f'CMAKE_ARGS="{CMAKE_ARGS}" pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python'
+)
 # enum ggml_backend_dev_type (ggml/include/ggml-backend.h)
 _DEVICE_KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")
 
