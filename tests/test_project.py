@@ -70,7 +70,7 @@ def test_readme_tree_exists() -> None:
 
 
 def test_llama_cpp_is_built_the_same_way_everywhere() -> None:
-    """Uv's build settings, the README's line for pip and the command in error messages have the same flags."""
+    """The build settings for uv, the README's line for pip and the command in error messages have the same flags."""
     line = next(
         line for line in (ROOT / "pyproject.toml").read_text("utf-8").splitlines() if line.startswith("llama-cpp-python =")
     )

@@ -20,7 +20,6 @@ from labkit.widgets.parts.view import View
 if TYPE_CHECKING:
     from labkit.engine import Model
 
-__all__ = ["BusyCore", "Expected", "Sample", "describe_busy", "threads_text", "view_busy", "watch"]
 
 _SAMPLE_S = 0.25
 _PROMPT, _TOKENS = "Once upon a time", 128  # a text is short, so that its length does not change the speed
