@@ -26,7 +26,6 @@ import math
 
 from labkit.system.load import whole_cores
 
-
 SLOW = 3.0  # times the usual step: other programs, not noise
 SLOW_FLOOR_S = 0.015  # and at least this much longer: a few time slices of Linux
 WORSE = 1.25  # times the usual step: reason enough to try fewer threads

@@ -22,7 +22,6 @@ from labkit.widgets.parts.busy_core import BusyCore, Expected, threads_text, vie
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.view import View
 
-
 _DRAW_S = 1.0  # between pictures: drawing needs a core for a tenth of a second
 
 
