@@ -8,9 +8,11 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from labkit.errors import LabkitError
 
 
 class ChildEndedError(Exception):
@@ -34,6 +36,19 @@ def queue_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
         for line in stream:
             lines.put(line)
     lines.put(b"")
+
+
+@contextlib.contextmanager
+def explain(what: str, error: type[LabkitError], hint: str, *, died: str = "") -> Iterator[None]:
+    """Convert the errors of `ask_child` to one line: what did not work, and what to do; ``died`` if the process died."""
+    try:
+        yield
+    except subprocess.TimeoutExpired as expired:
+        raise error(f"{what} exceeded {expired.timeout:g} s and was stopped: {hint}") from None
+    except OSError as failed:
+        raise error(f"the process for {what} could not be started ({failed}): {hint}") from failed
+    except ChildEndedError as ended:
+        raise error(f"{what} aborted its process ({ended}): {died or hint}") from None
 
 
 def ask_child(script: Path, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import math
 import threading
@@ -22,7 +21,7 @@ import labkit
 from labkit.benchmark.llama_bench import time_engine
 from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.result import bench_csv
-from labkit.benchmark.stats import median_interval, rank_sum_p_value
+from labkit.benchmark.stats import median_interval
 from labkit.cli import main
 from labkit.plots import Picture
 from tests.tiny_models import write_tiny_model
@@ -68,22 +67,6 @@ def test_the_interval_is_the_narrowest_possible(n: int) -> None:
     if n >= 6:
         assert interval.confidence >= 0.95
         assert 1 - outside - 2 * math.comb(n, k) / 2**n < 0.95
-
-
-@given(st.integers(1, 4), st.integers(1, 4), st.randoms())
-def test_the_p_value_equals_an_enumeration(n: int, m: int, random: Any) -> None:
-    """The p-value equals the count over all assignments of ranks."""
-    ranks = list(range(n + m))
-    random.shuffle(ranks)
-    first, second = ranks[:n], ranks[n:]
-
-    def distance(mine: tuple[int, ...] | list[int]) -> float:
-        rest = [rank for rank in ranks if rank not in mine]
-        return abs(sum(a > b for a in mine for b in rest) - n * m / 2)
-
-    ways = list(itertools.combinations(ranks, n))
-    expected = sum(distance(way) >= distance(first) for way in ways) / len(ways)
-    assert rank_sum_p_value(first, second) == pytest.approx(expected)
 
 
 def test_an_interval_of_nothing_is_an_error() -> None:

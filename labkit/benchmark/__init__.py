@@ -7,7 +7,7 @@
     parallel several prompts together
     memory   peak RSS
     figures  times of runs -> the figures of a result
-    stats    a median's confidence interval, a rank-sum test
+    stats    a median's confidence interval
     records  runs, settings, the gap between llama.cpp and the user
     result   BenchmarkResult, with tables, CSV, Markdown and JSON
     compare  faster, slower or within noise

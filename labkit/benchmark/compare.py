@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.benchmark.stats import median_interval, rank_sum_p_value
+from labkit.benchmark.stats import median_interval
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.records import Record, to_plain
 
@@ -23,24 +23,11 @@ _IGNORED = {"settings": {"warmup", "repeats"}, "system": {"ram_available_bytes",
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SpeedDifference(Record):
-    """One figure of two results.
+    """One figure of two results."""
 
-    Attributes
-    ----------
-    figure : str
-        The result's key.
-    ratio : float
-        The first result's median over the second's.
-    verdict : str
-        ``"faster"``, ``"slower"`` or ``"within noise"``.
-    p_value : float
-        Probability of a difference this large between two samples with the same distribution (exact rank-sum test).
-    """
-
-    figure: str
-    ratio: float
-    verdict: str
-    p_value: float
+    figure: str  # the result's key
+    ratio: float  # the first result's median over the second's
+    verdict: str  # "faster", "slower" or "within noise"
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -130,7 +117,7 @@ def _difference(key: str, first: Sequence[float], second: Sequence[float]) -> Sp
     apart = one.low > other.high or other.low > one.high
     small = abs(ratio - 1) <= NOISE or len(first) < 2 or len(second) < 2
     verdict = "within noise" if small or not apart else "faster" if ratio > 1 else "slower"
-    return SpeedDifference(key, ratio, verdict, rank_sum_p_value(first, second))
+    return SpeedDifference(key, ratio, verdict)
 
 
 def _sentence(found: SpeedDifference, first: Sequence[float], second: Sequence[float]) -> str:

@@ -28,23 +28,12 @@ _WRONG_ATTEMPTS: Counter[str] = Counter()  # by exercise, since the last correct
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """The result of `check`.
+    """The result of `check`."""
 
-    Parameters
-    ----------
-    name : str
-        The exercise.
-    passed : bool
-    message : str
-        What was tested, or what to look at.
-    points : int
-        Points of the exercise; grading awards them after testing on other inputs, too.
-    """
-
-    name: str
+    name: str  # of the exercise
     passed: bool
-    message: str
-    points: int
+    message: str  # what was tested, or what to look at
+    points: int  # of the exercise; grading awards them after testing on other inputs, too
 
     def __repr__(self) -> str:
         return f"{self.name}: {'' if self.passed else 'not yet. '}{self.message}"

@@ -16,18 +16,10 @@ Inputs = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A common wrong answer.
+    """A common wrong answer."""
 
-    Parameters
-    ----------
-    hint : str
-        What to think about; never the answer.
-    answer : callable or value
-        The wrong function or value: an answer with the same results gets the hint.
-    """
-
-    hint: str
-    answer: Any
+    hint: str  # what to think about; never the answer
+    answer: Any  # the wrong function or value: an answer with the same results gets the hint
 
 
 @dataclasses.dataclass(frozen=True)

@@ -146,21 +146,11 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Comparison(Record):
-    """A guess and a measurement, returned by `Prediction.compare`.
-
-    Attributes
-    ----------
-    question, unit : str
-        As passed to `predict`.
-    guess : float or None
-        None if there was none.
-    measured : float
-        In the same unit.
-    """
+    """A guess and a measurement, returned by `Prediction.compare`."""
 
     question: str
-    unit: str
-    guess: float | None
+    unit: str  # of both numbers
+    guess: float | None  # None if there was none
     measured: float
 
     @property

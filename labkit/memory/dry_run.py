@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
-from labkit.children import ChildEndedError, ask_child
+from labkit.children import ask_child, explain
 from labkit.errors import ModelLoadError
 from labkit.system import engine_build
 
@@ -68,18 +67,8 @@ def _engine() -> tuple[str, ...]:
 
 def _ask(model: Path, settings: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
     """Run the child; return its answer."""
-    try:
+    with explain(f"llama.cpp's dry run of {model.name}", ModelLoadError, "use method='formula'"):
         answer = ask_child(_CHILD, {**settings, "model": str(model.resolve())}, limit_s)
-    except subprocess.TimeoutExpired:
-        raise ModelLoadError(
-            f"llama.cpp's dry run of {model.name} exceeded {limit_s:g} s and was stopped: use method='formula'"
-        ) from None
-    except OSError as error:
-        raise ModelLoadError(f"the dry run's process could not be started ({error}): use method='formula'") from error
-    except ChildEndedError as error:
-        raise ModelLoadError(
-            f"llama.cpp's dry run of {model.name} aborted its process ({error}): use method='formula'"
-        ) from None
     if answer["error"]:
         reason = " ".join(str(answer["error"]).split()).partition(": ")
         raise ModelLoadError(f"llama.cpp cannot lay {model.name} out: {reason[2] or reason[0]}")

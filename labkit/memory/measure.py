@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from labkit.children import ChildEndedError, ask_child
+from labkit.children import ask_child, explain
 from labkit.errors import LabkitError, ModelLoadError
 from labkit.models import resolve_model
 from labkit.records import Record
@@ -76,14 +75,8 @@ def measure_memory(
     (True, 256)
     """
     request = {"model": str(resolve_model(model_path)), "n_ctx": n_ctx, "seed": seed, "options": options}
-    try:
+    with explain("the measurement", LabkitError, "choose a smaller n_ctx", died="does the model fit in RAM?"):
         answer = ask_child(_CHILD, request, limit_s)
-    except subprocess.TimeoutExpired:
-        raise LabkitError(f"the measurement exceeded {limit_s:g} s and was stopped: choose a smaller n_ctx") from None
-    except OSError as error:
-        raise LabkitError(f"the measuring process could not be started ({error})") from error
-    except ChildEndedError as error:
-        raise LabkitError(f"the measuring process died ({error}): does the model fit in RAM?") from None
     if "error" in answer:
         raise ModelLoadError(answer["error"])
     return MeasuredMemory(**answer)

@@ -10,8 +10,6 @@ from labkit.plots.picture import MAIN, OTHER
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_busy_core"]
-
 
 def plot_busy_core(
     times_s: Sequence[float],
@@ -24,29 +22,10 @@ def plot_busy_core(
     n_threads: int,
     text: str,
 ) -> Figure:
-    """Draw decode speed over time, and below it the threads.
+    """Draw decode speed over time, and below it the threads; the busy time is hatched and labelled.
 
-    Parameters
-    ----------
-    times_s : sequence of float
-        Ends of the samples.
-    speeds, threads : sequence
-        Tokens per second, and threads, of each sample.
-    busy_s : tuple of (float, float)
-        When the core is busy, from and to.
-    predicted : tuple of (float, float)
-        Tokens per second with all cores free, and with one busy.
-    end_s : float
-        End of the time axis, which does not move while samples arrive.
-    n_threads : int
-        Most threads.
-    text : str
-        Description of the picture.
-
-    Returns
-    -------
-    Figure
-        Samples as points, the prediction as a dashed line, and the busy time hatched and labelled.
+    Each sample has the time of its end, tokens per second and threads. ``predicted`` are the speeds with all cores free and
+    with one busy, a dashed line. ``end_s`` ends the time axis, so that it does not move; ``text`` describes the picture.
     """
     from matplotlib.figure import Figure
 

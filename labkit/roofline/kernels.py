@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit.children import ChildEndedError, ask_child
+from labkit.children import ask_child, explain
 from labkit.errors import LabkitError
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -60,14 +59,6 @@ def time_kernels(jobs: Sequence[Job], n_threads: int) -> dict[Job, float]:
     """Time llama.cpp's kernels in a subprocess; return the median seconds per operation over some 0.05 s."""
     wanted = list(dict.fromkeys(jobs))
     request = {"jobs": [dataclasses.asdict(job) for job in wanted], "n_threads": n_threads, "seconds": _SECONDS}
-    try:
+    with explain("timing llama.cpp's kernels", LabkitError, "is this machine busy?", died="please report this"):
         answer = ask_child(_CHILD, request, _LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise LabkitError(
-            f"timing llama.cpp's kernels exceeded {_LIMIT_S:g} s and was stopped: is this machine busy?"
-        ) from None
-    except OSError as error:
-        raise LabkitError(f"the process to time llama.cpp's kernels could not be started ({error})") from error
-    except ChildEndedError as error:
-        raise LabkitError(f"the process that times llama.cpp's kernels died ({error}): please report this") from None
     return dict(zip(wanted, answer["times"], strict=True))

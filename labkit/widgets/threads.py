@@ -27,24 +27,12 @@ _DRAW_S = 1.0  # between pictures: drawing needs a core for a tenth of a second
 
 @dataclasses.dataclass(frozen=True)
 class DecodeTime:
-    """The predicted time of a decode step, by how it changes with threads.
+    """The predicted time of a decode step, by how it changes with threads."""
 
-    Parameters
-    ----------
-    shared_s : float
-        Matrices and attention with one thread; threads share them.
-    alone_s : float
-        Small operations, which one thread computes while the others wait.
-    reading_s : float
-        Reading all bytes at the bandwidth of all cores: no number of threads is faster.
-    n_cores : int
-        Physical cores; more threads have to share them.
-    """
-
-    shared_s: float
-    alone_s: float
-    reading_s: float
-    n_cores: int
+    shared_s: float  # matrices and attention with one thread; threads share them
+    alone_s: float  # small operations, which one thread computes while the others wait
+    reading_s: float  # reading all bytes at the bandwidth of all cores: no number of threads is faster
+    n_cores: int  # physical cores; more threads have to share them
 
     def tokens_per_second(self, n_threads: int) -> float:
         """Return the predicted speed; with more threads than cores, the most that is possible."""

@@ -27,43 +27,22 @@ _PROMPT, _TOKENS = "Once upon a time", 128  # a text is short, so that its lengt
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """About a quarter of a second.
+    """About a quarter of a second."""
 
-    Parameters
-    ----------
-    end_s : float
-        Since the first token.
-    speed : float
-        Tokens per second.
-    n_threads : int
-        Threads of most of its tokens.
-    """
-
-    end_s: float
-    speed: float
-    n_threads: int
+    end_s: float  # since the first token
+    speed: float  # tokens per second
+    n_threads: int  # of most of its tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What is predicted before a run.
-
-    Parameters
-    ----------
-    n_cores : int
-    n_threads : int
-        The model's threads; the most, if it adapts them.
-    adapts : bool
-        Whether it uses fewer threads while cores are busy.
-    free, busy : float
-        Tokens per second with all cores free, and with one busy.
-    """
+    """What is predicted before a run."""
 
     n_cores: int
-    n_threads: int
-    adapts: bool
-    free: float
-    busy: float
+    n_threads: int  # the model's; the most, if it adapts them
+    adapts: bool  # uses fewer threads while cores are busy
+    free: float  # tokens per second with all cores free
+    busy: float  # tokens per second with one core busy
 
     @property
     def n_threads_busy(self) -> int:
@@ -72,13 +51,7 @@ class Expected:
 
 
 class BusyCore:
-    """A run: its samples, and when the core was busy.
-
-    Parameters
-    ----------
-    around_s, busy_s : float
-        Seconds with all cores free, before and after; seconds with one busy.
-    """
+    """A run: its samples, and when the core was busy: ``around_s`` seconds free, ``busy_s`` busy, ``around_s`` free."""
 
     def __init__(self, around_s: float, busy_s: float) -> None:
         self.busy = (around_s, around_s + busy_s)  # planned, until it starts
