@@ -111,16 +111,17 @@ def _step_times(model: Model, job: Job[Any], n_most: int) -> dict[int, float]:
     from labkit import __version__
 
     settings = model.settings
+    n_threads = model.threads_to_keep() or settings.n_threads_batch
     words = (
         *file_identity(Path(model.model_path)),
         __version__,
         str(llama_cpp.__version__),
-        f"{settings.n_threads_batch} {settings.n_gpu_layers} {settings.use_mmap} {settings.devices}",
+        f"{n_threads} {settings.n_gpu_layers} {settings.use_mmap} {settings.devices}",
     )
     sizes = [size for size, before in zip(_SIZES, (0, *_SIZES), strict=False) if before < n_most]
     known = _known(recall("steps", *words))
     if not set(sizes) <= set(known):
-        known = _time_steps(model, job, sizes)
+        known = _time_steps(model, job, sizes, n_threads)
         if set(sizes) == set(known):
             remember("steps", {str(size): seconds for size, seconds in known.items()}, *words)
     return known
@@ -133,11 +134,12 @@ def _known(note: Any) -> dict[int, float]:
         return {}  # missing, or in another format
 
 
-def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int]) -> dict[int, float]:
+def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int], n_threads: int) -> dict[int, float]:
     """Time steps with the tokens of one sequence: the matrix products, nearly all of the work, are the same."""
     n_vocab, times = model.native.n_vocab, {}
     most, first_s = max(sizes), time.perf_counter()
     with second_context(model, n_ctx=CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
+        C.llama_set_n_threads(ctx, n_threads, n_threads)
         view(batch.token, most)[:] = np.arange(most) * 7 % n_vocab
         view(batch.pos, most)[:] = np.arange(most)
         view(batch.logits, most)[:] = 1

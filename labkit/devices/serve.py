@@ -21,7 +21,7 @@ from labkit.devices.connection import connect
 from labkit.devices.endpoints import Endpoint, free_port, parse_endpoint
 from labkit.devices.rpc_protocol import check_rpc
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
-from labkit.system import engine_build
+from labkit.system import engine_build, logical_cores_available
 
 _CHILD = Path(__file__).with_name("serve_child.py")
 _START_S = 30.0
@@ -125,7 +125,7 @@ def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_net
     endpoint : str
         ``host:port`` of this machine to listen at; port 0 is a free port chosen by the system.
     n_threads : int
-        Threads of a CPU device. They share the machine's cores with the caller's threads.
+        Threads of a CPU device, at most the logical cores of this process; the caller's threads use the same cores.
     allow_network : bool
         Allow an address that other machines can reach.
 
@@ -154,7 +154,7 @@ def start_device(endpoint: str = "127.0.0.1:0", *, n_threads: int = 1, allow_net
     ' 5, 6,'
     """
     place = parse_endpoint(endpoint, least_port=0)
-    n_threads = check_int("n_threads", n_threads, 1, _MAX_THREADS)
+    n_threads = min(check_int("n_threads", n_threads, 1, _MAX_THREADS), logical_cores_available())
     if not check_flag("allow_network", allow_network) and not place.is_loopback:
         raise ArgumentError(
             f"endpoint={place} is reachable from other machines, and anyone who reaches it can read the device's memory and "

@@ -19,7 +19,7 @@ from labkit.model_info import get_model_info
 from labkit.models import resolve_model
 from labkit.progress import Progress
 from labkit.roofline import SpeedPrediction, predict_speed
-from labkit.system import measure_system
+from labkit.system import cores_left_now, measure_system
 from labkit.units import format_bytes, round_up
 
 _COUNTS_FROM = 6.5e9  # weights of the smallest models called "7B"
@@ -71,12 +71,12 @@ def run_milestone(
     cells = round_up(64 + max_tokens, CELLS)
     _refuse_unfit(path, cells)
     system = measure_system(seconds=0.5)
+    threads = cores_left_now() if n_threads is None else n_threads  # the same for predictions and measurements
     predictions = {
-        n: predict_speed(path, n_threads=n_threads, system=system, depth=_DEPTH, n_parallel=n)
+        n: predict_speed(path, n_threads=threads, system=system, depth=_DEPTH, n_parallel=n)
         for n in (1, len(LAB_PROMPTS), *_MORE)
     }
-    with load_model(path, n_ctx=cells, n_threads=n_threads) as model:
-        threads = model.settings.n_threads
+    with load_model(path, n_ctx=cells, n_threads=threads) as model:
         one, _ = _measure(model, 1, max_tokens, predictions[1], target)
         together, memory = _measure(model, len(LAB_PROMPTS), max_tokens, predictions[len(LAB_PROMPTS)], target)
     counts = info.parameter_count >= _COUNTS_FROM and info.bits_per_weight <= _QUANTIZED
