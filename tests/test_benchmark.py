@@ -38,6 +38,11 @@ def model() -> Iterator[labkit.Model]:
 
 
 @pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("benchmark") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
 def result(model: labkit.Model) -> labkit.BenchmarkResult:
     """Measure two prompts with three repeats."""
     return labkit.benchmark_inference(model, PROMPTS, max_tokens=6)
@@ -383,21 +388,21 @@ def test_plot_has_units_and_alt_text(result: labkit.BenchmarkResult) -> None:
 # -- the command -----------------------------------------------------------------------------------------------------------
 
 
-def test_bench_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_prints_tables_and_json(capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
     """The prompt has the requested length, and the tests have llama-bench's names."""
-    assert main(["bench", "-p", "24", "-n", "4", "-r", "2", "-t", "1", "--json"]) == 0
+    assert main(["bench", str(tiny), "-p", "24", "-n", "4", "-r", "2", "-t", "1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [(test["figure"], test["test"]) for test in document["tests"]] == [
         ("engine", "pp24"), ("engine", "tg4"), ("user", "pp24"), ("user", "tg4"),
     ]  # fmt: skip
     assert document["settings"]["n_prompt"] == [24]
     assert [document["predicted"][key] for key in ("n_prompt", "n_threads", "depth")] == [24, 1, 2]
-    assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1"]) == 0
+    assert main(["bench", str(tiny), "-p", "24", "-n", "4", "-r", "1", "-t", "1"]) == 0
     printed = capsys.readouterr().out
     assert all(
         word in printed for word in ("t/s", "pp24", "tg4", "predicted", "limited by", "throughput", "time to first token")
     )
-    assert main(["bench", "-p", "24", "-n", "4", "-r", "1", "-t", "1", "--no-predict"]) == 0
+    assert main(["bench", str(tiny), "-p", "24", "-n", "4", "-r", "1", "-t", "1", "--no-predict"]) == 0
     assert "predicted" not in capsys.readouterr().out
 
 

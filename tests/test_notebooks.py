@@ -21,7 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # The longest ones run only with --thorough, as in CI (see conftest.py).
-LONG = ("01_load_and_generate", "04_quantization", "07_benchmarking", "09_milestone")
+LONG = (
+    "01_load_and_generate",
+    "02_chat_and_tokens",
+    "04_quantization",
+    "06_memory",
+    "07_benchmarking",
+    "08_threads_and_gpu_layers",
+    "09_milestone",
+)
 THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Not allowed in the course's texts: folders of a particular machine, addresses of package registries.

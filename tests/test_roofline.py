@@ -105,9 +105,9 @@ def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
 def test_given_system_is_not_measured_again() -> None:
     """Its bandwidth is used unchanged, for the number of threads it was measured with."""
     system = labkit.measure_system(seconds=0.05)
-    known = system.replace(read_bytes_per_second=1e9)
+    known = system.replace(read_bytes_per_second=1e6)
     found = labkit.predict_speed(n_prompt=8, system=known)
-    assert found.read_bytes_per_second == 1e9
+    assert found.read_bytes_per_second == 1e6
     assert found.limit == "bandwidth"
 
 
@@ -134,5 +134,5 @@ def test_wrong_arguments_end_in_one_line() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ModelNotFoundError):
         labkit.predict_speed("no-such-model.gguf")
-    with pytest.raises(LabkitError, match=r"process .* died"):
+    with pytest.raises(LabkitError, match="aborted its process"):
         time_kernels([MatrixJob(9999, 32, 32, 1)], 1)
