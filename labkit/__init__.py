@@ -6,6 +6,11 @@ used, so importing labkit stays cheap.
 
 import lazy_loader
 
-__version__ = "0.1.0"
+from labkit.prebuilt import use_prebuilt
+
+__version__ = "0.2.0"
+
+use_prebuilt()  # before llama_cpp is imported, here or in a notebook
+del use_prebuilt
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

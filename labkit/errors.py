@@ -12,6 +12,7 @@
     ├── DownloadError (OSError)             a model could not be fetched
     ├── QuantizationError (RuntimeError)    llama.cpp could not quantize the model
     ├── GradingError (RuntimeError)         a submission could not be graded
+    ├── MissingPackageError (ImportError)   a package of an extra is not installed
     ├── ArgumentError (ValueError)          an argument has an invalid value
     ├── ArgumentTypeError (TypeError)       an argument has the wrong type
     └── UnknownKeyError (KeyError)          a record has no such key; lists the existing keys
@@ -104,3 +105,7 @@ class QuantizationError(LabkitError, RuntimeError):
 
 class GradingError(LabkitError, RuntimeError):
     """A submission could not be graded."""
+
+
+class MissingPackageError(LabkitError, ImportError):
+    """A package that only some functions need is not installed; the message has the command that installs it."""

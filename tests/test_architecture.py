@@ -17,7 +17,7 @@ LEVELS = (
     "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
     "sampling",
-    "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "errors",
+    "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "extras", "prebuilt", "errors",
 )  # fmt: skip
 LEVEL = {room: -level for level, room in enumerate(LEVELS)}
 HOMES = {
@@ -60,9 +60,9 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 def test_plots_knows_no_record() -> None:
-    """Plots get their data as arguments: of labkit, they import only errors and units."""
+    """Plots get their data as arguments: of labkit, they import only errors, extras and units."""
     rooms = {_room(other) for module in GRAPH if module.startswith("labkit.plots") for other in GRAPH[module]}
-    assert rooms <= {"plots", "errors", "units"}
+    assert rooms <= {"plots", "errors", "extras", "units"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

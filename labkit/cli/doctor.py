@@ -22,6 +22,7 @@ from labkit.cli.arguments import add_model
 from labkit.cli.doctor_checks import Finding
 from labkit.cli.output import Output
 from labkit.errors import LabkitError
+from labkit.extras import install_command
 from labkit.units import format_bytes
 
 HELP = "check the installation, this machine and a model file"
@@ -62,12 +63,12 @@ def check_packages() -> Iterator[Finding]:
     """Check the version of Python, and for the packages that the course uses."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("Python", "ok" if sys.version_info >= (3, 10) else "missing", version)
-    needed = ("llama-cpp-python", "gguf", "jupyterlab", "ipywidgets", "nbval", "psutil", "matplotlib", "huggingface-hub")
+    needed = ("llama-cpp-python", "psutil", "huggingface-hub", "jupyterlab", "ipywidgets", "matplotlib", "gguf", "nbval")
     for name in needed:
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "not installed", fix=f"pip install {name}")
+            yield Finding(name, "missing", "not installed", fix=install_command(name))
 
 
 def check_engine() -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.cli.output import Output
-from labkit.errors import LabkitError
+from labkit.extras import missing
 from labkit.models import course_model, resolve_model
 from labkit.widgets import EXPLORERS
 
@@ -40,10 +40,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from labkit.devices.endpoints import free_port, parse_endpoint
 
     if not _is_installed("voila"):
-        raise LabkitError(
-            "voila, which serves the page, is not installed: run pip install voila, then labkit explore again; "
-            "in a notebook, labkit.explore(…) works without it"
-        )
+        raise missing("voila")
     model = resolve_model(args.model) if args.model else course_model()
     # if the port is in use, Voilà would silently use another one
     port = free_port(parse_endpoint(f"127.0.0.1:{args.port}", name="--port", least_port=0))

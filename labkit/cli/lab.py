@@ -1,7 +1,8 @@
 """Open the course's notebooks in JupyterLab.
 
 Run it in the course's folder, or give the folder of the notebooks. With --work you work in your own copy, without
-solutions and outputs. The copy is made if FOLDER has no notebooks yet; your work in it is kept.
+solutions and outputs. The copy is made if FOLDER has no notebooks yet; your work in it is kept. Without a clone of the
+course you always work in a copy, in the folder llama-cpp-lab unless --work names another.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from labkit.cli.output import Output
-from labkit.errors import LabkitError
+from labkit.extras import DISTRIBUTION, missing
 
 HELP = "open the course in JupyterLab"
 
@@ -25,25 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    from labkit.course.release import release_course
+    from labkit.course.folder import INSTALLED, find_notebooks
 
-    folder = args.work or find_notebooks(args.folder)
-    if args.work and not any(folder.glob("*.ipynb")):
-        copied = release_course(find_notebooks(args.folder), folder).notebooks
-        out.say(f"copied {len(copied)} notebooks, without solutions, to {folder}")
+    course = find_notebooks(args.folder)
+    folder = args.work or (Path(DISTRIBUTION) if course == INSTALLED else course)
     if find_spec("jupyterlab") is None:
-        raise LabkitError("jupyterlab is not installed: pip install jupyterlab, then labkit lab")
+        raise missing("jupyterlab")
+    if folder != course and not any(folder.glob("*.ipynb")):
+        from labkit.course.release import release_course
+
+        copied = release_course(course, folder).notebooks
+        out.say(f"copied {len(copied)} notebooks, without solutions, to {folder}")
     out.say(f"opening {folder} in JupyterLab; stop it with Ctrl-C")
     command = [sys.executable, "-m", "jupyterlab", str(folder)]
     return subprocess.call([*command, "--no-browser"] if args.no_browser else command)
-
-
-def find_notebooks(given: Path | None) -> Path:
-    """Return the course's folder: the one given, or ``notebooks`` here, in a parent folder, or next to the package."""
-    checkout = Path(__file__).resolve().parents[2]
-    candidates = [given] if given else [folder / "notebooks" for folder in (Path.cwd(), *Path.cwd().parents, checkout)]
-    for folder in candidates:
-        if any(folder.glob("00_*.ipynb")) or (given and any(folder.glob("*.ipynb"))):
-            return folder
-    where = f"in {given}" if given else "in this folder or its parents"
-    raise LabkitError(f"no notebooks found {where}: change to the course's folder, or run labkit lab FOLDER")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from labkit.cli.lab import find_notebooks
 from labkit.cli.output import Output
 
 HELP = "write the notebooks without solutions, for students"
@@ -19,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
+    from labkit.course.folder import find_notebooks
     from labkit.course.release import release_course
 
     result = release_course(find_notebooks(args.source), args.out, overwrite=args.force)

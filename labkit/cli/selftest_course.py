@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from labkit.cli.lab import find_notebooks
 from labkit.cli.output import Output
 
 HELP = "test the exercises: solutions, stubs and known mistakes"
@@ -17,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
+    from labkit.course.folder import find_notebooks
     from labkit.course.selftest import selftest_course
 
     tests = selftest_course(find_notebooks(args.source))

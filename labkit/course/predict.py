@@ -181,10 +181,10 @@ class Comparison(Record):
 
     def _draw(self) -> Axes:
         """Draw a bar for the guess (a question mark if there is none) and one for the measurement."""
-        from matplotlib.ticker import MaxNLocator
-
         values = [0.0 if self.guess is None else float(self.guess), float(self.measured)]
         axes = new_axes(1.7)
+        from matplotlib.ticker import MaxNLocator
+
         axes.set_label(f"Bar chart. {self.question} {self.sentence}")
         bars = axes.barh(["your guess", "measured"], values, color=[OTHER, MAIN], hatch=["//", ""], edgecolor="white")
         axes.bar_label(bars, labels=["?" if self.guess is None else _write(values[0]), _write(values[1])], padding=4)

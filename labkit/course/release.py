@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from labkit.cache import sha256
 from labkit.course.source import SourceNotebook, exercises_file, read_source
 from labkit.errors import ArgumentError, GradingError
+from labkit.extras import needs_extra
 from labkit.output_files import write_atomic
 from labkit.records import Record
+
+with needs_extra():
+    import nbformat
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import nbformat
-
 from labkit.cache import sha256
 from labkit.course.checks import OWN_EXERCISES, known_exercises
 from labkit.course.exercise import Exercise
 from labkit.errors import ArgumentError, GradingError
+from labkit.extras import needs_extra
+
+with needs_extra():
+    import nbformat
 
 _MAX_FILE_CHARACTERS = 1 << 20
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from labkit import __version__
 from labkit.errors import GradingError
+from labkit.extras import needs_extra
 from labkit.grading.sandbox.start import require_sandbox
 
 _CONNECT_S = 15
@@ -40,10 +41,8 @@ def cluster(address: str, *, unsafe_no_sandbox: bool = False) -> Iterator[tuple[
     ----------
     https://distributed.dask.org/en/stable/api.html (``Client.get_executor``)
     """
-    try:
+    with needs_extra():
         from distributed import Client
-    except ImportError:
-        raise GradingError("--scheduler needs the package distributed: pip install 'labkit[cluster]'") from None
     try:
         client = Client(address, timeout=_CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:

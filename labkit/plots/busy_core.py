@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labkit.plots.picture import MAIN, OTHER
+from labkit.plots.picture import MAIN, OTHER, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +27,7 @@ def plot_busy_core(
     Each sample has the time of its end, tokens per second and threads. ``predicted`` are the speeds with all cores free and
     with one busy, a dashed line. ``end_s`` ends the time axis, so that it does not move; ``text`` describes the picture.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, 4.0))
+    figure = new_figure(6, 4)
     figure.subplots_adjust(left=0.12, right=0.97, bottom=0.13, top=0.96, hspace=0.12)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     for axes in (upper, lower):

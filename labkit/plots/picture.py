@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from labkit.extras import needs_extra
 
 if TYPE_CHECKING:  # matplotlib is imported when something is drawn
     from matplotlib.axes import Axes
@@ -48,11 +50,17 @@ class Picture:
         return f'<img alt="{alt}" src="data:image/png;base64,{picture}" style="width:40em;max-width:100%">'
 
 
-def new_axes(height_inches: float) -> Axes:
-    """Return the Axes of a new figure outside pyplot, which would keep the figure and show it twice."""
-    from matplotlib.figure import Figure
+def new_figure(width_inches: float, height_inches: float, **options: Any) -> Figure:
+    """Return a new figure outside pyplot, which would keep it and show it twice."""
+    with needs_extra():
+        from matplotlib.figure import Figure
 
-    return Figure(figsize=(8, height_inches), layout="constrained").add_subplot()
+    return Figure(figsize=(width_inches, height_inches), **options)
+
+
+def new_axes(height_inches: float) -> Axes:
+    """Return the Axes of a new figure."""
+    return new_figure(8, height_inches, layout="constrained").add_subplot()
 
 
 def inches_of(axes: Axes) -> tuple[float, float]:
@@ -66,8 +74,6 @@ def canvas(height_inches: float, *, left: float = 0.12, right: float = 0.97, bot
     The figure is narrow, so that its text stays readable on a phone. ``left`` and ``right`` are the ends of the Axes as
     fractions of its width.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, height_inches))
+    figure = new_figure(6, height_inches)
     figure.subplots_adjust(left=left, right=right, bottom=bottom_inches / height_inches, top=1 - 0.15 / height_inches)
     return figure.add_subplot()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.plots.picture import MAIN, OTHER
+from labkit.plots.picture import MAIN, OTHER, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,8 @@ def plot_tradeoff(comparison: Any) -> Figure:
     -----
     The divergence axis is logarithmic down to the power of ten below the smallest value, and linear from there to 0.
     """
-    from matplotlib.figure import Figure
-
     rows = sorted(comparison.rows, key=lambda row: -row.file_size_bytes)
-    figure = Figure(figsize=(8, max(3.6, 1.2 + 0.36 * len(rows))), layout="constrained")
+    figure = new_figure(8, max(3.6, 1.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_speeds(right, rows)
     points = _draw_losses(left, rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from labkit.plots.picture import MAIN, OTHER, inches_of
+from labkit.plots.picture import MAIN, OTHER, inches_of, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +30,7 @@ def plot_quantization(
     ``errors`` are of all computed weights; ``types`` has bits per weight, and RMS error as a fraction of the weights' RMS.
     ``chosen``, the type of ``after``, is marked; ``first`` is the index of the first weight in its tensor.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, _HEIGHT))
+    figure = new_figure(6, _HEIGHT)
     strip, histogram, costs = (figure.add_axes((0.15, bottom, 0.82, height)) for bottom, height in _PANELS)
     plot_weights(before, after, first=first, name=chosen, axes=strip)
     _draw_errors(histogram, errors)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError
+from labkit.extras import needs_extra
 
 if TYPE_CHECKING:
     from labkit.engine import Model
@@ -62,5 +63,6 @@ def explore(name: str, model: Model | Path | str | None = None, **options: Any) 
     if name not in EXPLORERS:
         raise ArgumentError(f"{name!r} is not an explorer: choose one of {', '.join(EXPLORERS)}")
     module, kind, _ = EXPLORERS[name]
-    made: Explorer = getattr(importlib.import_module(f"labkit.widgets.{module}"), kind)(model, **options)
+    with needs_extra():
+        made: Explorer = getattr(importlib.import_module(f"labkit.widgets.{module}"), kind)(model, **options)
     return made

@@ -83,5 +83,5 @@ def test_explore_without_voila_names_the_package() -> None:
     code = "import sys; sys.modules['voila'] = None; from labkit.cli import main; sys.exit(main(['explore', 'sampling']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "pip install voila" in done.stderr
+    assert 'pip install "llama-cpp-lab[explore]"' in done.stderr
     assert "Traceback" not in done.stderr

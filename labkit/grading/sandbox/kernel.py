@@ -19,13 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import zmq
-from jupyter_client.session import Session
-
 from labkit.errors import GradingError
+from labkit.extras import needs_extra
 from labkit.grading.sandbox.limits import Limits, machine_is_full, memory_of, threads_of
 from labkit.grading.sandbox.probe import ANSWER_TYPE
 from labkit.grading.sandbox.start import start_sandboxed
+
+with needs_extra():
+    import ipykernel  # noqa: F401  # the sandbox's process needs it
+    import zmq
+    from jupyter_client.session import Session
 
 _CHANNELS = {"shell": (1, zmq.DEALER), "iopub": (2, zmq.SUB), "control": (4, zmq.DEALER)}  # numbers: the ports in `Kernel`
 _MESSAGE_BYTES = 2 << 20

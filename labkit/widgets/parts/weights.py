@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labkit.errors import ArgumentError
+from labkit.extras import needs_extra
 from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.gguf_file.source import LocalSource
@@ -48,7 +49,8 @@ def decode(name: str, data: npt.NDArray[np.uint8]) -> Floats:
     """Decode the bytes of whole blocks, both arrays one-dimensional; with labkit's codec for the types of `CODECS`."""
     if name in CODECS:
         return CODECS[name].decode(data)
-    from gguf import GGMLQuantizationType, quants  # importing it takes 0.25 s, and is rarely needed
+    with needs_extra():
+        from gguf import GGMLQuantizationType, quants  # importing it takes 0.25 s, and is rarely needed
 
     with np.errstate(all="ignore"):
         weights: Any = quants.dequantize(data, GGMLQuantizationType[name])
