@@ -3,7 +3,8 @@
 ``python -m tests.fuzz_gguf reader --seconds 3600`` and ``python -m tests.fuzz_gguf engine --count 20000``.
 
 ``reader`` damages small files at random: each must be read, or refused with a one-line GGUFError, quickly.
-``engine`` mutates small real models: each that passes preflight is loaded and used in a child process, which must not crash.
+``engine`` mutates small models of over ten architectures: each that `load_model` would load, after its checks and the trial
+of what is not known to be sound, is loaded and used in a child process, which must not crash.
 Exits with 1 after a failure; it keeps the file and prints what is wrong with it.
 """
 
@@ -17,16 +18,25 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from labkit.engine.dry_run import check_by_trial
+from labkit.engine.known_layout import has_known_layout
 from labkit.errors import GGUFError
 from labkit.gguf_file import read_header
 from labkit.gguf_file.preflight import preflight
-from tests import gguf_models as models
+from labkit.ghost import build_ghost_model
+from tests import (
+    gguf_models as models,
+)
+from tests import (
+    more_ghosts,  # noqa: F401  # adds its architectures
+)
 from tests.gguf_engine import EngineChild
 from tests.gguf_kinds import KINDS
 from tests.gguf_mutants import damage, mutate
 from tests.gguf_zoo import small
 
 SLOW_S = 1.0
+GHOSTS = ("jamba", "qwen2moe", "mamba2", "falcon-h1", "granitehybrid", "lfm2")
 
 
 def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str]:
@@ -52,24 +62,37 @@ def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str
 
 
 def fuzz_engine(folder: Path, rng: random.Random, count: int, *, flash: bool) -> Counter[str]:
-    """Make ``count`` mutants and load those that pass preflight."""
+    """Make ``count`` mutants and load those that `load_model` would load."""
     bases = [models.llama(tokenizer=kind, matrix=matrix) for kind in ("llama", "gpt2") for matrix in (0, 1, 8)]
     bases += [build() for build in KINDS.values()]
+    bases += [_ghost(folder / f"{name}.gguf", name) for name in GHOSTS]
     path, results = folder / "mutant.gguf", Counter[str]()
+    results["architectures"] = len({parts.keys["general.architecture"][1] for parts in bases})
     with EngineChild(flash=flash) as engine:
         for _ in range(count):
             what, data = mutate(rng.choice(bases), rng)
             path.write_bytes(data)
             try:
-                preflight(read_header(path))
-            except GGUFError:
+                header = read_header(path)
+                preflight(header)
+                if not has_known_layout(header):
+                    results["tried first"] += 1
+                    check_by_trial(path)
+            except GGUFError as error:
                 results["refused"] += 1
+                results["refused after a trial"] += "in a trial" in str(error)
                 continue
             answer = engine.load(path)
             results["ok" if answer == "ok" else "refused by the engine"] += 1
             if answer.startswith("DIED"):
                 report(path, f"{answer}: {what}", results)
     return results
+
+
+def _ghost(path: Path, architecture: str) -> models.Parts:
+    """Return a small model of an architecture that only ghosts have."""
+    build_ghost_model(path, architecture=architecture, shape={"n_vocab": 320}, quantization="F32")
+    return models.read_parts(path)
 
 
 def report(path: Path, what: str, results: Counter[str]) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from labkit.gguf_file import read_header
 from labkit.gguf_file.formats import TENSOR_TYPES
+from labkit.gguf_file.values import SCALARS, type_name
 from tests.gguf_zoo import ARRAY, BOOL, F32, I32, STRING, U32, RawTensor, key, pad
 
 F32_TYPE, F16_TYPE, Q8_0_TYPE = 0, 1, 8
@@ -50,6 +52,19 @@ class Parts:
         number, _, element = copy.keys[name]
         copy.keys[name] = (number, value, element)
         return copy
+
+
+def read_parts(path: Path) -> Parts:
+    """Return a file as parts."""
+    header, raw = read_header(path), path.read_bytes()
+    numbers = {type_name(number): number for number in (*SCALARS, STRING)}
+    keys = {}
+    for name, value in header.metadata.items():
+        _, _, kind = header.types[name].rpartition("array of ")
+        is_array = header.types[name] != kind
+        keys[name] = (ARRAY, [*value], numbers[kind]) if is_array else (numbers[kind], value, None)
+    tensors = {t.name: (t.shape, t.type.id, raw[t.offset : t.offset + t.n_bytes]) for t in header.tensors}
+    return Parts(keys, tensors)
 
 
 def n_bytes(shape: tuple[int, ...], kind: int) -> int:

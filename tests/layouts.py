@@ -11,8 +11,8 @@ from typing import Any
 
 import llama_cpp
 
+from labkit.engine import dry_run_child as child
 from labkit.engine.native import claim_log
-from labkit.memory import dry_run_child as child
 
 __all__ = ["SETTINGS", "Layout", "lay_out"]
 
@@ -57,7 +57,7 @@ def lay_out(path: Path, *, allocate: bool, mapped: bool = False, n_gpu_layers: i
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if mapped else llama_cpp.LLAMA_LOAD_MODE_NONE
     with _log() as lines:
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        ctx = llama_cpp.llama_init_from_model(model, child._context_params(llama_cpp, request))
+        ctx = llama_cpp.llama_init_from_model(model, child._context_params(llama_cpp, request["context"]))
         assert ctx, "".join(lines)[-500:]
         rows = child._breakdown(llama_cpp, ctx)
         log = "".join(lines)

@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[Parts, str]] = {
     "uneven heads": (LLAMA.set("llama.attention.head_count_kv", 3), r"layer 0 has 4 query heads for 3 key heads"),
     "uneven heads in one layer": (
         _changed(LLAMA, llama__attention__head_count_kv=_with(ARRAY, [2, 3], U32)), r"layer 1 has 4 query heads for 3"),
-    "an audio model": (LLAMA.set("general.architecture", "clip"), r"architecture 'clip' does not generate text"),
+    "an audio model": (LLAMA.set("general.architecture", "clip"), "this is a vision or audio projector"),
     "an adapter": (_changed(LLAMA, general__type=_with(STRING, "adapter")), r"this is an adapter \(LoRA\), not a model"),
     "rwkv without bytes": (GPT2.set("tokenizer.ggml.model", "rwkv"), r"no token for the byte 0"),
     "bert without its special tokens": (BERT_OF_TWO, r"bos_token_id' is 319, the vocabulary has 2"),

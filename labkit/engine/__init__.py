@@ -24,6 +24,8 @@ The same loop in 95 lines, without threads, cancelling, or care for the caller's
     options        its keyword arguments, checked
     settings       what it chooses, and why
     load_facts     what a header says that loading depends on, remembered
+    known_layout   files that need no trial
+    dry_run        the trial: a layout in a child process
     llama_loading  Llama's constructor, in the model's thread
     llama_methods  Llama's own methods, in the model's thread
 

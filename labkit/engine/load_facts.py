@@ -2,7 +2,7 @@
 
 Reading a header strictly and checking its vocabulary takes about 30 ms, a third of what the engine needs to load
 the bundled model. A valid file stays valid: the result is kept in the user's cache folder, keyed by the
-file's path, size, time and inode, and discarded with every new version of labkit or the engine.
+path, size, time and inode of each part, and discarded with every new version of labkit or the engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import llama_cpp
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
+from labkit.engine.dry_run import check_by_trial
+from labkit.engine.known_layout import has_known_layout
+from labkit.errors import GGUFError
 from labkit.gguf_file import Header, read_header
+from labkit.gguf_file.preflight import preflight
+from labkit.gguf_file.preflight.vocabulary import check_vocabulary
+from labkit.models.reference import split_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +40,39 @@ class LoadFacts:
         return self.hparams.get(name, default)
 
 
-def sound_file(path: Path) -> LoadFacts:
-    """Return what loading needs to know about a file; refuse one that is not valid GGUF or would crash the process."""
-    stat = path.stat()
-    return _sound_file(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+def sound_file(path: Path, *, vocab_only: bool = False) -> LoadFacts:
+    """Return what loading needs to know about a file; refuse one that is not valid GGUF or would crash the process.
+
+    A file that is not known to be sound is tried in a child process, once; ``vocab_only`` loads no weights and needs none.
+    """
+    if vocab_only:
+        header = read_header(path)
+        return facts_of(header, check_vocabulary(header))
+    parts = (path.with_name(name) for name in split_parts(path.name))
+    return _sound_file(path, *(word for part in parts if part.exists() for word in file_identity(part)))
 
 
 @lru_cache(maxsize=16)
-def _sound_file(path: Path, *_identity: int) -> LoadFacts:
-    words = (*file_identity(path), __version__, str(llama_cpp.__version__))
-    known = _facts(recall("sound", *words))
+def _sound_file(path: Path, *identity: str) -> LoadFacts:
+    words = (path.name, *identity, __version__, str(llama_cpp.__version__))
+    note = recall("sound", *words)
+    if isinstance(note, str):
+        raise GGUFError(note)
+    known = _facts(note)
     if known is None:
-        known = learn(read_header(path))
-        remember("sound", dataclasses.asdict(known), *words)
+        header = read_header(path)
+        known = learn(header)
+        try:
+            if has_known_layout(header) or check_by_trial(header.paths[0]):
+                remember("sound", dataclasses.asdict(known), *words)
+        except GGUFError as error:
+            remember("sound", str(error), *words)
+            raise
     return known
 
 
 def learn(header: Header) -> LoadFacts:
     """Check a header, and keep what loading needs."""
-    from labkit.gguf_file.preflight import preflight
-
     return facts_of(header, preflight(header))
 
 

@@ -101,7 +101,7 @@ def load_model(
         n_threads = given if n_threads is None else n_threads
         kwargs = {**tuned, **kwargs}
     request = check_request(n_ctx, n_threads, n_gpu_layers, kwargs)
-    facts = sound_file(path)
+    facts = sound_file(path, vocab_only=bool(request.others.get("vocab_only")))
     check_overrides_fit(request.others.get("kv_overrides", {}), facts)
     build = engine_build()
     borrowed = None if devices is None else _borrow(devices, build)

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import ArgumentError, ModelLoadError
+from labkit.errors import ModelLoadError
 from labkit.gguf_file.formats import tensor_type
 from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import model_layers
-from labkit.kv_cache.size import cache_bytes, cache_shape
+from labkit.kv_cache.size import cache_bytes, cache_shape, check_cache_types
 from labkit.records import Record
 from labkit.units import format_bytes, round_up
 
@@ -231,11 +231,11 @@ def _warn(facts: LoadFacts, cells: int) -> tuple[str, ...]:
 
 
 def refuse_unfit(facts: LoadFacts, settings: ModelSettings) -> None:
-    """Refuse a cache that does not fit into RAM: the system would kill the process while it fills."""
+    """Refuse a cache of types that the engine refuses, or that does not fit into RAM: the system would kill the process."""
     from labkit.system import available_ram_bytes
 
-    if tensor_type(settings.type_v).is_quantized and not settings.flash_attn:
-        raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
+    types = tensor_type(settings.type_k), tensor_type(settings.type_v)
+    check_cache_types(model_layers(facts), *types, flash_attn=settings.flash_attn)
     if settings.n_gpu_layers != 0:
         return
     needed = _cache_bytes(facts, settings, settings.n_ctx)

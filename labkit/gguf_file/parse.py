@@ -219,7 +219,8 @@ class _Parser(Cursor):
         if kind is None:
             removed = REMOVED_TENSOR_TYPES.get(number)
             what = f"the removed type {number} ({removed})" if removed else f"the unknown type {number:,}"
-            self.fail(f"{self.section} has {what}", self.position - 4, "fetch a newer file or quantize the model again")
+            advice = "fetch a newer file" if removed else "made for a newer llama.cpp? fetch another quantization"
+            self.fail(f"{self.section} has {what}", self.position - 4, f"{advice}, or quantize the model again")
         return kind
 
     def _data_offset(self, alignment: int) -> int:

@@ -14,11 +14,13 @@ import re
 from pathlib import Path
 
 from labkit.checks import visible
-from labkit.errors import ArgumentTypeError, ModelNotFoundError
+from labkit.errors import ArgumentTypeError, GGUFError, ModelNotFoundError
 from labkit.gguf_file.header import Header, Metadata
+from labkit.gguf_file.kinds import name_kind
 from labkit.gguf_file.parse import Part, parse
 from labkit.gguf_file.source import LocalSource, Source, gguf_error
 from labkit.gguf_file.tensor_table import TensorInfo
+from labkit.models.unfinished import running_download, unfinished_download
 
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.DOTALL)
 _MAX_PARTS = 1024
@@ -45,24 +47,35 @@ def read_header(source: str | Path) -> Header:
     -----
     The time is about 0.1 µs per string in the vocabulary and 5 µs per tensor.
     """
-    first = _open(source)
-    part = parse(first)
-    count = _split_count(part)
-    parts = [part] if count == 1 else _read_parts(part, count)
-    return _assemble(str(source), parts)
+    path = _local_path(source)
+    running = None if path is None else running_download(path)
+    if running is not None:
+        raise GGUFError(f"{visible(source, 400)}: {running}")
+    try:
+        part = parse(_open(str(source)) if path is None else LocalSource(path))
+        count = _split_count(part)
+        parts = [part] if count == 1 else _read_parts(part, count)
+        return _assemble(str(source), parts)
+    except GGUFError as error:
+        unfinished = None if path is None else unfinished_download(path)
+        if unfinished is None:
+            raise
+        raise GGUFError(f"{visible(source, 400)}: {unfinished}") from error
 
 
-def _open(source: object) -> Source:
-    if isinstance(source, Path):
-        return LocalSource(source.expanduser())
-    if not isinstance(source, str):
+def _local_path(source: object) -> Path | None:
+    """Return a source as a path; None for an address."""
+    if not isinstance(source, (str, Path)):
         kind = type(source).__name__
         raise ArgumentTypeError(f"a model is given as text or a Path, not as {kind}: give the path of a .gguf file")
-    if re.match(r"https?://", source, re.IGNORECASE):
-        from labkit.gguf_file.remote import RemoteSource  # http.client and ssl, only when needed
+    is_address = isinstance(source, str) and re.match(r"https?://", source, re.IGNORECASE)
+    return None if is_address else Path(source).expanduser()
 
-        return RemoteSource(source)
-    return LocalSource(Path(source).expanduser())
+
+def _open(address: str) -> Source:
+    from labkit.gguf_file.remote import RemoteSource  # http.client and ssl, only when needed
+
+    return RemoteSource(address)
 
 
 def _split_value(part: Part, key: str) -> int | None:
@@ -137,6 +150,9 @@ def _architecture(first: Part) -> str:
     value = first.metadata.get("general.architecture")
     if isinstance(value, str) and value:
         return value
+    named = name_kind("", first.metadata, [tensor.name for tensor in first.tensors])
+    if named is not None:
+        raise gguf_error(first.source.name, f"this is {named[0]}, not a model", None, named[1])
     kind = first.types.get("general.architecture")
     found = "missing" if kind is None else "empty" if kind == "string" else f"of type {kind}"
     problem = f"key 'general.architecture' is {found}, the model's architecture is needed"

@@ -85,6 +85,42 @@ def rotates(lengths: Sequence[int], kind: TensorType) -> bool:
     return kind.is_quantized and len(set(lengths)) == 1 and lengths[0] > 0 and lengths[0] % 64 == 0
 
 
+def check_cache_types(layers: ModelLayers, key: TensorType, value: TensorType, *, flash_attn: bool) -> None:
+    """Raise an ArgumentError for cache types that llama.cpp refuses for this model.
+
+    Notes
+    -----
+    With flash attention, the block of a quantized type must divide each head's length; without it, a layer's row (where it
+    does not, llama.cpp aborts). A quantized V cache needs flash attention. Latent attention needs equal types
+    (``llama_init_from_model`` in ``src/llama-context.cpp``).
+    """
+    if value.is_quantized and not flash_attn:
+        raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
+    caching = [layer for layer in layers.layers if layer.key_width]
+    if key.id != value.id and any(not layer.value_width for layer in caching):
+        kinds = f"type_k={key.name.lower()!r}, type_v={value.name.lower()!r}"
+        raise ArgumentError(f"{kinds}: latent attention needs equal types of cache: give both the same, such as 'f16'")
+    for name, kind, lengths in (
+        ("k", key, [layer.key_length if flash_attn else layer.key_width for layer in caching]),
+        ("v", value, [layer.value_length for layer in caching if layer.value_width]),
+    ):
+        odd = next((length for length in lengths if length % kind.block_size), None)
+        if kind.is_quantized and odd is not None:
+            given, what = f"type_{name}={kind.name.lower()!r}", "heads" if flash_attn else "rows"
+            raise ArgumentError(
+                f"{given} has blocks of {kind.block_size}, which do not divide this model's {what} of {odd}: use 'f16'"
+            )
+
+
+def may_cache(layers: ModelLayers, key: TensorType, value: TensorType, *, flash_attn: bool) -> bool:
+    """Return whether llama.cpp accepts cache types for a model; see `check_cache_types`."""
+    try:
+        check_cache_types(layers, key, value, flash_attn=flash_attn)
+    except ArgumentError:
+        return False
+    return True
+
+
 def cache_type(name: str, value: object) -> TensorType:
     """Return a cache type by its name or its ggml number."""
     if isinstance(value, str) and value.lower() in CACHE_TYPES:

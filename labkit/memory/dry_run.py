@@ -13,11 +13,11 @@ from typing import Any
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
-from labkit.children import ask_child, explain
+from labkit.children import explain
+from labkit.engine.dry_run import lay_out
 from labkit.errors import ModelLoadError
 from labkit.system import engine_build
 
-_CHILD = Path(__file__).with_name("dry_run_child.py")
 _MIB = 1024**2
 _LIMIT_S = 60.0
 _SIZES = {
@@ -49,7 +49,7 @@ def simulate(model: Path, *, n_gpu_layers: int = 0, **context: int) -> Simulatio
     -----
     The result is cached for the same file, settings and versions. The dry run assumes that the file is read, not mapped.
     """
-    settings = {"n_gpu_layers": n_gpu_layers, "context": context}
+    settings = {"n_gpu_layers": n_gpu_layers, "contexts": [context]}
     words = (*file_identity(model), json.dumps(settings), __version__, sys.version, *_engine())
     answer = recall("simulated", *words)
     if not isinstance(answer, dict) or not {"log", "resident_after_bytes", "buffers"} <= set(answer):
@@ -68,7 +68,7 @@ def _engine() -> tuple[str, ...]:
 def _ask(model: Path, settings: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
     """Run the child; return its answer."""
     with explain(f"llama.cpp's dry run of {model.name}", ModelLoadError, "use method='formula'"):
-        answer = ask_child(_CHILD, {**settings, "model": str(model.resolve())}, limit_s)
+        answer = lay_out(model, settings, limit_s, measures=True)
     if answer["error"]:
         reason = " ".join(str(answer["error"]).split()).partition(": ")
         raise ModelLoadError(f"llama.cpp cannot lay {model.name} out: {reason[2] or reason[0]}")

@@ -13,7 +13,7 @@ from labkit.gguf_file import Header
 from labkit.gguf_file.formats import TensorType
 from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers
-from labkit.kv_cache.size import CacheShape, cache_shape, cache_type, rotates
+from labkit.kv_cache.size import CacheShape, cache_shape, cache_type, check_cache_types, rotates
 from labkit.memory.graph_blocks import Batch
 from labkit.memory.weights import HOST, place_layers
 from labkit.model_info import vocab_size
@@ -89,9 +89,8 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         type_v=value.name.lower(),
     )
     settings = choose_settings(request, facts_of(header), build)
-    if value.is_quantized and not settings.flash_attn:
-        raise ArgumentError("a quantized V cache (type_v) needs flash attention: leave flash_attn out, or set it to True")
     layers = model_layers(header)
+    check_cache_types(layers, key, value, flash_attn=settings.flash_attn)
     n_seq = given["n_seq"]
     cells = cache_shape(
         layers,

@@ -10,8 +10,10 @@ from typing import NoReturn
 
 from labkit.checks import visible
 from labkit.gguf_file.header import Header
+from labkit.gguf_file.kinds import name_kind
 from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, WITHOUT_ROTATION
 from labkit.gguf_file.source import gguf_error
+from labkit.system.architectures import engine_knows
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
@@ -21,8 +23,6 @@ _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _EPSILONS = ("layer_norm_rms_epsilon", "layer_norm_epsilon", "group_norm_epsilon")
 _ENCODERS = ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
              "t5encoder", "gemma-embedding", "llama-embed")  # fmt: skip
-_PARTS = {"adapter": "an adapter (LoRA)", "mmproj": "a vision or audio projector", "imatrix": "an importance matrix"}
-_NO_GRAPH = ("clip", "wavtokenizer-dec")
 _CONVERT = "fetch or convert the model again"
 
 
@@ -48,13 +48,23 @@ def per_layer(header: Header, name: str) -> tuple[int, ...]:
     return ()
 
 
+def check_kind(header: Header) -> tuple[str, ...]:
+    """Refuse a file that is not a language model, or that needs a newer or another engine; name what it is."""
+    kind = name_kind(header.architecture, header.metadata, {tensor.name for tensor in header.tensors})
+    strange = not engine_knows(header.architecture)
+    unknown = f"the installed llama.cpp does not know the architecture '{visible(header.architecture)}'"
+    if kind is not None:
+        problem = f"this is {visible(kind[0], 200)}, not a model that llama.cpp can load alone"
+        problem += f" ({unknown}: another program's, or newer)" if strange else ""
+        raise gguf_error(header.source, problem, None, kind[1])
+    if strange:
+        advice = "a model newer than it? update llama-cpp-python; or use the program that the file was made for"
+        raise gguf_error(header.source, unknown, None, advice)
+    return ()
+
+
 def check_layers(header: Header) -> tuple[str, ...]:
-    """Refuse a file that is not a language model, and a layer count beyond llama.cpp's limit."""
-    kind = header.metadata.get("general.type")
-    if kind in _PARTS:
-        raise gguf_error(header.source, f"this is {_PARTS[kind]}, not a model", None, "give the model it belongs to")
-    if header.architecture in _NO_GRAPH:
-        refuse(header, f"architecture '{header.architecture}' does not generate text", "give the language model itself")
+    """Refuse a layer count beyond llama.cpp's limit; warn about an encoder."""
     layers = uint(header, "block_count")
     if layers is not None and not 0 < layers <= _MAX_LAYERS:
         refuse(header, f"key '{header.architecture}.block_count' is {layers:,}, 1 to {_MAX_LAYERS} are possible")

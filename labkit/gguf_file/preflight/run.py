@@ -14,6 +14,7 @@ from labkit.gguf_file.preflight.hparams import (
     check_attention,
     check_context,
     check_experts,
+    check_kind,
     check_layers,
     check_numbers,
     check_rope,
@@ -24,6 +25,7 @@ from labkit.gguf_file.preflight.tensors import check_tensors
 from labkit.gguf_file.preflight.vocabulary import check_vocabulary
 
 _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
+    check_kind,
     check_layers,
     check_experts,
     check_numbers,
@@ -45,7 +47,7 @@ def preflight(header: Header, *, vocabulary: bool = True) -> tuple[str, ...]:
     -----
     Most of the time is spent on the vocabulary: each string is read once, about 0.3 µs each, 15 ms for 49,152.
     The checks were found by loading mutated files in child processes (``tests/gguf_mutants.py``). A new architecture may
-    have other problems; a dry run in a child process (``labkit.memory.dry_run``) catches those.
+    have other problems: `labkit.engine.load_facts` tries such a file in a child process.
     """
     checks = (*_CHECKS, check_vocabulary) if vocabulary else _CHECKS
     sentences = [sentence for check in checks for sentence in check(header)]

@@ -1,4 +1,4 @@
-"""Lay out a model without allocating it: the script that `labkit.memory.dry_run` starts.
+"""Lay out a model without allocating it: the script that `labkit.engine.dry_run` starts.
 
 It reads one line of JSON (the settings) and writes one (llama.cpp's log and this process's memory). On some files llama.cpp
 aborts the process; that ends only this child.
@@ -17,9 +17,13 @@ def main() -> None:
     """Make the dry run requested in the first line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = request["path"]
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise an abort starts a debugger
+    if not request["measures"]:
+        os.environ.update(dict.fromkeys(_GPUS, ""))  # a trial needs none, and starting one takes up to a second
     import llama_cpp
 
-    import labkit.engine  # noqa: F401  # a process that loads a model has imported it too
+    if request["measures"]:
+        import labkit.engine  # noqa: F401  # a process that loads a model has imported it too
     from labkit.system import resident_bytes
 
     lines: list[str] = []
@@ -38,7 +42,9 @@ def main() -> None:
     llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(request["model"]), _model_params(llama_cpp, request))
-    ctx = llama_cpp.llama_init_from_model(model, _context_params(llama_cpp, request)) if model else None
+    ctx = None
+    for context in request["contexts"] if model else ():
+        ctx = llama_cpp.llama_init_from_model(model, _context_params(llama_cpp, context))
     answer = {
         "log": "".join(lines),
         "error": "" if ctx else (errors or ["the engine gave no reason"])[0],
@@ -50,6 +56,7 @@ def main() -> None:
     os._exit(0)  # skip freeing, which is slow and not needed at the end of the process
 
 
+_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES")
 _DEBUG, _INFO, _ERROR, _CONTINUES = 1, 2, 4, 5  # ggml_log_level
 
 
@@ -64,9 +71,9 @@ def _model_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
     return params
 
 
-def _context_params(llama_cpp: Any, request: dict[str, Any]) -> Any:
+def _context_params(llama_cpp: Any, context: dict[str, Any]) -> Any:
     params = llama_cpp.llama_context_default_params()
-    for name, value in request["context"].items():
+    for name, value in context.items():
         setattr(params, name, value)
     return params
 
