@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from labkit.errors import GGUFError
 from labkit.gguf_file import Header, LazyArray, read_header
 from labkit.gguf_file.file_type import quantization_name
 from labkit.gguf_file.preflight import preflight
-from labkit.kv_cache.layers import DEFAULT_WINDOW, FIXED_WINDOW, RECURRENT
+from labkit.kv_cache.layers import RECURRENT, model_layers
 from labkit.models import resolve_model
+from labkit.models.hub import endpoint
+from labkit.models.pasted import hub_reference, unwrap
+from labkit.models.resolve import as_reference, cached_model
 from labkit.records import Record, to_plain
+from labkit.system.architectures import engine_knows
 
-# Architectures whose files may name a sliding window that llama.cpp does not use (src/models/phi3.cpp and others)
-_IGNORES_WINDOW = frozenset({"phi3", "llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "starcoder2"})
 _STATE_KEYS = ("ssm.inner_size", "ssm.state_size", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
 
 PerLayer = int | tuple[int, ...] | None
@@ -138,11 +140,21 @@ def get_model_info(model_path: str | Path | None = None) -> ModelInfo:
 
 def read_model_header(model_path: str | Path | None = None) -> Header:
     """Return the header that `get_model_info` describes: of a file, a name, an address, or the bundled model."""
-    if isinstance(model_path, str) and not re.match(r"https?://", model_path, re.IGNORECASE):
-        # unlike Path.exists, os.path.exists is False for an impossible name
-        is_path = model_path.startswith("~") or os.path.exists(model_path)  # noqa: PTH110
-        return read_header(model_path if is_path else resolve_model(model_path))
-    return read_header(resolve_model(None) if model_path is None else model_path)
+    if not isinstance(model_path, str):
+        return read_header(resolve_model(model_path) if model_path is None or isinstance(model_path, Path) else model_path)
+    address = _address(model_path)
+    return read_header(address or resolve_model(model_path))
+
+
+def _address(text: str) -> str | None:
+    """Return an address to read a header from; None for a file on this machine, also one fetched from that address."""
+    reference = as_reference(text)
+    if hub_reference(text) is None or reference is None:
+        bare = unwrap(text)
+        return bare if re.match(r"https?://", bare, re.IGNORECASE) else None
+    if cached_model(reference) is not None or reference.filename is None:
+        return None
+    return f"{endpoint()}/{reference.repository}/resolve/main/{quote(reference.filename)}"
 
 
 def describe_model(header: Header) -> ModelInfo:
@@ -179,7 +191,7 @@ def describe_model(header: Header) -> ModelInfo:
         chat_template=_text(header, "tokenizer.chat_template"),
         license=_text(header, "general.license"),
         metadata=header.metadata,
-        warnings=_warnings(header, doubt),
+        warnings=_warnings(header, doubt, window),
         path=header.source,
     )
 
@@ -216,14 +228,10 @@ def _head_dim(header: Header, name: str, heads: PerLayer) -> int | None:
 
 
 def _sliding_window(header: Header) -> int | None:
-    given = _int(header, "attention.sliding_window")
-    if given is None:
-        if header.architecture == "exaone4":  # only the 32B model has sliding windows
-            return 4096 if header.hparam("block_count") == 64 else None
-        return DEFAULT_WINDOW.get(header.architecture)
-    if given <= 0 or header.architecture in _IGNORES_WINDOW:
+    try:
+        return model_layers(header).window or None
+    except GGUFError:  # a damaged header is described as far as possible
         return None
-    return FIXED_WINDOW.get(header.architecture, given)
 
 
 def _layer_kinds(header: Header, heads_kv: PerLayer, window: int | None) -> tuple[str, ...]:
@@ -249,12 +257,11 @@ def vocab_size(header: Header) -> int | None:
     return _int(header, "vocab_size") or (table.shape[1] if table is not None and len(table.shape) == 2 else None)
 
 
-def _warnings(header: Header, doubt: str | None) -> tuple[str, ...]:
-    window = _int(header, "attention.sliding_window")
-    unused = window and header.architecture in _IGNORES_WINDOW
+def _warnings(header: Header, doubt: str | None, window: int | None) -> tuple[str, ...]:
+    named = _int(header, "attention.sliding_window")
     own = [doubt] if doubt else []
-    if unused:
-        own.append(f"the file names a sliding window of {window:,}, which llama.cpp does not use for {header.architecture}")
+    if named and window is None and engine_knows(header.architecture):
+        own.append(f"the file names a sliding window of {named:,}, which llama.cpp does not use for {header.architecture}")
     try:
         return (*own, *preflight(header, vocabulary=bool(header.paths)))
     except GGUFError as error:

@@ -244,7 +244,7 @@ def test_info_names_what_is_missing(tmp_path: Path) -> None:
         get_model_info("no such model")
     with pytest.raises(ModelNotFoundError):
         get_model_info(tmp_path / "nothing.gguf")
-    with pytest.raises(GGUFError, match=r"this is a folder"):
+    with pytest.raises(ModelNotFoundError, match=r"is a folder"):
         get_model_info(str(tmp_path))
     (tmp_path / "empty.gguf").touch()
     with pytest.raises(GGUFError, match=r"the file is empty"):

@@ -237,7 +237,8 @@ def test_choose_prefers_q4_k_m() -> None:
     """Of several files, Q4_K_M in any case is chosen; a single file is chosen; projectors and later parts are not."""
     files = ["README.md", "m-Q4_K_M-L.gguf", "m-q4_k_m.gguf", "m-Q8_0.gguf", "mmproj-f16.gguf"]
     choose = reference.choose_file
-    assert choose(reference.Reference("o/r"), files) == "m-Q4_K_M-L.gguf"
+    assert choose(reference.Reference("o/r"), files) == "m-q4_k_m.gguf"
+    assert choose(reference.Reference("o/r"), files[:2]) == "m-Q4_K_M-L.gguf"
     assert choose(reference.Reference("o/r"), files[2:]) == "m-q4_k_m.gguf"
     assert choose(reference.Reference("o/r", quantization="q8_0"), files) == "m-Q8_0.gguf"
     assert choose(reference.Reference("o/r"), ["only.gguf", "mmproj-f16.gguf"]) == "only.gguf"

@@ -42,6 +42,24 @@ def repository_folder(repository: str) -> Path:
 
 def cached_file(repository: str, filename: str) -> Path | None:
     """Return a downloaded file of a repository, from the newest known revision, else from any; None if there is none."""
+    return next((file for snapshot in _snapshots(repository) if (file := snapshot / filename).is_file()), None)
+
+
+def cached_names(repository: str) -> list[str]:
+    """Return the names of a repository's downloaded GGUF files, of all revisions."""
+    found = {
+        file.relative_to(snapshot).as_posix(): file for snapshot in _snapshots(repository) for file in snapshot.rglob("*")
+    }
+    return sorted(name for name, file in found.items() if name.lower().endswith(".gguf") and file.is_file())
+
+
+def is_fetched_partly(repository: str) -> bool:
+    """Return whether a download of the repository was interrupted."""
+    return any((repository_folder(repository) / "blobs").glob("*.incomplete"))
+
+
+def _snapshots(repository: str) -> list[Path]:
+    """Return the folders of a repository's revisions, the newest first."""
     folder = repository_folder(repository)
     snapshots = folder / "snapshots"
     try:
@@ -52,4 +70,4 @@ def cached_file(repository: str, filename: str) -> Path | None:
         others = sorted(snapshots.iterdir())
     except OSError:
         others = []
-    return next((file for snapshot in (*newest, *others) if (file := snapshot / filename).is_file()), None)
+    return [*newest, *others]

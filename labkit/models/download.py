@@ -31,10 +31,13 @@ from labkit.models.hub import (
     explain,
     http_library,
     hub_utils,
+    is_offline,
     list_files,
     refuse_offline,
 )
-from labkit.models.reference import Reference, choose_file, parse_reference, split_parts
+from labkit.models.pasted import unwrap
+from labkit.models.reference import Reference, choose, parse_reference, split_parts
+from labkit.models.resolve import cached_model
 from labkit.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -52,10 +55,10 @@ def fetch_model(name_or_repo: str, *, progress: bool = True, filename: str | Non
     Parameters
     ----------
     name_or_repo : str
-        A name from `list_models`; "org/repo", for its only GGUF file or the Q4_K_M one; "org/repo:Q8_0"; or
-        "org/repo:FILE.gguf". For a split model, all parts are fetched and the first is returned.
+        A name from `list_models`; "org/repo", for its only model or the Q4_K_M one; "org/repo:Q8_0"; "org/repo:FILE.gguf";
+        or the address of one of these on the hub. For a split model, all parts are fetched and the first is returned.
     progress : bool
-        Show a progress bar, on standard error or in the notebook.
+        Show which file was chosen and why, and a progress bar, on standard error.
     filename : str, optional
         The file in the repository, instead of the part after the colon.
 
@@ -73,15 +76,21 @@ def fetch_model(name_or_repo: str, *, progress: bool = True, filename: str | Non
     HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN and HF_HUB_OFFLINE work as in huggingface_hub.
     """
     _check_arguments(name_or_repo, filename)
-    entry = find_entry(name_or_repo)
+    entry = find_entry(unwrap(name_or_repo))
     if entry is not None and entry.path is not None and filename is None:
         return entry.path
     reference = parse_reference(name_or_repo)
     if filename is not None:
         reference = Reference(reference.repository, filename)
     if reference.filename is None:
+        if is_offline() and (cached := cached_model(reference)) is not None:
+            return cached
         refuse_offline(reference.repository)
-        reference = reference._replace(filename=choose_file(reference, list_files(reference.repository)))
+        name, why = choose(reference, list_files(reference.repository))
+        _LOG.info("%s: %s, %s", reference.repository, name, why)
+        if progress:
+            print(f"{reference.repository}: {name} ({why})", file=sys.stderr, flush=True)
+        reference = reference._replace(filename=name)
     paths = [_fetch_file(reference, part, progress) for part in split_parts(reference.filename or "")]
     return paths[0]
 

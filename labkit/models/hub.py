@@ -39,13 +39,18 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
+def is_offline() -> str | None:
+    """Return the environment variable that forbids the network, or None."""
+    variables = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in variables if os.environ.get(name, "").upper() in _YES), None)
+
+
 def refuse_offline(wanted: str) -> None:
     """Raise a DownloadError when the environment forbids the network."""
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        if os.environ.get(variable, "").upper() in _YES:
-            raise DownloadError(
-                f"{wanted} is not on this machine and {variable} forbids downloads: unset {variable}; {_WITHOUT_NETWORK}"
-            )
+    if variable := is_offline():
+        raise DownloadError(
+            f"{wanted} is not on this machine and {variable} forbids downloads: unset {variable}; {_WITHOUT_NETWORK}"
+        )
 
 
 def ask_file(repository: str, filename: str) -> HubFile:

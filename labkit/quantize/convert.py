@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import time
 import warnings
@@ -14,6 +15,7 @@ from labkit.errors import ArgumentError, LabkitWarning
 from labkit.gguf_file import Header, read_header
 from labkit.gguf_file.formats import file_type, tensor_type
 from labkit.gguf_file.preflight import preflight
+from labkit.models import resolve_model
 from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
 from labkit.quantize.process import run_quantizer
@@ -82,7 +84,7 @@ def quantize_model(
     Parameters
     ----------
     source : str or Path
-        A GGUF file, preferably in F32, F16 or BF16.
+        A GGUF file, any part of a split one, or a name as for `load_model`, preferably in F32, F16 or BF16.
     target : str or Path
         The file to write.
     quantization : str
@@ -117,7 +119,8 @@ def quantize_model(
     threads = physical_cores_available()
     if n_threads is not None:
         threads = check_int("n_threads", n_threads, 1, 1024, hint=", or None for this machine's cores")
-    header = read_header(source)
+    given = resolve_model(source)
+    header = read_header(given)
     path = _target(target, header, overwrite=overwrite)
     warned = preflight(header)
     n_bytes = int(header.parameter_count * tensor_type(kind.tensor_type).bits_per_weight / 8)
@@ -132,7 +135,7 @@ def quantize_model(
     request = {
         "ftype": kind.id,
         "n_threads": threads,
-        "source": str(header.paths[0].resolve()),
+        "source": os.path.abspath(header.paths[0]),  # noqa: PTH100 - never resolved: parts find each other by their names
         "allow_requantize": bool(quantized),
     }
     with temporary_sibling(path) as temporary, reporting(progress, "quantizing", "tensor") as report:
@@ -142,7 +145,7 @@ def quantize_model(
             refuse_existing(path)
         temporary.replace(path)
     return QuantizationResult(
-        source=Path(source),
+        source=given,
         target=path,
         quantization=kind.name,
         source_bytes=header.file_size_bytes,
@@ -156,8 +159,6 @@ def quantize_model(
 
 
 def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
-    if not header.paths:
-        raise ArgumentError(f"{header.source} is on a server: fetch it first, then quantize the file")
     path = new_file(target, overwrite=True)
     if any(path.resolve() == part.resolve() or (path.exists() and path.samefile(part)) for part in header.paths):
         raise ArgumentError(f"the target {path} is the source: give another file")
