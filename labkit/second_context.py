@@ -33,10 +33,12 @@ def second_context(
     params.n_batch, params.n_ubatch = n_batch, min(n_batch, model.settings.n_ubatch)
     for name, value in (changes or {}).items():
         setattr(params, name, value)
+    model._log.clear()
     ctx = C.llama_init_from_model(model.native.model, params)
     if not ctx:
         fewer = ", or n_parallel" if n_seq > 1 else ""
-        raise GenerationError(f"the engine could not create a context of {n_ctx:,} tokens: choose a smaller n_ctx{fewer}")
+        reason = model._log.last_error() or f"it gave no reason; choose a smaller n_ctx{fewer}?"
+        raise GenerationError(f"the engine could not create a context of {n_ctx:,} tokens: {reason}")
     try:
         model.native.flag.attach(ctx)
         if model._lora_adapter is not None:

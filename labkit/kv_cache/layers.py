@@ -25,13 +25,22 @@ _PLAIN = frozenset({
     "phimoe", "plamo", "plm", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe",
     "refact", "seed_oss", "smollm3", "stablelm", "starcoder", "starcoder2", "xverse",
 })  # fmt: skip
-# Architecture -> (one full layer in N, whether the full one comes first).
+# Architecture -> (one full layer in N, whether the full one comes first); 0: every layer has a window.
 _WINDOW_PATTERN = {
     "cohere2": (4, False), "exaone4": (4, False), "gemma2": (2, False), "gemma3": (6, False), "gemma3n": (5, False),
     "gpt-oss": (2, False), "llama4": (4, False), "olmo2": (4, False), "plamo3": (8, False), "smallthinker": (4, True),
 }  # fmt: skip
-FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # overrides the file, unless the file says 0
-DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file has no value
+# The same for architectures of which the other rules here are not known, and those that name each layer in the file.
+_MORE_PATTERNS = {
+    "afmoe": (4, False), "cohere2moe": (4, True), "deepseek4": (0, False), "exaone-moe": (4, False),
+    "gemma-embedding": (6, False), "laguna": (4, True), "mellum": (4, False), "modern-bert": (3, True),
+    "muse-glimmer": (4, False),
+}  # fmt: skip
+_NAMES_EACH = frozenset({
+    "dflash", "dots3note", "gemma4", "gemma4-assistant", "granite_swa", "maple", "mimo2", "spark2_5", "step35",
+})  # fmt: skip
+_FIXED_WINDOW = {"llama4": 8192, "smallthinker": 4096}  # overrides the file, unless the file says 0
+_DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}  # where the file has no value
 RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 _HYBRID = frozenset({
     "falcon-h1", "granitehybrid", "jamba", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
@@ -163,22 +172,23 @@ def _head_dim(model: HasHparams, heads: list[int], name: str, windowed: bool) ->
 
 
 def _windows(model: HasHparams, n_layers: int) -> tuple[list[bool], int]:
-    """Return which layers have a sliding window, and its length."""
+    """Return which layers have a sliding window, and its length; an architecture that is not listed ignores the file's."""
     architecture = model.architecture
     given = model.hparam("attention.sliding_window")
-    window = DEFAULT_WINDOW.get(architecture, 0) if given is None else _whole(model, "attention.sliding_window", given)
-    if architecture in FIXED_WINDOW and window:
-        window = FIXED_WINDOW[architecture]
+    window = _DEFAULT_WINDOW.get(architecture, 0) if given is None else _whole(model, "attention.sliding_window", given)
+    if architecture in _FIXED_WINDOW and window:
+        window = _FIXED_WINDOW[architecture]
     if architecture == "exaone4":  # only the 32B model has sliding windows
         window = (window or 4096) if n_layers == 64 else 0
     pattern = model.hparam("attention.sliding_window_pattern")
-    if architecture in ("lfm2", "lfm2moe") and window:
+    if architecture == "lfm2" and window:
         return [bool(heads) for heads in _per_layer(model, "attention.head_count_kv", n_layers, 0)], window
-    if not window or not (architecture in _WINDOW_PATTERN or architecture == "gemma4"):
+    patterns = {**_WINDOW_PATTERN, **_MORE_PATTERNS}
+    if not window or not (architecture in patterns or architecture in _NAMES_EACH):
         return [False] * n_layers, 0
     if pattern is not None and not isinstance(pattern, (int, float)):
-        return [bool(item) for item in pattern], window
-    every, full_first = _WINDOW_PATTERN.get(architecture, (1, False))
+        return [index < len(pattern) and bool(pattern[index]) for index in range(n_layers)], window
+    every, full_first = patterns.get(architecture, (1, False))
     every = int(pattern) if isinstance(pattern, int) else every
     full = 0 if full_first else every - 1
     return [every == 0 or index % every != full for index in range(n_layers)], window

@@ -10,8 +10,10 @@ from typing import Any
 from labkit.checks import check_int
 from labkit.errors import ArgumentError
 from labkit.gguf_file import Header
+from labkit.gguf_file.formats import tensor_type
 from labkit.kv_cache import CELLS
 from labkit.kv_cache.layers import model_layers, number
+from labkit.kv_cache.size import may_cache
 from labkit.memory.estimate import estimate_plan
 from labkit.memory.plan import make_plan
 from labkit.memory.records import MemoryEstimate
@@ -178,16 +180,10 @@ class _Search:
     def choose(self, wanted: int, *, exactly: bool) -> tuple[str, int]:
         """Return the cache type and the context."""
         best = ("f16", self._largest(wanted, "f16"))
-        if best[1] < wanted and self._may_quantize():
+        if best[1] < wanted and may_cache(model_layers(self.header), *[tensor_type("q8_0")] * 2, flash_attn=True):
             other = ("q8_0", self._largest(wanted, "q8_0"))
             best = max(best, other, key=lambda choice: choice[1])
         return (best[0], wanted if exactly else max(best[1], CELLS))
-
-    def _may_quantize(self) -> bool:
-        """Return whether the cache can be quantized: every head length is a multiple of 32."""
-        caching = [layer for layer in model_layers(self.header).layers if layer.key_width]
-        lengths = {length for layer in caching for length in (layer.key_length, layer.value_length)}
-        return all(length and length % 32 == 0 for length in lengths)
 
     def reasons(self, wanted: int, context: int, kind: str, layers: int, *, fits: bool) -> list[str]:
         """Return a sentence for each choice."""
