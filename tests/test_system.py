@@ -404,3 +404,45 @@ def test_cpu_name_is_never_empty() -> None:
     """If ggml has no name, the standard library's is used."""
     nameless = system.engine_build().replace(devices=())
     assert profile._cpu_name(nameless)
+
+
+_EQUAL, _MHZ = [1024] * 8, 1000
+
+
+@pytest.mark.parametrize(
+    ("capacities", "frequencies", "fast"),
+    [
+        ([414] * 4 + [1024] * 4, [1800 * _MHZ] * 4 + [2400 * _MHZ] * 4, 4),  # RK3588
+        (
+            [250] * 4 + [768] * 3 + [1024],
+            [1800 * _MHZ] * 4 + [2420 * _MHZ] * 3 + [2840 * _MHZ],
+            4,
+        ),  # Snapdragon
+        ([300] * 6 + [1024] * 2, [2000 * _MHZ] * 8, 2),  # equal frequencies, unequal cores
+        (_EQUAL, [2400 * _MHZ] * 8, 8),
+        (_EQUAL, [5100 * _MHZ, 5000 * _MHZ, 4800 * _MHZ, 4700 * _MHZ] * 2, 8),  # favoured cores of one kind
+        (None, [5100 * _MHZ] * 4 + [3300 * _MHZ] * 4, 4),  # Zen 5 and Zen 5c: frequencies only
+        (_EQUAL, [1800 * _MHZ] * 4 + [2400 * _MHZ] * 4, 4),  # a kernel that reports every core as equal
+        (None, None, 8),
+        ([1024] * 4 + [None] * 4, None, 8),  # not for every core
+    ],
+)
+def test_slow_cores_are_told_by_capacity_and_frequency(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacities: Any, frequencies: Any, fast: int
+) -> None:
+    """ARM's kernels report capacities, others frequencies; small differences are within one kind of core."""
+    allow(monkeypatch, "0-7")
+    folder = "sys/devices/system/cpu/cpu"
+    files = siblings(*"01234567")
+    files |= {f"{folder}{cpu}/cpu_capacity": f"{n}\n" for cpu, n in enumerate(capacities or ()) if n}
+    files |= {f"{folder}{cpu}/cpufreq/cpuinfo_max_freq": f"{n}\n" for cpu, n in enumerate(frequencies or ())}
+    root = write_files(tmp_path, files)
+    assert (system.performance_cores_available(root), system.physical_cores_available(root)) == (fast, 8)
+
+
+def test_slow_cores_count_if_a_process_may_use_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cpuset of slow cores, all of them are as fast as it gets; siblings still count once."""
+    allow(monkeypatch, "0-3")
+    files = {f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity": f"{414 if cpu < 4 else 1024}\n" for cpu in range(8)}
+    root = write_files(tmp_path, {**siblings("0-1", "2-3", *"4567"), **files})
+    assert system.performance_cores_available(root) == 2

@@ -5,6 +5,7 @@
     records    Tried, TunedSettings
     search     the order in which settings are tried; independent of the model
     timed_context  one setting, timed on a loaded model
+    times      the least seconds of each setting, and what contradicts
     run        the search on a loaded model                                           tune
     reasons    why each setting was chosen
     threads    speed by number of threads                                             measure_threads

@@ -13,7 +13,9 @@ from typing import Any
 from labkit.checks import check_int
 from labkit.engine import Model, load_model
 from labkit.engine.job import Job
-from labkit.errors import ArgumentError, ModelLoadError
+from labkit.errors import ArgumentError, GenerationError, ModelLoadError
+from labkit.kv_cache.layers import model_layers
+from labkit.kv_cache.size import cache_type, may_cache
 from labkit.memory import estimate_memory_usage
 from labkit.models import resolve_model
 from labkit.progress import Progress, reporting
@@ -23,6 +25,7 @@ from labkit.tuning.reasons import explain
 from labkit.tuning.records import Tried, TunedSettings
 from labkit.tuning.search import CLEARLY, Grid, Point, Search
 from labkit.tuning.timed_context import Trial, TrialContext, open_trial
+from labkit.tuning.times import Times
 
 _UBATCHES = (64, 128, 256, 512, 1024, 2048)
 _PARALLEL = (1, 2, 4, 8, 16, 32, 64)
@@ -89,9 +92,11 @@ def tune(
         contextlib.closing(Session(model, n_prompt, n_gen, report)) as session,
     ):
         grid, start = session.grid(goal), session.start(goal)
-        search = Search(grid, start, session.prompt_s, session.step_s, session.cost)
+        costs = session.prompt_s, session.step_s, session.cost
         session.warm_up(start)
-        best = search.run()
+        best = Search(grid, start, *costs).run()
+        if session.settle():
+            best = Search(grid, best, *costs).run()
         if goal == "memory":
             best = session.leanest(grid, best)
         speedup = session.compare(start, best)
@@ -108,11 +113,10 @@ class Session:
     def __init__(self, model: Model, n_prompt: int, n_gen: int, report: Progress) -> None:
         self.model, self.n_prompt, self.n_gen = model, n_prompt, n_gen
         self._report = report
-        self._prompts: dict[tuple[Any, ...], float] = {}
-        self._steps: dict[tuple[Any, ...], float] = {}
+        self._prompts, self._steps = Times(), Times()
         self._stack = contextlib.ExitStack()
         self._open: tuple[Trial, TrialContext] | None = None
-        self.tried: list[Tried] = []
+        self._tried: list[tuple[Point, bool]] = []  # with whether tokens were generated
 
     def grid(self, goal: str) -> Grid:
         """Return the possible settings on this machine."""
@@ -120,7 +124,9 @@ class Session:
         threads = {1, cores, performance_cores_available(), logical_cores_available()}
         threads |= {2**power for power in range(12) if 2**power < cores}
         most = max(64, 2 ** (self.n_prompt - 1).bit_length())
-        attention = (_F16, (True, "f16", "f16"), (True, "q8_0", "q8_0"))
+        q8_0, layers = cache_type("type_k", "q8_0"), model_layers(self.model.facts)
+        quantized = ((True, "q8_0", "q8_0"),) if may_cache(layers, q8_0, q8_0, flash_attn=True) else ()
+        attention = (_F16, (True, "f16", "f16"), *quantized)
         return Grid(
             n_threads=tuple(sorted(count for count in threads if count > 0)),
             n_ubatch=tuple(size for size in _UBATCHES if size <= most),
@@ -146,40 +152,60 @@ class Session:
         self.model.compute(lambda _: self._free())
 
     def prompt_s(self, point: Point) -> float:
-        """Return the seconds of a prompt, measured once."""
-        key = _prompt_key(point)
-        if key not in self._prompts:
+        """Return the seconds of a prompt, measured once, or again if they contradict another measurement."""
+        key, n_threads = _prompt_key(point), point.n_threads_batch
+        if self._prompts.known(key, n_threads) is None:
             self._measure(point, steps=False)
-        return self._prompts[key]
+        return self._prompts[key, n_threads]
 
     def step_s(self, point: Point) -> float:
-        """Return the seconds of one token of each sequence, measured once."""
-        key = _step_key(point)
-        if key not in self._steps:
+        """Return the seconds of one token of each sequence, as `prompt_s`."""
+        key, n_threads = _step_key(point), point.n_threads
+        if self._steps.known(key, n_threads) is None:
             self._measure(point, steps=True)
-        return self._steps[key]
+        return self._steps[key, n_threads]
 
     def _measure(self, point: Point, *, steps: bool) -> None:
-        prompt_s, step_s = self._time(point, steps=steps, again=not steps)
+        self._note(point, *self._time(point, steps=steps, again=not steps))
+        if self._is_odd(point):
+            self._note(point, *self._time(point, steps=steps))
+        self._tried.append((point, steps))
+        self._report(len(self._tried), max(_EXPECTED, len(self._tried) + 1))
+
+    def settle(self) -> bool:
+        """Measure again what contradicts a later measurement; return whether something did."""
+        odd = {point for point, _ in self._tried if self._is_odd(point)}
+        for point in sorted(odd):
+            self._note(point, *self._time(point, steps=True))
+        return bool(odd)
+
+    def _is_odd(self, point: Point) -> bool:
+        prompt, step = _prompt_key(point), _step_key(point)
+        return self._prompts.is_odd(prompt, point.n_threads_batch) or self._steps.is_odd(step, point.n_threads)
+
+    def _note(self, point: Point, prompt_s: float | None, step_s: float | None) -> None:
         if prompt_s is not None:
-            self._prompts.setdefault(_prompt_key(point), prompt_s)
+            self._prompts.add(_prompt_key(point), point.n_threads_batch, prompt_s)
         if step_s is not None:
-            self._steps[_step_key(point)] = step_s
-        flash, type_k, type_v = point.attention
-        self.tried.append(
+            self._steps.add(_step_key(point), point.n_threads, step_s)
+
+    @property
+    def tried(self) -> list[Tried]:
+        """What was measured, with the least seconds of each setting: other programs only ever add to them."""
+        return [
             Tried(
                 n_threads=point.n_threads,
                 n_threads_batch=point.n_threads_batch,
                 n_ubatch=point.n_ubatch,
-                flash_attn=flash,
-                type_k=type_k,
-                type_v=type_v,
+                flash_attn=point.attention[0],
+                type_k=point.attention[1],
+                type_v=point.attention[2],
                 n_parallel=point.n_parallel,
-                prompt_s=prompt_s,
-                step_s=step_s,
+                prompt_s=self._prompts.known(_prompt_key(point), point.n_threads_batch),
+                step_s=self._steps.known(_step_key(point), point.n_threads) if steps else None,
             )
-        )
-        self._report(len(self.tried), max(_EXPECTED, len(self.tried) + 1))
+            for point, steps in self._tried
+        ]
 
     def _time(self, point: Point, *, steps: bool, again: bool = True) -> tuple[float | None, float | None]:
         """Time a point, its prompt only if needed; a point that does not fit into memory counts as infinite time."""
@@ -191,7 +217,7 @@ class Session:
 
         try:
             times: tuple[float | None, float | None] = self.model.compute(measure)
-        except ModelLoadError:  # the cache does not fit
+        except ModelLoadError:  # the cache does not fit, or the engine refuses these settings
             return math.inf, math.inf
         return times
 
@@ -202,7 +228,10 @@ class Session:
         if self._open is not None and self._open[0] == trial:
             return False, self._open[1]
         self._free()
-        context = self._stack.enter_context(open_trial(self.model, trial, self.n_prompt, self.n_gen))
+        try:
+            context = self._stack.enter_context(open_trial(self.model, trial, self.n_prompt, self.n_gen))
+        except GenerationError as refused:
+            raise ModelLoadError(str(refused)) from refused
         self._open = (trial, context)
         return True, context
 
@@ -229,6 +258,7 @@ class Session:
     def whole_s(self, point: Point) -> float:
         """Measure a point again; return the seconds of a text with its prompt."""
         prompt_s, step_s = self._time(point, steps=True)
+        self._note(point, prompt_s, step_s)
         return math.inf if prompt_s is None or step_s is None else self.cost(prompt_s, step_s, point.n_parallel)
 
     def leanest(self, grid: Grid, fastest: Point) -> Point:
@@ -286,7 +316,7 @@ class Session:
             decode_tokens_per_second=best.n_parallel / self.step_s(best),
             memory_bytes=self.memory_bytes(best),
             speedup=speedup,
-            n_runs=len(self.tried),
+            n_runs=len(self._tried),
             n_possible=grid.n_points,
             elapsed_s=time.perf_counter() - started_s,
             reasons=explain(self.tried, best, start, self.n_prompt),
@@ -295,8 +325,8 @@ class Session:
 
 
 def _prompt_key(point: Point) -> tuple[Any, ...]:
-    return point.n_threads_batch, point.n_ubatch, point.attention
+    return point.n_ubatch, point.attention
 
 
 def _step_key(point: Point) -> tuple[Any, ...]:
-    return point.n_threads, point.attention, point.n_parallel
+    return point.attention, point.n_parallel
