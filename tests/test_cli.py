@@ -347,3 +347,22 @@ def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixtur
         main(["--completion", shell])
     printed = capsys.readouterr().out
     assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
+def test_consoles_of_any_encoding(encoding: str, tmp_path: Path) -> None:
+    """Help, tables, errors and JSON are printed in the console's own encoding, with "?" or an escape for what it lacks."""
+    model = write_tiny_model(tmp_path / "Größe 日本 🦙.gguf", keys={"general.name": "Größe 日本 🦙"})
+    for arguments in (["explore", "--help"], ["info", str(model)], ["info", str(model), "--json"], ["info", "🦙 ö"]):
+        done = subprocess.run(
+            [*LABKIT, *arguments],
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert done.returncode == ("🦙 ö" in arguments)
+        out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+        assert "Traceback" not in err
+        if "--json" in arguments:
+            assert json.loads(out)["name"] == "Größe 日本 🦙"

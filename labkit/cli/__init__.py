@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from labkit.cli import about
-from labkit.cli.output import Output
+from labkit.cli.output import Output, prepare_streams
 from labkit.errors import LabkitError, LabkitWarning
 
 __all__ = ["main"]
@@ -37,6 +37,7 @@ exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    prepare_streams()
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.command is None:

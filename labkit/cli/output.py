@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,29 @@ def plain(text: object) -> str:
     return visible(text, None, keep="\n")
 
 
+def prepare_streams() -> None:
+    """Let the output streams print any character: "?" for what the console's encoding does not have.
+
+    On Windows a pipe gets UTF-8 unless PYTHONIOENCODING says otherwise, not the encoding of old programs.
+    """
+    encoding = "utf-8" if sys.platform == "win32" and not os.environ.get("PYTHONIOENCODING") else None
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding=encoding, errors="replace")
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Return JSON; where the encoding does not have every character, with escapes that keep them."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    return json.dumps(value, indent=indent, ensure_ascii=not encoding.startswith("utf"))
+
+
 class Output:
     """Print results as text, or (``--json``) print only one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self.warned: list[str] = []
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # also on a Windows console or in the C locale: models write any character
-                stream.reconfigure(encoding="utf-8", errors="replace")
 
     @property
     def console(self) -> Console:
@@ -70,7 +85,7 @@ class Output:
     def result(self, value: Any) -> None:
         """Print the JSON document, with ``--json``."""
         if self.as_json:
-            print(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
+            print(_json(to_plain(value), 2))
 
     def warn(self, message: str) -> None:
         """Print a warning, in one line on stderr."""
@@ -80,5 +95,5 @@ class Output:
     def fail(self, message: str) -> None:
         """Print an error, in one line on stderr."""
         if self.as_json:
-            print(json.dumps({"error": message}, ensure_ascii=False))
+            print(_json({"error": message}))
         print(f"labkit: {plain(' '.join(message.split()))}", file=sys.stderr)
