@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import labkit
 from labkit.extras import EXTRA_OF
 from labkit.system.build import CMAKE_ARGS
 
@@ -88,10 +89,22 @@ def test_readme_tree_exists() -> None:
 
 
 def test_llama_cpp_is_built_the_same_way_everywhere() -> None:
-    """The build settings for uv, the README's line for pip and the command in error messages have the same flags."""
+    """The build settings for uv, those for pip in docs/install.md and the command in error messages are the same."""
     line = next(
         line for line in (ROOT / "pyproject.toml").read_text("utf-8").splitlines() if line.startswith("llama-cpp-python =")
     )
     flags = {f"-D{name}={value}" for name, value in re.findall(r'"cmake\.define\.(\w+)" = "([^"]+)"', line)}
     assert flags == set(CMAKE_ARGS.split())
-    assert f'CMAKE_ARGS="{CMAKE_ARGS}"' in (ROOT / "README.md").read_text("utf-8")
+    assert f'CMAKE_ARGS="{CMAKE_ARGS}"' in (ROOT / "docs" / "install.md").read_text("utf-8")
+
+
+def test_version_is_the_same_everywhere() -> None:
+    """The citation has the package's version."""
+    assert f"\nversion: {labkit.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+def test_classifiers_name_the_supported_pythons() -> None:
+    """Each Python from the oldest supported one has its classifier."""
+    named = re.findall(r"Python :: 3\.(\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    oldest = int(PROJECT["project"]["requires-python"].removeprefix(">=3."))
+    assert [int(minor) for minor in named] == list(range(oldest, oldest + len(named)))

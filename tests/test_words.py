@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AREAS = {
     "labkit": ["labkit"],
     "notebooks": ["notebooks"],
-    "docs": ["docs", "CONTRIBUTING.md"],
+    "docs": ["docs", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"],
     "readme": ["README.md"],
     "tests": ["tests"],
     "tools": ["benchmarks", "tools"],

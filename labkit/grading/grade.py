@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labkit import __version__
+from labkit.course.folder import INSTALLED
 from labkit.course.source import SourceNotebook, read_sources
 from labkit.errors import ArgumentError, GradingError
 from labkit.grading.adjustments import read_adjustments
@@ -76,7 +77,7 @@ def grade_course(
     chosen = _chosen(found.submissions, only)
     folder = Path(out).expanduser().resolve()
     seed = _seed(folder, seed, regrade)
-    hidden = tuple(Path(place).expanduser().resolve() for place in (source, submissions, out))
+    hidden = (INSTALLED, *(Path(place).expanduser().resolve() for place in (source, submissions, out)))
     builder = TaskBuilder(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox)
     with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
         todo = [item for item in chosen if regrade or not builder.is_graded(item)]
