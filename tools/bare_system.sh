@@ -9,19 +9,22 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -e "$root/usr/bin/python3" ]; then
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates trixie "$root" "${2:-http://deb.debian.org/debian}"
 fi
-cp /etc/resolv.conf "$root/etc/resolv.conf"
-cp -rL /etc/ssl/certs "$root/etc/ssl/" # a company's or a school's own certificates
+cp -L --remove-destination /etc/resolv.conf "$root/etc/"
+cp -L --remove-destination /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/" # a company's own certificates
 rm -rf "$root/lab" && mkdir "$root/lab"
 (cd / && uv build --quiet --wheel --out-dir "$root/lab" "$here")
 cp "$here/prebuilt.txt" "$here/constraints.txt" "$root/lab/"
 
 inside() { # runs a line of shell in the bare system
-    chroot "$root" /usr/bin/env HOME=/lab/home XDG_CACHE_HOME=/lab/cache PATH=/lab/venv/bin:/usr/bin:/bin bash -euc "$1"
+    chroot "$root" /usr/bin/env HOME=/lab/home XDG_CACHE_HOME=/lab/cache PATH=/lab/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -euc "$1"
 }
 
 for program in cc c++ gcc g++ clang cmake make; do
     if inside "command -v $program" >/dev/null; then echo "$program is there: not a bare system" >&2; exit 1; fi
 done
+
+# llama-cpp-py-sync's Linux libraries need the OpenMP runtime, which most systems have
+inside "dpkg -s libgomp1 >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y --no-install-recommends libgomp1; } >/dev/null 2>&1"
 
 ways=(
     "uv, prebuilt|uv venv -q --clear /lab/venv && . /lab/venv/bin/activate && cd /lab && uv pip install -q --no-config -c constraints.txt -r prebuilt.txt --config-settings-package llama-cpp-python:wheel.cmake=false --no-binary llama-cpp-python \"\$(ls /lab/*.whl)[course,prebuilt]\""

@@ -37,7 +37,7 @@ def main() -> None:
             target,
             folder=Path(folder) if args.engine else ROOT,
         )
-        (site,) = environment.glob("[Ll]ib*/**/site-packages")
+        site = next(environment.glob("[Ll]ib/**/site-packages"))
         packages = len(list(site.glob("*.dist-info")))
         n_bytes = _size(site) + (_size(args.engine / "lib") if args.engine else 0)
     print(f"{packages} packages, {n_bytes / 1e6:.0f} MB{' with ' + ', '.join(args.extras) if args.extras else ''}")
