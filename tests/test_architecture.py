@@ -13,7 +13,8 @@ from tools.measure_house import PACKAGE, find_circles, import_graph
 LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
-    "benchmark", "batch", "tuning", "quality", "memory", "roofline", "second_context", "engine", "thread_control", "devices",
+    "serve", "benchmark", "batch", "tuning", "quality", "memory", "roofline",
+    "second_context", "engine", "thread_control", "devices",
     "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
     "sampling",

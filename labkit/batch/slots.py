@@ -43,24 +43,31 @@ class Slots:
         """The slots without a sequence."""
         return [slot for slot, sequence in enumerate(self.sequences) if sequence is None]
 
+    def place(self, prompt: list[int]) -> int:
+        """Return the free slot for a new sequence."""
+        return self.free[0]
+
     def start(self, slot: int) -> bool:
         """Start the sequence of a slot with a cached prefix, if any; False if it should wait for another sequence's."""
         sequence = self.sequences[slot]
         if sequence is None or sequence.started:
             return True
         prompt = sequence.request.prompt
-        own = common_length(self._cached[slot], prompt, len(prompt) - 1) if self._shares else 0
+        own = self._own(slot, prompt)
         source, length, is_there = self._best_neighbour(slot, prompt)
         if length >= own + WORTH_COPYING:
             if not is_there:
                 return False
-            C.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+            self._copy(source, slot)
             own = length
-            self._cached[slot] = self._cached[source]
         self._cut(slot, own)
         sequence.n_past = sequence.n_shared = own
         sequence.started = True
         return True
+
+    def _own(self, slot: int, prompt: list[int]) -> int:
+        """Return how many of a prompt's tokens are in its slot and can be used."""
+        return common_length(self._cached[slot], prompt, len(prompt) - 1) if self._shares else 0
 
     def _best_neighbour(self, slot: int, prompt: list[int]) -> tuple[int, int, bool]:
         """Return the slot that has or will have the longest prefix of a prompt, its length, and whether it is there now."""
@@ -73,6 +80,10 @@ class Slots:
             if max(there, coming) > best[1] or (there == best[1] and not best[2]):
                 best = (other, max(there, coming), there >= coming)
         return best
+
+    def _copy(self, source: int, target: int) -> None:
+        C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._cached[target] = self._cached[source].copy()
 
     def _cut(self, slot: int, length: int) -> None:
         C.llama_memory_seq_rm(self._memory, slot, length or -1, -1)
@@ -94,9 +105,8 @@ class Slots:
         if not self._can_move:
             return
         for source, target in moves([slot for slot, _ in self.active]):
-            C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._copy(source, target)
             self.sequences[target], self.sequences[source] = self.sequences[source], None
-            self._cached[target] = self._cached[source].copy()
             self._cut(source, 0)
 
 

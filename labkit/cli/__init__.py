@@ -21,7 +21,7 @@ from labkit.errors import LabkitError, LabkitWarning
 __all__ = ["main"]
 
 COMMANDS = (
-    "tour", "lab", "explore", "models", "info", "memory", "bench", "tune", "quantize", "perplexity", "milestone",
+    "tour", "lab", "explore", "models", "info", "memory", "bench", "tune", "quantize", "perplexity", "milestone", "serve",
     "device", "check", "release", "grade", "selftest-course", "doctor",
 )  # fmt: skip
 

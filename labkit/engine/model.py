@@ -83,6 +83,7 @@ class Model(LoadingLlama):
         self.settings, self.facts, self.last_generation = settings, facts, None
         self._cache = PromptCache(step_of(settings))
         self._devices = devices
+        self.before_close: list[Callable[[], object]] = []  # called in the model's thread: what else is to be freed
         self._threads: ThreadController | None = None
         self._log = EngineLog(echo=bool(options.get("verbose", False)), renames={} if devices is None else devices.renames)
         self._worker = Worker(self._log, devices)
@@ -152,6 +153,8 @@ class Model(LoadingLlama):
                 self._tokenizer.wait()
             self._tokenizer = None
             self._sampler = None
+            for free in self.before_close:
+                free()
             try:
                 if hasattr(self, "_stack"):
                     super().close()

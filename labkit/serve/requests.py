@@ -1,0 +1,216 @@
+"""A client's JSON -> a checked request; what this server cannot do is refused in OpenAI's form, never ignored in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from labkit.checks import check_flag, check_int, one_line, shown
+from labkit.engine.chat_prompt import check_messages
+from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
+from labkit.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ContextOverflowError,
+    LabkitError,
+    ModelClosedError,
+)
+
+if TYPE_CHECKING:
+    from labkit.engine.model import Model
+
+MAX_LOGPROBS = 20
+_MAX_STOPS = 16  # each costs time per token
+_COMPLETION_TOKENS = 16  # OpenAI's default of max_tokens in /v1/completions
+_SAMPLING = (
+    "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty", "typical_p", "xtc_probability",
+    "xtc_threshold", "dry_multiplier",
+)  # fmt: skip
+_NEUTRAL = {
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "n": 1,
+    "best_of": 1,
+    "logit_bias": {},
+    "echo": False,
+    "suffix": "",
+}
+_MISSING = {
+    "tools": "tool calls", "functions": "tool calls", "audio": "audio", "logit_bias": "logit_bias", "echo": "echo",
+    "suffix": "suffix", "n": "more than one choice (n)", "best_of": "best_of",
+}  # fmt: skip
+_KINDS = {403: "permission_error", 404: "not_found_error", 408: "timeout_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An error in OpenAI's form, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON."""
+        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": str(self), "type": kind, "param": None, "code": self.code}}
+
+
+def unavailable(message: str) -> ApiError:
+    """Return the error of a request that may succeed later."""
+    return ApiError(503, message, headers={"retry-after": "5"})
+
+
+def api_error(error: BaseException) -> ApiError:
+    """Return an error of labkit, or an unexpected one, as an answer."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextOverflowError):
+        return ApiError(400, one_line(error, 1000), "context_length_exceeded")
+    if isinstance(error, (ArgumentError, ArgumentTypeError)):
+        return ApiError(400, one_line(error, 1000), "invalid_value")
+    if isinstance(error, ModelClosedError):
+        return unavailable(one_line(error, 1000))
+    if isinstance(error, LabkitError):
+        return ApiError(500, one_line(error, 1000))
+    logging.getLogger(__name__).error("unexpected error", exc_info=error)
+    return ApiError(500, f"an unexpected error in the server ({type(error).__name__}): please report this")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A request that fits: its tokens, and how to answer."""
+
+    prompt: list[int]
+    max_tokens: int
+    settings: SamplingSettings
+    is_chat: bool
+    stream: bool
+    include_usage: bool
+    n_logprobs: int | None
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """Return the object of a request's body."""
+    try:
+        body = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"the body is not UTF-8 (byte {error.start:,}): send JSON in UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not valid JSON ({one_line(error, 200)}): send one JSON object") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, f"the body must be a JSON object, not {shown(body)}")
+    return body
+
+
+def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool) -> Prepared:
+    """Check a request and compute its prompt's tokens; call it outside the server's loop."""
+    body = {name: value for name, value in body.items() if value is not None}
+    _refuse_missing(body)
+    settings = check_sampling(body.get("temperature", 0.7), _options(body))
+    options = body.get("stream_options", {})
+    if not isinstance(options, Mapping):
+        raise ArgumentTypeError(f"stream_options must be an object, not {shown(options)}")
+    limit = _limit(body, is_chat)
+    prompt = _chat_tokens(model, body) if is_chat else _prompt_tokens(model, body)
+    if len(prompt) + (limit or 1) > n_ctx:
+        raise ContextOverflowError(len(prompt), limit, n_ctx)
+    return Prepared(
+        prompt,
+        limit or n_ctx - len(prompt),
+        settings,
+        is_chat,
+        stream=check_flag("stream", body.get("stream", False)),
+        include_usage=check_flag("include_usage", options.get("include_usage", False)),
+        n_logprobs=_n_logprobs(body, is_chat),
+    )
+
+
+def _refuse_missing(body: Mapping[str, Any]) -> None:
+    for name, what in _MISSING.items():
+        is_off = name in ("tools", "functions") and body.get("tool_choice") == "none"
+        if body.get(name) and body[name] != _NEUTRAL.get(name) and not is_off:
+            raise ApiError(400, f"this server does not support {what}: leave {name!r} out", "unsupported_parameter")
+
+
+def _options(body: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: body[name] for name in _SAMPLING if name in body}
+    if isinstance(options.get("stop"), list) and len(options["stop"]) > _MAX_STOPS:
+        raise ArgumentError(f"stop has {len(options['stop']):,} texts: at most {_MAX_STOPS} are possible")
+    for name in ("frequency_penalty", "presence_penalty"):
+        if body.get(name, 0) != 0:
+            options[name] = body[name]
+    form = body.get("response_format", {"type": "text"})
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if kind == "json_object":
+        options["json_schema"] = {"type": "object"}
+    elif kind == "json_schema":
+        given = form.get("json_schema")
+        options["json_schema"] = given.get("schema") if isinstance(given, Mapping) else None
+        if not isinstance(options["json_schema"], Mapping):
+            raise ArgumentError('response_format needs {"type": "json_schema", "json_schema": {"name": …, "schema": {…}}}')
+    elif kind != "text":
+        raise ArgumentError(f"response_format is {shown(form)}: its type must be text, json_object or json_schema")
+    return options
+
+
+def _limit(body: Mapping[str, Any], is_chat: bool) -> int | None:
+    given = body.get("max_completion_tokens", body.get("max_tokens", None if is_chat else _COMPLETION_TOKENS))
+    limit = check_max_tokens(given)
+    if limit == 0:
+        raise ArgumentError("max_tokens=0 asks for nothing: it must be at least 1")
+    return limit
+
+
+def _n_logprobs(body: Mapping[str, Any], is_chat: bool) -> int | None:
+    if not is_chat:
+        return check_int("logprobs", body["logprobs"], 0, MAX_LOGPROBS) if "logprobs" in body else None
+    n_top = check_int("top_logprobs", body.get("top_logprobs", 0), 0, MAX_LOGPROBS)
+    if check_flag("logprobs", body.get("logprobs", False)):
+        return n_top
+    if n_top:
+        raise ArgumentError('top_logprobs needs "logprobs": true')
+    return None
+
+
+def _prompt_tokens(model: Model, body: Mapping[str, Any]) -> list[int]:
+    prompt = body.get("prompt", "")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+        prompt = prompt[0]
+    with model.vocabulary() as tokenizer:
+        if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
+            tokenizer.check_tokens(prompt)
+            return prompt
+        if not isinstance(prompt, str):
+            raise ArgumentTypeError(f"prompt must be one text or one list of tokens, not {shown(prompt)}")
+        return tokenizer.prompt_tokens(prompt)
+
+
+def _chat_tokens(model: Model, body: Mapping[str, Any]) -> list[int]:
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        messages = [_message(index, message) for index, message in enumerate(messages)]
+    checked = check_messages(messages)
+    with model.vocabulary() as tokenizer:
+        return tokenizer.chat_tokens(checked)
+
+
+def _message(index: int, message: Any) -> Any:
+    """Return a message as labkit writes it: one text, and no fields that are empty or only name the author."""
+    if not isinstance(message, dict):
+        return message
+    plain = {key: value for key, value in message.items() if value not in (None, [], {}) and key != "name"}
+    if plain.get("role") == "tool" or "tool_calls" in plain:
+        raise ApiError(400, f"messages[{index}]: this server does not support tool calls", "unsupported_parameter")
+    if plain.get("role") == "developer":
+        plain["role"] = "system"
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                kind = part.get("type") if isinstance(part, Mapping) else part
+                raise ArgumentError(f"messages[{index}] has a part of type {shown(kind)}: only text is supported")
+        plain["content"] = "".join(part["text"] for part in content)
+    return plain
