@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -55,22 +56,55 @@ def temporary_sibling(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text atomically, through a temporary file in the same folder, as the same bytes on every system."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into an `ArgumentError` of one line that names the file and what to do."""
     try:
-        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
-        temporary.replace(path)
+        yield
+    except OSError as error:
+        advice = "choose a folder that you may write to"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = "free disk space and run the command again"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            advice = "a file is where a folder is needed, or the reverse: choose another name"
+        raise ArgumentError(f"{path} cannot be written: {error.strerror or error}: {advice}") from error
+
+
+def write_all(files: Mapping[Path, str | bytes]) -> None:
+    """Write files, all or none: first under temporary names in the same folders, as the same bytes on every system."""
+    temporary: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+                raw = content if isinstance(content, bytes) else content.encode("utf-8", errors="backslashreplace")
+                temporary[path].write_bytes(raw)
+        for path, new in temporary.items():
+            with writing(path):
+                new.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for new in temporary.values():
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file atomically."""
+    write_all({path: content})
+
+
+def user_path(given: str | Path) -> Path:
+    """Return a path with ``~`` expanded."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise ArgumentError(f"{given} cannot be found: {error}") from None
 
 
 def written(document: str, path: str | Path | None) -> str:
     """Write a document to a file, if a path is given, and return it."""
     if path is not None:
-        try:
-            Path(path).expanduser().write_text(document, encoding="utf-8")
-        except OSError as error:
-            raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error
+        with writing(Path(path)):
+            user_path(path).write_text(document, encoding="utf-8")
     return document

@@ -173,7 +173,7 @@ def test_released_links_work(tmp_path: Path) -> None:
     for path, link in links:
         assert link.startswith("https://") or (path.parent / link).is_file(), (path.name, link)
     manifest = json.loads((tmp_path / "course" / "manifest.json").read_text())
-    assert {"docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
+    assert {"AGENTS.md", "docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
 
 
 def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
 """Grade a class's notebooks: rebuild each from yours, run it in a sandbox without network or files, check results outside.
 
-SUBMISSIONS is a folder (one folder per student, zip files, downloads from Moodle or Canvas, nbgrader's submitted/) or a
-zip file. GRADES receives grades.csv, gradebook.sqlite, one JSON file and one feedback page per student, report.html and
-grading.log. To adjust grades, edit its adjustments.csv: a factor and extra points. Run the same command again to resume.
+SUBMISSIONS is a folder or a zip file: one folder per student, also in folders per week or group; zip files; downloads from
+Moodle, Canvas or Gradescope; nbgrader's course folder. GRADES receives grades.csv, gradebook.sqlite, one JSON file and one
+feedback page per student, report.html and grading.log. To adjust grades, edit its adjustments.csv: a factor and extra
+points. Run the same command again to resume. With --roster, GRADES also receives import-EXPORT.csv: your learning system's
+own export with the points in its columns, to import unchanged. Students are matched by number, login or e-mail address.
 An exercise's points are proportional to its correct results, for its examples or for random inputs, whichever is lower,
 rounded down to half points.
 """
@@ -11,8 +13,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
+from datetime import timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
 
 from labkit.cli.output import Output
+from labkit.errors import ArgumentError
 
 HELP = "grade a class's notebooks in sandboxes (for instructors)"
 
@@ -28,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the inputs; default: random, and stored in GRADES")
     parser.add_argument("--cell-limit", type=float, metavar="S", help="time limit per cell in seconds (60)")
     parser.add_argument("--total-limit", type=float, metavar="S", help="time limit per notebook in seconds (600)")
+    parser.add_argument("--student-level", type=int, metavar="N", help="folder that names the student; 1 is the topmost")
+    parser.add_argument("--timezone", metavar="ZONE", help="where zips were made, such as Europe/Berlin; default: here")
+    parser.add_argument("--roster", metavar="EXPORT", help="CSV export of Canvas or Moodle, or a class list, to fill")
+    parser.add_argument("--column", action="append", default=[], metavar="NOTEBOOK=HEADER", help="its column for a notebook")
+    parser.add_argument("--match-names", action="store_true", help="also match the roster by exact, unique full names")
     parser.add_argument("--unsafe-no-sandbox", action="store_true", help="run untrusted code with your own permissions")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -56,12 +67,35 @@ def run(args: argparse.Namespace, out: Output) -> int:
             limits=Limits(**{name: value for name, value in given.items() if value is not None}),
             progress=not args.json,
             executor=executor,
+            zone=_zone(args.timezone),
+            student_level=args.student_level,
+            roster=args.roster,
+            columns=args.column,
+            match_names=args.match_names,
         )
     for problem in result.problems:
         out.warn(problem)
     rows = [(grade.display_name, grade.notebook, f"{grade.points:g}", f"{grade.of_points:g}") for grade in result.grades]
     out.table(("student", "notebook", "points", "of"), rows)
     out.say(f"{result.graded} graded, {result.kept} unchanged; grades.csv and report.html are in {args.out}")
+    if result.roster:
+        missing = len(result.roster.without_submission)
+        out.say(
+            f"{result.roster.cells} grades filled into {result.roster.file}; {missing} of its students without a submission"
+        )
     summary = [{"student": row[0], "notebook": row[1], "points": row[2], "of_points": row[3]} for row in rows]
     out.result({**{name: result[name] for name in result if name != "grades"}, "grades": summary})
     return 0
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    """Return a time zone by its name, or by its distance from UTC such as +02:00."""
+    if name is None:
+        return None
+    try:
+        if match := re.fullmatch(r"([+-])(\d\d):?(\d\d)", name):
+            distance = timedelta(hours=int(match[2]), minutes=int(match[3]))
+            return timezone(-distance if match[1] == "-" else distance)
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise ArgumentError(f"no time zone is named {name!r}: give one such as Europe/Berlin, or +02:00") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from labkit.cli.output import Output
 from labkit.extras import DISTRIBUTION, missing
+from labkit.output_files import user_path
 
 HELP = "open the course in JupyterLab"
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from labkit.course.folder import INSTALLED, find_notebooks
 
     course = find_notebooks(args.folder)
-    folder = args.work or (Path(DISTRIBUTION) if course == INSTALLED else course)
+    folder = user_path(args.work) if args.work else Path(DISTRIBUTION) if course == INSTALLED else course
     if find_spec("jupyterlab") is None:
         raise missing("jupyterlab")
     if folder != course and not any(folder.glob("*.ipynb")):

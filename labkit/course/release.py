@@ -13,7 +13,7 @@ from labkit.cache import sha256
 from labkit.course.source import SourceNotebook, exercises_file, read_source
 from labkit.errors import ArgumentError, GradingError
 from labkit.extras import needs_extra
-from labkit.output_files import write_atomic
+from labkit.output_files import user_path, write_all, writing
 from labkit.records import Record
 
 with needs_extra():
@@ -54,10 +54,11 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
     """Write the students' version of every notebook in a folder, the files that they need, and ``manifest.json``.
 
     Solutions become stubs, hidden tests and outputs are removed, check cells show their points. An ``exercises.py``
-    next to the notebooks and the pages of ``../docs`` that they link to are copied. The same source gives the same bytes. If
-    a notebook is damaged or inconsistent, nothing is written.
+    next to the notebooks and the pages of ``../docs`` that they link to are copied. ``AGENTS.md`` asks students' AI
+    assistants to give no solutions; one next to the notebooks replaces it. The same source gives the same bytes. If a
+    notebook is damaged or inconsistent, or the disk is full, nothing is written.
     """
-    folder, place = Path(source).expanduser(), Path(target).expanduser()
+    folder, place = user_path(source), user_path(target)
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
         raise ArgumentError(f"{folder} has no notebooks: name the folder with the instructor's notebooks")
@@ -65,18 +66,15 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
         raise ArgumentError("the released notebooks cannot replace those with the solutions: name another folder")
     documents = {path.name: _release(path) for path in paths}
     texts = {name: text for name, (text, _) in documents.items()}
-    files = {**exercises_file(folder), **_pages(folder, texts.values())}
-    existing = [name for name in (*texts, *files, MANIFEST) if (place / name).exists()]
+    files = {**_for_assistants(folder), **exercises_file(folder), **_pages(folder, texts.values())}
+    with writing(place):
+        existing = [name for name in (*texts, *files, MANIFEST) if (place / name).exists()]
     if existing and not overwrite:
         raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
     entries = [_manifest_entry(name, text, read) for name, (text, read) in documents.items()]
     extras = [{"file": name, "sha256": sha256(text)} for name, text in files.items()]
     manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": extras}, indent=1, sort_keys=True) + "\n"
-    for name, text in {**texts, **files, MANIFEST: manifest}.items():
-        try:
-            write_atomic(place / name, text)
-        except OSError as error:
-            raise ArgumentError(f"{place / name} cannot be written: {error.strerror or error}") from error
+    write_all({place / name: text for name, text in {**texts, **files, MANIFEST: manifest}.items()})
     notebooks = tuple(
         ReleasedNotebook(entry["file"], tuple(documents[entry["file"]][1].points), entry["points"], entry["sha256"])
         for entry in entries
@@ -128,6 +126,13 @@ def _strip(cell: Any) -> None:
             cell.source = f"# {points:g} point{'' if points == 1 else 's'}\n{cell.source}"
     else:
         cell.source = _LINK.sub(_local_link, _DETAILS.sub("", cell.source).rstrip("\n"))
+
+
+def _for_assistants(folder: Path) -> dict[str, str]:
+    """Return the page for students' AI assistants by file name: the instructor's, or labkit's."""
+    own = folder / "AGENTS.md"
+    path = own if own.is_file() else Path(__file__).with_name("for_assistants.md")
+    return {own.name: path.read_text(encoding="utf-8")}
 
 
 def _local_link(link: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 from collections import Counter
@@ -44,6 +45,14 @@ Grading took {{ "%.1f"|format(median) }} s per notebook (median), {{ "%.1f"|form
 </tbody>
 </table>
 </div>
+<h2>Submissions: what was chosen, skipped or missing</h2>
+<ul>
+{% for note in notes %}
+<li>{{ note|visible }}</li>
+{% else %}
+<li>One file per student and notebook, and nothing else.</li>
+{% endfor %}
+</ul>
 <h2>Problems with submitted files</h2>
 <ul>
 {% for grade in grades if grade.problems %}
@@ -55,15 +64,16 @@ Grading took {{ "%.1f"|format(median) }} s per notebook (median), {{ "%.1f"|form
 """
 
 
-def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
-    """Write ``report.html``."""
-    times = [float(json.loads(path.read_text())) for path in sorted((out / "times").glob("*/*.json"))]
+def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment], notes: Sequence[str]) -> None:
+    """Write ``report.html``; ``notes`` are about submissions and the roster."""
+    times = list(_times(out))
     scores = [adjusted(grade, adjustments) / grade.of_points for grade in grades if grade.of_points]
     tenths = Counter(min(9, int(score * 10)) for score in scores)
     page = render(
         _BODY,
         title="Class report",
         grades=grades,
+        notes=notes,
         n_students=len({grade.student for grade in grades}),
         n_grades=len(grades),
         times=times,
@@ -72,6 +82,13 @@ def write_report(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjus
         items=sorted(_items(grades), key=lambda item: float(item["mean"])),
     )
     write_atomic(out / "report.html", page)
+
+
+def _times(out: Path) -> Iterator[float]:
+    """Yield the seconds that grading each notebook took."""
+    for path in sorted((out / "times").glob("*/*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # a file of an older version, or cut off by a power cut
+            yield float(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _items(grades: Sequence[Grade]) -> Iterator[dict[str, Any]]:

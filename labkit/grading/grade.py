@@ -8,27 +8,31 @@ import dataclasses
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from datetime import tzinfo
 from pathlib import Path
 
 from labkit import __version__
 from labkit.course.folder import INSTALLED
 from labkit.course.source import SourceNotebook, read_sources
 from labkit.errors import ArgumentError, GradingError
-from labkit.grading.adjustments import read_adjustments
+from labkit.grading.adjustments import Adjustment, read_adjustments
 from labkit.grading.class_report import write_report
 from labkit.grading.dask_cluster import was_lost
 from labkit.grading.feedback import write_feedback
-from labkit.grading.gradebook import Grade, read_grades, write_books, write_grade
+from labkit.grading.gradebook import Grade, adjusted, put_aside, read_grades, write_books, write_grade
+from labkit.grading.notebook_names import marks_of
 from labkit.grading.rebuild import Rebuilt
+from labkit.grading.roster import TOTAL, FilledRoster, Roster
 from labkit.grading.run_notebook import Run, run_notebook
 from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.start import kill_sandboxes, require_sandbox
 from labkit.grading.score import ExerciseGrade, score
-from labkit.grading.submissions import Submission, find_submissions
+from labkit.grading.submissions import Class, Submission, find_submissions
 from labkit.grading.tasks import Task, TaskBuilder
 from labkit.grading.untrusted_text import visible
-from labkit.output_files import write_atomic
+from labkit.output_files import user_path, write_atomic, writing
 from labkit.progress import Progress, reporting
 from labkit.records import Record
 
@@ -44,6 +48,7 @@ class ClassGrades(Record):
     students: int
     seed: int  # of the inputs
     problems: tuple[str, ...]  # skipped files and notebooks that could not be graded
+    roster: FilledRoster | None
     grades: tuple[Grade, ...] = dataclasses.field(repr=False)
 
 
@@ -60,6 +65,11 @@ def grade_course(
     progress: Progress | bool | None = None,
     limits: Limits | None = None,
     executor: concurrent.futures.Executor | None = None,
+    zone: tzinfo | None = None,
+    student_level: int | None = None,
+    roster: str | Path | None = None,
+    columns: Sequence[str] = (),
+    match_names: bool = False,
 ) -> ClassGrades:
     """Grade a class's submissions; after an interruption, call it again to resume.
 
@@ -67,31 +77,49 @@ def grade_course(
     gets grades, gradebook.sqlite, grades.csv, feedback, report.html and grading.log; its adjustments.csv is read. ``only``
     names students. The default seed of the inputs is that of the existing grades, or a random one. An ``executor`` (threads
     by default) runs the notebooks, for example on a cluster: each run has its own sandbox; scoring happens in this process.
+    ``zone`` and ``student_level`` are those of `find_submissions`; ``roster``, ``columns`` and ``match_names`` of `Roster`.
     """
     if jobs < 1:
         raise ArgumentError(f"jobs must be at least 1, not {jobs}")
     if not (unsafe_no_sandbox or executor):
         require_sandbox()
     sources = read_sources(source)
-    found = find_submissions(submissions, sources)
+    marks = {name: marks_of(read) for name, read in sources.items()}
+    found = find_submissions(submissions, sources, marks, zone=zone, level=student_level)
     chosen = _chosen(found.submissions, only)
-    folder = Path(out).expanduser().resolve()
+    list_of_class = Roster(roster, sources, columns, match_names=match_names) if roster else None
+    folder = user_path(out).resolve()
+    notes = list(found.problems)
+    gone = put_aside(folder, {student.student for student in found.students}, sources) if found.submissions else []
+    notes += [f"{name}: no submission any more: the grades are in {folder / 'gone'} now, not in the books" for name in gone]
+    read_adjustments(folder, *_known_names(folder, found, sources))  # a wrong line stops here, not after grading
     seed = _seed(folder, seed, regrade)
-    hidden = (INSTALLED, *(Path(place).expanduser().resolve() for place in (source, submissions, out)))
+    hidden = (INSTALLED, *(user_path(place).resolve() for place in (source, submissions, out)))
     builder = TaskBuilder(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox)
     with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
-        todo = [item for item in chosen if regrade or not builder.is_graded(item)]
+        reasons = {item: "new" if regrade else builder.why_to_grade(item) for item in chosen}
+        todo = [item for item in chosen if reasons[item]]
+        for reason, count in Counter(filter(None, reasons.values())).items():
+            notes += [f"{count} kept grades no longer hold, graded again: changed: {reason}"] if reason != "new" else []
         _LOG.info("%d notebooks to grade, %d already graded; labkit %s", len(todo), len(chosen) - len(todo), __version__)
-        for problem in found.problems:
-            _LOG.warning("%s", problem)
+        for note in notes:
+            _LOG.warning("%s", note)
         ungraded = _grade_all(builder, todo, jobs, executor, report)
         _LOG.info("done")
-    adjustments, grades = read_adjustments(folder), read_grades(folder)
-    for write in (write_books, write_feedback, write_report):
-        write(folder, grades, adjustments)
+    notes += ungraded
+    grades = read_grades(folder)
+    adjustments = read_adjustments(folder, *_known_names(folder, found, sources))
+    write_books(folder, grades, adjustments, found.students)
+    write_feedback(folder, grades, adjustments)
+    filled = list_of_class.fill(folder, found.students, _points(grades, adjustments)) if list_of_class else None
+    if filled:
+        notes += filled.problems
+        notes += [f"{name}: in the roster, without a submission" for name in filled.without_submission]
+    write_report(folder, grades, adjustments, notes)
     students = len({grade.student for grade in grades})
-    kept = len(chosen) - len(todo)
-    return ClassGrades(len(todo) - len(ungraded), kept, students, seed, (*found.problems, *ungraded), tuple(grades))
+    return ClassGrades(
+        len(todo) - len(ungraded), len(chosen) - len(todo), students, seed, tuple(notes), filled, tuple(grades)
+    )
 
 
 def _chosen(submissions: Sequence[Submission], only: Sequence[str] | None) -> list[Submission]:
@@ -103,10 +131,33 @@ def _chosen(submissions: Sequence[Submission], only: Sequence[str] | None) -> li
     return chosen
 
 
+def _known_names(out: Path, found: Class, sources: Collection[str]) -> tuple[dict[str, str], set[str]]:
+    """Return the names that adjustments may use: of students (as in files, or as shown if unique), and of notebooks."""
+    shown = Counter(student.display_name for student in found.students)
+    students = {student.display_name: student.student for student in found.students if shown[student.display_name] == 1}
+    graded = sorted((out / "grades").glob("*/*.json"))
+    keys = [*(student.student for student in found.students), *(path.parent.name for path in graded)]
+    return {**students, **{key: key for key in keys}}, {*sources, *(path.stem for path in graded)}
+
+
+def _points(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return points and full points by student and notebook, and of all notebooks together."""
+    points = {(grade.student, grade.notebook): (adjusted(grade, adjustments), grade.of_points) for grade in grades}
+    for (student, _), (own, full) in list(points.items()):
+        before = points.get((student, TOTAL), (0.0, 0.0))
+        points[student, TOTAL] = (before[0] + own, before[1] + full)
+    return points
+
+
 def _seed(out: Path, seed: int | None, regrade: bool) -> int:
     """Return the seed and store it, so that the whole class is graded on the same inputs."""
     path = out / "grading.json"
-    known = json.loads(path.read_text(encoding="utf-8"))["seed"] if path.exists() else None
+    try:
+        known = int(json.loads(path.read_text(encoding="utf-8"))["seed"])
+    except FileNotFoundError:
+        known = None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(f'{path} cannot be read ({error}): write {{"seed": N}} into it, or use another folder') from None
     if known is not None and not regrade and seed not in (None, known):
         raise ArgumentError(f"{out} has grades with the seed {known}: omit --seed, or pass --regrade")
     chosen = seed if seed is not None else known if known is not None else secrets.randbelow(2**31)
@@ -190,6 +241,7 @@ def _keep(
         checksum=task.checksum,
         source_checksum=task.source.checksum,
         seed=builder.seed,
+        decided_by=builder.decided_by(),
         points=sum(item.points for item in exercises),
         of_points=sum(item.of_points for item in exercises),
         exercises=exercises,
@@ -208,8 +260,9 @@ def _no_points(source: SourceNotebook, problem: str) -> tuple[ExerciseGrade, ...
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Append log messages to a file, with untrusted names escaped."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
     level = _LOG.level
     _LOG.addHandler(handler)
@@ -219,7 +272,13 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         _LOG.setLevel(level)
         _LOG.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        """Ignore a full disk here: the grades on it report it in one line."""
 
 
 class _EscapingFormatter(logging.Formatter):

@@ -7,16 +7,19 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.errors import ArgumentError
 from labkit.grading.adjustments import Adjustment
 from labkit.grading.score import ExerciseGrade
-from labkit.output_files import write_atomic
+from labkit.grading.submissions import Student
+from labkit.output_files import write_atomic, writing
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Grade:
     checksum: str  # SHA-256 of the submitted file
     source_checksum: str  # SHA-256 of the instructor's notebook
     seed: int
+    decided_by: Mapping[str, Any]  # versions and limits; if they change, the notebook is graded again
     points: float
     of_points: float
     exercises: tuple[ExerciseGrade, ...]
@@ -61,12 +65,49 @@ def read_grades(out: Path) -> list[Grade]:
     return [grade for grade in found if grade is not None]
 
 
-def write_books(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
+def put_aside(out: Path, students: Collection[str], notebooks: Collection[str]) -> list[str]:
+    """Move grades of students without submissions to ``gone/``, and back if they return; return who is gone."""
+    gone = []
+    with writing(out / "gone"):
+        for path in sorted((out / "gone").glob("*/*.json")):
+            back = out / "grades" / path.parent.name / path.name
+            if path.parent.name in students and not back.exists():
+                back.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(back)
+        for path in sorted((out / "grades").glob("*/*.json")):
+            student = path.parent.name
+            if student not in students and path.stem in notebooks:
+                (out / "gone" / student).mkdir(parents=True, exist_ok=True)
+                path.replace(out / "gone" / student / path.name)
+                gone.append(student)
+        for student in set(gone):
+            if not any((out / "grades" / student).iterdir()):
+                (out / "grades" / student).rmdir()
+                (out / "feedback" / f"{student}.html").unlink(missing_ok=True)
+            shutil.rmtree(out / "times" / student, ignore_errors=True)
+    return sorted(set(gone))
+
+
+def write_books(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment], students: Sequence[Student]) -> None:
     """Write gradebook.sqlite and grades.csv."""
-    write_atomic(out / "grades.csv", _csv(grades, adjustments))
     temporary = out / ".gradebook.sqlite"
-    temporary.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(temporary)) as book, book:
+    try:
+        with writing(temporary):
+            temporary.unlink(missing_ok=True)
+            _write_sqlite(temporary, grades, adjustments)
+            temporary.replace(out / "gradebook.sqlite")
+    except sqlite3.Error as error:
+        raise ArgumentError(
+            f"{out / 'gradebook.sqlite'} cannot be written: {error}: free disk space and run again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    write_atomic(out / "grades.csv", _csv(grades, adjustments, students))
+
+
+def _write_sqlite(path: Path, grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as book, book:
         book.executescript(
             "CREATE TABLE grades (student TEXT, display_name TEXT, notebook TEXT, graded REAL, points REAL, of_points REAL,"
             " problems TEXT, PRIMARY KEY (student, notebook));"
@@ -79,21 +120,24 @@ def write_books(out: Path, grades: Sequence[Grade], adjustments: Sequence[Adjust
             for item in grade.exercises:
                 values = (item.name, item.points, item.of_points, item.right, item.inputs, item.message)
                 book.execute("INSERT INTO exercises VALUES (?,?,?,?,?,?,?,?)", (grade.student, grade.notebook, *values))
-    temporary.replace(out / "gradebook.sqlite")
 
 
-def _csv(grades: Sequence[Grade], adjustments: Sequence[Adjustment]) -> str:
-    """Return a CSV table with one row per student and one column per notebook, as learning systems import it."""
+def _csv(grades: Sequence[Grade], adjustments: Sequence[Adjustment], students: Sequence[Student]) -> str:
+    """Return a CSV table with a row per student, a column per notebook, and the files that are not notebooks to grade."""
     notebooks = sorted({grade.notebook for grade in grades})
     of_points = {grade.notebook: grade.of_points for grade in grades}
     points = {(grade.student, grade.notebook): adjusted(grade, adjustments) for grade in grades}
+    others = {student.student: "; ".join(student.other_files) for student in students}
+    names = {student.student: student.display_name for student in students}
+    names |= {grade.student: grade.display_name for grade in grades}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["Student", "ID", *(f"{name} ({of_points[name]:g})" for name in notebooks), "Total"])
-    for student, name in sorted({(grade.student, grade.display_name) for grade in grades}):
+    writer.writerow(["Student", "ID", *(f"{name} ({of_points[name]:g})" for name in notebooks), "Total", "Not graded"])
+    for student, name in sorted(names.items()):
         own = [points.get((student, notebook)) for notebook in notebooks]
         cells = ["" if value is None else f"{value:g}" for value in own]
-        writer.writerow([_escape(name), _escape(student), *cells, f"{sum(value or 0 for value in own):g}"])
+        total = f"{sum(value or 0 for value in own):g}"
+        writer.writerow([_escape(name), _escape(student), *cells, total, _escape(others.get(student, ""))])
     return text.getvalue()
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import labkit.course
+from labkit import __version__
 from labkit.cache import sha256
 from labkit.course.source import SourceCell, SourceNotebook
 from labkit.errors import GradingError
@@ -40,14 +44,21 @@ class TaskBuilder:
     unsafe: bool
     references: dict[str, Reference] = dataclasses.field(default_factory=dict)
 
-    def is_graded(self, submission: Submission) -> bool:
-        """Return whether this exact file already has a grade, with the same notebook and seed."""
+    def why_to_grade(self, submission: Submission) -> str:
+        """Return why a submission needs grading: "new", or what changed since its grade; empty if its grade still holds."""
         grade = read_grade(self.out, submission.student, submission.notebook)
-        if grade is None:
-            return False
         content, _ = _read(submission)
-        current = (sha256(content), self.sources[submission.notebook].checksum, self.seed)
-        return (grade.checksum, grade.source_checksum, grade.seed) == current
+        if grade is None or grade.checksum != sha256(content):
+            return "new"
+        now = self.decided_by()
+        known = {"notebook": grade.source_checksum, "seed": grade.seed, **grade.decided_by}
+        current = {"notebook": self.sources[submission.notebook].checksum, "seed": self.seed, **now}
+        return " and ".join(name for name in current if known.get(name) != current[name])
+
+    def decided_by(self) -> dict[str, Any]:
+        """Return what decides a grade besides the files and the seed, as JSON keeps it."""
+        limits = {name: float(value) for name, value in dataclasses.asdict(self.limits).items()}
+        return {"labkit": __version__, "exercises": _exercises_version(), "sandbox": not self.unsafe, "limits": limits}
 
     def task(self, submission: Submission) -> Task:
         """Read and rebuild a submission; this is done one at a time, as a whole class would not fit in memory."""
@@ -77,3 +88,10 @@ def _read(submission: Submission) -> tuple[bytes, str]:
         return submission.entry.read(), ""
     except GradingError as error:
         return b"", str(error)
+
+
+@functools.cache
+def _exercises_version() -> str:
+    """Return a checksum of the course's exercises and of the code that judges answers."""
+    folder = Path(labkit.course.__file__).parent
+    return sha256("".join(sha256(path.read_bytes()) for path in sorted(folder.rglob("*.py"))))
