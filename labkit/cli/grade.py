@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 from labkit.cli.output import Output
 from labkit.errors import ArgumentError
+from labkit.output_files import user_path
 
 HELP = "grade a class's notebooks in sandboxes (for instructors)"
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roster", metavar="EXPORT", help="CSV export of Canvas or Moodle, or a class list, to fill")
     parser.add_argument("--column", action="append", default=[], metavar="NOTEBOOK=HEADER", help="its column for a notebook")
     parser.add_argument("--match-names", action="store_true", help="also match the roster by exact, unique full names")
+    parser.add_argument("--results", choices=("gradescope", "classroom", "actions"), help="also write its result file")
     parser.add_argument("--unsafe-no-sandbox", action="store_true", help="run untrusted code with your own permissions")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -73,6 +75,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
             columns=args.column,
             match_names=args.match_names,
         )
+    if args.results:
+        from labkit.grading.platforms import write_results
+
+        write_results(args.results, user_path(args.out), result.grades, result.problems, unsafe=args.unsafe_no_sandbox)
     for problem in result.problems:
         out.warn(problem)
     rows = [(grade.display_name, grade.notebook, f"{grade.points:g}", f"{grade.of_points:g}") for grade in result.grades]
