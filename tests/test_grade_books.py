@@ -118,7 +118,7 @@ def test_kept_grades_know_what_decided_them(tmp_path: Path, monkeypatch: pytest.
 
 @needs_sandbox
 def test_wrong_adjustments_stop_before_grading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line of adjustments.csv for nobody is one line on stderr, and nothing is graded."""
+    """A line of adjustments.csv for no one is one line on stderr, and nothing is graded."""
     write(tmp_path / "submissions", "alice", handed_in())
     (tmp_path / "grades").mkdir()
     (tmp_path / "grades" / "adjustments.csv").write_text(f"student,notebook,factor\nbob,{NAME},0.5\n")
@@ -127,7 +127,7 @@ def test_wrong_adjustments_stop_before_grading(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "grades" / "grades").exists()
 
 
-UNWRITABLE = ("file", "file/below", "/proc/labkit", "~nobody-of-this-name/x")
+UNWRITABLE = ("file", "file/below", "/proc/labkit", "~no-one-of-this-name/x")
 
 
 @pytest.mark.parametrize("place", UNWRITABLE)
@@ -155,13 +155,13 @@ def test_unwritable_places_are_one_line(
 FULL = """
 import resource, sys
 from labkit.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(main(sys.argv[2:]))
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
-@pytest.mark.parametrize("most", ["10", "1000", "3000"])
+@pytest.mark.parametrize("most", ["10", "1000", "1500"])
 def test_full_disk_leaves_nothing_half_written(tmp_path: Path, most: str) -> None:
     """If the disk is full while a release is written, one line says so, nothing is left, and the next call works."""
     write_source(tmp_path / "source")

@@ -1,4 +1,4 @@
-"""Books that import: a roster keeps its shape, nobody is matched by a guess, and importers' rules accept the result.
+"""Books that import: a roster keeps its shape, no match is a guess, and importers' rules accept the result.
 
 `canvas_import` and `moodle_import` apply the rules of the learning systems' own importers, written from their sources.
 """
@@ -264,7 +264,7 @@ def test_adjustments_are_read_in_any_encoding(tmp_path: Path, codec: str) -> Non
     ],
 )
 def test_wrong_adjustments_name_their_line(tmp_path: Path, line: str, words: str) -> None:
-    """A line that matches nobody, or has no finite numbers, is an error that names the line."""
+    """A line that matches no one, or has no finite numbers, is an error that names the line."""
     with pytest.raises(labkit.GradingError, match=words):
         adjust(tmp_path, f"{HEADER}jane-1,hw,0.5,,ok\n{line}\n")
 

@@ -120,6 +120,11 @@ submission_502:
         ),
         ({"c.zip": zipped({"doe_j_12_900_work.zip": zipped({"x/05_sampling.ipynb": "{}"})})}, {"doe_j 12": {BOTH[0]}}),
         ({"anon_x7kQz_900_05_sampling.ipynb": "{}"}, {"anon x7kQz": {"05_sampling"}}),
+        ({f"week_3_10_chapter/{name}/05_sampling.ipynb": "{}" for name in THREE}, THREE),
+        (
+            {"download.zip": moodle(BOTH[0], {"Jane Doe": 1}), "slides/talk.pdf": "", "slides/try.ipynb": "{}"},
+            {"Jane Doe": {BOTH[0]}},
+        ),
         (
             {f"assignment_9_export/{path}": text for path, text in (
                 ("submission_metadata.yml", GRADESCOPE), ("submission_501/05_sampling.ipynb", "{}"),
@@ -359,6 +364,16 @@ def test_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     (found,) = find_submissions(tmp_path, {NAME}).submissions
     with pytest.raises(labkit.GradingError, match="larger than 20 MB"):
         found.entry.read()
+
+
+def test_zips_that_fill_memory_are_not_opened(tmp_path: Path) -> None:
+    """A zip in a zip that would unpack to many times its size is named, and not opened."""
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.zip", b"PK" + bytes(50 << 20))
+        archive.writestr("hw.ipynb", "{}")
+    found = find_submissions(tmp_path, {NAME})
+    assert who(found) == {"eve": {NAME}}
+    assert found.students[0].other_files == ("bomb.zip (a zip that is made to fill memory)",)
 
 
 def test_damaged_zip_member_is_refused(tmp_path: Path) -> None:

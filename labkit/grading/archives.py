@@ -21,6 +21,7 @@ MAX_BYTES = 20 << 20
 _MAX_ENTRIES = 100_000
 _MAX_ZIP_BYTES = 200 << 20
 _MAX_DEPTH = 4  # a zip of downloads, each with a student's zip in it, and one to spare
+_MAX_RATIO = 20  # a zip in a zip hardly gets smaller, unless it is made to fill memory
 _UTF8_FLAG, _UNIX_TIMES, _UNICODE_PATH = 0x800, 0x5455, 0x7075  # of the zip format
 _UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, KeyError, EOFError, zlib.error)
 
@@ -34,6 +35,7 @@ class Entry:
     path: Path  # the file, or the zip that contains it
     members: tuple[int, ...] = ()  # its number in the zip, preceded by those of the zips around it
     fault: str = ""  # why it cannot be opened
+    archives: tuple[int, ...] = ()  # the indices of those parts that are zips
 
     @property
     def label(self) -> str:
@@ -68,7 +70,8 @@ def entries_in(place: Path, zone: tzinfo | None = None) -> tuple[list[Entry], li
         opened = [entry]
         if entry.path == place or entry.path.name.lower().endswith(".zip"):
             parts = () if entry.path == place else (*entry.parts[:-1], entry.parts[-1][:-4])
-            opened = _zip_entries(entry, parts, entry.path, zone, problems)
+            outer = dataclasses.replace(entry, archives=(len(parts) - 1,) if parts else ())
+            opened = _zip_entries(outer, parts, entry.path, zone, problems)
         found += opened[: _MAX_ENTRIES - len(found)]
         if len(found) >= _MAX_ENTRIES:
             problems.append(f"more than {_MAX_ENTRIES:,} files: the rest was skipped")
@@ -116,10 +119,15 @@ def _zip_entries(
                 if name.is_absolute() or ".." in name.parts or not name.parts:
                     problems.append(f"{entry.label}: a member whose path leaves the folder; skipped")
                     continue
-                inner = Entry((*place, *name.parts), _modified_s(info, zone), entry.path, (*entry.members, number))
-                if name.suffix.lower() == ".zip" and len(inner.members) < _MAX_DEPTH:
+                parts, members = (*place, *name.parts), (*entry.members, number)
+                inner = Entry(parts, _modified_s(info, zone), entry.path, members, archives=entry.archives)
+                if name.suffix.lower() == ".zip" and len(members) < _MAX_DEPTH:
+                    inner = dataclasses.replace(inner, archives=(*entry.archives, len(parts) - 1))
+                    if info.file_size > _MAX_RATIO * info.compress_size + MAX_BYTES:
+                        found.append(dataclasses.replace(inner, fault="a zip that is made to fill memory"))
+                        continue
                     content = io.BytesIO(_read_member(archive, number, _MAX_ZIP_BYTES))
-                    found += _zip_entries(inner, (*place, *name.with_suffix("").parts), content, zone, problems)
+                    found += _zip_entries(inner, (*parts[:-1], name.stem), content, zone, problems)
                 else:
                     found.append(inner)
                 if len(found) > _MAX_ENTRIES:

@@ -60,8 +60,9 @@ class LearningSystems:
             if "submitted" in entry.parts[:-3]:
                 self._courses.add(entry.parts[: entry.parts.index("submitted")])
 
-    def find(self, parts: tuple[str, ...]) -> Found | None:
+    def find(self, entry: Entry) -> Found | None:
         """Return who submitted a file, by the outermost part of its path that a learning system made; None if unknown."""
+        parts = entry.parts
         for level, part in enumerate(parts):
             if level < len(parts) - 1 and (match := _GRADESCOPE.match(part)) and parts[:level] in self._gradescope:
                 return _on_gradescope(self._gradescope[parts[:level]].get(part), level, parts[-1], int(match["number"]))
@@ -69,7 +70,8 @@ class LearningSystems:
                 ids = frozenset({f"{PARTICIPANT}{match['user']}"})
                 person = Person(match["name"], match["user"], ids, parts[:level])
                 return Found((person,), level, parts[-1] if level < len(parts) - 1 else match["file"] or "")
-            if match := _CANVAS_ANONYMOUS.match(part) or _CANVAS.match(part):
+            is_file = level == len(parts) - 1 or level in entry.archives  # a folder may be called week_3_10_05
+            if is_file and (match := _CANVAS_ANONYMOUS.match(part) or _CANVAS.match(part)):
                 person = Person(match["name"], match["user"], frozenset({f"{CANVAS}{match['user']}"}))
                 name = match["file"] if level == len(parts) - 1 else parts[-1]
                 return Found((person,), level, name or part, int(match["number"] or 0))

@@ -1,4 +1,4 @@
-"""Fill grades into a learning system's own export, so that it imports unchanged; nobody is matched by a guess.
+"""Fill grades into a learning system's own export, so that it imports unchanged; no match is a guess.
 
 References
 ----------

@@ -17,7 +17,7 @@ _NO_STUDENT = re.compile(
     r"(?:[-_ .]*(?:\d+|[a-z]|[ivx]+))?$",
     re.IGNORECASE,
 )
-# Folders that students make for several versions of their own work.
+# Folders that students make for several versions of their work.
 _OWN_VERSION = re.compile(
     r"attempt|\btry|\bold|\bnew|backup|\bbak\b|versions?|\bv\d|copy|kopie|final|draft|resubmi|archive|correct|^[\d ._-]+$",
     re.IGNORECASE,

@@ -130,7 +130,7 @@ def _files(
     systems = LearningSystems(entries, problems)
     if level is None and folder.name == "submitted":
         level = 1
-    owners = [systems.find(entry.parts) if level is None else None for entry in entries]
+    owners = [systems.find(entry) if level is None else None for entry in entries]
     known = [(entry, owner) for entry, owner in zip(entries, owners, strict=True) if owner]
     plain = [
         (entry, *_notebook(entry, entry.parts[-1], notebooks, marks))
@@ -143,10 +143,8 @@ def _files(
     with_notebook = [(entry.parts, name) for entry, name, _ in plain if name]
     if level is None:
         level = 1 + student_level(with_notebook, notebooks)
-    if known and not with_notebook:
-        plain = [item for item in plain if item[0].fault]  # of the class, not of a student
     for entry, notebook, copy in plain:
-        if level == 0 or len(entry.parts) > level:
+        if level == 0 or (len(entry.parts) > level and (with_notebook or not known)):
             name = entry.parts[level - 1] if level else folder.resolve().name
             owner = Found((Person(name, ids=frozenset({name})),), level - 1, entry.parts[-1])
             files += _owned(entry, owner, notebook, copy)
