@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from labkit.errors import LabkitError
 
 
 class ChildEndedError(Exception):
-    """The process ended without an answer; the message says how ("signal 11", "exit status 1")."""
+    """The process ended without an answer; the message says how ("signal 11", "signal 6, GGML_ASSERT(…) failed")."""
 
 
 def script_command(script: Path) -> list[str]:
@@ -63,5 +64,7 @@ def ask_child(script: Path, request: Mapping[str, Any], limit_s: float) -> dict[
         answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         code = child.returncode
-        raise ChildEndedError(f"signal {-code}" if code < 0 else f"exit status {code}") from None
+        asserted = re.search(r"GGML_ASSERT\(.*\) failed", child.stderr.decode("utf-8", "replace"))
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        raise ChildEndedError(f"{how}, {asserted[0][:200]}" if asserted else how) from None
     return answer

@@ -25,6 +25,7 @@ from labkit.cli.doctor_checks import (
     check_model_file,
     check_openmp,
     check_quota,
+    check_slow_cores,
 )
 from labkit.errors import LabkitError
 from labkit.gguf_file.formats import tensor_type
@@ -180,6 +181,14 @@ def test_a_quota_below_the_cores_is_found(tmp_path: Path) -> None:
     assert "1 thread(s)" in finding.fix
     assert not list(check_quota(2.0, 2))
     assert not list(check_quota(None, 2))
+
+
+def test_slow_cores_are_found() -> None:
+    """With four fast and four slow cores, the number of threads to compare is that of the fast ones."""
+    (finding,) = check_slow_cores(4, 8)
+    assert finding.found.startswith("4 of 8 physical cores")
+    assert "n_threads=4" in finding.fix
+    assert not list(check_slow_cores(8, 8))
 
 
 def test_other_programs_on_the_cores_are_named() -> None:

@@ -188,10 +188,10 @@ def test_header_survives_pickling(small: Path) -> None:
 # Split models
 
 
-def split(folder: Path, parts: models.Parts, count: int = 3) -> list[Path]:
-    """Write a model in several files, as llama.cpp's splitter does."""
+def split(folder: Path, parts: models.Parts, count: int = 3, *, empty_first: bool = False) -> list[Path]:
+    """Write a model in several files, as llama.cpp's splitter does, perhaps with no tensor in the first."""
     names = list(parts.tensors)
-    share = -(-len(names) // count)
+    share = -(-len(names) // (count - empty_first))
     paths = []
     for index in range(count):
         keys = {
@@ -200,7 +200,10 @@ def split(folder: Path, parts: models.Parts, count: int = 3) -> list[Path]:
             "split.count": (zoo.U16, count, None),
             "split.tensors.count": (zoo.I32, len(names), None),
         }
-        mine = {name: parts.tensors[name] for name in names[index * share : (index + 1) * share]}
+        mine = {
+            name: parts.tensors[name]
+            for name in names[max(0, index - empty_first) * share : (index + 1 - empty_first) * share]
+        }
         paths.append(models.Parts(keys, mine).write(folder / f"tiny-{index + 1:05d}-of-{count:05d}.gguf"))
     return paths
 

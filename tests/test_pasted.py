@@ -19,6 +19,8 @@ from labkit.models.pasted import hub_reference, unwrap
 from labkit.models.reference import choose_file, parse_reference
 from labkit.models.resolve import first_part
 from tests import hub as hub_module
+from tests.gguf_models import llama
+from tests.test_gguf_file import split
 from tests.tiny_models import write_tiny_model
 
 REPOSITORY, FILE = "org/Some-Model-GGUF", "Some-Model-Q4_K_M.gguf"
@@ -203,3 +205,24 @@ def test_a_file_of_full_size_can_be_unfinished(tmp_path: Path) -> None:
         labkit.get_model_info(path)
     note.unlink()
     assert labkit.get_model_info(path).architecture == "llama"
+
+
+@pytest.mark.parametrize("empty_first", [False, True])
+def test_a_split_model_works_by_any_part_through_links(empty_first: bool, tmp_path: Path) -> None:
+    """In the hub's cache, any part loads, quantizes, and is laid out by llama.cpp, also if the first part has no tensors."""
+    for index, file in enumerate(split(tmp_path, llama(), 2, empty_first=empty_first)):
+        snapshot = tmp_path / "snapshots" / f"some model-F32-0000{index + 1}-of-00002.gguf"
+        snapshot.parent.mkdir(exist_ok=True)
+        file.rename(blob := tmp_path / f"blob{index}")
+        try:
+            snapshot.symlink_to(blob)
+        except OSError:
+            pytest.skip("links need a privilege here")
+    size = llama().write(tmp_path / "whole.gguf").stat().st_size
+    for part in sorted((tmp_path / "snapshots").iterdir()):
+        assert labkit.get_model_info(part).file_size_bytes >= size
+        assert labkit.estimate_memory_usage(part, 256, method="simulate").method == "simulate"
+        target = tmp_path / f"{part.stem}-Q8_0.gguf"
+        assert labkit.quantize_model(part, target, "Q8_0").quantization == "Q8_0"
+        with labkit.load_model(part, n_ctx=256) as model, labkit.load_model(target, n_ctx=256):
+            assert labkit.generate_text(model, "a", 2, temperature=0)

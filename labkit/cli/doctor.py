@@ -97,12 +97,19 @@ def check_engine() -> Iterator[Finding]:
 
 def check_machine() -> Iterator[Finding]:
     """Check the cores and the RAM that this process may use, and what else runs."""
-    from labkit.system import available_ram_bytes, cpu_quota, logical_cores_available, physical_cores_available
+    from labkit.system import (
+        available_ram_bytes,
+        cpu_quota,
+        logical_cores_available,
+        performance_cores_available,
+        physical_cores_available,
+    )
     from labkit.system.cores import allowed_cpus, count_physical
 
     cores = f"{physical_cores_available()} physical, {logical_cores_available()} logical"
     yield Finding("cores for this process", "ok", cores)
     yield from checks.check_quota(cpu_quota(), count_physical(allowed_cpus()))
+    yield from checks.check_slow_cores(performance_cores_available(), physical_cores_available())
     free, programs = _watch_programs()
     yield from checks.check_load(free, len(allowed_cpus()), programs)
     ram = available_ram_bytes()

@@ -159,6 +159,18 @@ def check_quota(quota: float | None, n_cores: int) -> Iterator[Finding]:
         )
 
 
+def check_slow_cores(n_fast: int, n_cores: int) -> Iterator[Finding]:
+    """Check whether some of this process's physical cores are slow ("efficiency") cores."""
+    if n_fast < n_cores:
+        yield Finding(
+            "slow cores",
+            "note",
+            f"{n_cores - n_fast} of {n_cores} physical cores are slow ones",
+            "every layer waits for the slowest thread, so all cores together can be slower than the fast ones alone",
+            f"compare: labkit tune, or load_model(n_threads={n_fast})",
+        )
+
+
 def check_load(free: float | None, n_cpus: int, programs: Sequence[tuple[str, float]]) -> Iterator[Finding]:
     """Check whether other programs use cores: ``free`` of ``n_cpus`` logical CPUs; the programs as (name, CPUs)."""
     if free is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import mmap
-import os
 import string
 from pathlib import Path
+
+from labkit.prebuilt import engine_libraries
 
 _LIBRARY = ("libllama.so", "libllama.dylib", "llama.dll")
 _IN_NAMES = (string.ascii_lowercase + string.digits + "-.").encode()
@@ -37,7 +37,5 @@ def engine_knows(architecture: str) -> bool:
 
 
 def _library() -> Path | None:
-    spec = importlib.util.find_spec("llama_cpp")
-    folders = [os.environ.get("LLAMA_CPP_LIB_PATH", ""), *(spec.submodule_search_locations or () if spec else ())]
-    files = (Path(folder) / below / name for folder in folders if folder for below in ("", "lib") for name in _LIBRARY)
-    return next((file for file in files if file.is_file()), None)
+    folder = engine_libraries()
+    return next((file for name in _LIBRARY if (file := folder / name).is_file()), None) if folder else None
