@@ -86,13 +86,14 @@ def check_file(
 
 def _refuse_unless_python(file: Path) -> None:
     try:
-        ast.parse(file.read_text(encoding="utf-8"), file.name)
+        ast.parse(file.read_bytes(), file.name)  # bytes, so that a byte order mark and a coding line count
     except OSError as error:
         raise ArgumentError(f"{file} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"{file.name} is not a Python file: it is not UTF-8 text") from error
     except SyntaxError as error:
-        raise ArgumentError(f"{file.name}, line {error.lineno}: {error.msg}") from error
+        if "codec can't decode" in str(error.msg):
+            raise ArgumentError(f"{file.name} is not a Python file: it is not UTF-8 text") from error
+        place = f", line {error.lineno}" if error.lineno else " is not a Python file"  # no line: not UTF-8, null bytes
+        raise ArgumentError(f"{file.name}{place}: {error.msg}") from error
     except ValueError as error:  # a null byte
         raise ArgumentError(f"{file.name} is not a Python file: {error}") from error
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from labkit.course import exercises
-from labkit.course.exercise import Exercise, Inputs
+from labkit.course.exercise import Exercise, Inputs, call, plain
+from labkit.course.kinds import wrong_kind
 from labkit.errors import ArgumentError
 
 OWN_EXERCISES = "exercises.py"
 _UNDER_NBGRADER = "NBGRADER_EXECUTION"  # the environment variable that nbgrader sets while it grades or validates
 
+CHANGES = "It changes what it is given: let it work on a copy, such as list(x) or sorted(x)."
 _BLANK = "No answer: replace the placeholder with your answer."
 _WRONG_ATTEMPTS: Counter[str] = Counter()  # by exercise, since the last correct one
 
@@ -105,7 +107,7 @@ def _judge_value(exercise: Exercise, answer: Any) -> tuple[bool, str]:
         correct = any(exercise.same(answer, expected) for _, expected in exercise.examples)
     else:
         try:
-            correct = exercise.accepts(answer) is True
+            correct = exercise.accepts(plain(answer)) is True
         except Exception:  # a value of the wrong type
             correct = False
     if correct:
@@ -113,20 +115,28 @@ def _judge_value(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     for mistake in exercise.mistakes:
         if exercise.same(answer, mistake.answer):
             return False, mistake.hint
-    return False, f"Not correct. Asked for: {exercise.question}"
+    kind = _wrong_kind(answer, exercise.examples[0][1]) if exercise.examples else ""
+    return False, f"Not correct{kind}. Asked for: {exercise.question}"
 
 
 def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     if not callable(answer):
         return False, f"{exercise.name} should be a function, but its type is {type(answer).__name__}."
-    results = []
+    results, hint = [], ""
     for inputs, _ in exercise.examples:
         try:
-            results.append(answer(*inputs))
+            result, changed = call(answer, inputs)
         except NotImplementedError:  # the placeholder
             return False, _BLANK
         except Exception as error:
             return False, f"{exercise.name}({_format(inputs)}) raised {type(error).__name__}: {' '.join(str(error).split())}"
+        results.append(result)
+        hint = f" {CHANGES}" if changed else hint
+    passed, message = _judge_results(exercise, results)
+    return passed, message + hint
+
+
+def _judge_results(exercise: Exercise, results: list[Any]) -> tuple[bool, str]:
     if all(exercise.same(result, expected) for result, (_, expected) in zip(results, exercise.examples, strict=True)):
         return True, f"Correct on {len(results)} examples; grading uses others, too."
     if all(result is None for result in results):
@@ -141,7 +151,7 @@ def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
 def returns(exercise: Exercise, function: Callable[..., Any], inputs: Inputs, value: Any) -> bool:
     """Return whether a function returns a value; one that raises does not."""
     try:
-        return exercise.same(function(*inputs), value)
+        return exercise.same(call(function, inputs)[0], value)
     except Exception:  # a known mistake may raise for some inputs
         return False
 
@@ -149,11 +159,18 @@ def returns(exercise: Exercise, function: Callable[..., Any], inputs: Inputs, va
 def _first_difference(exercise: Exercise, results: list[Any]) -> str:
     for (inputs, expected), result in zip(exercise.examples, results, strict=True):
         if not exercise.same(result, expected):
-            kind = "" if type(result) is type(expected) else f", of type {type(result).__name__}"
-            return (
-                f"{exercise.name}({_format(inputs)}) returned {_short(result)}{kind}. Work this example by hand and compare."
-            )
+            returned = f"{exercise.name}({_format(inputs)}) returned {_short(result)}"
+            kind = _wrong_kind(result, expected)
+            return f"{returned}{kind}." if kind else f"{returned}. Work this example by hand and compare."
     return f"Not correct. Asked for: {exercise.question}"
+
+
+def _wrong_kind(answer: Any, expected: Any) -> str:
+    try:
+        words = wrong_kind(answer, expected)
+    except RecursionError:
+        return ""
+    return f": {words}" if words else ""
 
 
 def _format(inputs: tuple[Any, ...]) -> str:
@@ -161,7 +178,10 @@ def _format(inputs: tuple[Any, ...]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # Python writes no integer of more than 4,300 digits; an object's own repr may fail
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "…"
 
 

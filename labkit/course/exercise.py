@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import functools
 import math
+import numbers
 import random
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from labkit.errors import ArgumentError
 
 Inputs = tuple[Any, ...]
+_KINDS: tuple[tuple[type, Any], ...] = ((int, numbers.Integral), (float, (numbers.Real, Decimal)), (str, str))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,10 @@ class Exercise:
 
     def same(self, answer: Any, expected: Any) -> bool:
         """Return whether an answer equals the expected one: numbers within the tolerance, everything else exactly."""
-        return equal(answer, expected, relative=self.relative, absolute=self.absolute)
+        try:
+            return equal(answer, expected, relative=self.relative, absolute=self.absolute)
+        except (RecursionError, OverflowError):  # a list that contains itself, an integer larger than any float
+            return False
 
     def draw_inputs(self, seed: int, count: int = 8) -> list[Inputs]:
         """Return arguments for grading; the same seed gives the same arguments."""
@@ -115,17 +123,34 @@ def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bo
 def plain(value: Any) -> Any:
     """Convert numbers, text, lists and dicts of any kind to Python's built-in types; return other objects unchanged.
 
-    NumPy arrays and scalars become lists and numbers, tuples become lists, a subclass of ``int`` becomes an ``int``.
+    NumPy arrays and scalars become lists and numbers, tuples lists, decimals and fractions floats, a subclass of ``int`` an
+    ``int``.
     """
     if isinstance(value, bool) or value is None:
         return value
-    if type(value).__module__.split(".")[0] == "numpy" and hasattr(value, "tolist"):
-        return plain(value.tolist())
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
+    with contextlib.suppress(ValueError, OverflowError):  # a signaling NaN, a fraction beyond all floats
+        for kind, kinds in _KINDS:
+            if isinstance(value, kinds):
+                return kind(value)
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    return value
+    converted = value.tolist() if callable(getattr(value, "tolist", None)) else value
+    return value if type(converted) is type(value) else plain(converted)
+
+
+def fresh(value: Any) -> Any:
+    """Return a copy that shares no list, dict or array with the value, nor within itself."""
+    if type(value) in (list, tuple):
+        return type(value)(map(fresh, value))
+    if type(value) is dict:
+        return {key: fresh(item) for key, item in value.items()}
+    return copy.deepcopy(value)
+
+
+def call(function: Callable[..., Any], inputs: Inputs) -> tuple[Any, bool]:
+    """Call an answer on fresh copies; return its plain value as of now, and whether it changed what it was given."""
+    given = fresh(inputs)
+    value = plain(function(*given))
+    return value, repr(plain(given)) != repr(plain(inputs))

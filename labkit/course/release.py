@@ -5,30 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from labkit.cache import sha256
-from labkit.course.source import SourceNotebook, exercises_file, read_source
+from labkit.course.regions import BEGIN, END, SOLUTION, split_regions, telling_lines, without_regions
+from labkit.course.source import SourceNotebook, exercises_file, read_document, read_source
 from labkit.errors import ArgumentError, GradingError
-from labkit.extras import needs_extra
 from labkit.output_files import user_path, write_all, writing
 from labkit.records import Record
 
-with needs_extra():
-    import nbformat
-
 MANIFEST = "manifest.json"
 _SCHEMA = 1
-_BEGIN, _END = "### BEGIN SOLUTION", "### END SOLUTION"
-_SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){_BEGIN}[ \t]*\n.*?^[ \t]*{_END}[ \t]*$", re.DOTALL | re.MULTILINE)
-HIDDEN_TESTS = re.compile(
-    r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.DOTALL | re.MULTILINE
-)
 _LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # a link out of the notebooks' folder
 _PAGE = re.compile(r"\]\((?:docs/)?([\w-]+\.md)(?:#[^)]*)?\)")
-_DETAILS = re.compile(r"<details>\s*<summary>A solution</summary>.*?</details>\s*", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -65,13 +57,14 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
     if place.resolve() == folder.resolve():
         raise ArgumentError("the released notebooks cannot replace those with the solutions: name another folder")
     documents = {path.name: _release(path) for path in paths}
-    texts = {name: text for name, (text, _) in documents.items()}
+    texts = {name: text for name, (text, _, _) in documents.items()}
     files = {**_for_assistants(folder), **exercises_file(folder), **_pages(folder, texts.values())}
+    _refuse_leaks({**texts, **files}, set[str]().union(*(lines for _, _, lines in documents.values())))
     with writing(place):
         existing = [name for name in (*texts, *files, MANIFEST) if (place / name).exists()]
     if existing and not overwrite:
         raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
-    entries = [_manifest_entry(name, text, read) for name, (text, read) in documents.items()]
+    entries = [_manifest_entry(name, text, read) for name, (text, read, _) in documents.items()]
     extras = [{"file": name, "sha256": sha256(text)} for name, text in files.items()]
     manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": extras}, indent=1, sort_keys=True) + "\n"
     write_all({place / name: text for name, text in {**texts, **files, MANIFEST: manifest}.items()})
@@ -84,48 +77,84 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
 
 def stub_of(source: str, name: str) -> str:
     """Replace the solution in a cell with a stub: an error in a function, None for a value."""
-    if len(_SOLUTION.findall(source)) != 1 or source.count(_BEGIN) != 1 or source.count(_END) != 1:
-        raise GradingError(f"the answer cell of {name} needs one region between {_BEGIN!r} and {_END!r}")
-
-    def stub(found: re.Match[str]) -> str:
-        indent = found["indent"]
-        if indent:
-            return f'{indent}# YOUR CODE HERE\n{indent}raise NotImplementedError("write your code here")'
-        return f"{name} = None  # YOUR CODE HERE"
-
-    return _SOLUTION.sub(stub, source)
+    regions = split_regions(source, f"the answer cell of {name}")
+    if sum(region.kind == SOLUTION for region in regions) != 1:
+        raise GradingError(f"the answer cell of {name} needs one region between {BEGIN!r} and {END!r}")
+    lines: list[str] = []
+    for region in regions:
+        lines += _stub(region.indent, name) if region.kind == SOLUTION else [] if region.kind else region.lines
+    return "\n".join(lines)
 
 
-def _release(path: Path) -> tuple[str, SourceNotebook]:
-    """Return the released notebook as text, and the parsed source."""
+def _stub(indent: str, name: str) -> list[str]:
+    if indent:
+        return [f"{indent}# YOUR CODE HERE", f'{indent}raise NotImplementedError("write your code here")']
+    return [f"{name} = None  # YOUR CODE HERE"]
+
+
+def _release(path: Path) -> tuple[str, SourceNotebook, set[str]]:
+    """Return the released notebook as text, the parsed source, and the lines that may not be in any released file."""
     read = read_source(path)
-    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    try:
-        for cell in notebook.cells:
-            _strip(cell)
-    except GradingError as error:
-        raise GradingError(f"{path.name}: {error}") from None
+    _, notebook = read_document(path)
+    removed: list[str] = []
+    for number, cell in enumerate(notebook.cells, start=1):
+        removed += _strip(cell, f"{path.name}, cell {number} ({cell.id})")
+    notebook.metadata.pop("widgets", None)  # the state of widgets holds what they showed
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n", read
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n", read, telling_lines(removed)
 
 
-def _strip(cell: Any) -> None:
-    """Remove what students do not get."""
+def _strip(cell: Any, where: str) -> list[str]:
+    """Remove what students do not get; return the lines of solutions."""
     marks = cell.metadata.get("nbgrader", {})
+    source = cell.source
+    cell.source, removed = without_regions(source, where)
+    cell.source = cell.source.rstrip("\n")
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = [], None
         if marks.get("solution"):
-            cell.source = stub_of(cell.source, str(marks.get("grade_id")))
-        elif _BEGIN in cell.source:
-            raise GradingError(f"the cell {cell.get('id')} has a solution, but is not marked as an answer")
-        cell.source = HIDDEN_TESTS.sub("", cell.source).rstrip("\n")
-        if "### BEGIN HIDDEN TESTS" in cell.source:
-            raise GradingError(f"the hidden tests of the cell {cell.get('id')} have no end")
+            cell.source = stub_of(source, str(marks.get("grade_id"))).rstrip("\n")
+        elif BEGIN in source:
+            raise GradingError(f"{where} has a solution, but is not marked as an answer")
         if marks.get("grade"):
             points = float(marks.get("points", 0))
             cell.source = f"# {points:g} point{'' if points == 1 else 's'}\n{cell.source}"
-    else:
-        cell.source = _LINK.sub(_local_link, _DETAILS.sub("", cell.source).rstrip("\n"))
+    elif marks.get("solution"):
+        removed += source.split("\n")
+        cell.source = "YOUR ANSWER HERE"
+    if cell.cell_type == "markdown":
+        cell.source = _LINK.sub(_local_link, cell.source)
+    for name in [name for name in cell.get("attachments", {}) if f"attachment:{name}" not in unquote(cell.source)]:
+        del cell.attachments[name]
+    return removed
+
+
+def _refuse_leaks(documents: Mapping[str, str], lines: set[str]) -> None:
+    """Raise `GradingError` if a line of a solution is anywhere in the released files."""
+    for file, text in documents.items():
+        if not file.endswith(".ipynb"):
+            _refuse_line(file, text, lines)
+            continue
+        notebook = json.loads(text)
+        for number, cell in enumerate(notebook["cells"], start=1):
+            where = f"{file}, cell {number} ({cell['id']})"
+            _refuse_line(where, cell["source"], lines)
+            _refuse_line(f"{where}, metadata", _texts(cell["metadata"]), lines)
+        _refuse_line(f"{file}, metadata", _texts(notebook["metadata"]), lines)
+
+
+def _refuse_line(where: str, text: str, lines: set[str]) -> None:
+    for number, line in enumerate(text.split("\n"), start=1):
+        plain = " ".join(line.split())
+        if leaked := next((solution for solution in sorted(lines) if solution in plain), None):
+            raise GradingError(f"{where}, line {number}: a line of a solution, {leaked[:60]!r}: remove it, or change one")
+
+
+def _texts(value: Any) -> str:
+    """Return all texts in a JSON value, one below the other."""
+    if isinstance(value, dict):
+        return "\n".join(map(_texts, [*value, *value.values()]))
+    return "\n".join(map(_texts, value)) if isinstance(value, list) else str(value)
 
 
 def _for_assistants(folder: Path) -> dict[str, str]:

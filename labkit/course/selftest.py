@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from labkit.course.checks import judge, returns
-from labkit.course.exercise import Exercise
+from labkit.course.exercise import Exercise, call
 from labkit.course.release import stub_of
-from labkit.course.source import SourceNotebook, read_sources
+from labkit.course.source import SourceCell, SourceNotebook, read_sources
 from labkit.errors import GradingError
 from labkit.records import Record
 
@@ -44,7 +45,7 @@ def _fault(notebook: SourceNotebook, exercise: Exercise) -> str:
     if len(exercise.mistakes) < 3:
         return "it has fewer than three known mistakes"
     try:
-        stub = _defined(stub_of(cell.source, exercise.name), exercise.name)
+        stub = _defined(notebook, dataclasses.replace(cell, source=stub_of(cell.source, exercise.name)), is_stub=True)
     except GradingError as error:
         return str(error)
     if judge(exercise, stub)[0]:
@@ -54,23 +55,22 @@ def _fault(notebook: SourceNotebook, exercise: Exercise) -> str:
         return f"a known mistake does not get its hint: {wrong[0].hint}"
     if exercise.accepts is not None:  # the value is measured when the notebook runs
         return ""
-    return _solution_fault(exercise, cell.source)
-
-
-def _solution_fault(exercise: Exercise, source: str) -> str:
     try:
-        answer = _defined(source, exercise.name)
-    except Exception as error:  # the author's own cell
-        return f"its solution cell does not run by itself: {type(error).__name__}: {error}"
+        return _solution_fault(exercise, _defined(notebook, cell))
+    except GradingError as error:
+        return str(error)
+
+
+def _solution_fault(exercise: Exercise, answer: Any) -> str:
     passed, message = judge(exercise, answer)
     if not passed:
         return f"its solution is wrong: {message}"
     for inputs in exercise.draw_inputs(_SEED):
         try:
-            expected = answer(*inputs)
+            expected, _ = call(answer, inputs)
         except Exception as error:
             return f"its solution fails on {inputs!r}: {type(error).__name__}: {error}"
-        if not exercise.same(answer(*inputs), expected):
+        if not returns(exercise, answer, inputs, expected):
             return f"its solution returns different results for the same inputs {inputs!r}"
     return _undetected_mistake(exercise, answer)
 
@@ -80,13 +80,38 @@ def _undetected_mistake(exercise: Exercise, answer: Any) -> str:
     if not exercise.is_function:
         return ""
     drawn = [*exercise.draw_inputs(_SEED), *(inputs for inputs, _ in exercise.examples)]
+    expected = [(inputs, call(answer, inputs)[0]) for inputs in drawn]
     for mistake in exercise.mistakes:
-        if all(returns(exercise, mistake.answer, inputs, answer(*inputs)) for inputs in drawn):
+        if all(returns(exercise, mistake.answer, inputs, value) for inputs, value in expected):
             return f"grading would not detect the mistake: {mistake.hint}"
     return ""
 
 
-def _defined(source: str, name: str) -> Any:
-    names: dict[str, Any] = {}
-    exec(compile(source, name, "exec"), names)  # noqa: S102  # the author's own cell, as the notebook runs it
-    return names.get(name)
+def _defined(notebook: SourceNotebook, cell: SourceCell, *, is_stub: bool = False) -> Any:
+    """Return what an answer cell defines; cells above it run only if it needs them, as they may load models."""
+    exercise = notebook.exercises[str(cell.answers)]
+    above = [
+        other for other in notebook.cells[: [one.cell_id for one in notebook.cells].index(cell.cell_id)] if not other.checks
+    ]
+    for cells in ([], above):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        for other in cells:
+            with contextlib.suppress(Exception):  # as in Jupyter, the next cell runs anyway
+                _run(other.source, names)
+        try:
+            _run(cell.source, names)
+        except Exception as error:  # the author's own cell
+            fault = f"its solution cell does not run: {type(error).__name__}: {error}"
+            continue
+        answer, fault = names.get(exercise.name), ""
+        if is_stub or judge(exercise, answer)[0]:
+            break
+    if fault:
+        raise GradingError(fault)
+    return answer
+
+
+def _run(source: str, names: dict[str, Any]) -> None:
+    from IPython.core.inputtransformer2 import TransformerManager  # for lines such as %matplotlib
+
+    exec(compile(TransformerManager().transform_cell(source), "<cell>", "exec"), names)  # noqa: S102  # as the notebook does

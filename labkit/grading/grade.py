@@ -213,8 +213,8 @@ def _score(builder: TaskBuilder, task: Task, rebuilt: Rebuilt, future: concurren
         _LOG.exception("grading %s", label)
         problem = f"{label}: not graded: {type(error).__name__}; please report this with the file"
     else:
-        forged = (item.problem for item in exercises if item.problem)
-        _keep(builder, task, exercises, (*rebuilt.problems, *forged), run.seconds)
+        disagreements = (item.problem for item in exercises if item.problem)
+        _keep(builder, task, exercises, (*rebuilt.problems, *disagreements), run.seconds)
         return []
     _LOG.warning("%s", problem)
     return [problem]

@@ -1,23 +1,21 @@
-"""Rebuild a notebook: the instructor's cells with a student's answers, and nothing else from the student."""
+"""Rebuild a notebook: the instructor's cells with a student's answers, and the cells that the student added between them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
-from labkit.course.release import HIDDEN_TESTS as _HIDDEN
-from labkit.course.source import SourceCell, SourceNotebook
+from labkit.course.release import stub_of
+from labkit.course.source import SourceCell, SourceNotebook, text_of
 from labkit.errors import GradingError
-from labkit.grading.archives import MAX_BYTES
+from labkit.grading.notebook_file import Cell, read_notebook
+from labkit.grading.sandbox.probe import additions_code
 
-_MAX_CELLS = 2000
-_MAX_PARTS = 400_000  # brackets, braces and commas: each becomes a Python object, many times larger
-_MAX_ANSWER_CHARACTERS = 100_000
-_POINTS = re.compile(r"\A# [0-9.]+ points?\n")  # a release writes this above a check
+_MAX_CHARACTERS = 100_000  # of an answer, or of a cell of the student's own
 _MARKER = re.compile(r"#[ \t]*(?:NBVAL_[A-Z_]+|nbval-[a-z-]+|PYTEST_VALIDATE_IGNORE_OUTPUT)[^\n]*", re.IGNORECASE)
+_OWN, _NOT_RUN = -1, -2  # homes of cells that are none of the instructor's, and of those that grading does not run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,110 +27,146 @@ class Rebuilt:
     problems: tuple[str, ...]  # with the submitted notebook, as sentences for the student
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cell:
-    cell_id: str
-    grade_id: str
-    kind: str
-    source: str
-
-
 def rebuild(source: SourceNotebook, content: bytes) -> Rebuilt:
-    """Put the answers of a submitted file into the instructor's notebook."""
-    notebook = _parse(content)
-    given = _cells(notebook)
-    problems = _kernel_problems(source, notebook)
-    answers: dict[str, str] = {}
-    for cell in source.cells:
-        if cell.answers:
-            text, found = _answer(cell, given)
-            problems += found
-            answers[cell.answers] = text
-    problems += _other_problems(source, given)
-    cells = tuple(dataclasses.replace(cell, source=answers[cell.answers]) if cell.answers else cell for cell in source.cells)
-    return Rebuilt(cells, answers, tuple(problems))
+    """Put the answers of a submitted file, and the student's own cells, into the instructor's notebook.
 
-
-def _parse(content: bytes) -> dict[str, Any]:
-    if len(content) > MAX_BYTES:
-        raise GradingError(f"the file is larger than {MAX_BYTES >> 20} MB: clear its outputs and submit it again")
-    if content.count(b'"cell_type"') > _MAX_CELLS:
-        raise GradingError(f"the notebook has more than {_MAX_CELLS:,} cells")
-    if sum(map(content.count, (b"[", b"{", b","))) > _MAX_PARTS:
-        raise GradingError("the notebook has too many parts: clear its outputs and submit it again")
-    try:
-        notebook = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise GradingError(f"the file is not a notebook: it is not valid JSON ({type(error).__name__})") from None
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise GradingError("the file is not a notebook of format 4: it has no list of cells")
-    return notebook
-
-
-def _cells(notebook: dict[str, Any]) -> list[_Cell]:
-    found = []
-    for cell in notebook["cells"]:
-        if isinstance(cell, dict):
-            marks = _dict(_dict(cell.get("metadata")).get("nbgrader"))
-            names = [str(value or "")[:200] for value in (cell.get("id"), marks.get("grade_id"), cell.get("cell_type"))]
-            source = cell.get("source")
-            lines = source if isinstance(source, list) else [source]
-            found.append(_Cell(names[0], names[1], names[2], "".join(line for line in lines if isinstance(line, str))))
-    return found
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _answer(cell: SourceCell, given: Sequence[_Cell]) -> tuple[str, list[str]]:
-    """Return a student's answer to an exercise, and problems with its cell."""
-    name = str(cell.answers)
-    found = [item for item in given if item.cell_id == cell.cell_id]
+    An answer is all code cells with its mark, in order, down to the last check of it; without marks and ids, the cells
+    that define its name. The instructor's cells are found by mark, id or text. All other code cells are the student's
+    own, and run behind the same cell as in the student's notebook.
+    """
+    kernel, given = read_notebook(content)
     problems = []
-    if not found:
-        found = [item for item in given if item.grade_id == name]
+    if kernel not in ("", source.kernel):
+        problems.append(f"The notebook requests the kernel {kernel!r}: it was run with {source.kernel!r}.")
+    layout = _Layout(source, given)
+    answers = {name: layout.answer(name) for name in source.exercises}
+    cells = tuple(layout.cells())
+    return Rebuilt(cells, answers, (*problems, *layout.problems))
+
+
+class _Layout:
+    """Where the cells of a student's notebook belong in the instructor's."""
+
+    def __init__(self, source: SourceNotebook, given: Sequence[Cell]) -> None:
+        self._source, self._given = source, given
+        self.problems: list[str] = []
+        self._parts: dict[str, list[Cell]] = {name: [] for name in source.exercises}
+        self._versions: dict[int, list[Cell]] = defaultdict(list)  # the student's versions of the instructor's cells
+        self._behind: dict[int, list[Cell]] = defaultdict(list)  # parts and own cells, by the instructor's cell above them
+        self._place([cell for cell in given if cell.kind == "code"])
+
+    def answer(self, name: str) -> str:
+        """Return a student's answer, its parts joined, and note problems with it."""
+        parts, note = self._parts[name], self.problems.append
+        marked = [cell for cell in self._given if cell.grade_id == name]
+        if not parts:
+            is_text = marked and all(cell.kind != "code" for cell in marked)
+            note(f"The answer cell of {name} is {'not a code cell' if is_text else 'missing'}: it counts as not answered.")
+        if len({text_of(part.source) for part in parts if _defines(part.source, name)}) > 1:
+            note(f"{name} is defined in more than one of its cells: the last one above its check counts.")
+        text = "\n\n".join(part.source.strip("\n") for part in parts)
+        if len(text) > _MAX_CHARACTERS:
+            note(f"The answer to {name} is longer than {_MAX_CHARACTERS:,} characters: it was not run.")
+            parts.clear()
+            return ""
+        if _MARKER.search(text):
+            note(f"The answer to {name} had nbval markers: they were removed.")
+        return _MARKER.sub("", text)
+
+    def cells(self) -> Iterator[SourceCell]:
+        """Yield the cells to run, in order."""
+        yield from self._own(-1)
+        for index, cell in enumerate(self._source.cells):
+            name = cell.answers
+            changed = [item for item in self._versions[index] if text_of(item.source) != text_of(cell.source)]
+            added = [SourceCell(f"{cell.cell_id}+", additions_code(item.source, cell.source)) for item in changed[-1:]]
+            if cell.checks and cell.checks != name:
+                self._note_check(cell, changed)
+                yield from added
+            if name is None:
+                yield cell
+                yield from [] if cell.checks else added
+            elif not self._parts[name]:
+                yield dataclasses.replace(cell, source="")
+            if name or cell is not self._source.cells[-1]:  # nothing is asked for behind the last cell
+                yield from self._own(index, cell if name else None)
+
+    def _own(self, index: int, answer: SourceCell | None = None) -> Iterator[SourceCell]:
+        """Yield the cells that follow one of the instructor's: the student's own, and the parts of an answer."""
+        parts = self._parts[answer.answers] if answer and answer.answers else []
+        for number, cell in enumerate(self._behind[index]):
+            text = _MARKER.sub("", cell.source)
+            if answer and any(cell is part for part in parts):
+                cell_id = answer.cell_id if cell is parts[0] else f"{answer.cell_id}+{number}"
+                yield dataclasses.replace(answer, cell_id=cell_id, source=text)
+            elif len(text) <= _MAX_CHARACTERS:
+                yield SourceCell(f"own-{index + 1}-{number}", text)
+
+    def _place(self, code: Sequence[Cell]) -> None:
+        homes = self._homes(code)
+        checks = {cell.checks: index for index, cell in enumerate(self._source.cells) if cell.checks}
+        last = {home: at for at, home in enumerate(homes)}
+        ends = {name: last.get(index, len(code)) for name, index in checks.items()}
+        above = _OWN
+        for at, (cell, home) in enumerate(zip(code, homes, strict=True)):
+            name = self._source.cells[home].answers if home >= 0 else None
+            if name and self._parts[name] and at > ends.get(name, len(code)):
+                if _defines(cell.source, name):
+                    self.problems.append(f"A copy of the answer cell of {name} is below its check: it was not graded.")
+                self._behind[above].append(cell)
+            elif name:
+                self._parts[name].append(cell)
+                self._behind[home].append(cell)
+            elif home >= 0:
+                self._versions[home].append(cell)
+            elif home == _OWN:
+                self._behind[above].append(cell)
+            above = home if home >= 0 else above
+        for name, parts in self._parts.items():
+            self._drop_stubs(name, parts)
+
+    def _homes(self, code: Sequence[Cell]) -> list[int]:
+        """Return the index of the instructor's cell that each cell is, by mark, id or text."""
+        cells = self._source.cells
+        marks = {f"check-{cell.checks}": index for index, cell in enumerate(cells) if cell.checks}
+        marks |= {cell.answers: index for index, cell in enumerate(cells) if cell.answers}
+        by_id = {cell.cell_id: index for index, cell in enumerate(cells)}
+        by_text = {text_of(cell.source): index for index, cell in reversed([*enumerate(cells)])}
+
+        def home(cell: Cell) -> int:
+            text = text_of(cell.source)
+            places = (marks.get(cell.grade_id), by_id.get(cell.cell_id), by_text.get(text))
+            known = not text or cell.cell_id in self._source.cell_ids or text in self._source.texts
+            return next((place for place in places if place is not None), _NOT_RUN if known else _OWN)
+
+        homes = [home(cell) for cell in code]
+        for name in self._source.exercises.keys() - {cells[place].answers for place in homes if place >= 0}:
+            for at, cell in enumerate(code):
+                homes[at] = marks[name] if homes[at] == _OWN and _defines(cell.source, name) else homes[at]
+        return homes
+
+    def _drop_stubs(self, name: str, parts: list[Cell]) -> None:
+        """Leave out copies of the untouched placeholder if there is an answer: they would undo it."""
+        answer = next(cell for cell in self._source.cells if cell.answers == name)
+        try:
+            stub = text_of(stub_of(answer.source, name))
+        except GradingError:
+            return
+        answered = [part for part in parts if text_of(part.source) != stub]
+        if answered:
+            home = self._source.cells.index(answer)
+            dropped = [part for part in parts if all(part is not kept for kept in answered)]
+            self._behind[home] = [cell for cell in self._behind[home] if all(cell is not part for part in dropped)]
+            parts[:] = answered
+
+    def _note_check(self, cell: SourceCell, changed: Sequence[Cell]) -> None:
+        found = self._versions[self._source.cells.index(cell)]
         if not found:
-            return "", [f"The answer cell of {name} is missing: it counts as not answered."]
-        problems.append(f"The answer cell of {name} has a different id; it was found by its nbgrader name.")
-    if len(found) > 1:
-        problems.append(f"{name} has {len(found)} answer cells: the first one counts.")
-    if found[0].kind != "code":
-        return "", [*problems, f"The answer cell of {name} is not a code cell: it counts as not answered."]
-    return _stripped(name, found[0].source, problems)
+            self.problems.append(f"The check cell of {cell.checks} is missing: the instructor's was run.")
+        elif changed:
+            self.problems.append(f"The check cell of {cell.checks} was changed: the instructor's was run.")
 
 
-def _stripped(name: str, text: str, problems: list[str]) -> tuple[str, list[str]]:
-    if len(text) > _MAX_ANSWER_CHARACTERS:
-        return "", [*problems, f"The answer to {name} is longer than {_MAX_ANSWER_CHARACTERS:,} characters: it was not run."]
-    text = text.encode("utf-8", errors="replace").decode()  # JSON allows lone surrogates, which UTF-8 cannot encode
-    stripped = _MARKER.sub("", text)
-    if stripped != text:
-        problems.append(f"The answer to {name} had nbval markers: they were removed.")
-    return stripped, problems
-
-
-def _kernel_problems(source: SourceNotebook, notebook: dict[str, Any]) -> list[str]:
-    name = str(_dict(_dict(notebook.get("metadata")).get("kernelspec")).get("name") or source.kernel)[:60]
-    if name == source.kernel:
-        return []
-    return [f"The notebook requests the kernel {name!r}: it was run with {source.kernel!r}."]
-
-
-def _other_problems(source: SourceNotebook, given: Sequence[_Cell]) -> list[str]:
-    """Return problems with cells other than answers; the student's versions of these are never run."""
-    problems = []
-    texts: dict[str, list[str]] = {}
-    for item in given:
-        texts.setdefault(item.cell_id, []).append(_POINTS.sub("", item.source))
-    for cell in (cell for cell in source.cells if cell.checks):
-        found = texts.get(cell.cell_id, [])
-        if not found:
-            problems.append(f"The check cell of {cell.checks} is missing: the instructor's was run.")
-        elif found != [_POINTS.sub("", _HIDDEN.sub("", cell.source).rstrip("\n"))] and found != [cell.source]:
-            problems.append(f"The check cell of {cell.checks} was changed or copied: the instructor's was run.")
-    own = source.cell_ids | {cell.cell_id for cell in source.cells}
-    further = sum(item.kind == "code" and item.cell_id not in own for item in given)
-    if further:
-        problems.append(f"Code cells added to the instructor's notebook: {further}; not run.")
-    return problems
+def _defines(source: str, name: str) -> bool:
+    """Return whether a cell binds a name at its top level."""
+    return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*(?::[^=\n]*)?=(?!=)", source, re.MULTILINE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from labkit.course.exercise import Inputs
 from labkit.course.source import SourceCell
 from labkit.grading.sandbox.kernel import CellResult, Kernel
 from labkit.grading.sandbox.limits import Limits
-from labkit.grading.sandbox.probe import MISSING, STUB, probe_code
+from labkit.grading.sandbox.probe import BYTES, MISSING, STUB, probe_code
 
 _STOPPED = {
     "timeout": "it took too long and was stopped",
@@ -45,6 +45,7 @@ class Answer:
 
     value: Any = None
     error: str = ""
+    changed: bool = False  # whether the answer changed its arguments, as its kernel reports
 
 
 @dataclasses.dataclass
@@ -73,33 +74,41 @@ def run_notebook(job: Job) -> Run:
     run, skipped = Run({}, {}), set[str]()
     while set(job.inputs) - set(run.answers) and time.monotonic() < until:
         with Kernel(job.limits, files=job.files, hidden=job.hidden, unsafe=job.unsafe) as kernel:
-            if _run_cells(kernel, job.cells, run, skipped, until):
-                _ask_all(kernel, job.inputs, run, until)
+            _run_cells(kernel, job, run, skipped, until)
     for name, given in job.inputs.items():
         run.answers.setdefault(name, [Answer(error=_NOT_RUN)] * (1 if given is None else len(given)))
     run.seconds = time.monotonic() - begun
     return run
 
 
-def _run_cells(kernel: Kernel, cells: Sequence[SourceCell], run: Run, skipped: set[str], until: float) -> bool:
-    """Run all cells that are not skipped; if one kills the kernel, skip it from now on and return False."""
-    for cell in cells:
-        if cell.cell_id in skipped or not cell.source.strip():
-            continue
-        result = kernel.execute(cell.source, _time_for(kernel, until))
-        run.cells.setdefault(cell.cell_id, result)
-        if not kernel.alive:
-            run.cells[cell.cell_id] = result
-            skipped.add(cell.cell_id)
-            return False
-    return True
+def _run_cells(kernel: Kernel, job: Job, run: Run, skipped: set[str], until: float) -> None:
+    """Run all cells that are not skipped, and request each exercise's values behind its answer and its check.
+
+    Later cells may bind the same names again. A cell that kills the kernel is skipped from now on.
+    """
+    due = {name: at for at, cell in enumerate(job.cells) for name in (cell.answers, cell.checks) if name}
+    for at, cell in enumerate(job.cells):
+        if cell.cell_id not in skipped and cell.source.strip():
+            result = kernel.execute(cell.source, _time_for(kernel, until))
+            run.cells.setdefault(cell.cell_id, result)
+            if not kernel.alive:
+                run.cells[cell.cell_id] = result
+                skipped.add(cell.cell_id)
+                return
+        for name in [name for name in job.inputs if due.get(name) == at and name not in run.answers]:
+            _ask(kernel, name, job.inputs[name], run, until)
+            if not kernel.alive:
+                return
+        if not set(job.inputs) - set(run.answers):
+            return
+    for name in set(job.inputs) - set(run.answers):  # without a cell of its own
+        _ask(kernel, name, job.inputs[name], run, until)
 
 
-def _ask_all(kernel: Kernel, inputs: Mapping[str, list[Inputs] | None], run: Run, until: float) -> None:
-    for name, given in inputs.items():
-        if name not in run.answers and kernel.alive:
-            result = kernel.execute(probe_code(name, given, kernel.limits.value_bytes), _time_for(kernel, until))
-            run.answers[name] = _answers(result, 1 if given is None else len(given), kernel.limits.value_bytes)
+def _ask(kernel: Kernel, name: str, given: list[Inputs] | None, run: Run, until: float) -> None:
+    if kernel.alive:
+        result = kernel.execute(probe_code(name, given, kernel.limits.value_bytes), _time_for(kernel, until))
+        run.answers[name] = _answers(result, 1 if given is None else len(given), kernel.limits.value_bytes)
 
 
 def _time_for(kernel: Kernel, until: float) -> float:
@@ -124,7 +133,13 @@ def _answer(text: str, limit_bytes: int) -> tuple[int, Answer]:
         index = sent["index"] if type(sent["index"]) is int else -1
         if "error" in sent:
             return index, Answer(error=str(sent["error"])[:500])
-        value = json.loads(sent["value"][:limit_bytes])
+        value = json.loads(sent["value"][:limit_bytes], object_hook=_decode)
     except (ValueError, KeyError, TypeError, RecursionError):
         return -1, Answer()
-    return index, Answer(value)
+    return index, Answer(value, changed=sent.get("changed") is True)
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    """Return the bytes that an object stands for, or the object itself."""
+    text = value.get(BYTES)
+    return bytes.fromhex(text) if isinstance(text, str) and len(value) == 1 else value

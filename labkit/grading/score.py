@@ -9,16 +9,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from labkit.course.checks import judge
+from labkit.course.checks import CHANGES, judge
 from labkit.course.exercise import Exercise, Inputs
+from labkit.course.kinds import wrong_kind
 from labkit.course.source import SourceNotebook
 from labkit.errors import GradingError
 from labkit.grading.rebuild import Rebuilt
 from labkit.grading.run_notebook import OWN_MESSAGES, Answer, Run
-from labkit.grading.sandbox.probe import STUB
+from labkit.grading.sandbox.probe import NOT_PLAIN, STUB
 from labkit.grading.untrusted_text import visible
 
-_FORGED = "The check of {name} reports a correct answer, but its values for the same inputs are wrong."
+_DISAGREES = (
+    "The check of {name} printed that the answer is correct; {wrong} of {n} values that it was then asked for differ."
+)
+# besides the built-in types
+_SHOWN_TYPES = {"generator", "dict_keys", "dict_values", "dict_items", "function", "deque", "ndarray"}
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # memory addresses differ between runs
 
 
@@ -47,7 +52,7 @@ class ExerciseGrade:
     message: str  # never an input or an expected value used for grading
     check: str  # output of the check cell
     wrong: str  # the first wrong result, shortened: equal for students who made the same mistake
-    problem: str = ""  # set if the check's output is the instructor's although the values for the same inputs are wrong
+    problem: str = ""  # set if the check's output is the instructor's although the values of the examples differ
 
 
 def reference_of(source: SourceNotebook, run: Run) -> Reference:
@@ -80,10 +85,13 @@ def score(source: SourceNotebook, rebuilt: Rebuilt, run: Run, name: str, referen
     if all(right):
         message = "Correct." if len(right) == 1 else f"Correct for all {len(right)} inputs."
     else:
-        message = _escape(_what_went_wrong(source, rebuilt, run, exercise, answers, right))
+        message = _escape(_what_went_wrong(rebuilt, run, exercise, answers, reference.values[name], right))
+    if any(answer.changed for answer in answers):
+        message += f" {CHANGES}"
     check = _check_text(source, run, name)
     check_passed = bool(reference.checks[name]) and reference.checks[name] in check
-    forged = check_passed and not all(right[:examples] if exercise.is_function else right)
+    tried = right[:examples] if exercise.is_function else right
+    problem = _DISAGREES.format(name=name, n=len(tried), wrong=tried.count(False)) if check_passed and not all(tried) else ""
     return ExerciseGrade(
         name=name,
         points=of_points if all(right) else math.floor(of_points * 2 * fraction) / 2,
@@ -94,7 +102,7 @@ def score(source: SourceNotebook, rebuilt: Rebuilt, run: Run, name: str, referen
         message=message[:600],
         check=_escape(check),
         wrong="" if all(right) else _first_wrong(answers, right),
-        problem=_FORGED.format(name=name) if forged else "",
+        problem=problem,
     )
 
 
@@ -106,21 +114,19 @@ def _is_right(exercise: Exercise, answer: Answer, expected: Any) -> bool:
     """Return whether an answer has the expected value: JSON values, compared in this process."""
     if answer.error:
         return False
-    try:
-        if exercise.accepts is not None:
-            return judge(exercise, answer.value)[0]
-        return exercise.same(answer.value, expected)
-    except RecursionError:
-        return False
+    if exercise.accepts is not None:
+        return judge(exercise, answer.value)[0]
+    return exercise.same(answer.value, expected)
 
 
 def _what_went_wrong(
-    source: SourceNotebook, rebuilt: Rebuilt, run: Run, exercise: Exercise, answers: list[Answer], right: list[bool]
+    rebuilt: Rebuilt, run: Run, exercise: Exercise, answers: list[Answer], expected: list[Any], right: list[bool]
 ) -> str:
     if not rebuilt.answers[exercise.name].strip():
         return "Not answered."
-    cell_id = next(cell.cell_id for cell in source.cells if cell.answers == exercise.name)
-    if failure := run.failure(cell_id):
+    parts = [cell.cell_id for cell in rebuilt.cells if cell.answers == exercise.name]
+    failure = next(filter(None, map(run.failure, parts)), "")
+    if failure and (len(parts) == 1 or all(answer.error for answer in answers)):
         return f"The answer cell failed: {failure}"
     if not exercise.is_function:
         return answers[0].error or judge(exercise, answers[0].value)[1]
@@ -128,13 +134,19 @@ def _what_went_wrong(
         return "Not answered."
     correct = f"Correct for {sum(right)} of {len(right)} inputs."
     errors = [answer.error for answer in answers if answer.error]
-    return f"{correct} {_first_error(errors)}" if errors else f"{correct} Test your function on more examples."
+    if errors:
+        return f"{correct} {_first_error(errors)}"
+    wrong = right.index(False)
+    kind = wrong_kind(answers[wrong].value, expected[wrong])
+    return f"{correct} One result has another type: {kind}." if kind else f"{correct} Test your function on more examples."
 
 
 def _first_error(errors: list[str]) -> str:
     """Return the type of the first error if it is built-in, or our own message; any other text could quote the inputs."""
     kind = errors[0].split(":")[0]
-    if kind in OWN_MESSAGES or isinstance(getattr(builtins, kind, None), type):
+    returned = errors[0].removeprefix(NOT_PLAIN)
+    is_shown = returned in _SHOWN_TYPES or isinstance(getattr(builtins, returned, None), type)
+    if kind in OWN_MESSAGES or isinstance(getattr(builtins, kind, None), type) or (is_shown and returned != errors[0]):
         return f"First error: {kind}."
     return "First error: a custom exception."
 
