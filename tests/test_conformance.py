@@ -8,9 +8,11 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import labkit
@@ -39,6 +41,48 @@ def test_labkit_and_the_solution_are_fine(name: str, model: labkit.Model, tmp_pa
     for module in (labkit, solution):
         (report,) = check_module(module, [name], model=model)
         assert (report.status, report.hint) == ("fine", "")
+
+
+def test_numbers_of_other_kinds_are_numbers(model: labkit.Model) -> None:
+    """NumPy's scalars, arrays of one number and decimals pass as numbers; text does not."""
+
+    def info(number: Any) -> Any:
+        found = {**labkit.get_model_info(labkit.bundled_model_path())}
+        found |= {key: number(value) for key, value in found.items() if isinstance(value, int)}
+        return types.SimpleNamespace(
+            get_model_info=lambda path: found, count_tokens=lambda model, text: number(counted(text))
+        )
+
+    def counted(text: str) -> int:
+        return labkit.count_tokens(model, text)
+
+    for number in (np.uint32, np.int64, np.longdouble, lambda value: np.array([value]), Decimal):
+        assert check_module(info(number), ["get_model_info"], model=model)[0].hint == ""
+    assert check_module(info(np.int32), ["count_tokens"], model=model)[0].hint == ""
+    assert "should be a number, not str" in check_module(info(str), ["get_model_info"], model=model)[0].hint
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xef\xbb\xbfx = 1\r\n", ""),
+        (b"# -*- coding: latin-1 -*-\nx = '\xe9'\n", ""),
+        (b"x = '\xe9'\n", "not UTF-8"),
+        (b"# coding: nothing\n", "unknown encoding"),
+        (b"x\0", "null byte"),
+        (b"\nx = (", "line 2"),
+    ],
+)
+def test_files_are_read_as_python_reads_them(content: bytes, words: str, tmp_path: Path) -> None:
+    """A byte order mark, a coding line and Windows line ends are fine; other bytes are a one-line error."""
+    file = tmp_path / "own.py"
+    file.write_bytes(content)
+    if not words:
+        assert check_file(file, []).functions == ()
+        return
+    with pytest.raises(labkit.ArgumentError, match=words) as error:
+        check_file(file, [])
+    assert "\n" not in str(error.value)
 
 
 def test_there_are_enough_mutants() -> None:

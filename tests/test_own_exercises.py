@@ -92,6 +92,18 @@ def test_faulty_file_is_refused_in_one_line(course: Path, text: str, words: str)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("coding", ["latin-1", "utf-8-sig", "utf-8"])
+def test_file_is_read_as_python_reads_it(course: Path, coding: str, tmp_path: Path) -> None:
+    """A coding line, a byte order mark and Windows line ends do not change the copy's text."""
+    line = "" if coding.startswith("utf") else f"# -*- coding: {coding} -*-\r\n"
+    text = line + '"""Übung."""\r\n' + FILE.replace("\n", "\r\n")
+    (course / "exercises.py").write_bytes(text.encode(coding))
+    release_course(course, tmp_path / "students")
+    released = (tmp_path / "students" / "exercises.py").read_bytes()
+    assert b"\r" not in released
+    assert compile(released, "exercises.py", "exec").co_consts[0] == "Übung."
+
+
 def test_release_has_the_file(course: Path, tmp_path: Path) -> None:
     """Students get the exercises that their checks need, and a stub instead of the solution."""
     (course / "llamacpp_inference.py").write_text("# the instructor's own attempt at chapter 09")

@@ -176,6 +176,80 @@ def test_released_links_work(tmp_path: Path) -> None:
     assert {"AGENTS.md", "docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
 
 
+SECRET = "return sum(x >= min_p * max(shares) for x in shares)"
+DETAILS = "<details{}><summary>{}</summary>{}</details>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"before\n### BEGIN SOLUTION\n{SECRET}\n### END SOLUTION\nafter",
+        f"before\n=== BEGIN MARK SCHEME ===\n{SECRET}\n=== END MARK SCHEME ===\nafter",
+        f"before\n### BEGIN MARK SCHEME\n{SECRET}\n### END MARK SCHEME\nafter",
+        f"before\n### BEGIN HIDDEN TESTS\n{SECRET}\n### END HIDDEN TESTS\nafter",
+        f"before\r\n### BEGIN SOLUTION\r\n{SECRET}\r\n### END SOLUTION\r\nafter",
+        "before\n" + DETAILS.format("", "A solution", SECRET) + "\nafter",
+        "before\n" + DETAILS.format(" open", "<b>Answers</b>", DETAILS.format("", "Why", "because") + SECRET) + "after",
+        "before\n" + DETAILS.format("", "Hints", "hint" + DETAILS.format("", "Solution", SECRET)) + "\nafter",
+    ],
+)
+@pytest.mark.parametrize("kind", ["markdown", "raw"])
+def test_text_cells_are_released_without_solutions(text: str, kind: str, tmp_path: Path) -> None:
+    """Solutions, mark schemes, hidden tests and details with a solution go; the text around them stays."""
+    notebook = _notebook()
+    notebook.cells[0] = nbformat.from_dict({"cell_type": kind, "id": "aim", "metadata": {}, "source": text})
+    release_course(_write(tmp_path / "source", notebook), tmp_path / "out")
+    released = (tmp_path / "out" / "05_made_up.ipynb").read_text(encoding="utf-8")
+    aim = json.loads(released)["cells"][0]["source"]
+    assert SECRET not in released
+    assert aim.startswith("before")
+    assert aim.endswith("after")
+    assert ("hint" in aim) is ("Hints" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n### begin solution\nx\n### end solution", 2),
+        ("### BEGIN SOLUTION\nx\n", 1),
+        ("a\nb\n### END SOLUTION", 3),
+        ("### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", 2),
+        ("### BEGIN SOLUTION\nx\n### END HIDDEN TESTS", 3),
+        ("## BEGIN SOLUTION\nx\n## END SOLUTION", 1),
+        ("x = 1  ### BEGIN SOLUTION\n### END SOLUTION", 1),
+        ("### BEGIN_SOLUTION\nx\n### END_SOLUTION", 1),
+        ("a\n<details><summary>Solution</summary>x", 2),
+        (f"a\n\n{SECRET}", 3),
+        (f"Try `{SECRET}` yourself.", 1),
+    ],
+)
+def test_release_refuses_what_it_cannot_understand(text: str, line: int, tmp_path: Path) -> None:
+    """The error names the cell and the line, and nothing is written."""
+    notebook = _notebook()
+    notebook.cells[0].source = text
+    source = _write(tmp_path / "source", notebook)
+    with pytest.raises(labkit.GradingError, match=rf"05_made_up\.ipynb, cell 1 \(aim\), line {line}: ") as error:
+        release_course(source, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_release_finds_solutions_anywhere(tmp_path: Path) -> None:
+    """A line of a solution in metadata or in a copied file is refused; widget states and unused attachments go."""
+    notebook = _notebook()
+    notebook.metadata["widgets"] = {"state": {"box": SECRET}}
+    notebook.cells[0].source = "![](attachment:kept.png)\n### BEGIN SOLUTION\n![](attachment:gone.png)\n### END SOLUTION"
+    notebook.cells[0].attachments = {name: {"image/png": "AAAA"} for name in ("kept.png", "gone.png")}
+    source = _write(tmp_path / "source", notebook)
+    release_course(source, tmp_path / "out")
+    released = json.loads((tmp_path / "out" / "05_made_up.ipynb").read_text(encoding="utf-8"))
+    assert list(released["cells"][0]["attachments"]) == ["kept.png"]
+    assert "widgets" not in released["metadata"]
+    notebook.cells[1].metadata["note"] = {"draft": [f"x\n  {SECRET}"]}
+    with pytest.raises(labkit.GradingError, match=r"cell 2 \(value\), metadata, line \d+: a line of a solution"):
+        release_course(_write(tmp_path / "source", notebook), tmp_path / "out2")
+
+
 def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:
     """Solutions earn all points, stubs none, known mistakes get their hint and fail in grading."""
     assert {one.name: one.fault for one in selftest_course(COURSE)} == dict.fromkeys(known_exercises(), "")
@@ -188,5 +262,12 @@ def test_selftest_finds_a_wrong_solution_and_wrong_points(tmp_path: Path) -> Non
     wrong = FUNCTION.replace(">=", ">")
     (one,) = selftest_course(_write(tmp_path / "wrong", _notebook(wrong)))
     assert "solution is wrong" in one.fault
+    needs_import = FUNCTION.replace("sum(", "math.fsum(")
+    notebook = _notebook(needs_import)
+    (one,) = selftest_course(_write(tmp_path / "alone", notebook))
+    assert "NameError" in one.fault
+    notebook.cells[1].source = "%matplotlib inline\nimport math\n1 / 0"
+    (one,) = selftest_course(_write(tmp_path / "import", notebook))
+    assert one.fault == ""
     (one,) = selftest_course(_write(tmp_path / "points", _notebook(points=5)))
     assert "5 points, the exercise 2" in one.fault

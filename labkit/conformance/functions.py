@@ -65,7 +65,7 @@ def _value(found: Any, key: str) -> Any:
 
 def _number(found: Any, key: str) -> float:
     value = _scalar(_value(found, key))
-    right = isinstance(value, (numbers.Real, Decimal)) and not isinstance(value, bool) and math.isfinite(value)
+    right = not isinstance(value, bool) and isinstance(value, (numbers.Real, Decimal)) and math.isfinite(value)
     _expect(right, f"{key!r} should be a number, not {type(value).__name__}")
     return float(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def _defined(notebook: SourceNotebook, cell: SourceCell, *, is_stub: bool = Fals
 
 
 def _run(source: str, names: dict[str, Any]) -> None:
-    from IPython.core.inputtransformer2 import TransformerManager  # for lines such as %matplotlib
+    from IPython.core.inputtransformer2 import TransformerManager
 
-    exec(compile(TransformerManager().transform_cell(source), "<cell>", "exec"), names)  # noqa: S102  # as the notebook does
+    plain = TransformerManager().transform_cell(source)  # type: ignore[no-untyped-call,unused-ignore]
+    code = re.sub(r"^(\s*)get_ipython\(\).*", r"\1pass", plain, flags=re.MULTILINE)  # what magics became
+    exec(compile(code, "<cell>", "exec"), names)  # noqa: S102  # as the notebook does

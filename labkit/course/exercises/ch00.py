@@ -24,7 +24,7 @@ EXERCISES = (
         name="writing_speed",
         points=1,
         question="the tokens per second, from the number of tokens and the seconds that they took.",
-        examples=(((96, 2.5), 38.4), ((128, 0.8), 160.0), ((30, 4.0), 7.5)),
+        examples=(((96, 2.5), 38.4), ((128, 0.8), 160.0), ((100, 3.0), 33.333333333333336)),
         inputs=lambda generator: (generator.randint(1, 600), round(generator.uniform(0.2, 60), 2)),
         mistakes=(
             Mistake("A longer text in the same time: should that give a smaller number?", lambda n, seconds: seconds / n),

@@ -44,7 +44,7 @@ EXERCISES = (
         examples=(
             (("1, 2, 3, 4", ["4", "3"]), "1, 2, "),
             (("no end in sight", ["END"]), "no end in sight"),
-            (("one\ntwo\nthree", ["\n"]), "one"),
+            (("one.\ntwo.", ["."]), "one"),
             (("abc", ["b", "ab"]), ""),
             (("to be or not to be", ["be"]), "to "),
         ),
@@ -78,7 +78,11 @@ EXERCISES = (
         name="seconds_to_answer",
         points=1,
         question="the seconds until an answer is complete: first the prompt is read, then the answer is written.",
-        examples=(((450, 60, 450.0, 120.0), 1.5), ((1000, 10, 200.0, 10.0), 6.0), ((900, 300, 300.0, 100.0), 6.0)),
+        examples=(
+            ((450, 60, 450.0, 120.0), 1.5),
+            ((1000, 10, 200.0, 10.0), 6.0),
+            ((100, 10, 300.0, 7.0), 1.7619047619047619),
+        ),
         inputs=_speeds,
         mistakes=(
             Mistake("Are tokens read at the speed of writing?", lambda prompt, answer, _, write: (prompt + answer) / write),

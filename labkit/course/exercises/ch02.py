@@ -13,7 +13,7 @@ _RULES = {"role": "system", "content": "Be brief."}
 _TALK = [
     _RULES,
     {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": "Hello!"},
+    {"role": "assistant", "content": " Hello,\nAda! "},
     {"role": "user", "content": "Why?"},
 ]
 
@@ -112,7 +112,7 @@ EXERCISES = (
             (
                 (_TALK,),
                 "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
-                "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+                "<|im_start|>assistant\n Hello,\nAda! <|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
             ),
         ),
         inputs=_messages,

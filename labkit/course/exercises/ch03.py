@@ -117,7 +117,7 @@ EXERCISES = (
             ((_SMALL, "ffn_"), 40.0),
             ((_SMALL, "blk.0."), 60.0),
             ((_SMALL, "norm"), 0.0),
-            ((_SMALL, "weight"), 100.0),
+            (({"output_norm.weight": [2], "blk.0.ffn_up.weight": [4, 1]}, "ffn_"), 66.66666666666667),
         ),
         inputs=_shapes,
         mistakes=(

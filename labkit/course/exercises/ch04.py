@@ -64,6 +64,10 @@ EXERCISES = (
                 lambda scale, packed: [scale * q for q in [byte & 15 for byte in packed] + [byte >> 4 for byte in packed]],
             ),
             Mistake(
+                "A NumPy uint8 cannot be negative: in it, 0 - 8 is 248. Use int.",
+                lambda s, p: [s * ((q - 8) % 256) for q in [byte & 15 for byte in p] + [byte >> 4 for byte in p]],
+            ),
+            Mistake(
                 "15 does not mean -1 here: Q4_0 has another way to get below zero.",
                 lambda s, p: [s * (q - 16 * (q > 7)) for q in [byte & 15 for byte in p] + [byte >> 4 for byte in p]],
             ),

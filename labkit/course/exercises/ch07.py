@@ -52,7 +52,7 @@ EXERCISES = (
         examples=(
             ((_STAMPS,), [0.5, 4.0]),
             (([0.0, 2.0, 2.5],), [2.0, 2.0]),
-            (([100.0, 100.25, 100.5, 100.75, 101.0, 101.25],), [0.25, 4.0]),
+            (([100.0, 100.25, 101.0, 101.75],), [0.25, 1.3333333333333333]),
         ),
         inputs=_stamps,
         mistakes=(
@@ -85,7 +85,7 @@ EXERCISES = (
         name="median_speed",
         points=2,
         question="the tokens per second of the median run, of an odd number of runs.",
-        examples=(((_RUNS, 48), 60.0), (([0.5], 20), 40.0), (([4.0, 1.0, 2.0], 10), 5.0)),
+        examples=(((_RUNS, 48), 60.0), (([0.5], 20), 40.0), (([6.0, 3.0, 7.0], 10), 1.6666666666666667)),
         inputs=_runs,
         mistakes=(
             Mistake("That is a mean: one disturbed run pulls it down.", lambda runs, n: n * len(runs) / sum(runs)),
@@ -111,7 +111,7 @@ EXERCISES = (
             (([5.0],), 5.0),
             ((_TWENTY,), 19.0),
             (([7.0, 30.0, 7.5],), 30.0),
-            (([float(n) for n in range(40, 0, -1)],), 38.0),
+            (([float(n) for n in range(50, 0, -1)],), 48.0),
         ),
         inputs=_pauses,
         mistakes=(
@@ -119,6 +119,10 @@ EXERCISES = (
             Mistake("Python counts positions from 0.", lambda pauses: _p95(pauses, 1)),
             Mistake("In which order do the pauses come?", lambda pauses: pauses[math.ceil(0.95 * len(pauses)) - 1]),
             Mistake("95 of 100 pauses, not 95 % of the longest.", lambda pauses: 0.95 * max(pauses)),
+            Mistake(
+                "Your position is 95 % of the way from the first to the last: count the pauses up to it instead.",
+                lambda pauses: sorted(pauses)[math.ceil(0.95 * (len(pauses) - 1))],
+            ),
             Mistake("No pause was that long: the answer is one of the pauses.", _between),
             Mistake(
                 "What if 95 of 100 is not a whole number of pauses: is the smaller number enough?",

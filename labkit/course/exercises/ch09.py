@@ -18,7 +18,7 @@ EXERCISES = (
         name="most_bits",
         points=2,
         question="the most bits per weight at which reading all weights still allows this many tokens per second.",
-        examples=(((40.0, 8.0, 10.0), 4.0), ((100.0, 8.0, 10.0), 10.0), ((50.0, 0.5, 20.0), 40.0)),
+        examples=(((40.0, 8.0, 10.0), 4.0), ((100.0, 8.0, 10.0), 10.0), ((10.0, 3.0, 7.0), 3.8095238095238093)),
         inputs=_memory,
         mistakes=(
             Mistake("Bandwidth is in bytes, the answer is in bits.", lambda gb, weights, speed: gb / (weights * speed)),
@@ -36,7 +36,12 @@ EXERCISES = (
         name="throughput",
         points=2,
         question="the tokens per second of n prompts together, when each step takes as long as the slower of its two parts.",
-        examples=(((1, 0.1, 0.02), 10.0), ((4, 0.1, 0.02), 40.0), ((10, 0.1, 0.02), 50.0), ((100, 0.1, 0.02), 50.0)),
+        examples=(
+            ((1, 0.1, 0.02), 10.0),
+            ((4, 0.1, 0.02), 40.0),
+            ((10, 0.1, 0.02), 50.0),
+            ((3, 0.07, 0.013), 42.857142857142854),
+        ),
         inputs=_times,
         mistakes=(
             Mistake("Each sequence has to be computed: one is not enough.", lambda n, read, compute: n / max(read, compute)),
