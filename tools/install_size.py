@@ -1,7 +1,8 @@
 """Measure an installation: how many packages, and how many bytes, in a fresh environment.
 
 Run ``uv run tools/install_size.py [EXTRA ...]``; without an extra it is the base installation. llama-cpp-python is built if
-uv has no build of it in its cache; ``--engine PACKAGE_FOLDER`` counts an installed llama_cpp instead.
+uv has no build of it in its cache; ``--engine PACKAGE_FOLDER`` counts an installed llama_cpp instead. The extra ``prebuilt``
+needs no build.
 """
 
 from __future__ import annotations
@@ -26,17 +27,10 @@ def main() -> None:
         _uv("venv", "-q", "--python", sys.executable, str(environment))
         target = f"{ROOT}[{','.join(args.extras)}]" if args.extras else str(ROOT)
         pure = ["--config-settings-package", "llama-cpp-python:wheel.cmake=false", "--no-binary", "llama-cpp-python"]
-        options = ["-c", str(ROOT / "constraints.txt"), "--link-mode=copy", *(pure if args.engine else [])]
-        _uv(
-            "pip",
-            "install",
-            "-q",
-            "--python",
-            str(environment),
-            *options,
-            target,
-            folder=Path(folder) if args.engine else ROOT,
-        )
+        builds = not args.engine and "prebuilt" not in args.extras
+        options = ["-c", str(ROOT / "constraints.txt"), "--link-mode=copy", *([] if builds else pure)]
+        place = ROOT if builds else Path(folder)  # in ROOT, uv uses its settings for building llama.cpp
+        _uv("pip", "install", "-q", "--python", str(environment), *options, target, folder=place)
         site = next(environment.glob("[Ll]ib/**/site-packages"))
         packages = len(list(site.glob("*.dist-info")))
         n_bytes = _size(site) + (_size(args.engine / "lib") if args.engine else 0)
