@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install on a bare Debian 13 without a compiler, by each way that needs none, and time it up to the end of `labkit tour`.
-# Needs root, debootstrap and uv:  tools/bare_system.sh FOLDER [MIRROR]
+# Needs root, debootstrap, bubblewrap and uv:  tools/bare_system.sh FOLDER [MIRROR]
 # FOLDER gets the Debian root (about 300 MB) unless it has one; the installations are removed again.
 set -euo pipefail
 root=${1:?usage: tools/bare_system.sh FOLDER [MIRROR]}
@@ -16,7 +16,7 @@ rm -rf "$root/lab" && mkdir "$root/lab"
 cp "$here/prebuilt.txt" "$here/constraints.txt" "$root/lab/"
 
 inside() { # runs a line of shell in the bare system
-    chroot "$root" /usr/bin/env HOME=/lab/home XDG_CACHE_HOME=/lab/cache PATH=/lab/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -euc "$1"
+    bwrap --bind "$root" / --proc /proc --dev /dev --cap-add ALL --die-with-parent /usr/bin/env HOME=/lab/home XDG_CACHE_HOME=/lab/cache PATH=/lab/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -euc "$1"
 }
 
 for program in cc c++ gcc g++ clang cmake make; do
