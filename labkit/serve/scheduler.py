@@ -72,7 +72,7 @@ class Ticket:
 
 
 class Scheduler(Loop):
-    """A context with a slot for each of ``n_parallel`` requests of up to ``n_ctx`` tokens; `open` makes it.
+    """A context with a slot for each of ``n_parallel`` requests of up to ``n_ctx`` tokens; make it in the model's thread.
 
     ``deliver`` gets (ticket, piece) pairs after each step, in the model's thread.
     """

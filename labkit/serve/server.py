@@ -175,11 +175,13 @@ def serve_model(
         stack.callback(listener.close)
         n_cells = round_up(check_int("n_ctx", n_ctx, 1, 2**31 - 1) if n_ctx is not None else model.n_ctx(), CELLS)
         budget = check_int("cache_mib", cache_mib, 0, 2**30) * 2**20
+        n_waiting = check_int("max_waiting", max_waiting, 0, 100_000)
         scheduler = None
         if not model.context_params.embeddings:
             slots = None if n_parallel is None else check_int("n_parallel", n_parallel, 1, 256)
             scheduler = model.compute(lambda job: Scheduler(model, job, slots, n_cells, budget))
-        app = App(model, scheduler, n_ctx or model.n_ctx(), check_int("max_waiting", max_waiting, 0, 100_000), api_key)
+            stack.callback(scheduler.close)
+        app = App(model, scheduler, n_ctx or model.n_ctx(), n_waiting, api_key)
         app.is_loopback = _is_loopback(host)
         if not app.is_loopback and api_key is None:
             warnings.warn(f"{host} can be reached from other machines, and there is no API key", LabkitWarning, stacklevel=3)
