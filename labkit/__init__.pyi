@@ -28,6 +28,7 @@ from .errors import ArgumentError as ArgumentError
 from .errors import ArgumentTypeError as ArgumentTypeError
 from .errors import ContextOverflowError as ContextOverflowError
 from .errors import DownloadError as DownloadError
+from .errors import EngineError as EngineError
 from .errors import GenerationError as GenerationError
 from .errors import GGUFError as GGUFError
 from .errors import GradingError as GradingError

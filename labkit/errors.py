@@ -3,6 +3,7 @@
 ::
 
     LabkitError
+    ├── EngineError (ImportError)           llama.cpp is not installed, or cannot be loaded here; gives the fix
     ├── GGUFError (ValueError)              the file is not a valid GGUF
     ├── ModelLoadError (RuntimeError)       llama.cpp could not load the model; gives llama.cpp's reason
     │   └── ModelNotFoundError (FileNotFoundError)   no such file, folder or known name
@@ -45,6 +46,10 @@ class UnknownKeyError(LabkitError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class EngineError(LabkitError, ImportError):
+    """llama.cpp is not installed or cannot be loaded here; the message has the reason and the command that fixes it."""
 
 
 class GGUFError(LabkitError, ValueError):

@@ -16,13 +16,13 @@ SOUND = {"0.3.36": "0.11413"}  # llama-cpp-python -> llama-cpp-py-sync with the 
 
 def use_prebuilt() -> None:
     """Set `VARIABLE`, unless it is set, if llama_cpp has no libraries of its own and llama-cpp-py-sync fits it."""
-    if VARIABLE not in os.environ and (folder := _prebuilt_folder()) and not why_not_prebuilt():
+    if VARIABLE not in os.environ and (folder := prebuilt_folder()) and not why_not_prebuilt():
         os.environ[VARIABLE] = str(folder)
 
 
 def why_not_prebuilt() -> str:
     """Return why the installed llama-cpp-py-sync is not used, and what to install; empty if it can be, or is not there."""
-    if not _prebuilt_folder():
+    if not prebuilt_folder():
         return ""
     engine, prebuilt = _version("llama-cpp-python"), _version("llama-cpp-py-sync")
     if SOUND.get(engine) == prebuilt:
@@ -34,15 +34,7 @@ def why_not_prebuilt() -> str:
     )
 
 
-def engine_libraries() -> Path | None:
-    """Return the folder of llama.cpp's libraries without loading them; None if there is none."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE])
-    own = _folder("llama_cpp")
-    return own / "lib" if own and (own / "lib").is_dir() else None
-
-
-def _prebuilt_folder() -> Path | None:
+def prebuilt_folder() -> Path | None:
     """Return the folder of llama-cpp-py-sync if llama_cpp is installed without libraries."""
     own = _folder("llama_cpp")
     return None if own is None or (own / "lib").is_dir() else _folder("llama_cpp_py_sync")
@@ -50,7 +42,10 @@ def _prebuilt_folder() -> Path | None:
 
 def _folder(package: str) -> Path | None:
     """Return a package's folder without importing it."""
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # the latter: a module without a specification
+        return None
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
 from labkit.cache import file_identity, recall, remember
 from labkit.checks import shown
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.system import physical_cores_available
+from labkit.system import load_engine, physical_cores_available
 
 GOALS = ("latency", "throughput", "memory")
 TUNED = ("n_threads", "n_threads_batch", "n_batch", "n_ubatch", "flash_attn", "type_k", "type_v")
@@ -56,4 +54,4 @@ def _read(path: Path) -> Any:
 
 
 def _words(path: Path, goal: str) -> tuple[str, ...]:
-    return (*file_identity(path), goal, str(llama_cpp.__version__), str(physical_cores_available()))
+    return (*file_identity(path), goal, str(load_engine().__version__), str(physical_cores_available()))

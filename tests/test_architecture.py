@@ -22,7 +22,7 @@ LEVELS = (
 )  # fmt: skip
 LEVEL = {room: -level for level, room in enumerate(LEVELS)}
 HOMES = {
-    "llama_cpp": {"batch", "engine", "tuned_settings", "devices", "roofline", "memory", "system", "quantize"},
+    "llama_cpp": {"engine", "devices", "roofline", "memory", "system", "quantize"},
     "matplotlib": {"plots", "course"},
     "ipywidgets": {"widgets", "course"},
 }

@@ -9,7 +9,7 @@ import pytest
 
 import labkit
 from labkit.extras import EXTRA_OF
-from labkit.system.build import CMAKE_ARGS
+from labkit.system.install import CMAKE_ARGS, OLDEST, TOO_NEW, version_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,6 +101,12 @@ def test_llama_cpp_is_built_the_same_way_everywhere() -> None:
     flags = {f"-D{name}={value}" for name, value in re.findall(r'"cmake\.define\.(\w+)" = "([^"]+)"', line)}
     assert flags == set(CMAKE_ARGS.split())
     assert f'CMAKE_ARGS="{CMAKE_ARGS}"' in (ROOT / "docs" / "install.md").read_text("utf-8")
+
+
+def test_messages_ask_for_the_declared_versions() -> None:
+    """The versions of llama-cpp-python that labkit accepts are those that it is installed with."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'"llama-cpp-python>={version_text(OLDEST)},<{version_text(TOO_NEW)}"' in text
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -22,6 +22,7 @@ from labkit.ghost import build_ghost_model
 from labkit.model_info import get_model_info
 from labkit.models import bundled_model_path
 from labkit.quantize import CODECS, Q4_K, Q8_0, QuantizationError, quantize_model
+from labkit.system.build import ggml_function
 from tests.test_gguf_file import assert_parity
 from tests.test_model_info import assert_engine_parity
 
@@ -31,12 +32,9 @@ LARGEST = float(np.finfo(np.float32).max)
 
 def engine_encode(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Encode with llama.cpp's ggml_quantize_chunk."""
-    from llama_cpp._ggml import libggml
-
     kind = tensor_type(name)
     data = np.zeros((len(rows), rows.shape[1] // kind.block_size * kind.block_bytes), np.uint8)
-    chunk = libggml.ggml_quantize_chunk
-    chunk.restype = ctypes.c_size_t
+    chunk = ggml_function("ggml_quantize_chunk", ctypes.c_size_t)
     pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (rows, data)]
     sizes = [ctypes.c_int64(size) for size in (0, *rows.shape)]
     assert chunk(ctypes.c_int(kind.id), *pointers, *sizes, None) == data.nbytes
@@ -45,12 +43,9 @@ def engine_encode(name: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.ui
 
 def engine_decode(name: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Decode with llama.cpp's dequantize_row_*."""
-    from llama_cpp._ggml import libggml
-
     kind = tensor_type(name)
     weights = np.zeros(data.size // kind.block_bytes * kind.block_size, np.float32)
-    function = getattr(libggml, f"dequantize_row_{name[:3].lower()}{name[3:]}")
-    function.restype = None
+    function = ggml_function(f"dequantize_row_{name[:3].lower()}{name[3:]}", None)
     function(data.ctypes.data_as(ctypes.c_void_p), weights.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(weights.size))
     return weights.reshape(len(data), -1)
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp
 import numpy as np
 
 from labkit.batch.sequence import Request
@@ -21,7 +20,7 @@ from labkit.errors import GenerationError
 from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
 from labkit.second_context import second_context, token_batch, view
-from labkit.system import available_ram_bytes
+from labkit.system import available_ram_bytes, load_engine
 from labkit.units import format_bytes, round_up
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _step_times(model: Model, job: Job[Any], n_most: int) -> dict[int, float]:
     words = (
         *file_identity(Path(model.model_path)),
         __version__,
-        str(llama_cpp.__version__),
+        str(load_engine().__version__),
         f"{n_threads} {settings.n_gpu_layers} {settings.use_mmap} {settings.devices}",
     )
     sizes = [size for size, before in zip(_SIZES, (0, *_SIZES), strict=False) if before < n_most]

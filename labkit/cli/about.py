@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from labkit import __version__
-from labkit.prebuilt import engine_libraries
+from labkit.errors import EngineError
 
 SHELLS = ("bash", "fish", "powershell", "tcsh", "zsh")
 
@@ -39,15 +40,15 @@ class _Version(argparse.Action):
 
 def _llamacpp_version() -> str:
     """Return llama.cpp's commit and ggml's version, from the one library that depends on no other and on no CPU feature."""
-    folder = engine_libraries()
-    for path in sorted(folder.glob("*ggml-base*")) if folder else ():
-        try:
-            library = ctypes.CDLL(str(path))
-            commit, version = library["ggml_commit"], library["ggml_version"]
-        except (OSError, AttributeError):
-            continue
-        commit.restype = version.restype = ctypes.c_char_p
-        return f"{commit().decode()} (ggml {version().decode()})"
+    from labkit.system import check_engine
+
+    with contextlib.suppress(EngineError):
+        for path in sorted(check_engine().glob("*ggml-base*")):
+            with contextlib.suppress(OSError, AttributeError):
+                library = ctypes.CDLL(str(path))
+                commit, version = library["ggml_commit"], library["ggml_version"]
+                commit.restype = version.restype = ctypes.c_char_p
+                return f"{commit().decode()} (ggml {version().decode()})"
     return "not found: labkit doctor says why"
 
 

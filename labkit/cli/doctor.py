@@ -61,6 +61,8 @@ def _rows(findings: Iterable[Finding]) -> Iterator[tuple[str, str, str]]:
 
 def check_packages() -> Iterator[Finding]:
     """Check the version of Python, and for the packages that the course uses."""
+    from labkit.system import engine_command
+
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("Python", "ok" if sys.version_info >= (3, 10) else "missing", version)
     needed = ("llama-cpp-python", "psutil", "huggingface-hub", "jupyterlab", "ipywidgets", "matplotlib", "gguf", "nbval")
@@ -68,19 +70,22 @@ def check_packages() -> Iterator[Finding]:
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "not installed", fix=install_command(name))
+            fix = engine_command() if name == "llama-cpp-python" else install_command(name)
+            yield Finding(name, "missing", "not installed", fix=fix)
 
 
 def check_engine() -> Iterator[Finding]:
     """Check what llama.cpp was built with, and whether that suits this CPU (Linux says what a CPU has)."""
-    from labkit.system import REBUILD, engine_build, unused_instructions
+    from labkit.system import engine_build, rebuild_command, unused_instructions
     from labkit.system.instructions import cpu_flags
 
     try:
         build = engine_build()
     except LabkitError as error:
-        yield Finding("llama.cpp", "missing", "cannot be imported", fix=str(error))
+        yield Finding("llama.cpp", "missing", "cannot be loaded", fix=str(error))
         return
+    if os.environ.get("LLAMA_CPP_LIB_PATH"):
+        yield Finding("LLAMA_CPP_LIB_PATH", "ok", os.environ["LLAMA_CPP_LIB_PATH"])
     yield Finding("llama.cpp's CPU features", "ok", ", ".join(build.features) or "none reported")
     gpus = [f"{gpu.name} ({gpu.description}, {format_bytes(gpu.memory_free_bytes)} free)" for gpu in build.gpus]
     others = [device.name for device in build.devices if device not in build.gpus]
@@ -89,7 +94,9 @@ def check_engine() -> Iterator[Finding]:
     if build.has_rpc:
         yield Finding("RPC backend", "ok", "yes")
     else:
-        yield Finding("RPC backend", "note", "no", fix=f"to put layers on a second device, build with it: {REBUILD}")
+        yield Finding(
+            "RPC backend", "note", "no", fix=f"to put layers on a second device, build with it: {rebuild_command()}"
+        )
     yield from checks.check_openmp(build.features)
     yield from checks.check_amx(build.features, cpu_flags())
     yield from checks.check_instructions(unused_instructions(build.features))

@@ -17,7 +17,7 @@ from labkit.kv_cache.layers import model_layers, number
 from labkit.kv_cache.size import cache_bytes, cache_shape
 from labkit.memory.weights import HOST, place_weights
 from labkit.records import Record
-from labkit.system import REBUILD
+from labkit.system import rebuild_command
 from labkit.units import format_bytes
 
 State = Literal["ok", "note", "missing"]  # note: it works, but costs something; missing: the course needs it
@@ -197,7 +197,7 @@ def check_instructions(unused: Sequence[str]) -> Iterator[Finding]:
             "note",
             f"this CPU has {', '.join(unused)}, but llama.cpp was built without",
             "slower than this CPU could be, above all on prompts",
-            f"build it on this machine: {REBUILD}",
+            f"build it on this machine: {rebuild_command()}",
         )
 
 
@@ -211,7 +211,7 @@ def check_openmp(features: Collection[str]) -> Iterator[Finding]:
         "note",
         "llama.cpp was built with OpenMP",
         "another library's or Llama's idle threads slow down generation, on 2 cores from 150 to 87 tokens/s",
-        f"build without it: {REBUILD}",
+        f"build without it: {rebuild_command()}",
     )
 
 
@@ -229,7 +229,7 @@ def check_amx(features: Collection[str], cpu_flags: Collection[str]) -> Iterator
             "note",
             "llama.cpp was built with AMX kernels, and this CPU has AMX",
             "generation crashes if GCC 11 or 12 compiled them (llama.cpp issue 20824)",
-            f"build without them: {REBUILD}",
+            f"build without them: {rebuild_command()}",
         )
 
 

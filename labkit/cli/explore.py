@@ -14,7 +14,8 @@ from typing import Any
 from labkit.cli.output import Output
 from labkit.extras import missing
 from labkit.models import course_model, resolve_model
-from labkit.widgets import EXPLORERS
+from labkit.system import check_engine
+from labkit.widgets import EXPLORERS, READ_FILES
 
 # Voilà's own template loads Font Awesome's icons from a CDN; on a network that hangs, the page would hang too
 _TEMPLATE = """\
@@ -42,11 +43,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if not _is_installed("voila"):
         raise missing("voila")
     model = resolve_model(args.model) if args.model else course_model()
+    names = [args.name] if args.name else list(EXPLORERS)
+    if not set(names) <= READ_FILES:
+        check_engine()
     # if the port is in use, Voilà would silently use another one
     port = free_port(parse_endpoint(f"127.0.0.1:{args.port}", name="--port", least_port=0))
     out.say(f"opening http://127.0.0.1:{port}; stop it with Ctrl-C")
     with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
-        page = _write_page(Path(folder), [args.name] if args.name else list(EXPLORERS), model)
+        page = _write_page(Path(folder), names, model)
         command = [sys.executable, "-m", "voila", str(page), "--port", str(port), "--Voila.ip=127.0.0.1"]
         command += ["--template=labkit", *(["--no-browser"] if args.no_browser else [])]
         places = [folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]
@@ -64,7 +68,7 @@ def _is_installed(name: str) -> bool:
 def _write_page(folder: Path, names: list[str], model: Path) -> Path:
     """Write a Voilà template that loads everything from this machine, and the notebook behind the page; return its path.
 
-    The notebook has one cell that loads the model, and one per explorer.
+    The notebook has one cell that loads the model if an explorer computes with it, and one per explorer.
     """
     import nbformat as untyped
 
@@ -73,7 +77,8 @@ def _write_page(folder: Path, names: list[str], model: Path) -> Path:
     template.mkdir(parents=True)
     (template / "conf.json").write_text('{"base_template": "lab"}', encoding="utf-8")
     (template / "index.html.j2").write_text(_TEMPLATE, encoding="utf-8")
-    cells = [f"import labkit\nmodel = labkit.load_model({str(model)!r}, n_ctx=2048)"]
+    load = f"{str(model)!r}" if set(names) <= READ_FILES else f"labkit.load_model({str(model)!r}, n_ctx=2048)"
+    cells = [f"import labkit\nmodel = {load}"]
     cells += [f"labkit.explore({name!r}, model)" for name in names]
     notebook: Any = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from labkit import ArgumentError, Model, Record
+from labkit import ArgumentError, Record
 from labkit.conformance.functions import CHECKS, Setup, WrongError
+
+if TYPE_CHECKING:
+    from labkit import Model
 
 FUNCTIONS = tuple(CHECKS)
 

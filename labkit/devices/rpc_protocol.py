@@ -14,7 +14,7 @@ import enum
 import struct
 
 from labkit.errors import ModelLoadError
-from labkit.system import REBUILD, EngineBuild
+from labkit.system import EngineBuild, rebuild_command
 
 MAJOR = 7  # of the protocol's version; features of minor versions are used only if both sides have them
 HEAD = struct.Struct("<BQ")
@@ -23,9 +23,6 @@ HELLO_BYTES = 24  # each side's faster transports: zeros for none
 _ALLOCATION = struct.Struct("<IQ")
 _PAIR = struct.Struct("<QQ")
 _SOME_ADDRESS = 1 << 20
-_NO_RPC = (
-    f"this llama.cpp was built without RPC, so it cannot use a device in another process: build it again with {REBUILD}"
-)
 _SOME_ALIGNMENT = 128
 
 
@@ -83,4 +80,7 @@ def substitute_answer(command: int, payload: bytes, n_bytes: int) -> bytes:
 def check_rpc(build: EngineBuild) -> None:
     """Raise an error if this llama.cpp has no RPC; it says how to install a build with it."""
     if not build.has_rpc:
-        raise ModelLoadError(_NO_RPC)
+        raise ModelLoadError(
+            "this llama.cpp was built without RPC, so it cannot use a device in another process: build it again with "
+            f"{rebuild_command()}"
+        )

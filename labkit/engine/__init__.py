@@ -33,35 +33,6 @@ And what several of these share: `native` (llama.cpp's C interface, its log, its
 loaded model), `prompt_cache`, `results`.
 """
 
-from labkit.engine.generate import (
-    count_chat_tokens,
-    count_tokens,
-    generate_chat,
-    generate_text,
-    next_token_logits,
-    stream_chat,
-    stream_text,
-    token_text,
-)
-from labkit.engine.generation import TextStream
-from labkit.engine.loading import load_model
-from labkit.engine.model import Model
-from labkit.engine.results import GenerationReport, TextChunk
-from labkit.engine.settings import ModelSettings
+import lazy_loader
 
-__all__ = [
-    "GenerationReport",
-    "Model",
-    "ModelSettings",
-    "TextChunk",
-    "TextStream",
-    "count_chat_tokens",
-    "count_tokens",
-    "generate_chat",
-    "generate_text",
-    "load_model",
-    "next_token_logits",
-    "stream_chat",
-    "stream_text",
-    "token_text",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -23,7 +23,7 @@ def main() -> None:
     import llama_cpp
 
     if request["measures"]:
-        import labkit.engine  # noqa: F401  # a process that loads a model has imported it too
+        import labkit.engine.loading  # noqa: F401  # a process that loads a model has imported it too
     from labkit.system import resident_bytes
 
     lines: list[str] = []

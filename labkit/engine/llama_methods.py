@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_cpp import Llama, LlamaState
-from llama_cpp.llama_grammar import LlamaGrammar
-
 from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.job import LockstepJob
-from labkit.engine.native import C
+from labkit.engine.native import C, Llama, LlamaGrammar, LlamaState
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings

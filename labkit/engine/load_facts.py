@@ -12,8 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
 from labkit.engine.dry_run import check_by_trial
@@ -23,6 +21,7 @@ from labkit.gguf_file import Header, read_header
 from labkit.gguf_file.preflight import preflight
 from labkit.gguf_file.preflight.vocabulary import check_vocabulary
 from labkit.models.reference import split_parts
+from labkit.system import load_engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ def sound_file(path: Path, *, vocab_only: bool = False) -> LoadFacts:
 
 @lru_cache(maxsize=16)
 def _sound_file(path: Path, *identity: str) -> LoadFacts:
-    words = (path.name, *identity, __version__, str(llama_cpp.__version__))
+    words = (path.name, *identity, __version__, str(load_engine().__version__))
     note = recall("sound", *words)
     if isinstance(note, str):
         raise GGUFError(note)

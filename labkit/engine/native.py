@@ -18,17 +18,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-import llama_cpp
-from llama_cpp import llama_chat_format
-from llama_cpp import llama_cpp as C  # noqa: N812  # llama.cpp's C interface
-
 from labkit.checks import one_line
 from labkit.errors import LabkitError
+from labkit.system import load_engine
+
+llama_cpp = load_engine()  # raises an error that names the fix, where the imports below would end in a traceback
+from llama_cpp import Llama, LlamaState, llama_chat_format  # noqa: E402
+from llama_cpp import llama_cpp as C  # noqa: E402, N812  # llama.cpp's C interface
+from llama_cpp.llama_grammar import LlamaGrammar  # noqa: E402
 
 __all__ = [
     "AbortFlag",
     "C",
     "EngineLog",
+    "Llama",
+    "LlamaGrammar",
+    "LlamaState",
     "claim_log",
     "give_back_memory",
     "progress_callback",

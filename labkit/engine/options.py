@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_cpp import Llama
-
 from labkit.checks import check_flag, check_int, check_number, check_text, nearest, one_line, shown
 from labkit.engine.settings import LoadRequest
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
 from labkit.gguf_file import read_header
 from labkit.kv_cache.size import cache_type
+from labkit.system import load_engine
 
 if TYPE_CHECKING:
     from labkit.engine.load_facts import LoadFacts
@@ -75,7 +74,8 @@ def check_request(n_ctx: Any, n_threads: Any, n_gpu_layers: Any, options: Mappin
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were given, checked; None counts as not given."""
-    known = [name for name in inspect.signature(Llama.__init__).parameters if name not in ("self", "model_path", "kwargs")]
+    arguments = inspect.signature(load_engine().Llama.__init__)
+    known = [name for name in arguments.parameters if name not in ("self", "model_path", "kwargs")]
     for name in options:
         if name not in known:
             near = nearest(name, known)
@@ -175,10 +175,8 @@ def _check_numa(name: str, value: Any) -> int | bool:
 
 
 def _check_chat_format(name: str, value: Any) -> str:
-    from llama_cpp.llama_chat_format import LlamaChatCompletionHandlerRegistry
-
     text = _text(name, value)
-    registry: Any = LlamaChatCompletionHandlerRegistry  # llama_cpp leaves it untyped
+    registry = load_engine().llama_chat_format.LlamaChatCompletionHandlerRegistry
     known = sorted(registry()._chat_handlers)
     if text not in known:
         raise ArgumentError(f"{name}={one_line(repr(text), 60)} is unknown: choose {', '.join(known)}")

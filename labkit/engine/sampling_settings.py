@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_cpp.llama_grammar import LlamaGrammar
-
 from labkit.checks import check_int, check_number, check_text, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.system import load_engine
 
 MAX_SEED = 2**32 - 2  # the next one means "choose a seed at random" to llama.cpp
 # Below this a temperature only overflows float32; its limit is the greedy choice.
@@ -80,7 +79,7 @@ def _check_grammar(given: Mapping[str, Any]) -> str | None:
 
         return grammar_of_schema(given["json_schema"])
     grammar = given.get("grammar")
-    if isinstance(grammar, LlamaGrammar):
+    if grammar is not None and isinstance(grammar, load_engine().LlamaGrammar):
         grammar = grammar._grammar
     if grammar is None:
         return None

@@ -79,7 +79,7 @@ def estimate_memory_usage(
     method : str
         ``"formula"`` uses only the header. ``"simulate"`` runs llama.cpp in a dry run that allocates nothing.
         ``"auto"`` takes the compute buffer and the runtime from the dry run, the rest from the formula where it knows the
-        architecture.
+        architecture; where llama.cpp cannot be loaded, all from the formula.
     n_outputs_max : int, optional
         Rows of logits per computation; None is one per sequence, as in `load_model`; 0 is ``n_batch``, as in
         llama-cpp-python.
@@ -92,8 +92,8 @@ def estimate_memory_usage(
     ------
     ModelNotFoundError, GGUFError, ArgumentError, ArgumentTypeError
         As in `load_model`.
-    ModelLoadError
-        With ``method="simulate"``: llama.cpp cannot lay out the model.
+    ModelLoadError, EngineError
+        With ``method="simulate"``: llama.cpp cannot lay out the model, or cannot be loaded.
 
     Notes
     -----
@@ -138,7 +138,11 @@ def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
         doubt = f"the rules for {name} are untested" if plan.layers.is_known else f"the formula does not know {name}"
         remedy = "the cache is llama.cpp's own figure" if simulated else "plain attention assumed"
         assumptions.append(doubt if plan.layers.is_known and not simulated else f"{doubt}: {remedy}")
-    if plan.device_names == ("device",) and not engine().has_gpu:
+    if not engine().version:
+        assumptions.append(
+            f"llama.cpp cannot be loaded here (see labkit doctor): a build with {', '.join(plan.features)} assumed"
+        )
+    elif plan.device_names == ("device",) and not engine().has_gpu:
         assumptions.append("this llama.cpp has no GPU: load_model keeps all layers on the CPU unless devices=[…] names one")
     parts = _parts(plan, simulated, method, assumptions)
     return _summed(plan, parts, assumptions, method if simulated is not None else "formula")
@@ -153,6 +157,8 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
         if method == "simulate":
             raise ArgumentError(f"{plan.header.source} is on a server, and a dry run needs the file: use method='formula'")
         assumptions.append("the file is on a server, so all figures are by formula")
+        return None
+    if method == "auto" and not engine().version:
         return None
     try:
         return simulate(

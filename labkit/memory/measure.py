@@ -10,6 +10,7 @@ from labkit.children import ask_child, explain
 from labkit.errors import LabkitError, ModelLoadError
 from labkit.models import resolve_model
 from labkit.records import Record
+from labkit.system import check_engine
 
 _CHILD = Path(__file__).with_name("measure_child.py")
 
@@ -74,6 +75,7 @@ def measure_memory(
     >>> measured.base_bytes < measured.loaded_bytes <= measured.peak_bytes, measured.n_tokens
     (True, 256)
     """
+    check_engine()
     request = {"model": str(resolve_model(model_path)), "n_ctx": n_ctx, "seed": seed, "options": options}
     with explain("the measurement", LabkitError, "choose a smaller n_ctx", died="does the model fit in RAM?"):
         answer = ask_child(_CHILD, request, limit_s)

@@ -128,10 +128,10 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
 
 @functools.lru_cache(maxsize=1)
 def engine() -> EngineBuild:
-    """Return this machine's llama.cpp build, asked for once."""
-    from labkit.system import engine_build
+    """Return this machine's llama.cpp build, asked for once; where there is none, a usual one for this processor."""
+    from labkit.system import engine_build_or_usual
 
-    return engine_build()
+    return engine_build_or_usual()
 
 
 def _devices(

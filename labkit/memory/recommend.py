@@ -131,9 +131,9 @@ def _size(name: str, value: int | str) -> int:
 
 def _own_gpus() -> dict[str, int]:
     """Return the free memory of this machine's GPUs by name, without what their driver needs while it computes."""
-    from labkit.system import engine_build
+    from labkit.system import engine_build_or_usual
 
-    free = {gpu.name: gpu.memory_free_bytes for gpu in engine_build().gpus}
+    free = {gpu.name: gpu.memory_free_bytes for gpu in engine_build_or_usual().gpus}
     return {name: size - _DRIVER for name, size in free.items() if size > _DRIVER}
 
 

@@ -20,7 +20,7 @@ from labkit.output_files import check_disk_space, new_file, refuse_existing, tem
 from labkit.progress import Progress, reporting
 from labkit.quantize.process import run_quantizer
 from labkit.records import Record
-from labkit.system import physical_cores_available
+from labkit.system import check_engine, physical_cores_available
 
 _FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-> falling back to +(\w+)")
 
@@ -102,8 +102,8 @@ def quantize_model(
         When the type is unknown, the target exists or is the source, or the disk is too full.
     GGUFError
         When the source is not a valid GGUF.
-    QuantizationError
-        When llama.cpp could not quantize it.
+    EngineError, QuantizationError
+        When llama.cpp cannot be loaded, or could not quantize it.
 
     Warns
     -----
@@ -121,6 +121,7 @@ def quantize_model(
         threads = check_int("n_threads", n_threads, 1, 1024, hint=", or None for this machine's cores")
     given = resolve_model(source)
     header = read_header(given)
+    check_engine()
     path = _target(target, header, overwrite=overwrite)
     warned = preflight(header)
     n_bytes = int(header.parameter_count * tensor_type(kind.tensor_type).bits_per_weight / 8)

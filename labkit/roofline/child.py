@@ -14,34 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-_P, _SIZE, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+_P, _INT = ctypes.c_void_p, ctypes.c_int
 _F32, _F16 = 0, 1  # ggml_type
-_CPU = 0  # ggml_backend_dev_type
 _FILLING = 0x21  # each byte of each weight: 0.01 as F16, 5e-19 as F32, and a valid scale and values in quantized blocks
-_FUNCTIONS: dict[str, tuple[Any, ...]] = {
-    "ggml_free": (None, _P),
-    "ggml_new_tensor_2d": (_P, _P, _INT, _LONG, _LONG),
-    "ggml_new_tensor_3d": (_P, _P, _INT, _LONG, _LONG, _LONG),
-    "ggml_mul_mat": (_P, _P, _P, _P),
-    "ggml_rms_norm": (_P, _P, _P, _FLOAT),
-    "ggml_mul": (_P, _P, _P, _P),
-    "ggml_add": (_P, _P, _P, _P),
-    "ggml_soft_max_ext": (_P, _P, _P, _P, _FLOAT, _FLOAT),
-    "ggml_flash_attn_ext": (_P, _P, _P, _P, _P, _P, _FLOAT, _FLOAT, _FLOAT),
-    "ggml_new_graph_custom": (_P, _P, _SIZE, ctypes.c_bool),
-    "ggml_build_forward_expand": (None, _P, _P),
-    "ggml_nbytes": (_SIZE, _P),
-    "ggml_backend_alloc_ctx_tensors_from_buft": (_P, _P, _P),
-    "ggml_backend_buffer_free": (None, _P),
-    "ggml_backend_tensor_set": (None, _P, _P, _SIZE, _SIZE),
-    "ggml_backend_graph_compute": (_INT, _P, _P),
-    "ggml_backend_dev_by_type": (_P, _INT),
-    "ggml_backend_dev_init": (_P, _P, ctypes.c_char_p),
-    "ggml_backend_dev_backend_reg": (_P, _P),
-    "ggml_backend_dev_buffer_type": (_P, _P),
-    "ggml_backend_dev_supports_op": (ctypes.c_bool, _P, _P),
-    "ggml_backend_reg_get_proc_address": (_P, _P, ctypes.c_char_p),
-}
 
 
 def main() -> None:
@@ -55,17 +30,13 @@ def main() -> None:
     os._exit(0)  # skip freeing, which is slow and not needed at the end of the process
 
 
-class _InitParams(ctypes.Structure):
-    _fields_ = (("size", _SIZE), ("buffer", _P), ("no_alloc", ctypes.c_bool))
-
-
 class _Kernels:
     """ggml's CPU backend, called through its public C functions."""
 
     def __init__(self, n_threads: int, seconds: float) -> None:
         import llama_cpp
 
-        from labkit.system.build import ggml_function
+        from labkit.system.ggml import CPU, InitParams, computing_functions
 
         @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp ships no types
         def silence(_level: int, _text: bytes, _user_data: Any) -> None:
@@ -74,9 +45,9 @@ class _Kernels:
         self._silence, self._seconds = silence, seconds
         llama_cpp.llama_log_set(silence, _P(0))
         llama_cpp.llama_backend_init()
-        self._new_context = ggml_function("ggml_init", _P, _InitParams)
-        self.c = {name: ggml_function(name, *types) for name, types in _FUNCTIONS.items()}
-        self.device = self.c["ggml_backend_dev_by_type"](_CPU)
+        self._no_alloc = InitParams(8 << 20, None, True)
+        self.c = computing_functions(llama_cpp)
+        self.device = self.c["ggml_backend_dev_by_type"](CPU)
         self.backend = self.c["ggml_backend_dev_init"](self.device, None)
         self.plain = self.c["ggml_backend_dev_buffer_type"](self.device)
         registry = self.c["ggml_backend_dev_backend_reg"](self.device)
@@ -88,7 +59,7 @@ class _Kernels:
 
     def context(self) -> Any:
         """Return a new context for tensors without memory."""
-        return self._new_context(_InitParams(8 << 20, None, True))
+        return self.c["ggml_init"](self._no_alloc)
 
     def time(self, job: dict[str, Any]) -> float:
         """Return the time of one operation of a job, seconds."""

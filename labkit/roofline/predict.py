@@ -19,7 +19,7 @@ from labkit.model_info import read_model_header
 from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time_kernels
 from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
 from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices
-from labkit.system import SystemProfile, cores_left_now, engine_build, measure_read_bandwidth
+from labkit.system import SystemProfile, cores_left_now, engine_build_or_usual, measure_read_bandwidth
 
 _BEYOND_CACHES = 128 * 2**20  # bytes read before any is read again: more than a laptop's caches hold
 _IN_CACHE = 2**22  # bytes that stay in a cache
@@ -90,11 +90,13 @@ def predict_speed(
     header = read_model_header(model_path)
     preflight(header, vocabulary=False)
     request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
-    chosen = choose_settings(request, facts_of(header), engine_build()).flash_attn
+    build = engine_build_or_usual()
+    chosen = choose_settings(request, facts_of(header), build).flash_attn
     work = _Work(header, model_layers(header), flash_attn=chosen)
     decode = work.a_pass(depth, 1, n_parallel)
     prompt = work.a_pass(max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1)
-    times = time_kernels([*decode.jobs(), *prompt.jobs()], threads)
+    jobs = [*decode.jobs(), *prompt.jobs()]
+    times = time_kernels(jobs, threads) if build.version else dict.fromkeys(jobs, 0.0)
     known = None if system is None or system.bandwidth_threads != threads else system.read_bytes_per_second
     bandwidth = known or measure_read_bandwidth(threads, seconds=0.5)
     parts, prompt_parts = decode.parts(times, bandwidth), prompt.parts(times, bandwidth)
@@ -117,7 +119,7 @@ def predict_speed(
         flash_attn=chosen,
         parts=parts,
         prompt_parts=prompt_parts,
-        assumptions=_assumptions(header, work.layers, bandwidth_given=known is not None),
+        assumptions=_assumptions(header, work.layers, bandwidth_given=known is not None, timed=bool(build.version)),
     )
 
 
@@ -228,6 +230,7 @@ def _part(
     *, name: str, count: float, n_bytes: float, operations: float, bandwidth: float, compute_s: float, predicted_s: float
 ) -> SpeedPart:
     bandwidth_s = n_bytes / bandwidth
+    predicted_s = predicted_s or bandwidth_s  # 0 where the kernels could not be timed
     limit: Limit = "bandwidth" if bandwidth_s >= compute_s else "compute"
     return SpeedPart(name, count, n_bytes, operations, bandwidth_s, compute_s, predicted_s, limit)
 
@@ -248,11 +251,16 @@ def _rate(parts: Sequence[SpeedPart]) -> float:
     return sum(part.operations for part in computing) / seconds if seconds else 0.0
 
 
-def _assumptions(header: Header, layers: ModelLayers, *, bandwidth_given: bool) -> tuple[str, ...]:
+def _assumptions(header: Header, layers: ModelLayers, *, bandwidth_given: bool, timed: bool) -> tuple[str, ...]:
     found = [
         "llama.cpp alone, without sampling and text (which add about 1 % for a small model, less for a large one)",
         "all layers on this machine's CPU, no other load; weights already in RAM",
-        "matrix and attention times are measured with llama.cpp's kernels in a subprocess; bandwidth is "
+        (
+            "matrix and attention times are measured with llama.cpp's kernels in a subprocess; bandwidth is "
+            if timed
+            else "llama.cpp cannot be loaded here (see labkit doctor), so every time is that of reading weights and cache "
+            "alone, and the speeds are upper bounds, for prompts far above the real ones; bandwidth is "
+        )
         + ("from the given profile" if bandwidth_given else "measured with NumPy's bitwise OR"),
         f"about {SMALL_PER_LAYER} small operations per layer, each as slow as a norm, product or sum of one row",
     ]

@@ -11,6 +11,10 @@ respected. llama.cpp runs best with one thread per physical core, because two hy
     cores      physical, performance and logical cores
     ram        free RAM, RSS, peak RSS
     build      llama.cpp's CPU features, backends, devices and repacked types
+    engine_library  find llama.cpp's libraries, try them once in a subprocess (engine_child), import them
+    library_file  why a library cannot be loaded here
+    install    the command that installs a working llama.cpp here
+    ggml       ggml's C functions
     instructions  CPU instructions that the build does not use
     bandwidth  RAM read speed, bytes per second
     profile    all of these in one record

@@ -1,8 +1,8 @@
 from .bandwidth import measure_read_bandwidth as measure_read_bandwidth
-from .build import REBUILD as REBUILD
 from .build import Device as Device
 from .build import EngineBuild as EngineBuild
 from .build import engine_build as engine_build
+from .build import engine_build_or_usual as engine_build_or_usual
 from .build import is_repacked as is_repacked
 from .build import repacked_types as repacked_types
 from .busy import busy_cores as busy_cores
@@ -10,6 +10,10 @@ from .cgroups import cpu_quota as cpu_quota
 from .cores import logical_cores_available as logical_cores_available
 from .cores import performance_cores_available as performance_cores_available
 from .cores import physical_cores_available as physical_cores_available
+from .engine_library import check_engine as check_engine
+from .engine_library import load_engine as load_engine
+from .install import engine_command as engine_command
+from .install import rebuild_command as rebuild_command
 from .instructions import unused_instructions as unused_instructions
 from .load import CpuLoad as CpuLoad
 from .load import cores_left_now as cores_left_now

@@ -7,9 +7,10 @@ import mmap
 import string
 from pathlib import Path
 
-from labkit.prebuilt import engine_libraries
+from labkit.errors import EngineError
+from labkit.system.engine_library import library_folder
+from labkit.system.library_file import main_library, wrong_with
 
-_LIBRARY = ("libllama.so", "libllama.dylib", "llama.dll")
 _IN_NAMES = (string.ascii_lowercase + string.digits + "-.").encode()
 _LONGEST = 24  # characters that can come before a name where the linker stores it as the end of a longer one
 
@@ -37,5 +38,9 @@ def engine_knows(architecture: str) -> bool:
 
 
 def _library() -> Path | None:
-    folder = engine_libraries()
-    return next((file for name in _LIBRARY if (file := folder / name).is_file()), None) if folder else None
+    """Return llama.cpp's main library; None where it is missing or damaged."""
+    try:
+        file = main_library(library_folder())
+    except EngineError:
+        return None
+    return None if file is None or wrong_with(file) else file

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import logging
 from collections.abc import Iterable
 from typing import Any
 
-from labkit.errors import LabkitError
+from labkit.errors import EngineError
 from labkit.records import Record
+from labkit.system.engine_library import load_engine
+from labkit.system.ggml import find_function
+from labkit.system.library_file import this_machine
 
-CMAKE_ARGS = (  # as in pyproject.toml and the README, which say why
-    "-DGGML_RPC=ON -DGGML_OPENMP=OFF -DCMAKE_C_FLAGS_INIT=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS_INIT=-U__AMX_INT8__"
-)
-REBUILD = (
-    f'CMAKE_ARGS="{CMAKE_ARGS}" pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python'
-)
+# CPU features that builds for these processors usually have, as far as labkit depends on them.
+_USUAL_FEATURES = {"x86-64": ("AVX2", "REPACK"), "arm64": ("NEON", "DOTPROD", "REPACK")}
 # enum ggml_backend_dev_type (ggml/include/ggml-backend.h)
 _DEVICE_KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")
 
@@ -68,7 +66,7 @@ class EngineBuild(Record):
     Attributes
     ----------
     version : str
-        Version of llama-cpp-python.
+        Version of llama-cpp-python; empty if it cannot be loaded and a usual build is assumed.
     features : tuple of str
         Features of the CPU backend ("AVX2", "NEON", "OPENMP", "REPACK", …); a value other than 1 is kept ("SVE_CNT=32").
     backends : tuple of str
@@ -120,10 +118,10 @@ def engine_build() -> EngineBuild:
 
     Raises
     ------
-    LabkitError
-        When llama_cpp cannot be imported; the message has the reason.
+    EngineError
+        When llama.cpp is not installed or cannot be loaded.
     """
-    llama_cpp = _import_llama_cpp()
+    llama_cpp = load_engine()
     has_rpc = bool(llama_cpp.llama_supports_rpc())  # loads the backends, where they are separate libraries
     features = parse_system_info(llama_cpp.llama_print_system_info().decode("utf-8", "replace"))
     get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
@@ -138,6 +136,15 @@ def engine_build() -> EngineBuild:
         repacked_types=repacked_types(features),
         devices=devices,
     )
+
+
+def engine_build_or_usual() -> EngineBuild:
+    """Return the build of the installed llama.cpp; where it cannot be loaded, a usual one, with ``version`` empty."""
+    try:
+        return engine_build()
+    except EngineError:
+        features = _USUAL_FEATURES.get(this_machine(), ())
+        return EngineBuild("", features, ("CPU",), False, False, repacked_types(features), ())
 
 
 def parse_system_info(text: str) -> tuple[str, ...]:
@@ -180,34 +187,9 @@ def repacked_types(features: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys((*_REPACK, *_AMX_COLUMNS)) if is_repacked(name, 256, 256, have))
 
 
-def _import_llama_cpp() -> Any:
-    try:
-        import llama_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # the last two: a shared library is missing or incompatible
-        reason = " ".join(str(error).split())
-        raise LabkitError(
-            f"llama_cpp cannot be imported ({reason}): reinstall it with 'pip install --force-reinstall "
-            "llama-cpp-python', or from conda-forge where there is no C++ compiler"
-        ) from error
-    # Keep the backends' startup messages off stderr (a CUDA build reports its GPUs): llama-cpp-python prints everything
-    # until the first Llama. The new level is that of Llama(verbose=False); a level that is already set stays.
-    logger = logging.getLogger("llama-cpp-python")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.ERROR)
-    return llama_cpp
-
-
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """Find a ggml function: through libggml on Linux and macOS, in the library that defines it on Windows."""
-    import llama_cpp._ggml as ggml
-    from llama_cpp._ctypes_extensions import load_shared_library
-
-    try:
-        function = ggml.libggml[name]
-    except AttributeError:
-        function = load_shared_library("ggml-base", ggml.libggml_base_path)[name]
-    function.restype, function.argtypes = result, list(arguments)
-    return function
+    """Return a function of ggml by name."""
+    return find_function(load_engine(), name, result, *arguments)
 
 
 def rpc_function(name: str, result: Any, *arguments: Any) -> Any:

@@ -63,8 +63,8 @@ def measure_system(*, bandwidth: bool = True, seconds: float = 1.0) -> SystemPro
 
     Raises
     ------
-    LabkitError
-        When llama_cpp cannot be imported.
+    EngineError
+        When llama.cpp is not installed or cannot be loaded.
     """
     engine = engine_build()
     threads = physical_cores_available()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labkit.engine import Model
     from labkit.widgets.explorer import Explorer
 
-__all__ = ["EXPLORERS", "explore"]
+__all__ = ["EXPLORERS", "READ_FILES", "explore"]
 
 # name -> (module, class, description)
 EXPLORERS: dict[str, tuple[str, str, str]] = {
@@ -35,6 +35,8 @@ EXPLORERS: dict[str, tuple[str, str, str]] = {
     "sampling": ("sampling", "SamplingExplorer", "the effect of temperature, top-k, top-p and min-p on the next token"),
     "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, also next to a busy core"),
 }
+
+READ_FILES = frozenset({"gguf", "memory", "quantization"})  # these need a model's file, but not llama.cpp
 
 
 def explore(name: str, model: Model | Path | str | None = None, **options: Any) -> Explorer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError, LabkitError
 from labkit.gguf_file import Header, TensorInfo
 from labkit.model_info import read_model_header
+from labkit.models import course_model
 from labkit.widgets.explorer import Explorer
-from labkit.widgets.parts.loaded_model import file_of
 
 if TYPE_CHECKING:
     from labkit.engine import Model
@@ -24,7 +24,8 @@ class FileExplorer(Explorer):
 
     def use_file(self, model: Model | Path | str | None) -> None:
         """Set the file."""
-        self._file = file_of(model)
+        given: Any = course_model() if model is None else model
+        self._file: Path | str = getattr(given, "model_path", given)  # a Model's, without importing the engine
         self._header: Header | None = None
 
     def header(self) -> Header:

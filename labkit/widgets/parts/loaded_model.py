@@ -37,10 +37,3 @@ class Loaded:
         with self._lock:
             if self._own is not None:
                 self._own.close()
-
-
-def file_of(model: Model | Path | str | None) -> Path | str:
-    """Return a model's file, or the given path or name."""
-    if isinstance(model, Model):
-        return Path(model.model_path)
-    return course_model() if model is None else model

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labkit.errors import ArgumentError
+from labkit.errors import ArgumentError, EngineError
 from labkit.extras import needs_extra
 from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.gguf_file.source import LocalSource
 from labkit.quantize import CODECS
 from labkit.quantize.blocks import quantize_rows
+from labkit.system import load_engine
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,11 +59,37 @@ def decode(name: str, data: npt.NDArray[np.uint8]) -> Floats:
 
 
 def requantize(name: str, weights: Floats) -> Floats:
-    """Quantize weights, a multiple of `CHUNK`, with llama.cpp, and decode them again; refuse NaN and infinity."""
-    found = decode(name, quantize_rows(name, weights.reshape(-1, CHUNK)).reshape(-1))
+    """Quantize weights, a multiple of `CHUNK`, and decode them again; refuse NaN and infinity.
+
+    llama.cpp quantizes them, or where it cannot be loaded, the gguf package, which knows half of `TYPES`.
+    """
+    rows = weights.reshape(-1, CHUNK)
+    data = quantize_rows(name, rows) if _has_engine() else _quantize_in_python(name, rows)
+    found = decode(name, data.reshape(-1))
     if not np.isfinite(found).all():
         raise ArgumentError(f"some of these weights are too large for {name}'s scales: choose another tensor or type")
     return found
+
+
+@functools.cache
+def _has_engine() -> bool:
+    try:
+        load_engine()
+    except EngineError:
+        return False
+    return True
+
+
+def _quantize_in_python(name: str, rows: Floats) -> npt.NDArray[np.uint8]:
+    from gguf import GGMLQuantizationType, quants
+
+    try:
+        data: npt.NDArray[np.uint8] = quants.quantize(rows, GGMLQuantizationType[name])
+    except NotImplementedError:
+        raise ArgumentError(
+            f"{name} needs llama.cpp, which cannot be loaded here (see labkit doctor): choose a type ending in _0 or _1"
+        ) from None
+    return data
 
 
 def loss(before: Floats, after: Floats) -> Loss:

@@ -1,0 +1,14 @@
+from .generate import count_chat_tokens as count_chat_tokens
+from .generate import count_tokens as count_tokens
+from .generate import generate_chat as generate_chat
+from .generate import generate_text as generate_text
+from .generate import next_token_logits as next_token_logits
+from .generate import stream_chat as stream_chat
+from .generate import stream_text as stream_text
+from .generate import token_text as token_text
+from .generation import TextStream as TextStream
+from .loading import load_model as load_model
+from .model import Model as Model
+from .results import GenerationReport as GenerationReport
+from .results import TextChunk as TextChunk
+from .settings import ModelSettings as ModelSettings

@@ -1,0 +1,151 @@
+"""Find llama.cpp's libraries, try them once in a subprocess, and import them: one error if that does not work.
+
+A library that was built for another processor, or is damaged, can end the process that loads it. So an engine that has not
+worked on this machine before computes something in a subprocess first, which takes about half a second; what worked is
+cached, and tried again when one of its files changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from labkit.cache import file_identity, recall, remember
+from labkit.checks import one_line
+from labkit.children import ChildEndedError, ask_child
+from labkit.errors import EngineError
+from labkit.prebuilt import VARIABLE, prebuilt_folder, why_not_prebuilt
+from labkit.system.cgroups import read_text
+from labkit.system.install import OLDEST, TOO_NEW, engine_command, unset_command, version_text
+from labkit.system.library_file import ILLEGAL, explain_fault, library_files, main_library
+
+_CHILD = Path(__file__).with_name("engine_child.py")
+_LIMIT_S = 120.0  # some 200 times as long as needed on an idle machine
+_LONGEST = 1200  # characters of a message, most of them the command
+_VERSION = re.compile(r"^__version__ *= *[\"'](\d+(?:\.\d+)*)", re.MULTILINE)
+
+
+@functools.lru_cache(maxsize=1)
+def load_engine() -> Any:
+    """Return the module ``llama_cpp``, which works here.
+
+    Raises
+    ------
+    EngineError
+        When llama.cpp is not installed or cannot be loaded.
+    """
+    folder = check_engine()
+    try:
+        import llama_cpp
+    except Exception as error:  # ctypes and llama-cpp-python raise many types
+        raise _error(f"{type(error).__name__}: {error}", _package(), folder) from error
+    # Keep the backends' startup messages off stderr (a CUDA build reports its GPUs): llama-cpp-python prints everything
+    # until the first Llama. The new level is that of Llama(verbose=False); a level that is already set stays.
+    logger = logging.getLogger("llama-cpp-python")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
+    return llama_cpp
+
+
+def check_engine() -> Path:
+    """Return the folder of libraries that work on this machine, without loading them into this process, or refuse them."""
+    package, folder = _package(), library_folder()
+    words = _identity(package, folder)
+    if words and recall("engine", *words) == "works":
+        return folder
+    _check_package(package)
+    fault = _try()
+    if fault:
+        raise _error(fault, package, folder)
+    if words:
+        remember("engine", "works", *words)
+    return folder
+
+
+def library_folder() -> Path:
+    """Return the folder that llama-cpp-python loads its libraries from."""
+    _use_absolute_path()
+    return Path(os.environ.get(VARIABLE) or _package() / "lib")
+
+
+def _use_absolute_path() -> None:
+    """Let ``LLAMA_CPP_LIB_PATH`` mean the same in each process: a home folder as ``~``, a relative folder, or empty."""
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        os.environ[VARIABLE] = os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111 - links stay, ~nobody too
+        if not given.strip():
+            del os.environ[VARIABLE]
+
+
+def _package() -> Path:
+    """Return the folder of llama-cpp-python."""
+    with contextlib.suppress(ImportError, ValueError):  # the latter: a module without a specification
+        spec = importlib.util.find_spec("llama_cpp")
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+    raise EngineError(f"llama.cpp is not installed (there is no package llama_cpp): {engine_command()}")
+
+
+def _identity(package: Path, folder: Path) -> tuple[str, ...]:
+    """Return strings that change with the machine, llama-cpp-python and its libraries; none if a file is missing."""
+    machine = (
+        os.uname() if sys.platform != "win32" else (os.environ.get("COMPUTERNAME"), os.environ.get("PROCESSOR_IDENTIFIER"))
+    )
+    libraries = library_files(folder)
+    files = [package / "__init__.py", package / "llama_cpp.py", *libraries]
+    try:
+        words = (*map(str, machine), sys.version, *(word for file in files for word in file_identity(file)))
+    except OSError:
+        return ()
+    return words if libraries else ()
+
+
+def _check_package(package: Path) -> None:
+    """Refuse another version of llama-cpp-python, and another module of the same name."""
+    if not (package / "llama_cpp.py").is_file():
+        raise EngineError(
+            f"llama.cpp cannot be loaded, because {str(package)!r} is not llama-cpp-python, but has its name llama_cpp: "
+            "rename it, or start Python in another folder"
+        )
+    found = _VERSION.search(read_text(package / "__init__.py"))
+    if found and not OLDEST <= tuple(map(int, found[1].split("."))) < TOO_NEW:
+        raise EngineError(
+            f"llama-cpp-python {found[1]} is installed, but labkit needs {version_text(OLDEST)} or newer and older than "
+            f"{version_text(TOO_NEW)}: {engine_command()}"
+        )
+
+
+def _try() -> str:
+    """Load the engine and compute in a subprocess; return what went wrong, or nothing."""
+    try:
+        return str(ask_child(_CHILD, {}, _LIMIT_S)["fault"])
+    except subprocess.TimeoutExpired:
+        return f"it did not answer within {_LIMIT_S:g} s"
+    except OSError:  # no subprocess can be started: the import decides
+        return ""
+    except ChildEndedError as ended:
+        return str(ended)
+
+
+def _error(fault: str, package: Path, folder: Path) -> EngineError:
+    """Return the error for a fault: its reason, and the command that fixes it."""
+    own, given = package / "lib", VARIABLE in os.environ and folder != prebuilt_folder()
+    fix = engine_command(for_this_processor=fault in ILLEGAL)
+    if given and main_library(own):
+        fix = f"{unset_command(VARIABLE)} (llama-cpp-python has libraries too)"
+    elif given:
+        fix = f"set {VARIABLE} to the folder of libllama, or {unset_command(VARIABLE)} and {fix}"
+    elif why_not := why_not_prebuilt():
+        return EngineError(one_line(f"llama.cpp cannot be loaded: {why_not}", _LONGEST))
+    where = f" with {VARIABLE}={str(folder)!r}" if given else ""
+    return EngineError(
+        one_line(f"llama.cpp cannot be loaded{where}, because {explain_fault(fault, folder)}: {fix}", _LONGEST)
+    )
