@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from labkit.system import install
+from labkit.system.architectures import engine_knows
 from tests import broken_engine as broken
 from tests.broken_engine import ILLEGAL, environment, fake_package, in_function, on_load, replace_bytes, set_field
 
@@ -267,6 +268,22 @@ def test_an_engine_is_tried_once(tmp_path: Path) -> None:
     assert [tries(**with_copy), tries(**with_copy)] == [1, 0]
     (path / "llama_cpp" / "llama_cpp.py").touch()
     assert tries(**with_copy) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a text"])
+def test_a_header_is_read_next_to_a_damaged_library(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the engine knows an architecture is only asked of a library that is one."""
+    if content is not None:
+        for name in ("libllama.so", "libllama.dylib", "llama.dll"):
+            (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    engine_knows.cache_clear()
+    try:
+        assert engine_knows("no such architecture")
+    finally:
+        engine_knows.cache_clear()
 
 
 @linux_only
