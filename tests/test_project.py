@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import labkit
+from labkit.course.release import _pages
 from labkit.extras import EXTRA_OF
 from labkit.system.install import CMAKE_ARGS, OLDEST, TOO_NEW, version_text
 
@@ -119,3 +120,11 @@ def test_classifiers_name_the_supported_pythons() -> None:
     named = re.findall(r"Python :: 3\.(\d+)", "\n".join(PROJECT["project"]["classifiers"]))
     oldest = int(PROJECT["project"]["requires-python"].removeprefix(">=3."))
     assert [int(minor) for minor in named] == list(range(oldest, oldest + len(named)))
+
+
+def test_wheel_has_the_pages_that_notebooks_link_to() -> None:
+    """Each page of docs/ that a notebook links to, directly or through another page, is put into the wheel."""
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {name: f"labkit/_course/{name}" for name in included} == included
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
+    assert set(_pages(ROOT / "notebooks", texts)) <= set(included)
