@@ -19,7 +19,8 @@ _NO_STUDENT = re.compile(
 )
 # Folders that students make for several versions of their work.
 _OWN_VERSION = re.compile(
-    r"attempt|\btry|\bold|\bnew|backup|\bbak\b|versions?|\bv\d|copy|kopie|final|draft|resubmi|archive|correct|^[\d ._-]+$",
+    r"attempt|resubmi|backup|(?<![a-z])(?:try|old|new|bak|versions?|v\d+|copy|kopie|final|draft|archive|corrected)(?![a-z])"
+    r"|^\d{1,2}$|^\d{4}[-_.]\d\d",
     re.IGNORECASE,
 )
 
