@@ -12,6 +12,7 @@ from labkit.gguf_file import LazyArray
 from labkit.kv_cache import PROMPT_STEP
 from labkit.kv_cache.size import cache_bytes, state_bytes
 from labkit.memory.compute_buffer import graph_bytes, work_bytes
+from labkit.memory.graph_blocks import Batch
 from labkit.memory.plan import Plan, engine, make_plan
 from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer, place_weights
@@ -34,7 +35,7 @@ _LOADED = 4 * MIB  # other memory of a loaded model
 _CUDA_PROCESS = 260 * MIB
 _CUDA_KERNELS, _CUDA_KERNELS_GPU = 64 * MIB, 90 * MIB
 _CUBLAS, _CUBLAS_GPU = 96 * MIB, 160 * MIB
-_GENERATION = 4 * MIB  # sampler, threads, and freed memory that the C library keeps
+_GENERATION = 6 * MIB  # sampler, thread control, threads, and freed memory that the C library keeps
 METHODS = ("auto", "formula", "simulate")
 
 
@@ -254,19 +255,28 @@ def _state_formula(plan: Plan) -> str:
 
 def _compute_parts(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> list[MemoryPart]:
     """Return the compute buffers: one on the host, one on each device that computes layers."""
-    formula = f"{plan.batch.n_tokens} tokens through the graph at once, laid out as ggml does"
+    step = _step(plan)
+    only = f" (reserved for {plan.batch.n_tokens})" if step != plan.batch else ""
+    formula = f"{step.n_tokens} tokens through the graph at once{only}, laid out as ggml does"
     try:
         sizes = _compute_bytes(plan, simulated, assumptions)
     except LookupError as error:
         raise GGUFError(f"{plan.header.source}: its tensors are not a complete {plan.header.architecture} model") from error
     parts = [_part(plan, "compute", device, size, formula) for device, size in sorted(sizes.items())]
-    if sizes.keys() != {HOST} or plan.n_outputs_max == 0 or plan.batch.n_tokens <= PROMPT_STEP:
+    if step == plan.batch or sizes.keys() != {HOST}:
         return parts
-    # labkit computes a prompt in smaller pieces than the buffer is reserved for: the rest of it is never touched
-    reserved = graph_bytes(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)[HOST]
-    step = dataclasses.replace(plan.batch, n_tokens=PROMPT_STEP, n_outputs=min(plan.batch.n_outputs, PROMPT_STEP))
-    touched = graph_bytes(plan.header, plan.layers, step, plan.layer_devices, HOST)[HOST]
+    reserved, touched = (
+        graph_bytes(plan.header, plan.layers, batch, plan.layer_devices, HOST)[HOST] for batch in (plan.batch, step)
+    )
     return [dataclasses.replace(parts[0], resident_bytes=sizes[HOST] * touched // reserved)]
+
+
+def _step(plan: Plan) -> Batch:
+    """Return the largest computation: on a CPU, smaller pieces of a prompt than the buffers are reserved for."""
+    batch = plan.batch
+    if set(plan.layer_devices) != {HOST} or plan.n_outputs_max == 0 or plan.n_seq > 1 or batch.n_tokens <= PROMPT_STEP:
+        return batch
+    return dataclasses.replace(batch, n_tokens=PROMPT_STEP, n_outputs=min(batch.n_outputs, PROMPT_STEP))
 
 
 def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> dict[int, int]:
@@ -279,7 +289,7 @@ def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[s
 
 
 def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[str]) -> MemoryPart:
-    work = work_bytes(plan.header, plan.layers, plan.batch, plan.value)
+    work = work_bytes(plan.header, plan.layers, _step(plan), plan.value)
     if simulated is not None:
         process = simulated.runtime_bytes
         source = "measured in the dry run"
