@@ -14,12 +14,8 @@ from typing import Any
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
-from labkit.engine.dry_run import check_by_trial
-from labkit.engine.known_layout import has_known_layout
 from labkit.errors import GGUFError
 from labkit.gguf_file import Header, read_header
-from labkit.gguf_file.preflight import preflight
-from labkit.gguf_file.preflight.vocabulary import check_vocabulary
 from labkit.models.reference import split_parts
 from labkit.system import load_engine
 
@@ -45,6 +41,8 @@ def sound_file(path: Path, *, vocab_only: bool = False) -> LoadFacts:
     A file that is not known to be sound is tried in a child process, once; ``vocab_only`` loads no weights and needs none.
     """
     if vocab_only:
+        from labkit.gguf_file.preflight.vocabulary import check_vocabulary
+
         header = read_header(path)
         return facts_of(header, check_vocabulary(header))
     parts = (path.with_name(name) for name in split_parts(path.name))
@@ -58,7 +56,10 @@ def _sound_file(path: Path, *identity: str) -> LoadFacts:
     if isinstance(note, str):
         raise GGUFError(note)
     known = _facts(note)
-    if known is None:
+    if known is None:  # these modules are needed once per file
+        from labkit.engine.dry_run import check_by_trial
+        from labkit.engine.known_layout import has_known_layout
+
         header = read_header(path)
         known = learn(header)
         try:
@@ -72,6 +73,8 @@ def _sound_file(path: Path, *identity: str) -> LoadFacts:
 
 def learn(header: Header) -> LoadFacts:
     """Check a header, and keep what loading needs."""
+    from labkit.gguf_file.preflight import preflight
+
     return facts_of(header, preflight(header))
 
 

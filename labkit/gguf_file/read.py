@@ -16,7 +16,6 @@ from pathlib import Path
 from labkit.checks import visible
 from labkit.errors import ArgumentTypeError, GGUFError, ModelNotFoundError
 from labkit.gguf_file.header import Header, Metadata
-from labkit.gguf_file.kinds import name_kind
 from labkit.gguf_file.parse import Part, parse
 from labkit.gguf_file.source import LocalSource, Source, gguf_error
 from labkit.gguf_file.tensor_table import TensorInfo
@@ -150,6 +149,8 @@ def _architecture(first: Part) -> str:
     value = first.metadata.get("general.architecture")
     if isinstance(value, str) and value:
         return value
+    from labkit.gguf_file.kinds import name_kind  # only for a file that is not a model
+
     named = name_kind("", first.metadata, [tensor.name for tensor in first.tensors])
     if named is not None:
         raise gguf_error(first.source.name, f"this is {named[0]}, not a model", None, named[1])

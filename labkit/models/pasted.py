@@ -10,7 +10,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import url2pathname
 
 from labkit.errors import ModelNotFoundError
-from labkit.models.hub import endpoint
 
 _INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“", "«": "»", "<": ">"}
@@ -60,6 +59,8 @@ def hub_reference(text: str) -> str | None:
     >>> hub_reference("hf.co/org/repo:Q8_0"), hub_reference("hf://org/repo/a.gguf"), hub_reference("org/repo")
     ('org/repo:Q8_0', 'org/repo:a.gguf', None)
     """
+    from labkit.models.hub import endpoint  # the bundled model does not need it
+
     bare = unwrap(text)
     below, _, query = bare.partition("#")[0].partition("?")
     hosts = {"huggingface.co", "www.huggingface.co", "hf.co", urlsplit(endpoint()).netloc.lower()}
