@@ -111,8 +111,13 @@ def test_messages_ask_for_the_declared_versions() -> None:
 
 
 def test_version_is_the_same_everywhere() -> None:
-    """The citation has the package's version."""
-    assert f"\nversion: {labkit.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    """The citation and the newest release in the changelog have the package's version and one date."""
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    cited = re.findall(r"^(?:version|date-released): (\S+)", citation, re.MULTILINE)
+    released = re.search(r"^## (\d\S+) \((\S+)\)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert released is not None
+    assert [labkit.__version__, released[2]] == cited
+    assert released[1] == labkit.__version__
 
 
 def test_classifiers_name_the_supported_pythons() -> None:
