@@ -61,11 +61,12 @@ def fuzz_reader(folder: Path, rng: random.Random, seconds: float) -> Counter[str
     return results
 
 
-def fuzz_engine(folder: Path, rng: random.Random, count: int, *, flash: bool) -> Counter[str]:
+def fuzz_engine(folder: Path, rng: random.Random, count: int, more: Path | None = None, *, flash: bool) -> Counter[str]:
     """Make ``count`` mutants and load those that `load_model` would load."""
     bases = [models.llama(tokenizer=kind, matrix=matrix) for kind in ("llama", "gpt2") for matrix in (0, 1, 8)]
     bases += [build() for build in KINDS.values()]
     bases += [_ghost(folder / f"{name}.gguf", name) for name in GHOSTS]
+    bases += [models.read_parts(file) for file in sorted(more.glob("*.gguf"))] if more else []
     path, results = folder / "mutant.gguf", Counter[str]()
     results["architectures"] = len({parts.keys["general.architecture"][1] for parts in bases})
     with EngineChild(flash=flash) as engine:
@@ -110,12 +111,13 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000, help="how many mutants to make (default 20,000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--flash", action="store_true", help="compute with flash attention")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="mutate also the (small) models in this folder")
     arguments = parser.parse_args()
     folder, rng, started = Path(tempfile.mkdtemp(prefix="fuzz-")), random.Random(arguments.seed), time.monotonic()
     if arguments.what == "reader":
         results = fuzz_reader(folder, rng, arguments.seconds)
     else:
-        results = fuzz_engine(folder, rng, arguments.count, flash=arguments.flash)
+        results = fuzz_engine(folder, rng, arguments.count, arguments.models, flash=arguments.flash)
     print(f"{dict(results)} in {time.monotonic() - started:.0f} s, seed {arguments.seed}")
     return 1 if results["FOUND"] else 0
 

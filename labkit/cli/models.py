@@ -15,7 +15,9 @@ HELP = "list well-known models, or download one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fetch", metavar="NAME", help="download a model: a name from the list, or organization/repository")
+    parser.add_argument(
+        "--fetch", metavar="NAME", help="download a model: a name from the list, org/repo, org/repo:Q8_0 or its address"
+    )
     parser.add_argument("--file", metavar="FILE", help="with --fetch: which file of the repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -42,7 +42,8 @@ def load_model(
     Parameters
     ----------
     model_path : str, Path or None
-        A GGUF file, or a name from `list_models`; None is the bundled SmolLM2-135M-Instruct.
+        A GGUF file (any part of a split model), a name from `list_models`, or what `fetch_model` was given; None is the
+        bundled SmolLM2-135M-Instruct.
     n_ctx : int
         Size of the context in tokens, prompt and answer together; rounded up to 256. 0 is the size used in training.
     n_threads : int or None
