@@ -5,6 +5,7 @@ machine. llama-cpp-python's server needs more packages, in a folder so that its 
 
     uv pip install --target FOLDER fastapi pydantic-settings sse-starlette 'starlette-context<0.4'
     uv run benchmarks/serving.py [--llama-cpp-python FOLDER] [--llama-server PATH] [--requests 2] [--tokens 64]
+    uv run benchmarks/serving.py --soak 3600     (labkit's alone: does its memory grow while clients come and leave?)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 
 import httpx
 import numpy as np
+import psutil
 from common import report
 
 import labkit
@@ -112,6 +114,40 @@ async def prefix(url: str) -> tuple[float, float]:
     return cold, warm
 
 
+async def soak(url: str, process: psutil.Process, seconds: float) -> list[int]:
+    """Ask for texts with 8 clients, of which every fourth leaves in the middle; return the RSS at twelve points in time."""
+    end, rss = time.monotonic() + seconds, []
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+
+        async def one(number: int) -> None:
+            while time.monotonic() < end:
+                text = prompt(random.Random(next(seeds)).randint(1, 300), next(seeds) % 50)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(ask(client, text, 32), 0.3 if number % 4 == 0 else None)
+
+        async def watch() -> None:
+            for _ in range(12):
+                await asyncio.sleep(seconds / 12)
+                rss.append(process.memory_info().rss)
+
+        await asyncio.gather(watch(), *map(one, range(8)))
+    return rss
+
+
+def report_soak(seconds: float, model: str | None) -> None:
+    """Run the soak; the RSS of its second half must not grow by more than 2 %."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    path = model or str(labkit.bundled_model_path())
+    command = [sys.executable, "-m", "labkit", "serve", path, "--cache", "64", "--port", str(port)]
+    with running(command, port, None) as url:
+        child = next(one for one in psutil.Process().children() if str(port) in one.cmdline())
+        rss = asyncio.run(soak(url, child, seconds))
+    growth = rss[-1] / rss[5] - 1
+    rows = [(f"{seconds * (index + 1) / 12:.0f} s", f"{value / 2**20:.0f} MiB") for index, value in enumerate(rss)]
+    report("soak", ("after", "RSS"), rows, {"rss_bytes": rss, "goals": {"second half grows <= 2 %": growth <= 0.02}})
+
+
 def servers(n_parallel: int, folder: str | None, llama_server: str | None) -> dict[str, list[str]]:
     """Return the commands that start each server."""
     path = str(labkit.bundled_model_path())
@@ -132,7 +168,11 @@ def main() -> None:
     parser.add_argument("--llama-server", metavar="PATH", help="compare with this program")
     parser.add_argument("--requests", type=int, default=2, help="of each client, one after another")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--soak", type=float, metavar="SECONDS")
+    parser.add_argument("--model", metavar="PATH", help="of the soak; default: the bundled one")
     args = parser.parse_args()
+    if args.soak:
+        report_soak(args.soak, args.model)
     rows, results, totals = [], {}, {}
     for name, command in servers(max(CLIENTS), args.llama_cpp_python, args.llama_server).items():
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -24,6 +24,7 @@ from labkit import generate_batch, generate_batch_results, generate_text, stream
 from labkit.batch import parallel
 from labkit.batch.parallel import fastest
 from labkit.batch.slots import WORTH_COPYING, common_length, moves
+from labkit.engine import stepping
 from labkit.quality.scoring import Window, score_windows
 from labkit.system import resident_bytes
 from tests import more_ghosts  # noqa: F401  # adds architectures
@@ -122,6 +123,23 @@ def test_hybrids_can_be_batched(tmp_path: Path, architecture: str) -> None:
             found = generate_batch_results(loaded, prompts, 8, 0, n_parallel=n_parallel)
             for prompt, item in zip(prompts, found.answers, strict=True):
                 assert_same_but_for_rounding(loaded, prompt, item, max_tokens=8)
+
+
+def test_repeated_steps_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that was ended early, after parts of its batch were computed, is computed again with the same result."""
+    path = write_tiny_model(tmp_path / "tiny.gguf", endless=True)
+    call, calls = stepping.Stepper._call, itertools.count()
+
+    def ended_at_times(steps: stepping.Stepper, *rest: Any) -> tuple[int, bool]:
+        done = call(steps, *rest)
+        return (stepping._ABORTED, True) if next(calls) % 3 == 0 else done
+
+    with labkit.load_model(path, n_ctx=512) as adaptive:
+        prompts = sentences(9, seed=3)
+        want = generate_batch(adaptive, prompts, 12, 0, n_parallel=4)
+        monkeypatch.setattr(stepping.Stepper, "_call", ended_at_times)
+        assert generate_batch(adaptive, prompts, 12, 0, n_parallel=4) == want
+    assert next(calls) > 20
 
 
 def test_small_batches_of_tokens_change_nothing(tmp_path: Path) -> None:

@@ -238,8 +238,9 @@ class Model(LoadingLlama):
         n_batch_threads = pin or self.n_threads_batch
         n_threads = pin or self.n_threads if ctx is None else n_batch_threads
         control = None if pin else self._threads
-        # A step that was ended early is repeated, which a recurrent state or devices do not allow.
-        flag = None if native.has_state or self.settings.n_gpu_layers != 0 else native.flag
+        # A step that was ended early is repeated, which a state, a window (of several sequences) or devices do not allow.
+        fixed = native.has_state or (ctx is not None and native.has_window) or self.settings.n_gpu_layers != 0
+        flag = None if fixed else native.flag
         return steps(native.ctx if ctx is None else ctx, job, n_threads, n_batch_threads, control, flag)
 
     def threads_to_keep(self) -> int | None:

@@ -223,8 +223,11 @@ def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadC
 class Stepper:
     """The calls of ``llama_decode`` for one context, in the model's thread; made by `steps`.
 
-    ``used`` has the threads of single tokens, ``used_batch`` those of several at a time.
+    ``used`` has the threads of single tokens, ``used_batch`` those of several at a time. ``undo`` gets a batch that is to be
+    repeated: llama.cpp computes a batch in parts, and removes from the cache only the part that was ended.
     """
+
+    undo: Callable[[Any], None] | None = None
 
     def __init__(
         self,
@@ -283,6 +286,8 @@ class Stepper:
                     _cores.settle(phase.n_threads)
             if not again:
                 return n_threads
+            if self.undo is not None:
+                self.undo(batch)
 
     def _call(self, batch: Any, work: float, phase: Phase | None) -> tuple[int, bool]:
         """Call llama_decode, watched if it is a phase's; return its status, and whether the watchdog ended it."""

@@ -111,9 +111,9 @@ class KeptSlots(Slots):
         here = max(self._own(slot, prompt), self._best_neighbour(slot, prompt)[1])
         if state is None or length < here + _WORTH_KEEPING:
             return
-        self._save(slot, 0)
         tokens, data = state
         self._store.use(state)
+        self._save(slot, 0)
         if C.llama_state_seq_set_data(self._ctx, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), data.nbytes, slot):
             self._cached[slot] = tokens.copy()
         else:  # it was refused, and the slot is empty now
