@@ -44,7 +44,7 @@ def test_what_describes_a_model_needs_no_engine(said: dict[str, str]) -> None:
     assert said["get_model_info"] == "llama"
     assert said["gguf_file"] == "('llama', 4.5)"
     assert said["codecs"] == f"({len(CODECS)}, 32.0)"
-    for name in ("sampling", "settings", "list_models", "ghost_shapes"):
+    for name in ("sampling", "settings", "list_models", "ghost_shapes", "records"):
         assert "Error" not in said[name]
     assert said["recommend_settings"] == "{'n_ctx': 4096, 'type_k': 'f16', 'type_v': 'f16', 'n_gpu_layers': 0}"
 

@@ -85,6 +85,12 @@ def _profile() -> Any:
     return pickle.loads((FOLDER / "profile").read_bytes())  # noqa: S301 - written by the test
 
 
+def _labkit_record(name: str) -> str:
+    import labkit
+
+    return str(getattr(labkit, name).__name__)
+
+
 def _sampling() -> Any:
     import numpy as np
 
@@ -119,6 +125,7 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "recommend_settings": lambda: _labkit("recommend_settings", MODEL, ram="2 GiB")().as_arguments(),
     "predict_speed": lambda: " ".join(_labkit("predict_speed", MODEL, system=_profile())().assumptions),
     "list_models": lambda: len(_labkit("list_models")()),
+    "records": lambda: [_labkit_record(name) for name in ("BatchResult", "BenchmarkResult", "Tried", "MilestoneResult")],
     "ghost_shapes": lambda: len(_labkit("ghost_shapes")()),
     "memory explorer": _shown("memory"),
     "GGUF explorer": _shown("gguf"),

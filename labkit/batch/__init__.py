@@ -10,15 +10,6 @@
     generate   generate_batch, stream_batch, generate_batch_results
 """
 
-from labkit.batch.generate import BatchStream, generate_batch, generate_batch_results, stream_batch
-from labkit.batch.records import BatchChunk, BatchItem, BatchResult
+import lazy_loader
 
-__all__ = [
-    "BatchChunk",
-    "BatchItem",
-    "BatchResult",
-    "BatchStream",
-    "generate_batch",
-    "generate_batch_results",
-    "stream_batch",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,19 +13,6 @@
     compare  faster, slower or within noise
 """
 
-from labkit.benchmark.compare import BenchmarkComparison, compare_benchmarks
-from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings, SpeedGap
-from labkit.benchmark.result import BenchmarkResult
-from labkit.benchmark.run import benchmark_inference
-from labkit.benchmark.stats import ConfidenceInterval
+import lazy_loader
 
-__all__ = [
-    "BenchmarkComparison",
-    "BenchmarkResult",
-    "BenchmarkRun",
-    "BenchmarkSettings",
-    "ConfidenceInterval",
-    "SpeedGap",
-    "benchmark_inference",
-    "compare_benchmarks",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

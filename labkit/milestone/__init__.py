@@ -7,7 +7,6 @@
     run        measure and compare                                                    run_milestone
 """
 
-from labkit.milestone.records import LAB_PROMPTS, MilestoneFigure, MilestoneResult
-from labkit.milestone.run import run_milestone
+import lazy_loader
 
-__all__ = ["LAB_PROMPTS", "MilestoneFigure", "MilestoneResult", "run_milestone"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,19 +9,6 @@
     compare     compare_quantizations: several types of one source, measured in one run
 """
 
-from labkit.quality.compare import compare_quantizations
-from labkit.quality.comparison import QuantizationComparison, QuantizationQuality
-from labkit.quality.divergence import DivergenceResult, measure_divergence
-from labkit.quality.perplexity import PerplexityResult, measure_perplexity
-from labkit.quality.windows import evaluation_text
+import lazy_loader
 
-__all__ = [
-    "DivergenceResult",
-    "PerplexityResult",
-    "QuantizationComparison",
-    "QuantizationQuality",
-    "compare_quantizations",
-    "evaluation_text",
-    "measure_divergence",
-    "measure_perplexity",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,8 +11,6 @@
     threads    speed by number of threads                                             measure_threads
 """
 
-from labkit.tuning.records import Tried, TunedSettings
-from labkit.tuning.run import tune
-from labkit.tuning.threads import ThreadScaling, ThreadSpeed, measure_threads
+import lazy_loader
 
-__all__ = ["ThreadScaling", "ThreadSpeed", "Tried", "TunedSettings", "measure_threads", "tune"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
