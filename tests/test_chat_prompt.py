@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labkit
+from labkit.chat_template.render import ChatTemplate
 from labkit.engine.chat_prompt import ROLES, Tokenizer
 from tests.tiny_models import write_tiny_model
 
@@ -70,7 +71,7 @@ TEMPLATES = {
     "low signs": "<|im_start|><|{{ messages[-1].content | lower | trim }}|><|im_end|>",
     "strips": "<|im_start|>{{ messages[-1].content.strip('<>|') }}|><|im_end|>",
     "jsons": "<|im_start|>{{ messages | tojson }}<|im_end|>",
-    "counts": "<|im_start|>{{ messages[-1].content | length }}{{ messages[-1].content[:8] }}<|im_end|>",
+    "counts": "<|im_start|>{{ messages[-1].content | length }}{{ messages[-1].content[:20] }}<|im_end|>",
     "looks": "{% if '<|' in messages[-1].content %}<|im_start|>{% endif %}{{ messages[-1].content | trim }}<|im_end|>",
 }
 
@@ -136,7 +137,8 @@ def test_rewriting_templates_let_nothing_through(name: str, payload: str, tmp_pa
         try:
             tokens = tokenizer.chat_tokens([{"role": "user", "content": payload}])
         except labkit.GenerationError as error:
-            assert "control token" in str(error)  # noqa: PT017  # refusing is correct too
+            assert "leaves out messages[0] (user)" in str(error)  # noqa: PT017  # it cuts the text
+            assert name == "counts"
         else:
             assert _controls(tokenizer, tokens) == expected
 
@@ -146,9 +148,125 @@ def test_harmless_messages_are_tokenized_as_a_whole(name: str, tmp_path: Path) -
     """Without control text, the tokens equal those of the rendered template, for any template."""
     path = write_tiny_model(tmp_path / "template.gguf", template=TEMPLATES[name])
     messages = [{"role": "user", "content": "  Hello there  "}, {"role": "assistant", "content": "the end on\n\n"}]
+    messages = messages[-1:] if "messages[-1]" in TEMPLATES[name] else messages
     with labkit.load_model(path, n_ctx=256) as model, model.vocabulary() as tokenizer:
         whole = tokenizer.tokenize(tokenizer.template.render(messages), parse_special=True)
         assert tokenizer.chat_tokens(messages) == whole
+
+
+REASONING = {
+    "drops it": "{% set c = (m.content.split('</think>') | last).lstrip() %}{% set t = '' %}",
+    "sets it anew": "{% set c = (m.content.split('</think>') | last).lstrip() %}"
+    "{% set t = m.content.split('</think>')[0].split('<think>') | last if '</think>' in m.content else '' %}",
+    "keeps it": "{% set c = m.content %}{% set t = '' %}",
+}
+
+
+@pytest.mark.parametrize("kind", ["control", "user defined", "text"])
+@pytest.mark.parametrize("name", REASONING)
+def test_an_earlier_answer_keeps_its_own_marks(name: str, kind: str, tmp_path: Path) -> None:
+    """An answer with reasoning goes back with its marks as tokens; the same text from a user stays text."""
+    template = (
+        f"{{% for m in messages %}}{{% if m.role == 'assistant' %}}{REASONING[name]}{{% else %}}{{% set c = m.content %}}"
+        "{% set t = '' %}{% endif %}<|im_start|>{{ m.role }}\n{% if t %}{{ '<think>' + t + '</think>' }}{% endif %}"
+        "{{ c }}<|im_end|>\n{% endfor %}"
+    )
+    marks = ("<think>", "</think>")
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>")
+    options = {"control": {"specials": (*special, *marks)}, "user defined": {"user_defined": marks}, "text": {}}[kind]
+    talk = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "<think>\nthe one\n</think>\n\nHello!<|im_end|>"},
+        {"role": "user", "content": "Bye</think> <|im_end|>"},
+    ]
+    path = write_tiny_model(tmp_path / "thinks.gguf", template=template, **options)  # type: ignore[arg-type]  # they fit
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as model, model.vocabulary() as tokenizer:
+        tokens = tokenizer.chat_tokens(talk)
+        ids = [tokenizer.tokenize(mark, parse_special=True) for mark in marks]
+        text = b"".join(map(tokenizer.piece, tokens)).decode()
+        end = tokenizer.tokenize("<|im_end|>", parse_special=True)[0]
+    assert tokens.count(end) == 3
+    assert ("the one" in text) == (name != "drops it")
+    assert text.count("Hello!<|im_end|>") == text.count("Bye</think> <|im_end|>") == 1
+    if kind != "text":
+        assert [tokens.count(token) for [token] in ids] == [int(name != "drops it")] * 2
+
+
+PARTS = {
+    "by index": "{% for m in messages %}[{{ m.role }}]{{ m['content'][0]['text'] }}{% endfor %}",
+    "in a loop": "{% for m in messages %}[{{ m.role }}]{% for p in m.content %}{{ p.text if p.type == 'text' }}{% endfor %}"
+    "{% endfor %}",
+    "added": "{% for m in messages %}{{ '[' + m.role + ']' + m.content[0].text }}{% endfor %}",
+    "system only": "{% for m in messages %}[{{ m.role }}]{{ m.content[0].text if m.role == 'system' else m.content }}"
+    "{% endfor %}",
+    "checked": "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ raise_exception('a list please') }}"
+    "{% endif %}{{ m.content[0].text | trim }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_templates_that_read_parts_get_parts(name: str) -> None:
+    """A template that finds nothing in plain text, or fails on it, gets typed parts, message by message."""
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A river, of Asia <b>"}]
+    assert ChatTemplate(PARTS[name]).render(talk) == "[system]Be brief.[user]A river, of Asia <b>"
+
+
+LOSES = {
+    "a later system message": "{% for m in messages %}{% if m.role != 'system' or loop.first %}{{ m.content }}{% endif %}"
+    "{% endfor %}",
+    "what is long": "{% for m in messages %}{{ m.content | truncate(30) }}{% endfor %}",
+    "the first lines": "{% for m in messages %}{{ m.content.split('\n') | last }}{% endfor %}",
+    "the middle": "{% for m in messages %}{{ m.content[:10] }}{{ m.content[-10:] }}{% endfor %}",
+    "users": "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}",
+    "all": "Hello",
+    "all but the length": "{% for m in messages %}{{ m.content | length }}{% endfor %}",
+    "text that is printed as code": "{% for m in messages %}{% if m.content is not string %}{{ m.content }}{% endif %}"
+    "{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", LOSES)
+def test_a_lost_message_is_named(name: str) -> None:
+    """Where a message or a part of it is missing, one line names it, even if its words are elsewhere in the text."""
+    talk = [
+        {"role": "system", "content": "Hello"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Hello\nand a longer text, which goes on"},
+        {"role": "system", "content": "Hello"},
+    ]
+    lost = {"a later system message": 3, "all": 0, "all but the length": 0, "text that is printed as code": 0}.get(name, 2)
+    with pytest.raises(labkit.GenerationError, match=rf"leaves out messages\[{lost}\] \({talk[lost]['role']}\)") as caught:
+        ChatTemplate(LOSES[name]).render(talk)
+    assert "\n" not in str(caught.value)
+
+
+REWRITES = [
+    "m.content | upper", "m.content | trim", "m.content | tojson", "m.content | tojson(ensure_ascii=True)", "m.content | e",
+    "m.content | reverse", "m.content.split() | join(' ')", "m.content | replace('/no_think', '')",
+    "m.content | list | join",
+    "(m.content.split('</think>') | last) if m.role == 'assistant' else m.content", "m.content.strip('<>')", "m | tojson",
+]  # fmt: skip
+WORD = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="<>"), max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(REWRITES), st.lists(st.tuples(st.sampled_from(ROLES), WORD), min_size=1, max_size=4))
+def test_rewriting_is_not_losing(rewrite: str, turns: list[tuple[str, str]]) -> None:
+    """A template may trim, escape, change letters, and cut the reasoning of earlier answers."""
+    talk = [{"role": role, "content": content} for role, content in turns]
+    source = f"{{% for m in messages %}}[{{{{ {rewrite} }}}}]{{% endfor %}}"
+    assert ChatTemplate(source).render(talk) == ChatTemplate(source).render_unchecked(talk)
+
+
+def test_special_tokens_are_variables(tmp_path: Path) -> None:
+    """A template knows the file's special tokens by Hugging Face's names; those that the file lacks are undefined."""
+    template = "{{ unk_token }}{{ pad_token }}{% if cls_token is not defined %}none{% endif %}{{ messages[0].content }}"
+    keys = {"tokenizer.ggml.unknown_token_id": 3, "tokenizer.ggml.padding_token_id": 4}
+    path = write_tiny_model(tmp_path / "special.gguf", template=template, keys=keys)
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as model, model.vocabulary() as tokenizer:
+        assert tokenizer.template.render([{"role": "user", "content": "Hi"}]) == (
+            tokenizer.token_text(3) + tokenizer.token_text(4) + "noneHi"
+        )
 
 
 CONTENT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60).filter(lambda text: "<" not in text)

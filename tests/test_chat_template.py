@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import re
 import signal
@@ -10,9 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import psutil
 import pytest
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import labkit
 from labkit.chat_template import render as room
@@ -29,6 +35,33 @@ posix_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limi
 def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit rendering to half a second instead of two, to keep these tests short."""
     monkeypatch.setattr(room, "TIME_LIMIT_S", 0.5)
+
+
+def hugging_face(source: str) -> jinja2.Template:
+    """Compile a template as transformers does (``_compile_jinja_template``), independently of labkit."""
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012  # as Jinja's own extensions
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method("_support"), [], [], body).set_lineno(line)
+
+        def _support(self, caller: Any) -> Any:
+            return caller()
+
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.exceptions.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda pattern: datetime.datetime.now().strftime(pattern)
+    return environment.from_string(source)
 
 
 RENDERED = {
@@ -58,7 +91,7 @@ RENDERED = {
 def test_render_equals_the_template(name: str) -> None:
     """Jinja has the settings and names that chat templates use."""
     source, expected = RENDERED[name]
-    assert ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(TURNS) == expected
+    assert ChatTemplate(source, bos_token="<s>", eos_token="</s>").render_unchecked(TURNS) == expected
 
 
 def test_render_equals_jinja_on_the_bundled_model_s_template() -> None:
@@ -71,6 +104,31 @@ def test_render_equals_jinja_on_the_bundled_model_s_template() -> None:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701  # no HTML
     expected = environment.from_string(source).render(messages=TURNS, add_generation_prompt=True, bos_token="<|im_start|>")
     assert rendered == expected
+
+
+FEATURES = [
+    "{% for m in messages %}{% if m.role == 'user' %}\n  {% generation %}\n{{ m.content }}{% endgeneration %}\n{% endif %}\n"
+    "{% endfor %}",
+    "{%- for m in messages -%}{%- generation -%} {%- set x = m.role -%} {{ x }} {%- endgeneration -%}{{ x }}{%- endfor -%}",
+    "{{ {'b': 'é<&>', 'a': [1, {'c': none}]} | tojson(ensure_ascii=True, indent=2, separators=(',', '='), sort_keys=1) }}",
+    "{{ 'é' | tojson(true) }}{{ {'b': 1, 'a': 2} | tojson(indent='  ') }}{{ [1, 2] | tojson(separators=(',', ':')) }}",
+    "{{ tools }}{{ documents }}{% if tools is none %}none{% endif %}{% if not tools %}no tools{% endif %}",
+    "{{ strftime_now('%Y-%m-%d') }}{{ unk_token }}{{ pad_token is defined }}{{ bos_token ~ eos_token }}",
+    "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ loop.index }}{{ m.content | trim }}{% endfor %}",
+    "  {% set ns = namespace(x=[]) %}\n{% for m in messages %}\n\t{% set ns.x = ns.x + [m.role] %}\n{% endfor %}{{ ns.x }}",
+    "{% macro f(a, b='d') %}{{ caller() if caller else a ~ b }}{% endmacro %}{{ f(1) }}{% call f(2) %}in{% endcall %}",
+    "{{ messages | map(attribute='role') | list }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+    "{{ messages[0].get('tool_calls') }}{{ messages[0].items() | list }}{{ 'a b'.split() }}{{ '%s' | format(1.0) }}",
+]
+
+
+@pytest.mark.parametrize("source", FEATURES, ids=range(len(FEATURES)))
+def test_the_world_is_hugging_faces(source: str) -> None:
+    """Tags, filters and names are those that transformers gives to templates."""
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    values = {"messages": TURNS, "add_generation_prompt": True, "tools": None, "documents": None}
+    expected = hugging_face(source).render(**values, **names)
+    assert ChatTemplate(source, **names).render_unchecked(TURNS) == expected
 
 
 BROKEN = {
@@ -98,7 +156,7 @@ def test_broken_templates_are_one_line_errors(name: str) -> None:
     """An error in a template is one line without control characters."""
     source, what = BROKEN[name]
     with pytest.raises(GenerationError, match=what) as caught:
-        ChatTemplate(source).render(TURNS)
+        ChatTemplate(source).render_unchecked(TURNS)
     assert str(caught.value).isprintable()
 
 
@@ -143,11 +201,11 @@ def test_hostile_templates_are_one_line_errors(name: str) -> None:
     before = psutil.Process().memory_info().rss
     started = time.monotonic()
     with pytest.raises(GenerationError, match="this model's chat template") as caught:
-        template.render(TURNS)
+        template.render_unchecked(TURNS)
     assert time.monotonic() - started < 15
     assert str(caught.value).isprintable()
     assert psutil.Process().memory_info().rss - before < 64 * 1024**2
-    assert ChatTemplate("ok").render(TURNS) == "ok"
+    assert ChatTemplate("ok").render_unchecked(TURNS) == "ok"
 
 
 def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +214,7 @@ def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room.TIME_LIMIT_S == 2.0
     started = time.monotonic()
     with pytest.raises(GenerationError, match="more than 2 s"):
-        ChatTemplate(HOSTILE["endless"]).render(TURNS)
+        ChatTemplate(HOSTILE["endless"]).render_unchecked(TURNS)
     assert time.monotonic() - started < 10
 
 
@@ -164,8 +222,8 @@ def test_process_start_does_not_count_as_rendering_time() -> None:
     """After the process was stopped, the next template starts a new one; the start does not count as rendering time."""
     for _ in range(3):
         with pytest.raises(GenerationError, match="ran for more"):
-            ChatTemplate(HOSTILE["endless"]).render(TURNS)
-        assert ChatTemplate("fine").render(TURNS) == "fine"
+            ChatTemplate(HOSTILE["endless"]).render_unchecked(TURNS)
+        assert ChatTemplate("fine").render_unchecked(TURNS) == "fine"
 
 
 def test_threads_share_the_renderer() -> None:
@@ -174,7 +232,7 @@ def test_threads_share_the_renderer() -> None:
 
     def render(number: int) -> None:
         for _ in range(20):
-            answers[number] = ChatTemplate(f"{number}:{{{{ messages[0].content }}}}").render(TURNS)
+            answers[number] = ChatTemplate(f"{number}:{{{{ messages[0].content }}}}").render_unchecked(TURNS)
 
     threads = [threading.Thread(target=render, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -187,24 +245,24 @@ def test_threads_share_the_renderer() -> None:
 def test_long_conversations_are_rendered() -> None:
     """A conversation of five megabytes is rendered; the size limit is on the result."""
     text = "é🦙 " * 500_000
-    assert ChatTemplate("{{ messages[0].content }}").render([{"role": "user", "content": text}]) == text
+    assert ChatTemplate("{{ messages[0].content }}").render_unchecked([{"role": "user", "content": text}]) == text
 
 
 def test_killed_renderer_is_replaced() -> None:
     """After the renderer was killed, the next rendering works."""
-    assert ChatTemplate("a").render(TURNS) == "a"
+    assert ChatTemplate("a").render_unchecked(TURNS) == "a"
     process = room._renderer()._process
     assert process is not None
     process.kill()
     process.wait()
-    assert ChatTemplate("b").render(TURNS) == "b"
+    assert ChatTemplate("b").render_unchecked(TURNS) == "b"
 
 
 def test_renderer_ends_with_python() -> None:
     """The renderer ends with Python, without a warning."""
     code = (
         "from labkit.chat_template.render import ChatTemplate, _renderer\n"
-        "print(ChatTemplate('x').render([]), _renderer()._process.pid)"
+        "print(ChatTemplate('x').render_unchecked([]), _renderer()._process.pid)"
     )
     result = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -219,13 +277,13 @@ def test_ctrl_c_interrupts_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C interrupts a slow template at once, and the next rendering gets the right answer."""
     monkeypatch.undo()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    assert ChatTemplate("first").render(TURNS) == "first"
+    assert ChatTemplate("first").render_unchecked(TURNS) == "first"
     timer.start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        ChatTemplate(HOSTILE["endless"]).render(TURNS)
+        ChatTemplate(HOSTILE["endless"]).render_unchecked(TURNS)
     assert time.monotonic() - started < 1.3
-    assert ChatTemplate("second").render(TURNS) == "second"
+    assert ChatTemplate("second").render_unchecked(TURNS) == "second"
 
 
 def test_error_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +293,7 @@ def test_error_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> 
     for executable in ("/nowhere/python", None):
         monkeypatch.setattr(sys, "executable", executable)
         with pytest.raises(GenerationError, match=r"could not be started.*use generate_text"):
-            ChatTemplate("x").render(TURNS)
+            ChatTemplate("x").render_unchecked(TURNS)
 
 
 @pytest.mark.parametrize("source", ["{% if", HOSTILE["while compiling"], "{{ 1 / 0 }}", "{# nothing #}"])

@@ -136,6 +136,17 @@ def test_check_grammar_refuses_what_llama_cpp_cannot_handle(grammar: str, what: 
         check_grammar(grammar)
 
 
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [("ï»¿", "wrong encoding"), (" \ufeff", "BYTE ORDER MARK"), ("\u200b", "ZERO WIDTH SPACE"), ("“", "QUOTATION")],
+)
+def test_unseen_characters_are_named(start: str, what: str) -> None:
+    """A byte order mark at the start is skipped; elsewhere, and for other unseen characters, the error has the name."""
+    assert check_grammar('\ufeffroot ::= "a"') == 'root ::= "a"'
+    with pytest.raises(ArgumentError, match=what):
+        check_grammar(f'{start}root ::= "a"')
+
+
 def test_check_grammar_requires_text() -> None:
     """Bytes and other objects are a wrong type."""
     for value in (b'root ::= "a"', None, 7, {}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.grammar.json_schema import grammar_of_schema
 from labkit.grammar.number_range import integer_range, number_range
 from labkit.grammar.regex import grammar_of_pattern, quote
+from tests.gbnf import Grammar
 from tests.tiny_models import write_tiny_model
 
 N_SEEDS = 12
@@ -89,6 +91,39 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "pattern": {"type": "string", "pattern": "^[A-Z]{2}-\\d{3,5}$"},
     "pattern with quotes": {"type": "string", "pattern": "^[\"\\\\/\\n]{1,4}(a|b|)x?$"},
     "pattern with sets": {"type": "string", "pattern": "^\\w[^a-z\\s]\\S\\D$"},
+    "reference and more": {"$ref": "#/$defs/a", "minLength": 2, "$defs": {"a": {"type": "string", "maxLength": 4}}},
+    "enum and more": {"enum": ["a", "abc", 3, 30, None], "type": ["string", "integer"], "maxLength": 2, "minimum": 4},
+    "all of each kind": {"allOf": [{"type": ["number", "string"], "minimum": 3}, {"maximum": 4.5}, {"minLength": 1}],
+    "maxLength": 2},
+    "any of next to properties": {"properties": {"a": {"type": "null"}, "b": {"type": "null"}},
+    "anyOf": [{"required": ["a"]}, {"required": ["b"], "properties": {"a": {"type": "boolean"}}}]},
+    "one of next to properties": {"properties": {"a": {"type": "null"}, "b": {"type": "null"}},
+    "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+    "one of by a constant": {"oneOf": [{"properties": {"k": {"const": 1}, "a": {"type": "null"}}},
+    {"properties": {"k": {"const": 2}}}]},
+    "one of values": {"oneOf": [{"enum": [1, 2, 3]}, {"enum": [3, 4]}]},
+    "pattern of names": {"patternProperties": {"^x": {"type": "null"}}, "additionalProperties": False, "maxProperties": 3},
+    "pattern of a named": {"properties": {"xa": {"type": ["null", "boolean"]}},
+    "patternProperties": {"^x": {"type": "null"}}},
+    "names of a map": {"additionalProperties": {"type": "null"}, "propertyNames": {"pattern": "^[a-c]{2}$"},
+    "minProperties": 1},
+    "number of properties": {"properties": {c: {"type": "null"} for c in "abcd"}, "minProperties": 2, "maxProperties": 3},
+    "dependent": {"properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "dependentRequired": {"a": ["b"]}},
+    "draft-07": {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a/b c%": {"type": "null"}},
+    "dependencies": {"y": ["x"]}, "properties": {"x": {"$ref": "#/definitions/a~1b%20c%25"},
+    "y": {"items": [{"type": "null"},
+    {"type": "boolean"}], "additionalItems": False}}},
+    "identifiers": {"$id": "https://example.org/root", "$defs": {"a": {"$id": "a.json", "type": "null"},
+    "b": {"$anchor": "here", "type": "boolean"}}, "anyOf": [{"$ref": "a.json"}, {"$ref": "#here"},
+    {"$ref": "https://example.org/root#/$defs/b"}]},
+    "safe integers": {"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991},
+    "64 bits": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "fractions": {"type": "number", "exclusiveMinimum": 0.25, "maximum": 0.75},
+    "pattern and length": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 3},
+    "email": {"type": "string", "format": "email"},
+    "uri": {"type": "string", "format": "uri"},
+    "ipv4": {"type": "string", "format": "ipv4"},
+    "ipv6": {"type": "string", "format": "ipv6"},
     "annotated": {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "T", "type": "boolean",
     "examples": [1]},
 }  # fmt: skip
@@ -98,7 +133,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 def test_generated_text_parses_and_matches(model: labkit.Model, name: str) -> None:
     """For any seed, a finished text is JSON that matches the schema according to an independent validator."""
     schema = SCHEMAS[name]
-    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+    kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
     ended = 0
     for seed in range(N_SEEDS):
         text = labkit.generate_text(
@@ -126,10 +162,31 @@ def test_open_schemas_give_valid_json(model: labkit.Model, kind: dict[str, Any])
             assert "inf" not in repr(json.loads(text))
 
 
+NEGATED = (r"^person_\S+$", r"^\W$", r"^\D{2}$", r"^[^\w]$", r"^[^\d\s]+$", r"^\S\s\S$", r"^[^\W]$", r"^[^\S]$", r"^.$")
+
+
+@pytest.mark.parametrize("pattern", NEGATED)
+def test_classes_are_what_every_dialect_agrees_on(pattern: str) -> None:
+    """Texts of a pattern match it in Python, whose classes have all of Unicode, with ASCII classes, and as in ECMA 262."""
+    grammar = Grammar(grammar_of_schema({"type": "string", "pattern": pattern}))
+    spaces = "\\t\\n\\v\\f\\r \\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff"
+    ecma = pattern.replace(r"[^\S]", f"[{spaces}]").replace(r"\d\s]", rf"\d{spaces}]")
+    ecma = ecma.replace(r"\s", f"[{spaces}]").replace(r"\S", f"[^{spaces}]").replace("^.", r"^[^\n\r\u2028\u2029]")
+    source = random.Random(7)
+    for _ in range(400):
+        text = json.loads(grammar.text(source))
+        assert re.search(pattern, text), ascii(text)
+        assert re.search(ecma, text, re.ASCII), ascii(text)
+
+
 def test_schema_may_be_text() -> None:
     """A schema's JSON text gives the same grammar as the dict."""
     for schema in SCHEMAS.values():
-        assert grammar_of_schema(json.dumps(schema)) == grammar_of_schema(schema)
+        assert (
+            grammar_of_schema(json.dumps(schema))
+            == grammar_of_schema("\ufeff" + json.dumps(schema))
+            == grammar_of_schema(schema)
+        )
 
 
 def test_large_bounds_give_short_grammars() -> None:
@@ -146,10 +203,10 @@ REFUSED: list[tuple[Any, str]] = [
 "not JSON"),
     ({"anyOf": []}, "non-empty list"), ({"anyOf": [7]}, "at 'anyOf/0'"), ({"properties": 3}, "must be a dict"),
     ({"properties": {"a": 3}}, "at 'properties/a'"), ({"required": "ab"}, "list of names"),
-    ({"properties": {"a": {}}, "required": ["b"], "additionalProperties": False}, "forbids"),
+    ({"properties": {"a": {}}, "required": ["b"], "additionalProperties": False}, "names 'b', which nothing matches"),
     ({"minLength": -1}, "0 or more"), ({"maxLength": "5"}, "whole number"), ({"minLength": 5, "maxLength": 2},
     "less than"),
-    ({"type": "string", "maxLength": 10**9}, "more than 2,000"), ({"type": "array", "minItems": 10**9},
+    ({"type": "string", "minLength": 10**9}, "more than 2,000"), ({"type": "array", "minItems": 10**9},
     "more than 2,000"),
     ({"type": "array", "items": 5}, "at 'items'"), ({"prefixItems": 5}, "list of schemas"),
     ({"prefixItems": [{}], "items": False, "minItems": 2}, "'minItems' is more than 'prefixItems' and 'items' allow"),
@@ -157,22 +214,28 @@ REFUSED: list[tuple[Any, str]] = [
     ({"type": "string", "pattern": "(a)\\1"}, "groupref"), ({"type": "string", "pattern": "\\bword"}, "at"),
     ({"type": "string", "pattern": "[^\\s\\S]"}, "without characters"), ({"type": "string", "pattern": 3},
     "must be text"),
-    ({"type": "string", "pattern": "a{100000}"}, "more than 2,000"), ({"type": "string", "pattern": "a", "maxLength": 3},
+    ({"type": "string", "pattern": "a{100000}"}, "more than 2,000"), ({"type": "string", "pattern": "a|bc|(de)*",
+    "maxLength": 3},
     "combined"),
-    ({"type": "string", "format": "date", "minLength": 3}, "combined"),
+    ({"type": "string", "format": "date", "minLength": 13}, "combined"),
     ({"type": "integer", "minimum": 3, "maximum": 2}, "within the bounds"), ({"type": "integer", "minimum": "3"},
-    "numbers"),
-    ({"type": "integer", "minimum": 10**30}, "15 digits"), ({"type": "number", "minimum": float("nan")}, "numbers"),
-    ({"type": "number", "exclusiveMinimum": 1.2, "maximum": 1.4}, "within the bounds"),
+    "number"),
+    ({"type": "integer", "minimum": 10**30}, "can express"), ({"type": "number", "minimum": float("nan")}, "finite number"),
+    ({"type": "number", "exclusiveMinimum": 1.2, "maximum": 1.2}, "within the bounds"),
     ({"type": "integer", "multipleOf": 2}, "'multipleOf' is not supported"), ({"uniqueItems": True}, "not supported"),
-    ({"not": {}}, "not supported"), ({"if": {}}, "not supported"), ({"patternProperties": {}}, "not supported"),
+    ({"not": {}}, "not supported"), ({"if": {}}, "not supported"), ({"contains": {}}, "not supported"),
     ({7: 1}, "not supported"), ({"$ref": "https://example.org/x"}, "outside the schema"), ({"$ref": 7}, "outside the"),
     ({"$ref": "#/nope"}, "is not in the schema"), ({"$ref": "#"}, "begins with itself"),
     ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "begins with itself"),
-    ({"$ref": "#/$defs/a", "minLength": 3, "$defs": {"a": {}}}, "together with 'minLength'"),
-    ({"anyOf": [{}], "oneOf": [{}]}, "together with"), ({"allOf": [{"type": "string"}, {"type": "integer"}]},
-    "can be merged"),
-    ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {}]}}, "$ref": "#/$defs/a"}, "can be merged|circular|begins"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}], "minLength": 1}}}, "circular"),
+    ({"oneOf": [{}, {}]}, "two alternatives of 'oneOf'"), ({"allOf": [{"type": "string"}, {"type": "integer"}]},
+    "no text matches"), ({"oneOf": [{"type": "integer"}, {"minimum": 2}]}, "two alternatives"),
+    ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "two different values of 'pattern'"),
+    ({"pattern": "(?i)a"}, "flags"), ({"pattern": "a^b"}, "inside"), ({"pattern": "(^a|b){2}"}, "inside"),
+    ({"pattern": "\\A"}, "dialects"), ({"pattern": "[]a]"}, "dialects"), ({"pattern": "a{,3}"}, "dialects"),
+    ({"type": "object", "minProperties": 2}, "may repeat"), ({"$recursiveRef": "#"}, "not supported"),
+    ({"enum": ["a"], "type": "integer"}, "no text matches"), ({"properties": {"a": False}, "required": ["a"]}, "'a'"),
+    ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {}]}}, "$ref": "#/$defs/a"}, "circular|begins"),
     ({"allOf": [7, 8]}, "expected a schema"), ({"items": {"$dynamicRef": "#x"}}, "not supported"),
 ]  # fmt: skip
 

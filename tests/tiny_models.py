@@ -224,7 +224,8 @@ def _add_tokenizer(writer: Any, kind: str, specials: list[str], user_defined: li
 def _add_key(writer: Any, key: str, value: Any) -> None:
     for values in writer.kv_data:
         values.pop(key, None)
-    kinds = {bool: writer.add_bool, str: writer.add_string, float: writer.add_float32, int: writer.add_int32}
+    whole = writer.add_uint32 if key.endswith("_token_id") else writer.add_int32
+    kinds = {bool: writer.add_bool, str: writer.add_string, float: writer.add_float32, int: whole}
     kinds.get(type(value), writer.add_array)(key, value)
 
 

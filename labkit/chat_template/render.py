@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.chat_template.conversation import Conversation, TemplateError, lay_out
 from labkit.children import queue_lines, script_command
 from labkit.errors import GenerationError
 
@@ -31,24 +32,28 @@ _READY = {"source": "", "values": {}, "size_limit": 0}
 
 
 class ChatTemplate:
-    """A model's chat template."""
+    """A model's chat template, with the names of its special tokens (``bos_token``, ``eos_token``, ``unk_token`` …)."""
 
-    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+    def __init__(self, source: str, **special_tokens: str) -> None:
         self.source = source
-        self._names = {"bos_token": bos_token, "eos_token": eos_token}
+        self._names = {"bos_token": "", "eos_token": "", **special_tokens}
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
-        """Render the messages and the beginning of the answer, within 2 s, 8 million characters and 1 GB of memory."""
-        values = {
-            **more,
-            "messages": [dict(message) for message in messages],
-            "add_generation_prompt": add_generation_prompt,
-            **self._names,
-        }
-        request = {"source": self.source, "values": values, "size_limit": SIZE_LIMIT}
-        answer = _renderer().ask(request, TIME_LIMIT_S)
+        """Render the messages and the beginning of the answer; a template that loses a message is an error."""
+        return self.lay_out(messages, add_generation_prompt=add_generation_prompt, **more).text
+
+    def lay_out(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> Conversation:
+        """Render the messages in a shape in which the template loses none."""
+        return lay_out(lambda shaped: self.render_unchecked(shaped, **more), messages)
+
+    def render_unchecked(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
+        """Render within 2 s, 8 million characters and 1 GB of memory."""
+        values = {"add_generation_prompt": True, **more, **self._names, "messages": [dict(message) for message in messages]}
+        answer = _renderer().ask({"source": self.source, "values": values, "size_limit": SIZE_LIMIT}, TIME_LIMIT_S)
+        if "invalid" in answer:
+            raise GenerationError(f"this model's chat template is not valid Jinja: {answer['invalid']}")
         if "error" in answer:
-            raise GenerationError(f"this model's chat template {answer['error']}")
+            raise TemplateError(f"this model's chat template cannot render these messages: {answer['error']}")
         return str(answer["text"])
 
 

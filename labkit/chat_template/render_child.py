@@ -36,11 +36,14 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         template = _compile(request["source"])
     except Exception as error:  # from jinja2, from Python for nested blocks, recursion, memory
-        return {"error": f"is not valid Jinja: {_one_line(error)}"}
-    try:
-        return {"text": _joined(template, request["values"], request["size_limit"])}
-    except Exception as error:  # any error in the template
-        return {"error": f"cannot render these messages: {_one_line(error)}"}
+        return {"invalid": _one_line(error)}
+    # Without tools and documents, Hugging Face's are None; a few templates are written for undefined ones.
+    for defaults in ({"tools": None, "documents": None}, {}):
+        try:
+            return {"text": _joined(template, {**defaults, **request["values"]}, request["size_limit"])}
+        except Exception as error:  # any error in the template
+            answer = {"error": _one_line(error)}
+    return answer
 
 
 def _joined(template: Any, values: dict[str, Any], limit: int) -> str:
@@ -56,18 +59,35 @@ def _joined(template: Any, values: dict[str, Any], limit: int) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _compile(source: str) -> Any:
-    from jinja2.ext import loopcontrols
+    """Compile a template as Hugging Face's transformers do (``utils/chat_template_utils.py``)."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """``{% generation %} … {% endgeneration %}``: the assistant's text, marked for training."""
+
+        tags = {"generation"}  # noqa: RUF012  # as Jinja's own extensions
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
+
+        def _inside(self, caller: Any) -> str:
+            return str(caller())
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda pattern: datetime.datetime.now().strftime(pattern)
     return environment.from_string(source)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: object) -> None:

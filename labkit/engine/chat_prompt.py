@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,17 @@ from labkit.engine.tokenizer import ROLES, Vocabulary
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
 
 if TYPE_CHECKING:
+    from labkit.chat_template.conversation import Conversation
     from labkit.chat_template.render import ChatTemplate
 
 _SPACES = " \t\n\r\v\f"  # what C calls a space
+_NOTHING = re.compile("(?!)")
+# Marks in a model's own answers: <think>, [/THINK], <|END_THINKING|>, <tool_call>, [TOOL_CALLS], <|begin_of_box|>.
+_OWN_MARK = re.compile(r"^[<\[◁].*(?:think|thought|reason|tool.?call|of_box)(?!.*(?:result|response))", re.IGNORECASE)
+# Jinja's names of special tokens -> the keys in the file.
+_OTHER_SPECIALS = {
+    "unk_token": "unknown", "sep_token": "seperator", "pad_token": "padding", "cls_token": "cls", "mask_token": "mask",
+}  # fmt: skip
 
 
 class Tokenizer(Vocabulary):
@@ -42,9 +51,15 @@ class Tokenizer(Vocabulary):
 
         A template that rewrites messages (trims, shortens, lowercases them) changes the marks. Then private-use characters
         replace the characters of control tokens in the messages, and the rendered text is searched for them.
+
+        An assistant's message is a model's earlier answer: marks that only an assistant writes (of reasoning, of calls to
+        tools) stay its own, as control tokens if they are; all others are text there too.
         """
-        whole = self.template.render(messages)
-        parts = self._split_at_marks(messages, whole) or self._split_masked(messages, whole)
+        talk = self.template.lay_out(messages)
+        if talk.parts is None:
+            parts = self._split_masked(talk, messages)
+        else:
+            parts = [("template" if index is None else messages[index]["role"], text) for index, text in talk.parts]
         tokens = self._with_bos(self._join(parts))
         if not tokens:
             raise GenerationError("this model's chat template made an empty text of these messages: write something")
@@ -59,66 +74,69 @@ class Tokenizer(Vocabulary):
                 raise GenerationError(
                     "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
                 )
-            eos = int(C.llama_vocab_eos(self.vocab))
             from labkit.chat_template.render import ChatTemplate
 
-            self._template = ChatTemplate(
-                source.decode("utf-8", errors="replace"),
-                bos_token=self.token_text(self.bos),
-                eos_token=self.token_text(eos),
-            )
+            self._template = ChatTemplate(source.decode("utf-8", errors="replace"), **self._special_names())
         return self._template
 
-    def _split_at_marks(self, messages: Sequence[Mapping[str, str]], whole: str) -> list[tuple[bool, str]] | None:
-        """Split a rendered conversation into (is a user's text, text), or None where the template rewrites messages."""
-        marks = [f"\ue000{os.urandom(8).hex()}\ue001" for _ in messages]
-        try:
-            marked = self.template.render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
-        except GenerationError:
-            return None
-        texts = {mark: m["content"] for m, mark in zip(messages, marks, strict=True)}
-        parts = [(piece in texts, texts.get(piece, piece)) for piece in re.split("(" + "|".join(marks) + ")", marked)]
-        return parts if "".join(text for _, text in parts) == whole else None
+    def _special_names(self) -> dict[str, str]:
+        """Return the names of the special tokens as templates know them; of those that the file has."""
+        ids = {"bos_token": self.bos, "eos_token": int(C.llama_vocab_eos(self.vocab))}
+        value = ctypes.create_string_buffer(32)
+        for name, key in _OTHER_SPECIALS.items():
+            if C.llama_model_meta_val_str(self.model, f"tokenizer.ggml.{key}_token_id".encode(), value, len(value)) > 0:
+                ids[name] = int(value.value) if value.value.isdigit() else -1
+        texts = {name: self.token_text(token) for name, token in ids.items()}
+        return {name: text for name, text in texts.items() if text or name in ("bos_token", "eos_token")}
 
-    def _split_masked(self, messages: Sequence[Mapping[str, str]], whole: str) -> list[tuple[bool, str]]:
-        """Split as `_split_at_marks` does, where the template rewrites messages."""
-        mask, unmask = self._masks(messages)
-        masked = self.template.render([{**m, "content": m["content"].translate(mask)} for m in messages])
-        parts: list[tuple[bool, str]] = []
+    def _split_masked(self, talk: Conversation, messages: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
+        """Split a conversation that the template rewrites into (source, text)."""
+        from labkit.chat_template.conversation import REASONING
+
+        mask, unmask = self._masks([message["content"] for message in messages])
+
+        def hide(index: int, text: str) -> str:
+            seen = re.compile(f"({self._own_marks().pattern}|{REASONING.pattern})", re.IGNORECASE)
+            pieces = _split(seen, text) if messages[index]["role"] == "assistant" else [text]
+            return "".join(piece if number % 2 else piece.translate(mask) for number, piece in enumerate(pieces))
+
+        masked = talk.render_with(hide)
+        parts: list[tuple[str, str]] = []
         start = 0
         for match in self._specials()[0].finditer(masked):
-            parts += [(True, masked[start : match.start()].translate(unmask)), (False, match[0])]
+            parts += [("user", masked[start : match.start()].translate(unmask)), ("template", match[0])]
             start = match.end()
-        parts.append((True, masked[start:].translate(unmask)))
-        if "".join(text for _, text in parts) == whole:
+        parts.append(("user", masked[start:].translate(unmask)))
+        if "".join(text for _, text in parts) == talk.text:
             return parts
-        # The template searches for such characters itself (for example to remove <think>…</think>). Then all control tokens
-        # must be its own: otherwise their origin is unknown.
-        if self._specials()[0].findall(whole) != [text for is_user, text in parts if not is_user]:
-            found = next(filter(None, (self._find_special(m["content"]) for m in messages)), "a control token")
-            raise GenerationError(
-                f"this model's chat template rewrites a message that contains the text of a control token ({found!r}), so "
-                "the two cannot be distinguished: remove it from the message"
-            )
-        return [(False, whole)]
+        # The template searches for such characters itself. If the control tokens are the same, they are its own; otherwise
+        # it takes a user's text for one of them, so it is rendered without seeing it.
+        own = [text for source, text in parts if source == "template"]
+        return [("template", talk.text)] if self._specials()[0].findall(talk.text) == own else parts
 
-    def _masks(self, messages: Sequence[Mapping[str, str]]) -> tuple[dict[int, int], dict[int, int]]:
+    def _own_marks(self) -> re.Pattern[str]:
+        """Return a pattern of the special tokens that only an assistant writes."""
+        ids = self._specials()[1]
+        names = [name for name in ids if _OWN_MARK.search(name) and not self.is_end(ids[name])]
+        return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
+
+    def _masks(self, texts: Sequence[str]) -> tuple[dict[int, int], dict[int, int]]:
         """Return translations of the characters of control tokens to private-use ones, and back.
 
         Characters such as ``<`` are enough, unless a message has the name between them and the template might add them.
         """
         inner = {core.casefold() for name in self._specials()[1] for core in re.findall(r"\w+", name)}
-        contents = [m["content"].casefold() for m in messages]
+        contents = [text.casefold() for text in texts]
         chars = {c for name in self._specials()[1] for c in name if not c.isalnum() and not c.isspace()}
         chars |= {c for name in self._specials()[1] for c in (name[0], name[-1]) if not c.isspace()}
-        used = {ord(c) for m in messages for c in m["content"]}
+        used = {ord(c) for text in texts for c in text}
         if any(core in content for core in inner for content in contents):
             chars |= {chr(code) for code in used if not chr(code).isspace()}
         free = (code for code in range(0xF0000, 0xFFFFE) if code not in used)
         mask = {ord(char): code for char, code in zip(sorted(chars), free, strict=False)}
         return mask, {code: char for char, code in mask.items()}
 
-    def _join(self, parts: Sequence[tuple[bool, str]]) -> list[int]:
+    def _join(self, parts: Sequence[tuple[str, str]]) -> list[int]:
         """Tokenize a split conversation, with llama.cpp's rules for the spaces around its control tokens."""
         tokens: list[int] = []
         run = ""
@@ -128,8 +146,8 @@ class Tokenizer(Vocabulary):
             text = run.lstrip(_SPACES) if strips & C.LLAMA_TOKEN_ATTR_RSTRIP else run
             return self._plain(text.rstrip(_SPACES) if next_strips & C.LLAMA_TOKEN_ATTR_LSTRIP else text)
 
-        for is_user, text in parts:
-            for plain, special in [(text, None)] if is_user else self._partition(text):
+        for source, text in parts:
+            for plain, special in self._partition(text, source):
                 run += plain
                 if special is not None:
                     attributes = C.llama_vocab_get_attr(self.vocab, special)
@@ -144,9 +162,11 @@ class Tokenizer(Vocabulary):
         wants_bos = self.bos >= 0 and C.llama_vocab_get_add_bos(self.vocab)
         return tokens if not wants_bos or tokens[:1] == [self.bos] else [self.bos, *tokens]
 
-    def _partition(self, text: str) -> list[tuple[str, int | None]]:
-        """Split the template's own text at its control tokens: (plain text before, control token or None)."""
+    def _partition(self, text: str, source: str) -> list[tuple[str, int | None]]:
+        """Split a text at the control tokens that may be in it: (plain text before, control token or None)."""
         pattern, ids = self._specials()
+        if source != "template":
+            pattern = self._own_marks() if source == "assistant" else _NOTHING
         result: list[tuple[str, int | None]] = []
         start = 0
         for match in pattern.finditer(text):
@@ -154,9 +174,11 @@ class Tokenizer(Vocabulary):
             start = match.end()
         return [*result, (text[start:], None)]
 
-    def _find_special(self, text: str) -> str | None:
-        match = self._specials()[0].search(text)
-        return None if match is None else match[0]
+
+def _split(pattern: re.Pattern[str], text: str) -> list[str]:
+    """Split a text into pieces without and with a match, in turn."""
+    places = [0, *(place for match in pattern.finditer(text) for place in match.span()), len(text)]
+    return [text[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 def check_messages(messages: Any) -> list[dict[str, str]]:

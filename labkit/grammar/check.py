@@ -12,6 +12,7 @@ llama.cpp ``grammars/README.md`` (the language), ``src/llama-grammar.cpp`` (its 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NoReturn
 
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -39,6 +40,7 @@ def check_grammar(grammar: str) -> str:
         raise ArgumentTypeError(
             f"grammar must be GBNF text, not {type(grammar).__name__}: see llama.cpp's grammars/README.md"
         )
+    grammar = grammar.removeprefix("\ufeff")  # a byte order mark, as some editors write it
     if len(grammar) > MAX_BYTES:
         raise ArgumentError(f"the grammar has {len(grammar):,} characters, at most {MAX_BYTES:,} are allowed")
     if "\x00" in grammar:
@@ -56,6 +58,13 @@ def tokens_in(grammar: str) -> list[str]:
     reader = _Reader(grammar)
     reader.read()
     return reader.tokens
+
+
+def _named(char: str) -> str:
+    """Name a character; those that nobody sees, by Unicode's names."""
+    name = {"\ufeff": "BYTE ORDER MARK", "ï": "BYTE ORDER MARK read with the wrong encoding"}.get(char)
+    unseen = char > "\x7f" and not char.isalnum()
+    return f"{char!a} ({name or unicodedata.name(char, 'no name')})" if name or unseen else repr(char)
 
 
 class _Open:
@@ -125,7 +134,7 @@ class _Reader:
         start = self.at
         name = self._match(_NAME)
         if not name:
-            self._fail("expected a rule's name")
+            self._fail(f"expected a rule's name of A-Z, a-z, 0-9 and -, not {_named(self.text[self.at])}")
         self._match(_SPACE)
         if not self.text.startswith("::=", self.at):
             self._fail(f"expected ::= after {name!r}")
@@ -135,7 +144,7 @@ class _Reader:
         self.symbols.add(name)
         self._body(name)
         if self.at < len(self.text) and self.text[self.at] not in "\r\n":
-            self._fail(f"{self.text[self.at]!r} was not expected here")
+            self._fail(f"{_named(self.text[self.at])} was not expected here")
 
     def _body(self, name: str) -> None:
         """Read a rule's alternatives; groups are kept on a list, so deep nesting does not overflow the stack."""

@@ -18,7 +18,7 @@ RULES = {
     "boolean": '"true" | "false"',
     "null": '"null"',
     "date": (
-        '[0-9]{4} "-" (("01" | "03" | "05" | "07" | "08" | "10" | "12") "-" (day | "29" | "30" | "31") | '
+        '[1-9] [0-9]{3} "-" (("01" | "03" | "05" | "07" | "08" | "10" | "12") "-" (day | "29" | "30" | "31") | '
         '("04" | "06" | "09" | "11") "-" (day | "29" | "30") | "02-" day)'
     ),
     "day": '"0" [1-9] | "1" [0-9] | "2" [0-8]',
@@ -27,27 +27,48 @@ RULES = {
     "format-date": '"\\"" date "\\""',
     "format-time": '"\\"" time "\\""',
     "format-date-time": '"\\"" date "T" time "\\""',
+    # The common texts of each format, not all of them.
+    "label": '[a-z0-9]{1,20} ("-" [a-z0-9]{1,20}){0,2}',
+    "byte": '[0-9] | [1-9] [0-9] | "1" [0-9]{2} | "2" [0-4] [0-9] | "25" [0-5]',
+    "host": 'label ("." label){0,3} "." [a-z]{2,8}',
+    "format-email": '"\\"" [a-z0-9]{1,20} ([._+-] [a-z0-9]{1,20}){0,2} "@" host "\\""',
+    "format-hostname": '"\\"" host "\\""',
+    "format-ipv4": '"\\"" byte "." byte "." byte "." byte "\\""',
+    "format-ipv6": '"\\"" [0-9a-f]{1,4} (":" [0-9a-f]{1,4}){7} "\\""',
+    "format-uri": '"\\"http" "s"? "://" host ("/" [A-Za-z0-9._~-]{1,40}){0,8} "/"? "\\""',
+    "format-duration": '"\\"P" ([0-9]{1,4} [YMWD] | "T" [0-9]{1,4} [HMS]) "\\""',
+    "format-json-pointer": '"\\"" ("/" [A-Za-z0-9_-]{0,40}){0,8} "\\""',
+    "format-regex": '"\\"" [A-Za-z0-9 _-]{0,80} "\\""',
     "format-uuid": '"\\"" hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12} "\\""',
 }
 NEEDS = {
     "object": "ws string value", "array": "ws value", "string": "char", "char": "escape", "escape": "hex",
     "number": "integer",
     "value": "object array string number boolean null", "date": "day", "time": "clock", "format-date": "date",
+    "host": "label", "format-email": "host", "format-hostname": "host", "format-ipv4": "byte", "format-uri": "host",
     "format-time": "time", "format-date-time": "date time", "format-uuid": "hex",
 }  # fmt: skip
 KEYWORDS = {
-    "object": {"properties", "required", "additionalProperties"},
-    "array": {"items", "prefixItems", "minItems", "maxItems"},
+    "object": {
+        "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
+        "maxProperties", "unevaluatedProperties",
+    },
+    "array": {"items", "prefixItems", "minItems", "maxItems", "unevaluatedItems"},
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
-}
+}  # fmt: skip
 KEYWORDS["integer"] = KEYWORDS["number"]
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 # Annotations, which do not constrain a text.
 SILENT = {
-    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "definitions", "discriminator",
+    "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "definitions",
+    "discriminator", "contentEncoding", "contentMediaType", "contentSchema", "id",
 }  # fmt: skip
-CHOICES = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
+# Formats that have the same texts here, and the lengths of those that have one.
+SAME_FORMATS = {
+    "idn-email": "email", "idn-hostname": "hostname", "iri": "uri", "uri-reference": "uri", "iri-reference": "uri",
+}  # fmt: skip
+LENGTHS = {"date": 10, "uuid": 36}
 
 
 def separated(items: list[str]) -> list[str]:

@@ -3,8 +3,10 @@
 llama-cpp-python has a converter too, but its strings may contain raw line breaks (invalid JSON), it silently drops bounds on
 numbers, and a ``maxLength`` of 1,000 becomes a thousand nested groups. This converter refuses unsupported keywords.
 
-The grammar does not cover every matching text: properties are in the schema's order, without others than it names, a text
-has at most one space where JSON allows any, and numbers have up to 16 digits.
+The grammar does not cover every matching text: properties are in the schema's order, without others than it names; where no
+type is given, the keywords imply it; a pattern matches the whole text; formats give their common texts. A text has at
+most one space where JSON allows any, numbers have up to 16 digits, repetitions go to 2,000. Schemas side by side are
+joined (`schema_join`); alternatives of a ``oneOf`` are narrowed so that no text matches two, or the schema is refused.
 
 References
 ----------
@@ -14,18 +16,21 @@ JSON Schema 2020-12, "Validation"; llama.cpp ``grammars/README.md``, "JSON schem
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.grammar.check import MAX_REPEATS, check_grammar
-from labkit.grammar.json_rules import CHOICES, KEYWORDS, NEEDS, RULES, SILENT, TYPES, separated, times
+from labkit.grammar.json_rules import KEYWORDS, LENGTHS, NEEDS, RULES, SAME_FORMATS, separated, times
 from labkit.grammar.number_range import integer_range, number_range
 from labkit.grammar.regex import grammar_of_pattern, quote
+from labkit.grammar.schema_form import MAX_DEPTH, MAX_NODES, Form, SchemaReader, fail, refuse_size
+from labkit.grammar.schema_join import COMBINING, TWO_PATTERNS, Joiner, OverlapError, both, kinds_of, property_form
 
-MAX_NODES = 2_000
-MAX_DEPTH = 60
 MAX_CHARACTERS = 1_000_000
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]')
+_NAMES = re.compile(r"[a-z][a-z0-9-]*")
 
 
 def grammar_of_schema(schema: Any) -> str:
@@ -45,12 +50,20 @@ def grammar_of_schema(schema: Any) -> str:
         owner = schema if isinstance(schema, type) else type(schema)
         hint = "; a pydantic class has one: Class.model_json_schema()" if hasattr(owner, "model_json_schema") else ""
         raise ArgumentTypeError(f"json_schema must be a dict or its JSON text, not {type(schema).__name__}{hint}")
-    return check_grammar(_Converter(schema).convert())
+    try:
+        grammar = _Converter(schema).convert()
+    except _NothingError as error:
+        raise ArgumentError(f"{error}: no text matches this schema") from None
+    except RecursionError:
+        raise ArgumentError(
+            "json_schema has references that are circular, or is nested too deeply: use a simpler one"
+        ) from None
+    return check_grammar(grammar)
 
 
 def _parse(text: str) -> Any:
     try:
-        schema = json.loads(text)
+        schema = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise ArgumentError(f"json_schema is not valid JSON: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(schema, dict):
@@ -58,212 +71,227 @@ def _parse(text: str) -> Any:
     return schema
 
 
+class _NothingError(ArgumentError):
+    """No text matches a part of the schema; another part may be chosen."""
+
+
 class _Converter:
-    """Walk a schema and write a rule for each part."""
+    """Walk a schema's form and write a rule for each part."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self.schema = schema
+        self.reader = SchemaReader(schema)
+        self.joiner = Joiner(self.reader.targets)
         self.rules: dict[str, str] = {}
-        self.references: dict[str, str] = {}
+        self.references: dict[str, str | _NothingError] = {}
         self.path: list[str] = []
         self.n_nodes = self.n_characters = 0
 
     def convert(self) -> str:
-        self._add("root", self._visit(self.schema))
-        names = sorted(self.rules, key=lambda name: (name != "root", name))
+        self._add("root", self._visit(self.reader.root))
+        used, waiting = {"root"}, ["root"]
+        while waiting:
+            names = _NAMES.findall(_QUOTED.sub("", self.rules[waiting.pop()]))
+            new = {name for name in names if name in self.rules} - used
+            used |= new
+            waiting += new
+        names = sorted(used, key=lambda name: (name != "root", name))
         return "\n".join(f"{name} ::= {self.rules[name]}" for name in names)
 
-    def _visit(self, schema: Any) -> str:
+    def _visit(self, form: Form) -> str:
         """Return the grammar of one part."""
         self.n_nodes += 1
         if self.n_nodes > MAX_NODES or len(self.path) > MAX_DEPTH:
-            raise ArgumentError(
-                f"json_schema has more than {MAX_NODES:,} parts, or parts nested deeper than {MAX_DEPTH}: use a smaller one"
-            )
-        if schema is True:
+            refuse_size()
+        if form is True:
             return self._known("value")
-        if not isinstance(schema, Mapping):
-            self._fail(f"expected a schema (a dict), not {type(schema).__name__}")
-        self._refuse_unknown(schema)
-        for keyword in CHOICES & set(schema):
-            if others := [key for key in schema if key != keyword and not self._is_compatible(key, keyword)]:
-                self._fail(f"{keyword!r} together with {others[0]!r} is not supported: combine them in one schema")
-            return self._choice(keyword, schema[keyword])
-        return self._typed(schema)
+        if form is False:
+            self._nothing("nothing is allowed here")
+        if set(form) == {"$ref"}:
+            return self._reference(form["$ref"])
+        if set(form) == {"anyOf"}:
+            return self._first_of("anyOf", form["anyOf"], self._visit)
+        combines = any(key in form for key in (*COMBINING, "unevaluatedProperties", "unevaluatedItems"))
+        if not combines and not ("enum" in form and len(form) > 1):
+            return self._plain(form)
+        try:
+            return self._first_of("", self.joiner.plain(form), self._plain)
+        except OverlapError:
+            self._fail(
+                "a text may match two alternatives of 'oneOf': use 'anyOf', or give each a property with its own 'const'"
+            )
 
-    def _refuse_unknown(self, schema: Mapping[str, Any]) -> None:
-        known = {"type", *CHOICES, *SILENT}.union(*KEYWORDS.values())
-        for key in schema:
-            if not isinstance(key, str) or (key not in known and (not key.startswith("$") or key == "$dynamicRef")):
-                self._fail(f"{key!r} is not supported: remove it, and check the answer yourself")
+    def _first_of(self, step: str, forms: Sequence[Form], write: Callable[[Form], str]) -> str:
+        """Write alternatives, without those that no text matches."""
+        texts: list[str] = []
+        failure: _NothingError | None = None
+        for index, form in enumerate(forms):
+            try:
+                text = self._inside(f"{step}/{index}", form, write) if step else write(form)
+            except _NothingError as error:
+                failure = failure or error
+            else:
+                texts.append(text)
+        if not texts:
+            if failure is not None:
+                raise failure
+            self._nothing("no text matches all that is required here")
+        return self._any_of(list(dict.fromkeys(texts)))
 
-    @staticmethod
-    def _is_compatible(key: str, keyword: str) -> bool:
-        return key in SILENT or key.startswith("$") or (key == "type" and keyword in ("enum", "const"))
+    def _plain(self, form: Mapping[str, Any]) -> str:
+        if "enum" in form:
+            return self._any_of([self._literal(value) for value in form["enum"]])
+        return self._first_of("", kinds_of(dict(form)), lambda kind: self._of_type(kind, form))
 
-    def _choice(self, keyword: str, value: Any) -> str:
-        if keyword == "$ref":
-            return self._reference(value)
-        if keyword == "const":
-            return self._literal(value)
-        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            self._fail(f"{keyword!r} must be a non-empty list")
-        if keyword == "enum":
-            return self._any_of([self._literal(item) for item in value])
-        if keyword == "allOf":
-            return self._inside("allOf", self._merge(value))
-        return self._any_of([self._inside(f"{keyword}/{index}", item) for index, item in enumerate(value)])
-
-    def _typed(self, schema: Mapping[str, Any]) -> str:
-        guessed = [kind for kind, keywords in KEYWORDS.items() if keywords & set(schema) and kind != "integer"]
-        kinds = schema.get("type", guessed or TYPES)
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        if not isinstance(kinds, Sequence) or not kinds or any(kind not in TYPES for kind in kinds):
-            self._fail(f"unknown type {str(schema.get('type'))[:40]!r}: choose one of {', '.join(TYPES)}")
-        return self._any_of([self._of_type(kind, schema) for kind in dict.fromkeys(kinds)])
-
-    def _of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
-        if not KEYWORDS.get(kind, set()) & set(schema):
+    def _of_type(self, kind: str, form: Mapping[str, Any]) -> str:
+        if not KEYWORDS.get(kind, set()) & set(form):
             return self._known(kind)
-        return {"object": self._object, "array": self._array, "string": self._string}.get(kind, self._bounded)(schema, kind)
+        return {"object": self._object, "array": self._array, "string": self._string}.get(kind, self._bounded)(form, kind)
 
-    def _object(self, schema: Mapping[str, Any], kind: str) -> str:
-        properties = schema.get("properties", {})
-        required = schema.get("required", [])
-        if not isinstance(properties, Mapping) or not isinstance(required, Sequence) or isinstance(required, str):
-            self._fail("'properties' must be a dict and 'required' a list of names")
-        if missing := [name for name in required if name not in properties]:
-            additional = schema.get("additionalProperties", True)
-            if additional is False:
-                self._fail("'required' names a property that is not in 'properties', and 'additionalProperties' forbids it")
-            properties = {**properties, **dict.fromkeys(missing, additional)}
-        if not properties:
-            return self._map(schema)
+    def _object(self, form: Mapping[str, Any], kind: str) -> str:
+        least, most = self._bounds(form, "minProperties", "maxProperties")
+        required = form.get("required", [])
+        names = list(dict.fromkeys([*form.get("properties", {}), *required]))
+        if not names:
+            return self._map(form, least, most)
         self._known("ws")
-        rest = ""  # the rest of the object from this property on, after another property
-        first = '"}"'  # the same without a property before it
-        for name, part in reversed(properties.items()):
-            pair = f'{self._literal(str(name))} ":" ws {self._rule(self._inside(f"properties/{name}", part))}'
-            pair = self._rule(pair)
-            alone = f'{pair} {rest} ws "}}"' if rest else f'{pair} ws "}}"'
-            first = self._rule(alone) if name in required else self._rule(f"{alone} | {first}")
-            rest = self._rule(f'"," ws {pair} {rest}' if name in required else f'("," ws {pair})? {rest}')
-        return f'"{{" ws {first}'
+        allows = self.joiner.validator(form.get("propertyNames", True))
+        pairs: list[tuple[str, bool]] = []
+        for name in names:
+            try:
+                part = property_form(dict(form), name) if allows(name) else False
+                value = self._rule(self._inside(f"properties/{name}", part))
+            except _NothingError as error:
+                if name in required:
+                    self._nothing(f"'required' names {name!r}, which nothing matches ({str(error).rpartition(': ')[2]})")
+            else:
+                pairs.append((self._rule(f'{self._literal(name)} ":" ws {value}'), name in required))
+        return f'"{{" ws {self._members(pairs, least, most)}'
 
-    def _map(self, schema: Mapping[str, Any]) -> str:
-        additional = schema.get("additionalProperties", True)
-        self._known("ws")
-        if additional is False:
-            return '"{" ws "}"'
-        value = self._rule(self._inside("additionalProperties", additional))
-        pair = f'{self._known("string")} ":" ws {value}'
-        return f'"{{" ws ({pair} ("," ws {pair})* ws)? "}}"'
+    def _members(self, pairs: list[tuple[str, bool]], least: int, most: int | None) -> str:
+        """Write the properties in their order, at least and at most so many."""
+        cap = max(1, least, most or 0)  # more than these need not be distinguished
+        tails: list[str | None] = [None if n < least else 'ws "}"' if n else '"}"' for n in range(cap + 1)]
+        for pair, is_required in reversed(pairs):
+            after, tails = tails, []
+            for n in range(cap + 1):
+                rest = after[min(n + 1, cap)] if n != most else None
+                here = None if rest is None else f'"," ws {pair} {rest}' if n else f"{pair} {rest}"
+                skipped = None if is_required else after[n]
+                if here is not None and skipped is not None:
+                    here = f'("," ws {pair})? {rest}' if n and rest == skipped else f"{here} | {skipped}"
+                text = here or skipped
+                tails.append(None if text is None else self._rule(text))
+        if tails[0] is None:
+            self._nothing("no object has as many properties as 'required', 'minProperties' and 'maxProperties' ask for")
+        return tails[0]
 
-    def _array(self, schema: Mapping[str, Any], kind: str) -> str:
-        least, most = self._bounds(schema, "minItems", "maxItems")
-        prefix, items = schema.get("prefixItems", []), schema.get("items", True)
-        if not isinstance(prefix, Sequence) or isinstance(prefix, str):
-            self._fail("'prefixItems' must be a list of schemas")
-        if "prefixItems" in schema and "items" not in schema:
-            items = items if least > len(prefix) else False
-        fixed = [self._rule(self._inside(f"prefixItems/{index}", part)) for index, part in enumerate(prefix[:most])]
+    def _map(self, form: Mapping[str, Any], least: int, most: int | None) -> str:
+        """Write an object without named properties."""
+        patterns = form.get("patternProperties", {})
+        key = [{"type": ["string"], "pattern": pattern} for pattern in patterns] or [{"type": ["string"]}]
+        values = both(*patterns.values()) if patterns else form.get("additionalProperties", True)
+        if least > 1:
+            self._fail("'minProperties' of more than 1 needs names in 'properties', because generated names may repeat")
+        try:
+            names = self._rule(self._visit(both({"anyOf": key}, form.get("propertyNames", True))))
+            value = self._rule(self._inside("additionalProperties", values))
+        except _NothingError:
+            most = 0
         self._known("ws")
-        least = max(least - len(fixed), 0)
-        most = None if most is None else most - len(fixed)
-        if items is False:
+        if most == 0:
             if least:
-                self._fail("'minItems' is more than 'prefixItems' and 'items' allow")
+                self._nothing("'minProperties' needs a property, but none is allowed")
+            return '"{" ws "}"'
+        pair = f'{names} ":" ws {value}'
+        some = f'{pair} ("," ws {pair}){times(0, None if most is None else most - 1)} ws'
+        return f'"{{" ws {some} "}}"' if least else f'"{{" ws ({some})? "}}"'
+
+    def _array(self, form: Mapping[str, Any], kind: str) -> str:
+        least, most = self._bounds(form, "minItems", "maxItems")
+        prefix, items = form.get("prefixItems", []), form.get("items", True)
+        if "prefixItems" in form and "items" not in form:
+            items = items if least > len(prefix) else False
+        fixed: list[str] = []
+        for index, part in enumerate(prefix[:most]):
+            try:
+                fixed.append(self._rule(self._inside(f"prefixItems/{index}", part)))
+            except _NothingError:
+                most, items = index, False
+                break
+        self._known("ws")
+        left = max(least - len(fixed), 0)
+        more = None if most is None else most - len(fixed)
+        try:
+            item = self._rule(self._inside("items", items)) if more != 0 else ""
+        except _NothingError:
+            item = ""
+        if not item:
+            if left:
+                self._nothing("'minItems' is more than 'prefixItems' and 'items' allow")
             return f'"[" ws {" ".join([*separated(fixed), "ws"]) if fixed else ""} "]"'
-        if most == 0 and not fixed:
-            return '"[" ws "]"'
-        item = self._rule(self._inside("items", items))
         if fixed:
-            return f'"[" ws {" ".join(separated(fixed))} ("," ws {item}){times(least, most)} ws "]"'
-        some = self._rule(f'{item} ("," ws {item}){times(max(least - 1, 0), None if most is None else most - 1)} ws')
-        return f'"[" ws {some if least else f"({some})?"} "]"'
+            return f'"[" ws {" ".join(separated(fixed))} ("," ws {item}){times(left, more)} ws "]"'
+        some = self._rule(f'{item} ("," ws {item}){times(max(left - 1, 0), None if more is None else more - 1)} ws')
+        return f'"[" ws {some if left else f"({some})?"} "]"'
 
-    def _string(self, schema: Mapping[str, Any], kind: str) -> str:
-        least, most = self._bounds(schema, "minLength", "maxLength")
-        form = f"format-{schema.get('format')}"
-        if "pattern" in schema or form in RULES:
-            if least or most is not None or ("pattern" in schema and form in RULES):
-                self._fail("'pattern' and 'format' cannot be combined with each other or with bounds on the length")
-            return self._known(form) if form in RULES else self._pattern(schema["pattern"])
-        return f'"\\"" {self._known("char")}{times(least, most)} "\\""'
-
-    def _pattern(self, pattern: Any) -> str:
+    def _string(self, form: Mapping[str, Any], kind: str) -> str:
+        least, most = self._bounds(form, "minLength", "maxLength")
+        given = form.get("format", ())
+        formats = {SAME_FORMATS.get(one, one) for one in ([given] if isinstance(given, str) else given)}
+        formats = {one for one in formats if f"format-{one}" in RULES}
+        if formats:
+            name = formats.pop()
+            fits = LENGTHS.get(name, -1)
+            if (
+                formats
+                or "pattern" in form
+                or ((least or most is not None) and not least <= fits <= (fits if most is None else most))
+            ):
+                self._fail("'format' cannot be combined with another one, with 'pattern' or with these bounds on the length")
+            return self._known(f"format-{name}")
+        if "pattern" not in form:
+            return f'"\\"" {self._known("char")}{times(least, most)} "\\""'
+        pattern = form["pattern"]
         if not isinstance(pattern, str):
             self._fail(f"'pattern' must be text, not {type(pattern).__name__}")
+        if pattern.startswith(TWO_PATTERNS):
+            self._fail("two different values of 'pattern' cannot be combined: write one")
         try:
-            return f'"\\"" ({grammar_of_pattern(pattern)}) "\\""'
+            return f'"\\"" ({grammar_of_pattern(pattern, least, most)}) "\\""'
         except ValueError as error:
             self._fail(str(error))
 
-    def _bounded(self, schema: Mapping[str, Any], kind: str) -> str:
+    def _bounded(self, form: Mapping[str, Any], kind: str) -> str:
         names = {"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
-        bounds = {name: schema.get(key) for name, key in names.items()}
-        if any(
-            value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e15)
-            for value in bounds.values()
-        ):
-            self._fail("bounds must be numbers of at most 15 digits")
-        found = (integer_range if kind == "integer" else number_range)(**bounds)
+        found = (integer_range if kind == "integer" else number_range)(
+            **{name: form.get(key) for name, key in names.items()}
+        )
         if found is None:
-            self._fail(f"no {kind} is within the bounds, or none that the grammar can express")
+            self._nothing(f"no {kind} is within the bounds, or none that the grammar can express")
         return found
 
-    def _bounds(self, schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
-        least, most = schema.get(low, 0), schema.get(high)
-        for key, value in ((low, least), (high, most)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                self._fail(f"{key!r} must be a whole number, 0 or more")
-            if value is not None and value > MAX_REPEATS:
-                self._fail(f"{key!r} is more than {MAX_REPEATS:,}, the limit of llama.cpp's grammars")
+    def _bounds(self, form: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
+        least, most = form.get(low, 0), form.get(high)
+        if most is not None and most > MAX_REPEATS:
+            most = MAX_REPEATS if least <= MAX_REPEATS else most  # narrower, and as long as a grammar allows
+        if least > MAX_REPEATS:
+            self._fail(f"{low!r} is more than {MAX_REPEATS:,}, the limit of llama.cpp's grammars")
         if most is not None and most < least:
-            self._fail(f"{high!r} is less than {low!r}")
+            self._nothing(f"{high!r} is less than {low!r}")
         return least, most
 
-    def _merge(self, parts: Sequence[Any]) -> dict[str, Any]:
-        """Join the parts of an allOf: objects with properties."""
-        merged: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
-        for part in parts:
-            while isinstance(part, Mapping) and "$ref" in part:
-                part = self._resolve(part["$ref"])
-                self.n_nodes += 1
-                if self.n_nodes > MAX_NODES:
-                    self._fail("its references are circular")
-            if not isinstance(part, Mapping):
-                self._fail(f"expected a schema (a dict), not {type(part).__name__}")
-            if len(parts) == 1:
-                return dict(part)
-            allowed = {"type", "properties", "required", *SILENT}
-            if part.get("type", "object") != "object" or any(key not in allowed for key in part):
-                self._fail("only objects with 'properties' and 'required' can be merged")
-            merged["properties"].update(part.get("properties", {}))
-            merged["required"] += part.get("required", [])
-        return merged
-
-    def _reference(self, reference: Any) -> str:
-        target = self._resolve(reference)
+    def _reference(self, reference: str) -> str:
         if reference not in self.references:
             name = f"ref-{len(self.references)}"
             self.references[reference] = name
-            self._add(name, self._inside(str(reference), target))
-        return self.references[reference]
-
-    def _resolve(self, reference: Any) -> Any:
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            self._fail(f"the $ref {str(reference)[:80]!r} is outside the schema: only '#/…' is supported")
-        target: Any = self.schema
-        for step in reference[1:].strip("/").split("/"):
-            key = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, Sequence) and key.isdecimal() and int(key) < len(target):
-                target = target[int(key)]
-            elif isinstance(target, Mapping) and key in target:
-                target = target[key]
-            elif step:
-                self._fail(f"the $ref {reference[:80]!r} is not in the schema")
-        return target
+            try:
+                self._add(name, self._inside(reference, self.joiner.target(reference)))
+            except _NothingError as error:
+                self.references[reference] = error
+        found = self.references[reference]
+        if isinstance(found, _NothingError):
+            raise found
+        return found
 
     def _literal(self, value: Any) -> str:
         try:
@@ -271,11 +299,12 @@ class _Converter:
         except (TypeError, ValueError, RecursionError) as error:
             self._fail(f"a value is not JSON: {' '.join(str(error).split())[:100]}")
 
-    def _inside(self, step: str, schema: Any) -> str:
+    def _inside(self, step: str, form: Form, write: Callable[[Form], str] | None = None) -> str:
         self.path.append(step)
-        text = self._visit(schema)
-        self.path.pop()
-        return text
+        try:
+            return (write or self._visit)(form)
+        finally:
+            self.path.pop()
 
     def _any_of(self, texts: list[str]) -> str:
         return texts[0] if len(texts) == 1 else "(" + " | ".join(texts) + ")"
@@ -301,5 +330,10 @@ class _Converter:
         return name
 
     def _fail(self, what: str) -> NoReturn:
-        place = f"json_schema, at {'/'.join(self.path)[-100:]!r}" if self.path else "json_schema"
-        raise ArgumentError(f"{place}: {what}")
+        fail(self.path, what)
+
+    def _nothing(self, what: str) -> NoReturn:
+        try:
+            fail(self.path, what)
+        except ArgumentError as error:
+            raise _NothingError(str(error)) from None
