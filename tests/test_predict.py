@@ -3,8 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labkit.course import predict as predict_module
 from labkit.course.predict import Comparison, Prediction, predict
@@ -50,6 +56,19 @@ def test_running_a_cell_again_keeps_its_guess() -> None:
         ("no idea", None),
         ("<b>", None),
         ("1e999", None),
+        ("1.200,5", 1200.5),
+        ("1,200.5", 1200.5),
+        ("1.200.000", 1_200_000),
+        ("1\u202f200,5", 1200.5),
+        ("1'200", 1200),
+        ("−4", -4),
+        ("3/4", 0.75),
+        ("about 1/2 of them", 0.5),
+        ("3/0", None),
+        ("12.", 12),
+        ("1,2,3", None),
+        ("3.14159", 3.14159),
+        ("-1.5e-3", -0.0015),
     ],
 )
 def test_box_reads_numbers_as_people_type_them(text: str, guess: float | None) -> None:
@@ -57,6 +76,45 @@ def test_box_reads_numbers_as_people_type_them(text: str, guess: float | None) -
     box = predict("How many?")
     type_into(box, text)
     assert box.guess == guess
+
+
+@pytest.mark.parametrize(("text", "words"), [("1.200", "1.2 or 1200"), ("10–20", "10 or 20"), ("10 to 20", "10 or 20")])
+def test_box_asks_what_is_meant(text: str, words: str) -> None:
+    """A number that can be read in two ways, and two numbers, are no guess: the box asks."""
+    box = predict("How many?")
+    type_into(box, text)
+    assert box.guess is None
+    assert words in box._widget().children[2].value
+
+
+@given(st.decimals(-(10**9), 10**9, places=2), st.sampled_from([",.", ".,", " .", " ,", "'.", "\u00a0,"]))
+def test_numbers_of_any_country_are_read(value: Decimal, marks: str) -> None:
+    """Whatever separates thousands and decimals, the number is the same."""
+    text = f"{value:,.2f}".translate(str.maketrans(",.", marks))
+    assert predict_module._readings(text) == [float(value)]
+
+
+@given(st.text())
+def test_any_text_is_read_without_error(text: str) -> None:
+    """Any text is a number, several, or none."""
+    assert all(isinstance(value, float) for value in predict_module._readings(text))
+
+
+def test_guess_survives_a_restart(tmp_path: Path) -> None:
+    """A typed guess is next to the notebook after a restart; emptying the box erases it; code and scripts keep none."""
+    ask = "from labkit.course.predict import predict\nbox = predict('How fast?', 'tokens/s')\n"
+    ask += "field = box._widget().children[1]"
+    steps = (
+        (f"{ask}\nfield.value = '1.200,5'\nbox.guess", "1200.5", True),
+        (f"{ask}\nprint(field.value, box.guess)", "1.200,5 1200.5", True),
+        (f"{ask}\nbox.guess = 3\nprint(field.value, box.guess)\nfield.value = ''", "3 3", False),
+        (f"{ask}\nbox.guess = 5\nprint(box.guess)", "5", False),
+    )
+    for code, shown, is_kept in steps:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        nbclient.NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+        assert shown in str(notebook.cells[0].outputs)
+        assert (tmp_path / "guesses.json").exists() is is_kept
 
 
 def test_box_answers_what_was_typed() -> None:

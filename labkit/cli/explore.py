@@ -52,6 +52,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with tempfile.TemporaryDirectory(prefix="labkit-explore-", ignore_cleanup_errors=True) as folder:
         page = _write_page(Path(folder), names, model)
         command = [sys.executable, "-m", "voila", str(page), "--port", str(port), "--Voila.ip=127.0.0.1"]
+        # Voilà's own request to end the kernel of a closed page is refused: a kernel without a page ends within 20 s
+        command += [
+            f"--MappingKernelManager.cull_{name}={seconds}" for name, seconds in (("interval", 5), ("idle_timeout", 15))
+        ]
         command += ["--template=labkit", *(["--no-browser"] if args.no_browser else [])]
         places = [folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]
         settings = {"PYTHONUTF8": "1", "JUPYTER_PATH": os.pathsep.join(places)}

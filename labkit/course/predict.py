@@ -6,14 +6,19 @@ nbconvert, an automatic run) everything else works the same, without a guess or 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
+import json
 import math
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_number
 from labkit.errors import ArgumentTypeError
+from labkit.output_files import write_atomic
 from labkit.plots.picture import MAIN, OTHER, Picture, new_axes
 from labkit.records import Record
 
@@ -22,7 +27,10 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn
 
 _LARGEST = 1e300
 _NO_GUESS = "no guess yet: write one in the box and run this cell again"
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:[.,]?\d+)?(?:[eE][-+]?\d+)?")
+_GUESSES = "guesses.json"  # next to the notebook, so that guesses survive a restart; delete it to forget them
+_NUMBER = re.compile(r"(?<!\w)[-+]?[.,]?\d(?:[\d.,'’_]|[ ](?=\d{3}(?!\d)))*(?:[eE][-+]?\d+)?")
+_FRACTION = re.compile(r"[-+]?\d+ ?/ ?\d+")
+_TYPED = str.maketrans({**dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"), **dict.fromkeys("\u00a0\u202f\u2009", " ")})
 _boxes: dict[tuple[str, str], Prediction] = {}
 
 
@@ -55,7 +63,10 @@ def predict(question: str, unit: str = "") -> Prediction:
     you guessed 50, measured 104 tokens/s: a factor of 2.1 too low
     """
     key = (_text("question", question), _text("unit", unit))
-    return _boxes.setdefault(key, Prediction(*key))
+    if key not in _boxes:
+        _boxes[key] = Prediction(*key)
+        _boxes[key]._restore(_kept_guesses().get(_name(key), ""))
+    return _boxes[key]
 
 
 class Prediction:
@@ -66,12 +77,14 @@ class Prediction:
     question, unit : str
         As given.
     guess : float or None
-        The current guess; can also be set in code.
+        The current guess; can also be set in code. A guess typed in a notebook is kept in ``guesses.json`` next to it until
+        the box is emptied or the file deleted.
     """
 
     def __init__(self, question: str, unit: str = "") -> None:
         self.question, self.unit = question, unit
         self._guess: float | None = None
+        self._text = ""  # as typed
         self._field: Any = None
         self._answer: Any = None
         self._box: Any = None
@@ -84,8 +97,12 @@ class Prediction:
     @guess.setter
     def guess(self, value: float | None) -> None:
         self._guess = None if value is None else check_number("guess", value, -_LARGEST, _LARGEST)
+        self._text = "" if self._guess is None else _write(self._guess)
         if self._field is not None:
-            self._field.value = "" if self._guess is None else _write(self._guess)
+            self._field.unobserve(self._read_field, names="value")
+            self._field.value = self._text
+            self._field.observe(self._read_field, names="value")
+            self._answer.value = _status(self._noted())
 
     def compare(self, measured: float) -> Comparison:
         """Compare the guess with the measurement: a sentence and, in a notebook, two bars.
@@ -123,7 +140,7 @@ class Prediction:
         if self._box is None:
             label = f"Your guess ({self.unit}):" if self.unit else "Your guess:"
             self._field = ipywidgets.Text(
-                value="" if self._guess is None else _write(self._guess),
+                value=self._text,
                 placeholder="a number",
                 description=label,  # a <label> tied to the field: screen readers read it, a click on it focuses the field
                 tooltip=self.question,
@@ -136,12 +153,22 @@ class Prediction:
             self._box = ipywidgets.VBox([ipywidgets.HTML(value=self._question_html()), self._field, self._answer])
         return self._box
 
+    def _restore(self, text: str) -> None:
+        """Take up a guess that was typed before the kernel was restarted."""
+        readings = _readings(text)
+        if len(readings) == 1:
+            self._text, self._guess = text, readings[0]
+
     def _read_field(self, change: Any) -> None:
-        """Parse the typed text as the guess."""
-        text = str(change["new"])
-        self._guess = _read(text)
-        wrong = f"“{text.strip()}” is not a number: enter one such as 12, 1,200 or 0.5"
-        self._answer.value = _status(wrong if text.strip() and self._guess is None else self._noted())
+        """Parse the typed text as the guess, and keep it."""
+        self._text = str(change["new"])
+        readings, shown = _readings(self._text), f"“{self._text.strip()}”"
+        self._guess = readings[0] if len(readings) == 1 else None
+        wrong = f"{shown} is not a number: enter one such as 12, 1,200 or 0.5"
+        if len(readings) > 1:
+            wrong = f"{shown} is not a number that can be read in one way only: enter {' or '.join(map(_plain, readings))}"
+        self._answer.value = _status(wrong if self._text.strip() and self._guess is None else self._noted())
+        _keep_guess(_name((self.question, self.unit)), "" if self._guess is None else self._text)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -199,15 +226,76 @@ class Comparison(Record):
         return axes
 
 
-def _read(text: str) -> float | None:
-    """Parse a number as people type it: "1,200", "1 200", "0,5", "about 50 tokens"; None if there is none."""
-    found = next((match[0] for match in _NUMBER.finditer(text) if any(char.isdigit() for char in match[0])), None)
-    if found is None:
-        return None
-    if not found.lstrip("+-").startswith("0"):  # 1,200 is a count; 0,125 is a fraction with a decimal comma
-        found = re.sub(r"(?<=\d)[, ](?=\d{3}(?!\d))", "", found)
-    value = float(found.replace(",", "."))
-    return value if math.isfinite(value) else None
+def _readings(text: str) -> list[float]:
+    """Return what a text can mean as a number: nothing, one number, or several: 1.200 is 1.2 or 1200.
+
+    "1,200", "1.200,5", "1 200", "0,5", "3/4", "−4" and "about 50 tokens" are read as people mean them.
+    """
+    text = text.translate(_TYPED)
+    if len(fractions := _FRACTION.findall(text)) == 1 and not re.search(r"\d", _FRACTION.sub("", text)):
+        above, below = map(float, fractions[0].split("/"))
+        return [above / below] if below else []
+    found = [match[0].rstrip(".,") for match in _NUMBER.finditer(text)]
+    if len(found) != 1 or re.search(r"\d", _NUMBER.sub("", text)):
+        return [value for one in found for value in _values(one)] if len(found) > 1 else []
+    return [value for value in _values(found[0]) if math.isfinite(value)]
+
+
+def _values(number: str) -> list[float]:
+    """Return what a number can mean, by its separators."""
+    mantissa, exponent = re.fullmatch(r"(.*?)((?:[eE][-+]?\d+)?)", number).groups()  # type: ignore[union-attr]
+    bare = re.sub(r"[ '’_]", "", mantissa)
+    last = max(bare, key=lambda char: bare.rfind(char) if char in ".," else -1)
+    whole = float(re.sub(r"[.,]", "", bare) + exponent)
+    if last not in ".,":
+        return [whole]
+    other = "." if last == "," else ","
+    decimal = bare.replace(other, "").replace(last, ".")
+    grouped = r"[-+]?[1-9]\d{0,2}(?:%s\d{3})+"
+    if other in bare:
+        return (
+            [float(decimal + exponent)] if re.fullmatch(grouped % re.escape(other) + rf"{re.escape(last)}\d*", bare) else []
+        )
+    is_grouped = bare == mantissa and re.fullmatch(grouped % re.escape(last), bare)
+    if bare.count(last) > 1 or (is_grouped and last == ","):
+        return [whole] if is_grouped else []
+    return [float(decimal + exponent), whole] if is_grouped else [float(decimal + exponent)]
+
+
+def _plain(value: float) -> str:
+    return f"{value:.12g}"
+
+
+def _name(key: tuple[str, str]) -> str:
+    return " | ".join(filter(None, key))
+
+
+def _kept_guesses() -> dict[str, str]:
+    """Return the typed guesses of this folder's notebooks, by question; empty outside of a notebook."""
+    if _in_notebook():
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = json.loads(Path(_GUESSES).read_text(encoding="utf-8"))
+            return {str(name): str(text) for name, text in found.items()}
+    return {}
+
+
+def _keep_guess(name: str, text: str) -> None:
+    """Write a guess into the file, or remove it; a folder that cannot be written keeps none."""
+    if not _in_notebook():
+        return
+    guesses = {**_kept_guesses(), name: text}
+    kept = {key: guess for key, guess in sorted(guesses.items()) if guess}
+    with contextlib.suppress(OSError):
+        if kept:
+            write_atomic(Path(_GUESSES), json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        else:
+            Path(_GUESSES).unlink(missing_ok=True)
+
+
+def _in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def _text(name: str, value: Any) -> str:

@@ -7,9 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from labkit.course.release import stub_of
 from labkit.course.source import SourceCell, SourceNotebook, text_of
-from labkit.errors import GradingError
 from labkit.grading.notebook_file import Cell, read_notebook
 from labkit.grading.sandbox.probe import additions_code
 
@@ -122,8 +120,6 @@ class _Layout:
             elif home == _OWN:
                 self._behind[above].append(cell)
             above = home if home >= 0 else above
-        for name, parts in self._parts.items():
-            self._drop_stubs(name, parts)
 
     def _homes(self, code: Sequence[Cell]) -> list[int]:
         """Return the index of the instructor's cell that each cell is, by mark, id or text."""
@@ -144,20 +140,6 @@ class _Layout:
             for at, cell in enumerate(code):
                 homes[at] = marks[name] if homes[at] == _OWN and _defines(cell.source, name) else homes[at]
         return homes
-
-    def _drop_stubs(self, name: str, parts: list[Cell]) -> None:
-        """Leave out copies of the untouched placeholder if there is an answer: they would undo it."""
-        answer = next(cell for cell in self._source.cells if cell.answers == name)
-        try:
-            stub = text_of(stub_of(answer.source, name))
-        except GradingError:
-            return
-        answered = [part for part in parts if text_of(part.source) != stub]
-        if answered:
-            home = self._source.cells.index(answer)
-            dropped = [part for part in parts if all(part is not kept for kept in answered)]
-            self._behind[home] = [cell for cell in self._behind[home] if all(cell is not part for part in dropped)]
-            parts[:] = answered
 
     def _note_check(self, cell: SourceCell, changed: Sequence[Cell]) -> None:
         found = self._versions[self._source.cells.index(cell)]

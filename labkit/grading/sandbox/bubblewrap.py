@@ -14,11 +14,11 @@ _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc
 _KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # without them, OpenBLAS gives wrong results on some machines
 
 
-def isolation_options() -> list[str]:
-    """Return the options for namespaces and capabilities."""
+def isolation_options(*, switches_user: bool) -> list[str]:
+    """Return the options for namespaces and capabilities; ``switches_user`` if `boot` drops root's user id itself."""
     options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     options += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--cap-drop", "ALL"]
-    if os.geteuid() == 0:  # `boot` switches from root to an unused user id, which drops these two
+    if switches_user:  # to an unused user id, which drops these two
         return [*options, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     return [*options, "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
 

@@ -35,6 +35,7 @@ _BOOT = Path(__file__).resolve().with_name("boot.py")  # not imported: a program
 _RUNNING: set[SandboxedProcess] = set()
 _KILLING = threading.Event()
 _USER_IDS = itertools.count(os.getpid() % 1_000_000 * 400)
+_FIRST_USER, _FEWEST_USERS = 1_000_000_000, 60_000
 
 
 @dataclasses.dataclass(eq=False)
@@ -91,7 +92,10 @@ def require_sandbox() -> None:
     advice = "grade on Linux with bubblewrap, or pass --unsafe-no-sandbox for notebooks that you trust"
     if program is None:
         raise GradingError(f"no sandbox: bwrap is not installed ('apt install bubblewrap'): {advice}")
-    command = [program, *isolation_options(), *file_options((), 1 << 20), "--", sys.executable, "-c", "import os"]
+    user = _unused_user()
+    switch = f"import os; os.setgroups([]); os.setgid({user}); os.setuid({user})" if user else "import os"
+    options = [*isolation_options(switches_user=user is not None), *file_options((), 1 << 20)]
+    command = [program, *options, "--", sys.executable, "-c", switch]
     try:
         result = subprocess.run(command, capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -118,11 +122,13 @@ def start_sandboxed(
         return _start_unsafe(arguments, limits, files)
     require_sandbox()
     place = Path("/tmp", f"kernel-{secrets.token_hex(8)}")  # noqa: S108  # the sandbox's
-    request = _request(arguments, limits, place, files, inside=True)
+    user = _unused_user()
+    request = _request(arguments, limits, place, files, user, inside=True)
     filters = system_call_filter()
     seccomp, info = os.pipe(), os.pipe()
     options = ["--info-fd", str(info[1]), *(["--seccomp", str(seccomp[0])] if filters else [])]
-    command = [str(shutil.which("bwrap")), *isolation_options(), *file_options(hidden, limits.file_bytes), *options]
+    isolation = isolation_options(switches_user=user is not None)
+    command = [str(shutil.which("bwrap")), *isolation, *file_options(hidden, limits.file_bytes), *options]
     process = _start_python([*command, "--"], pass_fds=(seccomp[0], info[1]))
     os.write(seccomp[1], filters or b"")
     for number in (*seccomp, info[1]):
@@ -138,7 +144,7 @@ def _start_unsafe(arguments: Sequence[str], limits: Limits, files: Mapping[str, 
     folder = Path(tempfile.mkdtemp(prefix="labkit-"))
     variables = {**os.environ, **environment(str(folder))}
     process = _start_python([], cwd=folder, env=variables, start_new_session=True)
-    _send_request(process, _request(arguments, limits, folder, files, inside=False), limits.start_s)
+    _send_request(process, _request(arguments, limits, folder, files, None, inside=False), limits.start_s)
     return SandboxedProcess(process, process.pid, folder / "socket", folder)
 
 
@@ -148,7 +154,31 @@ def _start_python(command: list[str], **options: Any) -> subprocess.Popen[bytes]
     return subprocess.Popen([*command, *python], stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 
-def _request(arguments: Sequence[str], limits: Limits, place: Path, files: Mapping[str, str], *, inside: bool) -> bytes:
+def _unused_user() -> int | None:
+    """Return a user id that no process has, to switch to from root; None for other users, and for root of a few ids.
+
+    Linux does not limit root's processes. In an unprivileged container, root has only the ids that are mapped into it, often
+    65,536; with fewer, bubblewrap's own user namespace has to do.
+    """
+    if os.geteuid() != 0:
+        return None
+    number, end = next(_USER_IDS), min(map(_mapped_ids, ("uid_map", "gid_map")))
+    if end > 2 * _FIRST_USER:
+        return _FIRST_USER + number
+    return end - 2000 - number % (end // 2) if end >= _FEWEST_USERS else None
+
+
+def _mapped_ids(name: str) -> int:
+    """Return how many ids, from 0 on, this process's user namespace has."""
+    with contextlib.suppress(OSError):
+        rows = [tuple(map(int, line.split())) for line in Path("/proc/self", name).read_text().splitlines()]
+        return sum(count for inside, _, count in sorted(rows) if inside < 2**32)
+    return 0
+
+
+def _request(
+    arguments: Sequence[str], limits: Limits, place: Path, files: Mapping[str, str], user: int | None, *, inside: bool
+) -> bytes:
     rlimits = {
         "RLIMIT_AS": limits.address_bytes,
         "RLIMIT_DATA": limits.memory_bytes,
@@ -160,8 +190,6 @@ def _request(arguments: Sequence[str], limits: Limits, place: Path, files: Mappi
     }
     if not inside:  # without a user namespace, Linux counts all processes of the user
         del rlimits["RLIMIT_NPROC"]
-    # Linux does not limit root's processes: run as an unused user
-    user = 1_000_000_000 + next(_USER_IDS) if inside and os.geteuid() == 0 else None
     home = str((place.parent if inside else place) / "home")
     kernel = [*arguments, f"--ip={place / 'socket'}"]
     request = {"limits": rlimits, "user": user, "place": str(place), "home": home, "files": dict(files), "arguments": kernel}
