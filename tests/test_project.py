@@ -133,3 +133,20 @@ def test_wheel_has_the_pages_that_notebooks_link_to() -> None:
     assert {name: f"labkit/_course/{name}" for name in included} == included
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
     assert set(_pages(ROOT / "notebooks", texts)) <= set(included)
+
+
+def test_every_environment_variable_is_documented() -> None:
+    """docs/environment.md has each variable of labkit's that a file names, and each of other programs' that labkit reads."""
+    page = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`([A-Z][A-Z0-9_]+)(?:=\w+)?`", page))
+    places = [*(ROOT / "labkit").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "tools").rglob("*.py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in [*places, *(ROOT / "benchmarks").glob("*.py")]}
+    own = {name for text in texts.values() for name in re.findall(r"\bLABKIT_[A-Z0-9_]+\b", text)}
+    others = r"[\"']((?:HF|HUGGINGFACE|TRANSFORMERS|XDG|LLAMA_CPP|NBGRADER|JUPYTER|CMAKE|OMP)_[A-Z0-9_]+)[\"']"
+    read = {
+        name for path, text in texts.items() if path.is_relative_to(ROOT / "labkit") for name in re.findall(others, text)
+    }
+    assert {"LABKIT_MODEL", "LABKIT_CACHE"} <= own
+    assert {"HF_HOME", "LLAMA_CPP_LIB_PATH"} <= read
+    assert own | read <= documented
+    assert {name for name in documented if name.startswith("LABKIT_")} <= own, "documented, but nothing reads it"
