@@ -25,7 +25,7 @@ from labkit.units import format_bytes
 
 CHILD = """
 import json, sys
-import labkit.engine, llama_cpp  # both sides load the same modules
+import labkit.engine.loading, llama_cpp  # both sides load the same modules
 from labkit.system import resident_bytes
 path, n_ctx, which = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if which == "labkit":

@@ -103,6 +103,8 @@ class ModelSettings(Record):
 
 def _within_cores(n_threads: int) -> int:
     """Return how many of a given number of threads have a logical core that this process may use."""
+    if n_threads == 1:  # asks nothing of the machine: estimates also run where psutil cannot, as in a browser
+        return 1
     from labkit.system import logical_cores_available
 
     return min(n_threads, logical_cores_available())

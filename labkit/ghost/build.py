@@ -79,19 +79,10 @@ def build_ghost_model(
     ...     get_model_info(path).tensor_types["Q8_0"]
     (8, 152320)
     """
-    file = ghost_file_type(quantization)
-    row = find_shape(architecture, shape)
     seed = check_int("seed", seed, 0, 2**64 - 1)
     path = new_file(target, overwrite=overwrite)
-    plan = choose_types(file, architecture, row.shape, layout(architecture, row.shape))
-    keys = {
-        **describe(architecture, row.name, row.source, seed, file.id),
-        **hparams(architecture, row.shape),
-        **tokenizer_keys(row.shape.n_vocab),
-    }
-    head = header_bytes(keys, _table(plan))
-    total = len(head) + sum(_padded(tensor, kind) for tensor, kind in plan)
-    check_disk_space(path.parent, total, f"this {architecture} in {file.name}")
+    plan, head, total = ghost_header(architecture, shape, quantization, seed)
+    check_disk_space(path.parent, total, f"this {architecture} in {quantization}")
     with temporary_sibling(path) as temporary, reporting(progress, "building", "B") as report:
         with temporary.open("wb") as out:
             out.write(head)
@@ -100,6 +91,22 @@ def build_ghost_model(
             refuse_existing(path)
         temporary.replace(path)
     return path
+
+
+def ghost_header(
+    architecture: str, shape: str | Mapping[str, Any], quantization: str, seed: int = 0
+) -> tuple[_Plan, bytes, int]:
+    """Return a ghost's tensors with their types, all bytes before their data, and the size of the whole file in bytes."""
+    file = ghost_file_type(quantization)
+    row = find_shape(architecture, shape)
+    plan = choose_types(file, architecture, row.shape, layout(architecture, row.shape))
+    keys = {
+        **describe(architecture, row.name, row.source, seed, file.id),
+        **hparams(architecture, row.shape),
+        **tokenizer_keys(row.shape.n_vocab),
+    }
+    head = header_bytes(keys, _table(plan))
+    return plan, head, len(head) + sum(_padded(tensor, kind) for tensor, kind in plan)
 
 
 def _n_bytes(tensor: Tensor, kind: TensorType) -> int:

@@ -13,7 +13,7 @@ from labkit.kv_cache import PROMPT_STEP
 from labkit.kv_cache.size import cache_bytes, state_bytes
 from labkit.memory.compute_buffer import graph_bytes, work_bytes
 from labkit.memory.graph_blocks import Batch
-from labkit.memory.plan import Plan, engine, make_plan
+from labkit.memory.plan import Plan, make_plan
 from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer, place_weights
 from labkit.model_info import read_model_header
@@ -130,8 +130,8 @@ def estimate_memory_usage(
     return estimate_plan(plan, method)
 
 
-def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
-    """Estimate the memory of a plan; see `estimate_memory_usage`."""
+def estimate_plan(plan: Plan, method: str, ram_bytes: int | None = None) -> MemoryEstimate:
+    """Estimate the memory of a plan; ``ram_bytes`` is by default what this process may use now."""
     assumptions = [f"{plan.header.architecture}: {plan.layers.layout}"]
     simulated = _simulated(plan, method, assumptions)
     if not plan.layers.is_checked:
@@ -139,14 +139,15 @@ def estimate_plan(plan: Plan, method: str) -> MemoryEstimate:
         doubt = f"the rules for {name} are untested" if plan.layers.is_known else f"the formula does not know {name}"
         remedy = "the cache is llama.cpp's own figure" if simulated else "plain attention assumed"
         assumptions.append(doubt if plan.layers.is_known and not simulated else f"{doubt}: {remedy}")
-    if not engine().version:
+    if not plan.build.version:
         assumptions.append(
             f"llama.cpp cannot be loaded here (see labkit doctor): a build with {', '.join(plan.features)} assumed"
         )
-    elif plan.device_names == ("device",) and not engine().has_gpu:
+    elif plan.device_names == ("device",) and not plan.build.has_gpu:
         assumptions.append("this llama.cpp has no GPU: load_model keeps all layers on the CPU unless devices=[…] names one")
     parts = _parts(plan, simulated, method, assumptions)
-    return _summed(plan, parts, assumptions, method if simulated is not None else "formula")
+    room = available_ram_bytes() + resident_bytes() if ram_bytes is None else ram_bytes
+    return _summed(plan, parts, assumptions, method if simulated is not None else "formula", room)
 
 
 def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | None:
@@ -159,7 +160,7 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
             raise ArgumentError(f"{plan.header.source} is on a server, and a dry run needs the file: use method='formula'")
         assumptions.append("the file is on a server, so all figures are by formula")
         return None
-    if method == "auto" and not engine().version:
+    if method == "auto" and not plan.build.version:
         return None
     try:
         return simulate(
@@ -312,7 +313,7 @@ def _runtime_part(plan: Plan, simulated: Simulation | None, assumptions: list[st
     return MemoryPart("runtime", "CPU", "memory", size, size, formula)
 
 
-def _summed(plan: Plan, parts: list[MemoryPart], assumptions: list[str], method: str) -> MemoryEstimate:
+def _summed(plan: Plan, parts: list[MemoryPart], assumptions: list[str], method: str, available: int) -> MemoryEstimate:
     def of(*names: str) -> int:
         return sum(part.reserved_bytes for part in parts if part.name in names)
 
@@ -322,7 +323,6 @@ def _summed(plan: Plan, parts: list[MemoryPart], assumptions: list[str], method:
         buffer.twice_bytes
         for buffer in place_weights(plan.header, plan.layer_devices, mapped=plan.use_mmap, features=plan.features)
     )
-    available = available_ram_bytes() + resident_bytes()
     return MemoryEstimate(
         file_size_bytes=plan.header.file_size_bytes,
         weights_bytes=of("weights", "repacked weights") - twice,

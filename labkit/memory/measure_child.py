@@ -13,7 +13,7 @@ def main() -> None:
     """Run the measurement requested in the first line of the input."""
     request = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = request["path"]
-    import labkit.engine
+    import labkit.engine.loading  # before the base is measured
     from labkit.errors import LabkitError
     from labkit.system import peak_resident_bytes, resident_bytes
     from labkit.system.ram import status_bytes

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DEFAULTS: dict[str, Any] = {
     "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
     "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
-    "tensor_split": None,
+    "tensor_split": None, "build": None,
 }  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class Plan:
     kv_unified: bool
     layer_devices: tuple[int, ...]
     device_names: tuple[str, ...]
+    build: EngineBuild
     features: tuple[str, ...]
     gpu_layers: int | None  # on this machine's GPUs; None where the dry run cannot put layers on the devices
     has_cuda: bool
@@ -60,7 +61,10 @@ class Plan:
 
 
 def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
-    """Check the arguments of `estimate_memory_usage` and fill in what `load_model` would choose."""
+    """Check the arguments of `estimate_memory_usage` and fill in what `load_model` would choose.
+
+    ``build`` is the llama.cpp to plan for; by default this machine's.
+    """
     from labkit.engine.load_facts import facts_of
     from labkit.engine.settings import LoadRequest, choose_settings
 
@@ -73,7 +77,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         if flag is not None and not isinstance(flag, bool):
             raise ArgumentTypeError(f"{name} must be True, False or omitted, not {flag!r}")
     preflight(header, vocabulary=False)  # no figures for a model that load_model would refuse
-    build = engine()
+    build = installed = given["build"] or engine()
     served = given["devices"]
     if served is not None and not any(gpu.name in served for gpu in build.gpus):  # this machine's GPUs are not used
         build = build.replace(has_gpu=False, devices=tuple(device for device in build.devices if device not in build.gpus))
@@ -120,6 +124,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         kv_unified=given["kv_unified"],
         layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
         device_names=names,
+        build=installed,
         features=build.weight_features,
         gpu_layers=given["n_gpu_layers"] if served is None and build.has_gpu else None,
         has_cuda=build.has_gpu and "CUDA" in build.backends,

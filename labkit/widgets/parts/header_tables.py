@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.checks import visible
 from labkit.gguf_file import Header, LazyArray, TensorInfo
 from labkit.tables import Table
 from labkit.units import format_bytes
-from labkit.widgets.parts.block import BlockPart, Step
+
+if TYPE_CHECKING:
+    from labkit.widgets.parts.block import BlockPart, Step  # needs NumPy, which a browser may lack
 
 GROUPINGS = ("part of the model", "tensor type")
 _MAX_ROWS = 300  # still fast in a browser and usable with a screen reader

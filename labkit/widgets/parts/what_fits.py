@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -33,10 +32,7 @@ def estimate_from_header(header: Header, n_ctx: int, *, ram_bytes: int | None = 
 
     The settings are those of `estimate_memory_usage`; ``ram_bytes`` is by default what this process may use now.
     """
-    estimate = estimate_plan(make_plan(header, n_ctx, **settings), "formula")
-    if ram_bytes is None:
-        return estimate
-    return dataclasses.replace(estimate, available_bytes=ram_bytes, fits=estimate.ram_bytes <= ram_bytes)
+    return estimate_plan(make_plan(header, n_ctx, **settings), "formula", ram_bytes)
 
 
 def trained_context(header: Header) -> int:
@@ -53,7 +49,7 @@ def longest_context(header: Header, ram_bytes: int, **settings: Any) -> int:
     """Return the longest context, up to the trained one, that fits into RAM; 0 if none does."""
 
     def needed(n: int) -> int:
-        return estimate_from_header(header, n * CELLS, **settings).ram_bytes
+        return estimate_from_header(header, n * CELLS, ram_bytes=ram_bytes, **settings).ram_bytes
 
     return CELLS * bisect.bisect_right(range(1, -(-trained_context(header) // CELLS) + 1), ram_bytes, key=needed)
 
