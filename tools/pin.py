@@ -38,7 +38,11 @@ def main() -> None:
         ]
         pins = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout.splitlines()
     # what uv leaves out (override-dependencies in pyproject.toml) is pinned too, because pip installs it
-    lines = [re.sub(r"( ;| and) sys_platform == 'never'", "", pin.strip()) for pin in pins if pin.strip()]
+    lines = [
+        re.sub(r" ;.* or sys_platform == 'never'|( ;| and) sys_platform == 'never'", "", pin.strip())
+        for pin in pins
+        if pin.strip()
+    ]
     header = "# The versions that were tested, for pip: pip install -c constraints.txt -e .  (written by tools/pin.py)\n"
     (ROOT / "constraints.txt").write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
     listed = "".join(f"    {pin!r},\n" if '"' in pin else f'    "{pin}",\n' for pin in lines)
