@@ -79,7 +79,7 @@ def stage(source: Path) -> None:
 
 def add_explorers(folder: Path) -> None:
     """Add what the explorers in the browser need: Python, labkit's modules, and the headers of the examples."""
-    archive = _fetch_pyodide()
+    archive = fetch_pyodide()
     (folder / "pyodide").mkdir()
     with tarfile.open(archive) as packed:
         for name in PYODIDE_FILES:
@@ -102,7 +102,7 @@ def add_explorers(folder: Path) -> None:
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
 
 
-def _fetch_pyodide() -> Path:
+def fetch_pyodide() -> Path:
     """Return Pyodide's archive, fetched once from the npm registry."""
     archive = ROOT / "build" / f"{PYODIDE.replace('@', '-')}.tgz"
     if not archive.exists():
@@ -110,7 +110,10 @@ def _fetch_pyodide() -> Path:
         if npm is None:
             raise SystemExit("the site needs Pyodide from the npm registry: install npm (Node.js) and build again")
         archive.parent.mkdir(exist_ok=True)
-        subprocess.run([npm, "pack", PYODIDE, "--silent"], cwd=archive.parent, check=True, stdout=subprocess.DEVNULL)
+        try:
+            subprocess.run([npm, "pack", PYODIDE, "--silent"], cwd=archive.parent, check=True, stdout=subprocess.DEVNULL)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"the site needs Pyodide, which npm could not fetch (exit status {error.returncode})") from None
     if sha256(archive) != PYODIDE_SHA256:
         archive.unlink()
         raise SystemExit(f"npm's {PYODIDE} is not the archive that was tested: deleted, compare with PYODIDE_SHA256")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from labkit.ghost.build import ghost_header
 from labkit.units import format_bytes
 from labkit.widgets.parts.what_fits import estimate_from_header
 from tests.browser.jupyter import violations
+from tools import build_site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -55,8 +55,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site."""
     for module in ("sphinx", "myst_nb", "furo", "numpydoc"):
         pytest.importorskip(module, reason=NEEDS)
-    if shutil.which("npm") is None:
-        pytest.skip("needs npm: apt-get install npm")
+    try:
+        build_site.fetch_pyodide()
+    except SystemExit as error:
+        if "is not the archive" in str(error):
+            raise
+        pytest.skip(f"no Pyodide: {error}")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "tools.build_site", "--out", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
