@@ -43,8 +43,8 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
     Examples
     --------
     >>> from labkit import estimate_memory_usage
-    >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:57]
-    'Bar chart of memory at its peak. CPU: 235.4 MiB (weights '
+    >>> plot_memory(estimate_memory_usage(method="formula")).get_label()[:38]
+    'Bar chart of memory at its peak. CPU: '
     """
     named = {"": estimates} if hasattr(estimates, "by_device") else dict(estimates)  # an estimate is a mapping too
     bars = [
