@@ -443,12 +443,12 @@ def test_device_with_wrong_answers_is_lost(tiny: Path) -> None:
 
 
 def test_build_without_rpc_says_what_to_install(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If llama.cpp has no RPC, the errors for serving and using a device say what to install."""
+    """If llama.cpp has no RPC, the errors for serving and using a device say what to install; uv knows a clone's flags."""
     without = dataclasses.replace(labkit.engine_build(), has_rpc=False)
     monkeypatch.setattr("labkit.engine.loading.engine_build", lambda: without)
     monkeypatch.setattr(served_module, "engine_build", lambda: without)
     for use in (lambda: labkit.load_model(tiny, devices=["127.0.0.1:1"]), labkit.start_device, labkit.serve_device):
-        with pytest.raises(ModelLoadError, match=r"built without RPC.*GGML_RPC=ON"):
+        with pytest.raises(ModelLoadError, match=r"built without RPC.*(GGML_RPC=ON|uv sync --reinstall)"):
             use()
 
 

@@ -64,7 +64,6 @@ def next_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         }
 
     monkeypatch.setattr("labkit.memory.plan.engine", lambda: BUILD)
-    monkeypatch.setattr("labkit.memory.estimate.engine", lambda: BUILD)
     monkeypatch.setattr("labkit.system.engine_build_or_usual", lambda: BUILD)
     monkeypatch.setattr("labkit.memory.dry_run.engine_build", lambda: BUILD)
     monkeypatch.setattr("labkit.memory.dry_run.recall", lambda *_: None)
