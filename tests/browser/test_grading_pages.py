@@ -38,14 +38,27 @@ def pages(tmp_path: Path) -> list[Path]:
         points = sum(item.points for item in exercises)
         problems = ("The check cell of softmax_at is missing: the instructor's was run.",) if number == 3 else ()
         grades.append(
-            Grade(name, text if number == 3 else name, "hw", "0" * 64, "0" * 64, 1, points, 4, exercises, problems)
+            Grade(
+                name,
+                text if number == 3 else name,
+                "hw",
+                "0" * 64,
+                "0" * 64,
+                1,
+                {"labkit": "1"},
+                points,
+                4,
+                exercises,
+                problems,
+            )
         )
     grades.sort(key=lambda grade: grade.student)
     adjustments = [Adjustment("eve", "hw", 0.5, 1, EVIL)]
     (tmp_path / "times" / "eve").mkdir(parents=True)
     (tmp_path / "times" / "eve" / "hw.json").write_text("1.5")
     write_feedback(tmp_path, grades, adjustments)
-    write_report(tmp_path, grades, adjustments)
+    notes = ["<img src=x onerror=alert(1)> of eve: the newest of 2 files, by the time in the archive"]
+    write_report(tmp_path, grades, adjustments, notes)
     return [tmp_path / "feedback" / "eve.html", tmp_path / "feedback" / "s01.html", tmp_path / "report.html"]
 
 
