@@ -87,7 +87,7 @@ def test_forged_check_is_reported(school: Path) -> None:
     """A check that passes although the values for the same inputs are wrong is reported to the instructor."""
     forger = next(number for number, answer in enumerate(HOSTILE) if "checks.judge" in answer)
     grade = json.loads((school / "grades" / "grades" / f"eve{forger}" / f"{NAME}.json").read_text())
-    words = "The check of softmax_at reports a correct answer, but its values for the same inputs are wrong."
+    words = "The check of softmax_at printed that the answer is correct; 3 of 3 values"
     assert words in " ".join(grade["problems"])
     assert words in (school / "grades" / "grading.log").read_text()
 
