@@ -179,11 +179,11 @@ def test_what_a_busy_machine_disturbed_is_measured_again(tmp_path: Path, monkeyp
     """A first measurement that another program slowed a hundredfold is no reason for or against a setting."""
     from labkit.tuning.timed_context import TrialContext
 
-    real, calls = TrialContext.step_s, [0]
+    calls = [0]
 
-    def disturbed(self: TrialContext, job: Any, n_threads: int, seconds: float) -> float:
+    def disturbed(_self: TrialContext, _job: Any, n_threads: int, _seconds: float) -> float:
         calls[0] += 1
-        return real(self, job, n_threads, seconds) * (100 if calls[0] == 1 else 1)
+        return 0.001 / min(n_threads, 2) * (100 if calls[0] == 1 else 1)  # this machine may be disturbed itself
 
     monkeypatch.setattr(TrialContext, "step_s", disturbed)
     found = labkit.tune(write_tiny_model(tmp_path / "tiny.gguf"), n_prompt=32, n_gen=8, progress=False)
