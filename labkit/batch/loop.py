@@ -90,8 +90,7 @@ class Loop:
 
     def _decode(self, steps: Stepper, batch: Any, n_rows: int) -> None:
         """Compute the batch; thread control only uses steps of single tokens, as the others are mostly prefill."""
-        control, memory = steps.control, C.llama_get_memory(steps.ctx)
-        steps.undo = lambda batch: remove_batch(memory, batch)
+        control = steps.control
         if control is None or batch.n_tokens > n_rows:
             steps.decode(batch, max(2, batch.n_tokens))
         else:
@@ -128,15 +127,6 @@ class Loop:
         sequence.pieces.append(text)
         sequence.close()
         self._ended(sequence, text, error)
-
-
-def remove_batch(memory: Any, batch: Any) -> None:
-    """Remove a batch's tokens from the cache, so that it can be computed again."""
-    starts: dict[int, int] = {}
-    for index in range(batch.n_tokens):
-        starts.setdefault(batch.seq_id[index][0], batch.pos[index])
-    for slot, position in starts.items():
-        C.llama_memory_seq_rm(memory, slot, position, -1)
 
 
 class Batch(Loop):

@@ -223,11 +223,8 @@ def set_threads(ctx: Any, n_threads: int, n_threads_batch: int, control: ThreadC
 class Stepper:
     """The calls of ``llama_decode`` for one context, in the model's thread; made by `steps`.
 
-    ``used`` has the threads of single tokens, ``used_batch`` those of several at a time. ``undo`` gets a batch that is to be
-    repeated: llama.cpp computes a batch in parts, and removes from the cache only the part that was ended.
+    ``used`` has the threads of single tokens, ``used_batch`` those of several at a time.
     """
-
-    undo: Callable[[Any], None] | None = None
 
     def __init__(
         self,
@@ -286,8 +283,16 @@ class Stepper:
                     _cores.settle(phase.n_threads)
             if not again:
                 return n_threads
-            if self.undo is not None:
-                self.undo(batch)
+            if batch.pos:  # a batch without positions is computed in one part
+                self._remove(batch)
+
+    def _remove(self, batch: Any) -> None:
+        """Remove a batch that is to be repeated: llama.cpp computes it in parts, and removes only the ended part."""
+        starts: dict[int, int] = {}
+        for index in range(batch.n_tokens):
+            starts.setdefault(batch.seq_id[index][0], batch.pos[index])
+        for sequence, position in starts.items():
+            C.llama_memory_seq_rm(C.llama_get_memory(self.ctx), sequence, position, -1)
 
     def _call(self, batch: Any, work: float, phase: Phase | None) -> tuple[int, bool]:
         """Call llama_decode, watched if it is a phase's; return its status, and whether the watchdog ended it."""
