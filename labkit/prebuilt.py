@@ -15,7 +15,7 @@ SOUND = {"0.3.36": "0.11413"}  # llama-cpp-python -> llama-cpp-py-sync with the 
 
 
 def use_prebuilt() -> None:
-    """Set `VARIABLE`, unless it is set, if llama_cpp has no libraries of its own and llama-cpp-py-sync fits it."""
+    """Set `VARIABLE`, unless it is set, if llama_cpp was installed without libraries and llama-cpp-py-sync fits it."""
     if VARIABLE not in os.environ and (folder := prebuilt_folder()) and not why_not_prebuilt():
         os.environ[VARIABLE] = str(folder)
 

@@ -122,15 +122,6 @@ def copy_package(folder: Path, *, libraries: bool = False) -> Path:
     return folder
 
 
-def fake_package(folder: Path, files: dict[str, str]) -> Path:
-    """Write a package ``llama_cpp``; return the folder for PYTHONPATH."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return folder
-
-
 def environment(*, libraries: Path | str | None = None, path: Path | None = None, **others: str) -> dict[str, str]:
     """Return the environment of a process with broken libraries, or a broken package."""
     found = {name: value for name, value in os.environ.items() if name not in ("LLAMA_CPP_LIB_PATH", "PYTHONPATH")}

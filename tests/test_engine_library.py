@@ -15,7 +15,8 @@ import pytest
 from labkit.system import install, library_file
 from labkit.system.architectures import engine_knows
 from tests import broken_engine as broken
-from tests.broken_engine import ILLEGAL, environment, fake_package, in_function, on_load, replace_bytes, set_field
+from tests.broken_engine import ILLEGAL, environment, in_function, on_load, replace_bytes, set_field
+from tests.test_system import write_files
 
 MACHINE = platform.machine()
 linux_only = pytest.mark.skipif(not broken.is_linux, reason="edits libraries for Linux")
@@ -185,7 +186,7 @@ PACKAGES: dict[str, tuple[dict[str, str], str]] = {
 def test_a_wrong_package_is_named(name: str, tmp_path: Path) -> None:
     """Another version, a file of the same name, and a package that cannot be imported."""
     files, reason = PACKAGES[name]
-    said = _try(path=fake_package(tmp_path, files))
+    said = _try(path=write_files(tmp_path, files))
     assert reason in said
     assert ("rename it" if "is not llama-cpp-python" in reason else "llama-cpp-python") in said
 

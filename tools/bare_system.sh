@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Install on a bare Debian 13 without a compiler, by each way that needs none, and time it up to the end of `labkit tour`.
-# Needs root, debootstrap, bubblewrap and uv:  tools/bare_system.sh FOLDER [MIRROR]
+# Needs root, debootstrap, bubblewrap and uv:  tools/bare_system.sh FOLDER [MIRROR]; the mirror is by default debootstrap's own.
 # FOLDER gets the Debian root (about 300 MB) unless it has one; the installations are removed again.
 set -euo pipefail
 root=${1:?usage: tools/bare_system.sh FOLDER [MIRROR]}
 here=$(cd "$(dirname "$0")/.." && pwd)
 
 if [ ! -e "$root/usr/bin/python3" ]; then
-    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates trixie "$root" "${2:-http://deb.debian.org/debian}"
+    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates trixie "$root" ${2:+"$2"}
 fi
 cp -L --remove-destination /etc/resolv.conf "$root/etc/"
 cp -L --remove-destination /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/" # a company's own certificates

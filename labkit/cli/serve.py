@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             os._exit(1)  # whatever still runs is lost, as requested
 
     options: dict[str, Any] = {"embedding": True} if args.embedding else {}
-    n_ctx = args.n_ctx if args.embedding else min(256, args.n_ctx)  # the slots have contexts of their own
+    n_ctx = args.n_ctx if args.embedding else min(256, args.n_ctx)  # the slots have separate contexts
     with (
         labkit.load_model(args.model, n_ctx, args.threads, args.gpu_layers, **options) as model,
         labkit.serve_model(

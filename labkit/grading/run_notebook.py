@@ -101,7 +101,7 @@ def _run_cells(kernel: Kernel, job: Job, run: Run, skipped: set[str], until: flo
                 return
         if not set(job.inputs) - set(run.answers):
             return
-    for name in set(job.inputs) - set(run.answers):  # without a cell of its own
+    for name in set(job.inputs) - set(run.answers):  # those without a separate cell
         _ask(kernel, name, job.inputs[name], run, until)
 
 
