@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.course import predict as predict_module
+from labkit.course.guess import read_guess
 from labkit.course.predict import Comparison, Prediction, predict
 from labkit.errors import ArgumentError, ArgumentTypeError
 
@@ -78,6 +79,51 @@ def test_box_reads_numbers_as_people_type_them(text: str, guess: float | None) -
     assert box.guess == guess
 
 
+@pytest.mark.parametrize(
+    ("text", "unit", "guess"),
+    [
+        ("1 GB", "MB", 1000),
+        ("1.5 GiB", "MiB", 1536),
+        ("about 1,5 gb", "MB", 1500),
+        ("2 G", "MiB", 2048),
+        ("2G", "MB", 2000),
+        ("500 MB/s", "GB/s", 0.5),
+        ("22.5 KiB", "bytes", 23_040),
+        ("23k", "bytes", 23_000),
+        ("98", "million bytes from the beginning", 98),
+        ("98 MB", "million bytes from the beginning", 98),
+        ("98 million", "million bytes from the beginning", 98),
+        ("40 %", "%", 40),
+        ("40 percent", "% of the file", 40),
+        ("1/2", "%", 50),
+        ("1/2", "times the speed of F16", 0.5),
+        ("40%", "times the speed of F16", 0.4),
+        ("2 times", "%", 200),
+        ("0.5", "%", 0.5),
+        ("3x", "times", 3),
+        ("20k", "tokens", 20_000),
+        ("7B", "weights", 7e9),
+        ("1.5 million tokens", "tokens", 1.5e6),
+        ("2e9", "tokens", 2e9),
+        ("250 ms", "s", 0.25),
+        ("half a GB", "MB", None),
+        ("1 GB", "tokens", None),
+        ("40 %", "tokens", None),
+        ("5 s", "tokens/s", None),
+        ("12 tokens/s", "tokens/s", 12),
+        ("4.5 bits", "bits per weight", 4.5),
+        ("1 KB", "", 1),
+    ],
+)
+def test_other_units_are_converted(text: str, unit: str, guess: float | None) -> None:
+    """A guess in another unit is converted; one whose unit does not fit is no guess, and the box says so in one line."""
+    box = predict("How many?", unit)
+    type_into(box, text)
+    assert box.guess == guess
+    words = f"noted: {predict_module._quantity(guess, unit)}" if guess is not None else "is not a number in"
+    assert words in box._widget().children[2].value
+
+
 @pytest.mark.parametrize(("text", "words"), [("1.200", "1.2 or 1200"), ("10–20", "10 or 20"), ("10 to 20", "10 or 20")])
 def test_box_asks_what_is_meant(text: str, words: str) -> None:
     """A number that can be read in two ways, and two numbers, are no guess: the box asks."""
@@ -91,13 +137,13 @@ def test_box_asks_what_is_meant(text: str, words: str) -> None:
 def test_numbers_of_any_country_are_read(value: Decimal, marks: str) -> None:
     """Whatever separates thousands and decimals, the number is the same."""
     text = f"{value:,.2f}".translate(str.maketrans(",.", marks))
-    assert predict_module._readings(text) == [float(value)]
+    assert read_guess(text) == [float(value)]
 
 
 @given(st.text())
 def test_any_text_is_read_without_error(text: str) -> None:
     """Any text is a number, several, or none."""
-    assert all(isinstance(value, float) for value in predict_module._readings(text))
+    assert all(isinstance(value, float) for value in read_guess(text))
 
 
 def test_guess_survives_a_restart(tmp_path: Path) -> None:

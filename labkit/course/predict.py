@@ -10,13 +10,12 @@ import contextlib
 import dataclasses
 import html
 import json
-import math
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_number
+from labkit.course.guess import read_guess
 from labkit.errors import ArgumentTypeError
 from labkit.output_files import write_atomic
 from labkit.plots.picture import MAIN, OTHER, Picture, new_axes
@@ -28,9 +27,6 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn
 _LARGEST = 1e300
 _NO_GUESS = "no guess yet: write one in the box and run this cell again"
 _GUESSES = "guesses.json"  # next to the notebook, so that guesses survive a restart; delete it to forget them
-_NUMBER = re.compile(r"(?<!\w)[-+]?[.,]?\d(?:[\d.,'’_]|[ ](?=\d{3}(?!\d)))*(?:[eE][-+]?\d+)?")
-_FRACTION = re.compile(r"[-+]?\d+ ?/ ?\d+")
-_TYPED = str.maketrans({**dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-"), **dict.fromkeys("\u00a0\u202f\u2009", " ")})
 _boxes: dict[tuple[str, str], Prediction] = {}
 
 
@@ -155,18 +151,19 @@ class Prediction:
 
     def _restore(self, text: str) -> None:
         """Take up a guess that was typed before the kernel was restarted."""
-        readings = _readings(text)
+        readings = read_guess(text, self.unit)
         if len(readings) == 1:
             self._text, self._guess = text, readings[0]
 
     def _read_field(self, change: Any) -> None:
         """Parse the typed text as the guess, and keep it."""
         self._text = str(change["new"])
-        readings, shown = _readings(self._text), f"“{self._text.strip()}”"
+        readings, shown = read_guess(self._text, self.unit), f"“{self._text.strip()}”"
         self._guess = readings[0] if len(readings) == 1 else None
-        wrong = f"{shown} is not a number: enter one such as 12, 1,200 or 0.5"
+        wrong = f"{shown} is not a number{f' in “{self.unit}”' if self.unit else ''}: enter one such as 12, 1,200 or 0.5"
         if len(readings) > 1:
-            wrong = f"{shown} is not a number that can be read in one way only: enter {' or '.join(map(_plain, readings))}"
+            numbers = " or ".join(f"{value:.12g}" for value in readings)
+            wrong = f"{shown} is not a number that can be read in one way only: enter {numbers}"
         self._answer.value = _status(wrong if self._text.strip() and self._guess is None else self._noted())
         _keep_guess(_name((self.question, self.unit)), "" if self._guess is None else self._text)
 
@@ -224,46 +221,6 @@ class Comparison(Record):
         axes.set_xlabel(self.unit or "answer (a plain number)")
         axes.spines[["top", "right"]].set_visible(False)
         return axes
-
-
-def _readings(text: str) -> list[float]:
-    """Return what a text can mean as a number: nothing, one number, or several: 1.200 is 1.2 or 1200.
-
-    "1,200", "1.200,5", "1 200", "0,5", "3/4", "−4" and "about 50 tokens" are read as people mean them.
-    """
-    text = text.translate(_TYPED)
-    if len(fractions := _FRACTION.findall(text)) == 1 and not re.search(r"\d", _FRACTION.sub("", text)):
-        above, below = map(float, fractions[0].split("/"))
-        return [above / below] if below else []
-    found = [match[0].rstrip(".,") for match in _NUMBER.finditer(text)]
-    if len(found) != 1 or re.search(r"\d", _NUMBER.sub("", text)):
-        return [value for one in found for value in _values(one)] if len(found) > 1 else []
-    return [value for value in _values(found[0]) if math.isfinite(value)]
-
-
-def _values(number: str) -> list[float]:
-    """Return what a number can mean, by its separators."""
-    mantissa, exponent = re.fullmatch(r"(.*?)((?:[eE][-+]?\d+)?)", number).groups()  # type: ignore[union-attr]
-    bare = re.sub(r"[ '’_]", "", mantissa)
-    last = max(bare, key=lambda char: bare.rfind(char) if char in ".," else -1)
-    whole = float(re.sub(r"[.,]", "", bare) + exponent)
-    if last not in ".,":
-        return [whole]
-    other = "." if last == "," else ","
-    decimal = bare.replace(other, "").replace(last, ".")
-    grouped = r"[-+]?[1-9]\d{0,2}(?:%s\d{3})+"
-    if other in bare:
-        return (
-            [float(decimal + exponent)] if re.fullmatch(grouped % re.escape(other) + rf"{re.escape(last)}\d*", bare) else []
-        )
-    is_grouped = bare == mantissa and re.fullmatch(grouped % re.escape(last), bare)
-    if bare.count(last) > 1 or (is_grouped and last == ","):
-        return [whole] if is_grouped else []
-    return [float(decimal + exponent), whole] if is_grouped else [float(decimal + exponent)]
-
-
-def _plain(value: float) -> str:
-    return f"{value:.12g}"
 
 
 def _name(key: tuple[str, str]) -> str:

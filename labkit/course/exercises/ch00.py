@@ -46,7 +46,7 @@ EXERCISES = (
             ((_MODELS, 5.0), ["tiny", "small"]),
             ((_MODELS, 3.0), ["tiny", "small"]),
             ((_MODELS, 1.0), []),
-            (([["large", 4.5], ["tiny", 0.5]], 8.0), ["large", "tiny"]),
+            (([["large", 4.0], ["huge", 9.0], ["tiny", 0.5]], 5.0), ["large", "tiny"]),
         ),
         inputs=_models,
         mistakes=(

@@ -47,6 +47,7 @@ EXERCISES = (
             (("one.\ntwo.", ["."]), "one"),
             (("abc", ["b", "ab"]), ""),
             (("to be or not to be", ["be"]), "to "),
+            (("no.\nnothing. end", ["STOP", "end"]), "no.\nnothing. "),
         ),
         inputs=lambda generator: (
             "".join(generator.choice("abc .\né") for _ in range(generator.randint(0, 24))),

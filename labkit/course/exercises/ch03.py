@@ -69,6 +69,7 @@ EXERCISES = (
             ((_key_bytes("general.name", "Llama", b"\x0c\x00\x00\x00abc"),), ["general.name", "Llama"]),
             ((_key_bytes("general.url", "la" * 200),), ["general.url", "la" * 200]),
             ((_key_bytes("a", ""),), ["a", ""]),
+            ((_key_bytes("tokenizer.chat_template", "{{ text }}\n"),), ["tokenizer.chat_template", "{{ text }}\n"]),
         ),
         inputs=_key,
         mistakes=(
@@ -118,6 +119,7 @@ EXERCISES = (
             ((_SMALL, "blk.0."), 60.0),
             ((_SMALL, "norm"), 0.0),
             (({"output_norm.weight": [2], "blk.0.ffn_up.weight": [4, 1]}, "ffn_"), 66.66666666666667),
+            (({"output_norm.weight": [2], "blk.0.ffn_up.weight": [4, 1]}, "norm"), 33.333333333333336),
         ),
         inputs=_shapes,
         mistakes=(

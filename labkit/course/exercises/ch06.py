@@ -74,7 +74,13 @@ EXERCISES = (
         name="least_rooms",
         points=2,
         question="the rooms that are needed at once, when a result is needed until the next one is computed from it.",
-        examples=((([100, 100, 150, 300],), 450), (([300, 10, 200, 90],), 310), (([7],), 7), (([5, 80, 80, 5],), 160)),
+        examples=(
+            (([100, 100, 150, 300],), 450),
+            (([300, 10, 200, 90],), 310),
+            (([7],), 7),
+            (([5, 80, 80, 5],), 160),
+            (([10, 60, 10, 50, 50],), 100),
+        ),
         inputs=lambda generator: ([generator.randint(1, 500) for _ in range(generator.randint(1, 12))],),
         mistakes=(
             Mistake("Is the first result still needed when the last one is computed?", sum),
@@ -98,9 +104,10 @@ EXERCISES = (
         examples=(
             (_BUDGET, 512),
             ((656_000, 400_000, 1_000, 8_192), 256),
-            ((655_999, 400_000, 1_000, 8_192), 0),
-            ((100_000_000, 400_000, 1_000, 8_192), 8_192),
+            ((656_499, 400_500, 1_000, 8_192), 0),
+            ((100_000_000, 400_000, 1_000, 4_096), 4_096),
             ((100_000, 900_000, 1_000, 8_192), 0),
+            ((1_200_000, 400_000, 1_000, 8_192), 768),
         ),
         inputs=_budget,
         mistakes=(

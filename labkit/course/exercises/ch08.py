@@ -34,6 +34,7 @@ EXERCISES = (
             (([10.0, 19.0, 24.0, 25.0], 0.5), 2),
             (([20.0, 30.0, 12.0], 0.9), 2),
             (([5.0, 10.0, 10.0], 1.0), 2),
+            (([24.0, 24.5, 10.0, 25.0], 0.97), 2),
         ),
         inputs=lambda generator: (
             [round(generator.uniform(5, 100), 1) for _ in range(generator.randint(1, 10))],
@@ -58,7 +59,7 @@ EXERCISES = (
         name="split_layers",
         points=2,
         question="the device of each of n layers: 0 while its number divided by n is below a half, then 1.",
-        examples=(((4,), [0, 0, 1, 1]), ((31,), [0] * 16 + [1] * 15), ((1,), [0])),
+        examples=(((4,), [0, 0, 1, 1]), ((31,), [0] * 16 + [1] * 15), ((1,), [0]), ((6,), [0, 0, 0, 1, 1, 1])),
         inputs=lambda generator: (generator.randint(1, 120),),
         mistakes=(
             Mistake("Layers are numbered from 0.", lambda n: [0 if (index + 1) / n < 1 / 2 else 1 for index in range(n)]),
@@ -82,6 +83,8 @@ EXERCISES = (
             ((28.0, 30, 2.86, 28.69), 0),
             ((28.69, 30, 2.86, 28.69), 1),
             ((1000.0, 30, 2.86, 28.69), 31),
+            ((1000.0, 12, 5.0, 20.0), 13),
+            ((10.0, 12, 5.0, 20.0), 0),
         ),
         inputs=_room,
         mistakes=(

@@ -18,7 +18,7 @@ EXERCISES = (
         name="most_bits",
         points=2,
         question="the most bits per weight at which reading all weights still allows this many tokens per second.",
-        examples=(((40.0, 8.0, 10.0), 4.0), ((100.0, 8.0, 10.0), 10.0), ((10.0, 3.0, 7.0), 3.8095238095238093)),
+        examples=(((40.0, 8.0, 10.0), 4.0), ((100.0, 2.0, 20.0), 20.0), ((10.0, 3.0, 7.0), 3.8095238095238093)),
         inputs=_memory,
         mistakes=(
             Mistake("Bandwidth is in bytes, the answer is in bits.", lambda gb, weights, speed: gb / (weights * speed)),

@@ -1,0 +1,77 @@
+"""check() at home and grading agree, on every catalogued wrong answer and on more than 300 further answers."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.course.checks import judge, known_exercises, returns
+from labkit.course.source import SourceCell
+from labkit.grading.run_notebook import Job, run_notebook
+from labkit.grading.score import inputs_to_try
+from tests.grading import LIMITS, why_no_sandbox
+from tests.test_exercises import SOLUTIONS, _answer
+
+FURTHER = Path(__file__).with_name("further_answers.txt")
+FUNCTIONS = sorted(name for name, exercise in known_exercises().items() if exercise.is_function)
+N_SEEDS = 5
+
+
+def _further() -> dict[str, list[tuple[str, bool]]]:
+    """Return the further answers by exercise: each a cell, and whether it is right."""
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for name, kind, bodies in re.findall(
+        r"^== (\w+) (\w+)\n(.*?)(?=^== |\Z)", FURTHER.read_text(), re.DOTALL | re.MULTILINE
+    ):
+        head = re.search(rf"^def {name}\(.*\):$", SOLUTIONS[name], re.MULTILINE)
+        assert head, name
+        cells = (f"{head[0]}\n{textwrap.indent(body.strip(), '    ')}" for body in bodies.split("\n--\n"))
+        found.setdefault(name, []).extend((cell, kind == "right") for cell in cells)
+    return found
+
+
+ANSWERS = _further()
+
+
+def _is_right_when_graded(name: str, answer: Any, seed: int) -> bool:
+    exercise, solution = known_exercises()[name], _answer(name, SOLUTIONS[name])
+    return all(returns(exercise, answer, inputs, solution(*inputs)) for inputs in inputs_to_try(exercise, seed) or [])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, about an answer that overflows
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_wrong_answers_fail_at_home_and_right_ones_pass_everywhere(name: str) -> None:
+    """What grading finds wrong fails at home already; a right answer passes there and gets all points, with any seed."""
+    further = [(_answer(name, cell), right, cell) for cell, right in ANSWERS.get(name, [])]
+    catalogued = [(mistake.answer, False, mistake.hint) for mistake in known_exercises()[name].mistakes]
+    for answer, right, text in [*further, *catalogued]:
+        assert judge(known_exercises()[name], answer)[0] is right, text
+        graded = [_is_right_when_graded(name, answer, seed) for seed in range(N_SEEDS)]
+        assert all(graded) if right else not any(graded), text
+
+
+def test_enough_further_answers_are_tried() -> None:
+    """The course's exercises have at least 60 further answers, right and wrong ones."""
+    answers = [right for cells in ANSWERS.values() for _, right in cells]
+    assert min(answers.count(True), answers.count(False)) >= 60
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox())
+def test_sandbox_agrees_on_further_answers() -> None:
+    """The values that a sandboxed kernel sends are right for the right answers and for no other."""
+    for number in range(max(map(len, ANSWERS.values()))):
+        chosen = {name: cells[number] for name, cells in ANSWERS.items() if number < len(cells)}
+        cells = tuple(SourceCell(name, cell, answers=name) for name, (cell, _) in chosen.items())
+        exercises = {name: known_exercises()[name] for name in chosen}
+        inputs = {name: inputs_to_try(exercise, 1) for name, exercise in exercises.items()}
+        run = run_notebook(Job(cells, inputs, LIMITS, {}, (), False))
+        for name, (cell, right) in chosen.items():
+            solution = _answer(name, SOLUTIONS[name])
+            pairs = zip(run.answers[name], inputs[name] or [], strict=True)
+            same = [not one.error and exercises[name].same(one.value, solution(*given)) for one, given in pairs]
+            assert all(same) is right, cell
