@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit import QuantizationComparison, QuantizationQuality, get_model_info
-from labkit.plots import Picture, plot_bytes, plot_tradeoff
+from labkit.plots import Picture, plot_bytes, plot_cache_growth, plot_generation, plot_tradeoff
 
 MEASURED = {  # of the bundled model: MB, KL divergence, relative decode speed
     "F16": (270.9, 0.0, 1.0),
@@ -159,3 +159,25 @@ def test_plot_tradeoff_draws_a_single_type() -> None:
     """A single type can be drawn, with or without a loss."""
     for only in ({"Q8_0": (144.8, 0.0037, 1.2)}, {"F16": (270.9, 0.0, 1.0)}):
         assert len(plot_tradeoff(compared(only)).axes[0].lines) == 1
+
+
+def test_plot_generation_shows_the_loop() -> None:
+    """The diagram has the prompt's ids and texts, the layers, the candidates and the choice; dollars are no formula."""
+    axes = plot_generation([(1, "a$b"), (22, " c$")], n_layers=30, candidates=[(" d", 0.75), ("\n", 0.25)])
+    drawn = "\n".join(text.get_text() for text in axes.texts)
+    for part in ("prompt", "    22 ␣c", "30 layers", "␣d        75.0 %", "⏎         25.0 %", "chooses\n␣d", "again"):
+        assert part in drawn
+    assert "30 layers" in Picture(axes).text
+    axes.figure.canvas.draw()
+
+
+def test_plot_cache_growth_marks_the_new_cells() -> None:
+    """Each panel has all cells; the hatched ones are new: those of the whole prompt, then one column per token."""
+    figure = plot_cache_growth(["a", "b"], ["c", "d"], n_layers=3, n_cells=6)
+    hatched = [sum(bar.get_hatch() == "//" for bar in axes.patches) for axes in figure.axes]
+    filled = [sum(bar.get_facecolor()[3] > 0 for bar in axes.patches) for axes in figure.axes]
+    assert [len(axes.patches) for axes in figure.axes] == [18, 18, 18]
+    assert hatched == [2 * 3, 3, 3]
+    assert filled == [2 * 3, 3 * 3, 4 * 3]
+    assert figure.axes[0].get_ylabel() == "layer"
+    assert "3 columns filled, 1 of them new" in Picture(figure).text

@@ -25,8 +25,13 @@ TITLES = {
     "memory": "Memory explorer",
     "gguf": "GGUF explorer",
     "quantization": "Quantization explorer",
+    "tokenizer": "Tokenizer explorer",
 }
-OPTIONS = {"gguf": ", show='tensors'", "sampling": ", prompt='The sky is'"}
+OPTIONS = {
+    "gguf": ", show='tensors'",
+    "sampling": ", prompt='The sky is'",
+    "tokenizer": ", text='Hello, 狗! Llamas are 100 % tokenized.'",
+}
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ import nbformat
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 STEP = re.compile(r"^## (\d+)\. (.*?)(?: · \d+ min)?$", re.MULTILINE)
 TIME = re.compile(r"(\*\*Time:\*\* )\d+( minutes)")
-MAP_ROW = re.compile(r"^(\| (\d\d) \| [^|]*\| )\d+( \|)", re.MULTILINE)
+MAP_ROW = re.compile(r"^(\| (\d\d) \| [^|]*\| )(\d+|–)( \|)", re.MULTILINE)
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     for path, notebook in notebooks.items():
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = MAP_ROW.sub(lambda row: f"{row[1]}{totals[row[2]]}{row[3]}", cell.source)
+                cell.source = MAP_ROW.sub(lambda row: f"{row[1]}{totals.get(row[2], '–')}{row[4]}", cell.source)
         nbformat.write(notebook, path)
         print(f"{path.stem}: {totals[path.stem[:2]]} minutes")
     return 0
@@ -55,11 +55,11 @@ def total_minutes(minutes: dict[str, int]) -> int:
 
 
 def step_minutes(cells: list[Any]) -> dict[str, int]:
-    """Return the minutes per step by number; "" is the part before step 1, "end" the part from the recap on."""
+    """Return the minutes per step by number; "" is the part before step 1, "end" the part after the last step."""
     found, step = {"": 0.0}, ""
     for cell in cells:
         heading = STEP.search(cell.source) if cell.cell_type == "markdown" else None
-        step = heading[1] if heading else "end" if cell.source.startswith("## Recap") else step
+        step = heading[1] if heading else "end" if cell.source.startswith(("## The same in llama.cpp", "## Recap")) else step
         found[step] = found.get(step, 0.0) + cell_minutes(cell)
     return {name: max(1, round(value)) for name, value in found.items()}
 

@@ -6,6 +6,7 @@ turns it into HTML with this description as alt text; a plain matplotlib figure 
 """
 
 from labkit.plots.files import plot_bytes
+from labkit.plots.generation import plot_cache_growth, plot_generation
 from labkit.plots.memory import plot_memory
 from labkit.plots.picture import Picture
 from labkit.plots.quality import plot_tradeoff
@@ -17,6 +18,8 @@ __all__ = [
     "Picture",
     "plot_benchmark",
     "plot_bytes",
+    "plot_cache_growth",
+    "plot_generation",
     "plot_memory",
     "plot_milestone",
     "plot_next_token",

@@ -43,7 +43,7 @@ def plot_next_token(
     'Bar chart of the next token. “ Paris” (drawn): 50.0 %, now 75.0 %; “ the”: 25.0 %, now 25.0 %.'
     """
     axes = new_axes(0.8 + 0.42 * len(tokens)) if axes is None else axes
-    names = [f"{_label(token)}{' ◀ drawn' if place == chosen else ''}" for place, token in enumerate(tokens)]
+    names = [f"{label_of(token)}{' ◀ drawn' if place == chosen else ''}" for place, token in enumerate(tokens)]
     for shift, values, colour, hatch, label in (
         (-0.2, before, OTHER, "//", "model"),
         (0.2, after, MAIN, "", "after the samplers"),
@@ -64,7 +64,7 @@ def plot_next_token(
     return axes
 
 
-def _label(token: str) -> str:
+def label_of(token: str, limit: int = 16) -> str:
     """Return a token as a short label with visible white space, and dollars escaped for matplotlib."""
     label = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
-    return label if len(label) <= 16 else label[:15] + "…"
+    return label if len(label) <= limit else label[: limit - 1] + "…"

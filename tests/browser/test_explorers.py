@@ -54,6 +54,32 @@ def test_sampling_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
         assert notebook.errors == []
 
 
+def test_tokenizer_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
+    """The pieces follow each typed character; the control-token box works by the space bar; the table has every token."""
+    with lab.notebook(LOAD, "labkit.explore('tokenizer', model, text='')") as notebook:
+        explorer = notebook.explorer("Tokenizer explorer")
+        explorer.wait_for_text("No text, no tokens.")
+        explorer.box.get_by_label("Text", exact=True).focus()
+        for typed, count in (("Hello", "1 token for 5 characters"), ("<|im_end|>", "8 tokens for 15 characters")):
+            notebook.page.keyboard.type(typed)
+            explorer.wait_for_text(count)
+        pieces = explorer.box.get_by_role("region", name="The text in pieces, one per token")
+        assert pieces.locator("span").all_text_contents() == ["Hello", "<", "|", "im", "_", "end", "|", ">"]
+        explorer.press(explorer.box.get_by_role("checkbox"), "Space")
+        explorer.wait_for_text("2 tokens for 15 characters")
+        assert pieces.locator("span").all_text_contents() == ["Hello", "<|im_end|>"]
+        explorer.press(explorer.box.get_by_text("Numbers"), "Enter")
+        assert explorer.box.locator("td").all_text_contents() == [
+            "19556",
+            "48 65 6c 6c 6f",
+            "",
+            "2",
+            "none",
+            "control token",
+        ]
+        assert notebook.errors == []
+
+
 def test_playground_by_keyboard(lab: Lab, model: labkit.Model) -> None:
     """Generate shows the text of generate_text with the sliders' values; Stop ends a long text within a second."""
     prompt = "My favourite animal is"

@@ -10,7 +10,7 @@ from labkit.gguf_file.fields import Field
 from labkit.tables import Table
 
 _BYTES = 8  # per line: a header's counts have 8 bytes each, and the line fits on a phone
-_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # light shades of Okabe and Ito's, for black text
+LIGHT_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # light shades of Okabe and Ito's, for black text
 _PAGE = (
     '<pre tabindex="0" role="region" aria-label="The first bytes, {n} per line, and the fields that start in each line" '
     'style="overflow:auto;max-height:26em;white-space:pre;line-height:1.6;font-size:0.85em;'
@@ -49,7 +49,7 @@ def _byte(code: str, owner: int | None, *, is_last: bool) -> str:
     if owner is None:
         return f"{code} "
     edge = ";border-right:2px solid #000" if is_last else ""
-    return f'<span style="background:{_COLOURS[owner % len(_COLOURS)]}{edge}">{code}</span> '
+    return f'<span style="background:{LIGHT_COLOURS[owner % len(LIGHT_COLOURS)]}{edge}">{code}</span> '
 
 
 def _value(field: Field) -> str:
