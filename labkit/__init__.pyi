@@ -15,6 +15,7 @@ from .engine import GenerationReport as GenerationReport
 from .engine import Model as Model
 from .engine import ModelSettings as ModelSettings
 from .engine import TextChunk as TextChunk
+from .engine import TokenLogprob as TokenLogprob
 from .engine import count_chat_tokens as count_chat_tokens
 from .engine import count_tokens as count_tokens
 from .engine import generate_chat as generate_chat

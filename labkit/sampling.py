@@ -1,7 +1,7 @@
-"""llama.cpp's samplers in NumPy: temperature, top-k, top-p and min-p as operations on logits, and the random draw.
+"""llama.cpp's samplers in NumPy: operations on logits, and the random draw.
 
-Each step maps the next token's logits, shape ``(n_vocab,)``, to new logits: −inf for a dropped token. `choose_token` applies
-all steps in llama.cpp's order: top-k, top-p, min-p, temperature, draw.
+Each step maps the next token's logits, shape ``(n_vocab,)``, to new logits: −inf for a dropped token. llama.cpp's order is
+penalties, DRY, top-k, typical, top-p, min-p, XTC, temperature, draw; `choose_token` applies those that are on by default.
 
 References
 ----------
@@ -10,6 +10,8 @@ llama.cpp ``src/llama-sampler.cpp`` (each ``llama_sampler_…_apply``), ``common
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,6 +112,124 @@ def keep_min_p(logits: ArrayLike, p: float) -> Logits:
         return checked
     threshold = checked.max() + np.log(np.float32(p))
     return np.where(checked >= threshold, checked, np.float32(-np.inf))
+
+
+def keep_typical(logits: ArrayLike, p: float) -> Logits:
+    """Keep the tokens whose surprise is nearest to the expected one, until they have more than ``p`` together; 1 keeps all.
+
+    Notes
+    -----
+    A token's surprise is −ln(probability); its expected value is the entropy.
+
+    References
+    ----------
+    Meister et al., "Locally Typical Sampling", TACL 2023.
+
+    Examples
+    --------
+    >>> keep_typical([2.0, 1.0, 0.0], 0.5).tolist()
+    [2.0, -inf, -inf]
+    """
+    checked = _check(logits)
+    if check_number("typical_p", p, 0.0, 1.0) == 1.0:
+        return checked
+    kept = _ranked(checked)
+    probabilities = softmax(checked)[kept].astype(np.float64)
+    kept, probabilities = kept[probabilities > 0], probabilities[probabilities > 0]
+    surprise = -np.log(probabilities)
+    order = np.argsort(np.abs(surprise - (probabilities * surprise).sum()), kind="stable")
+    above = np.cumsum(probabilities[order]) > p
+    return _keep(checked, kept[order[: int(above.argmax()) + 1 if above.any() else len(order)]])
+
+
+def drop_top_choices(logits: ArrayLike, threshold: float = 0.1) -> Logits:
+    """Drop all tokens with a probability of at least ``threshold``, except the least likely of them (XTC).
+
+    llama.cpp does that at random, with ``xtc_probability``.
+
+    References
+    ----------
+    p-e-w, "Exclude Top Choices (XTC)", text-generation-webui, 2024.
+
+    Examples
+    --------
+    >>> drop_top_choices([2.0, 1.0, 0.0], 0.2).tolist()
+    [-inf, 1.0, 0.0]
+    """
+    checked = _check(logits)
+    ranked = _ranked(checked)
+    n_above = int((softmax(checked)[ranked] >= np.float32(check_number("threshold", threshold, 0.0, 1.0))).sum())
+    return checked if n_above < 2 or threshold > 0.5 else _keep(checked, ranked[n_above - 1 :])
+
+
+def apply_penalties(
+    logits: ArrayLike,
+    tokens: Sequence[int],
+    *,
+    repeat_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+) -> Logits:
+    """Lower the logits of the last ``tokens``: divide by the repeat penalty, subtract the others.
+
+    A negative logit is multiplied by the repeat penalty. The frequency penalty is subtracted for each occurrence, the
+    presence penalty once.
+
+    References
+    ----------
+    Keskar et al., "CTRL", 2019 (repeat); OpenAI's API (frequency, presence).
+
+    Examples
+    --------
+    >>> apply_penalties([4.0, 1.0, -1.0], [0, 0, 2], repeat_penalty=2.0, frequency_penalty=0.5).tolist()
+    [1.0, 1.0, -2.5]
+    """
+    changed = _check(logits).copy()
+    for token, count in Counter(tokens).items():
+        logit = float(changed[check_int("a token", token, 0, len(changed) - 1)])
+        logit = logit * repeat_penalty if logit <= 0 else logit / repeat_penalty
+        changed[token] = logit - count * frequency_penalty - presence_penalty
+    return changed
+
+
+def apply_dry(
+    logits: ArrayLike,
+    tokens: Sequence[int],
+    *,
+    multiplier: float = 0.8,
+    base: float = 1.75,
+    allowed_length: int = 2,
+    breakers: Collection[int] = (),
+) -> Logits:
+    """Lower the logit of each token that would continue a repetition in ``tokens``, the more the longer it is (DRY).
+
+    A repetition of ``n`` tokens costs the next one ``multiplier * base ** (n - allowed_length)``; it never reaches over a
+    token of ``breakers``.
+
+    References
+    ----------
+    p-e-w, "DRY: a modern repetition penalty", text-generation-webui, 2024.
+
+    Examples
+    --------
+    "1 2 3 … 1 2" has two tokens again, so 3 gets lower:
+
+    >>> apply_dry([0.0, 0.0, 0.0, 0.0], [1, 2, 3, 0, 1, 2]).round(3).tolist()
+    [0.0, 0.0, 0.0, -0.800000011920929]
+    """
+    changed = _check(logits).copy()
+    tail = list(tokens)
+    limit = next((n for n, token in enumerate(reversed(tail)) if token in breakers), len(tail))
+    longest: dict[int, int] = {}
+    for end in range(len(tail) - 1):
+        length = 0
+        while length < min(end + 1, limit) and tail[end - length] == tail[-1 - length]:
+            length += 1
+        if length >= allowed_length:
+            longest[tail[end + 1]] = max(length, longest.get(tail[end + 1], 0))
+    for token in longest.keys() - set(breakers):
+        changed[token] -= multiplier * base ** (longest[token] - allowed_length)
+    return changed
 
 
 def shape_logits(

@@ -136,6 +136,9 @@ def test_check_sampling_has_llama_cpp_s_defaults() -> None:
         ({"top_p": 0}, "top_p", 0.0),
         ({"min_p": 1}, "min_p", 1.0),
         ({"repeat_penalty": 1.3}, "repeat_penalty", 1.3),
+        ({"dry_sequence_breakers": "\n"}, "dry_sequence_breakers", ("\n",)),
+        ({"dry_sequence_breakers": []}, "dry_sequence_breakers", ()),
+        ({"logprobs": 0}, "logprobs", 0),
     ],
 )
 def test_check_sampling_keeps_what_is_given(options: dict[str, Any], field: str, expected: Any) -> None:
@@ -151,7 +154,8 @@ def test_check_sampling_keeps_what_is_given(options: dict[str, Any], field: str,
         {"stop": "\ud800"}, {"seed": -1}, {"seed": 2**32 - 1}, {"seed": 1.5}, {"top_k": -1}, {"top_p": 1.01},
         {"min_p": -0.1},
         {"repeat_penalty": 0}, {"repeat_penalty": math.nan}, {"grammar": 7}, {"grammar": "root ::= ("},
-        {"json_schema": 7},
+        {"json_schema": 7}, {"frequency_penalty": math.inf}, {"repeat_last_n": -1}, {"dry_base": 0.9}, {"typical_p": 2},
+        {"dry_sequence_breakers": [""]}, {"dry_sequence_breakers": "x" * 41}, {"logprobs": 21}, {"xtc_threshold": "low"},
         {"grammar": 'root ::= "a"', "json_schema": {}}, {"temprature": 1}, {"max_token": 3}, {"a\nb": 1}, {"x" * 500: 1},
     ],
 )  # fmt: skip

@@ -94,6 +94,26 @@ GENERATING = [
     *(f"generate_text(model, 'a', 3, top_p={value})" for value in ("-0.1", "1.1", "0", "float('nan')", "'x'")),
     *(f"generate_text(model, 'a', 3, min_p={value})" for value in ("2", "1", "-1")),
     *(f"generate_text(model, 'a', 3, repeat_penalty={value})" for value in ("0", "-1", "float('inf')", "1.3", "1e9")),
+    *(
+        f"generate_text(model, 'a', 3, {name}={value})"
+        for name, values in {
+            "frequency_penalty": ("float('nan')", "'x'", "1e9", "-2"),
+            "presence_penalty": ("None", "[1]", "True"),
+            "repeat_last_n": ("-1", "2**40", "1.5", "0"),
+            "dry_multiplier": ("-1", "float('inf')", "1"),
+            "dry_base": ("0.5", "0"),
+            "dry_allowed_length": ("-1", "'two'"),
+            "dry_penalty_last_n": ("-1", "2**31"),
+            "typical_p": ("-0.1", "1.5", "0"),
+            "dry_sequence_breakers": ("['']", "7", "[None]", "'x' * 500", "'a\\0b'", "{'a'}", "'\\ud800'"),
+            "top_n_sigma": ("float('nan')", "'x'", "0.1"),
+            "xtc_probability": ("2", "-1"),
+            "xtc_threshold": ("1.5", "float('nan')"),
+            "logprobs": ("-1", "21", "True", "'all'", "1.5", "0"),
+        }.items()
+        for value in values
+    ),
+    "generate_text(model, 'a', 3, dry_multiplier=1, dry_sequence_breakers=['a' * 40, 'é' * 20], dry_penalty_last_n=2**20)",
     *(f"generate_text(model, 'a', 3, seed={value})" for value in ("-1", "2**32", "'x'", "1.0", "0")),
     *(
         f"generate_text(model, 'a', 3, stop={value})"

@@ -71,6 +71,75 @@ def test_temperature_divides_as_the_engine_does(logits: np.ndarray, temperature:
 
 
 @settings(deadline=None)
+@given(LOGITS, st.floats(0.01, 0.999))
+def test_typical_keeps_what_the_engine_keeps(logits: np.ndarray, p: float) -> None:
+    """keep_typical equals llama_sampler_init_typical, except for sums and distances within rounding."""
+    ours = _ours(sampling.keep_typical(logits, p))
+    theirs = _native(logits, llama_cpp.llama_sampler_init_typical(p, 1))[0]
+    if ours.keys() != theirs.keys():
+        shares = sampling.softmax(logits).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            surprise = -np.log(shares)
+            distance = np.abs(surprise - np.nansum(shares * surprise))
+        order = np.argsort(distance, kind="stable")
+        sums = np.cumsum(shares[order])
+        ties = np.diff(distance[order])[: max(len(ours), len(theirs))]
+        assert np.abs(sums - p).min() < 1e-5 or ties.min() < 1e-4 or shares.min() < 1e-37
+
+
+@settings(deadline=None)
+@given(LOGITS, st.floats(0.001, 0.5), st.integers(0, 1000))
+def test_xtc_drops_what_the_engine_drops(logits: np.ndarray, threshold: float, seed: int) -> None:
+    """drop_top_choices equals llama_sampler_init_xtc with probability 1, except for a share that rounds to the threshold."""
+    ours = _ours(sampling.drop_top_choices(logits, threshold))
+    theirs = _native(logits, llama_cpp.llama_sampler_init_xtc(1.0, threshold, 1, seed))[0]
+    assert ours == theirs or np.abs(sampling.softmax(logits).astype(np.float64) - threshold).min() < 1e-6
+
+
+TOKENS = st.lists(st.integers(0, 5), max_size=40)
+
+
+def _after(sampler: object, tokens: list[int]) -> object:
+    for token in tokens:
+        llama_cpp.llama_sampler_accept(sampler, token)
+    return sampler
+
+
+@settings(deadline=None)
+@given(
+    LOGITS.filter(lambda logits: len(logits) > 5), TOKENS, st.sampled_from((1.0, 1.2, 2.0)), st.sampled_from((0.0, 0.5)),
+    st.sampled_from((0.0, -0.3, 1.0)), st.integers(1, 50),
+)  # fmt: skip
+def test_penalties_equal_the_engine_s(
+    logits: np.ndarray, tokens: list[int], repeat: float, frequency: float, presence: float, last_n: int
+) -> None:
+    """apply_penalties to the last tokens equals llama_sampler_init_penalties."""
+    ours = sampling.apply_penalties(
+        logits, tokens[-last_n:], repeat_penalty=repeat, frequency_penalty=frequency, presence_penalty=presence
+    )
+    native = llama_cpp.llama_sampler_init_penalties(len(logits), last_n, repeat, frequency, presence)
+    assert _ours(ours) == pytest.approx(_native(logits, _after(native, tokens))[0], abs=1e-4)
+
+
+@settings(deadline=None)
+@given(
+    LOGITS.filter(lambda logits: len(logits) > 5), TOKENS, st.sampled_from((0.8, 3.0)), st.sampled_from((1.0, 1.75)),
+    st.integers(0, 4), st.integers(1, 50),
+)  # fmt: skip
+def test_dry_equals_the_engine_s(
+    logits: np.ndarray, tokens: list[int], multiplier: float, base: float, allowed: int, last_n: int
+) -> None:
+    """apply_dry to the last tokens equals llama_sampler_init_dry."""
+    ours = sampling.apply_dry(logits, tokens[-last_n:], multiplier=multiplier, base=base, allowed_length=allowed)
+    native = llama_cpp.llama_sampler_init_dry(None, multiplier, base, allowed, last_n, None, 0)
+    theirs = _native(logits, _after(native, tokens))[0]
+    if min(len(tokens), last_n) <= allowed:  # too short for llama.cpp, also where 0 repeated tokens are enough
+        assert theirs == _ours(logits)
+    else:
+        assert _ours(ours) == pytest.approx(theirs, rel=1e-4, abs=1e-3)
+
+
+@settings(deadline=None)
 @given(LOGITS, st.integers(0, 2**32 - 2), st.integers(0, 60), st.sampled_from((1.0, 0.9, 0.5)), st.sampled_from((0.0, 0.05)))
 def test_draw_equals_the_engine(logits: np.ndarray, seed: int, top_k: int, top_p: float, min_p: float) -> None:
     """choose_token makes the same choice as llama.cpp's whole chain with the same seed."""

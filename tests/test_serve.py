@@ -227,6 +227,17 @@ def test_log_probabilities_are_those_of_the_logits(model: labkit.Model, client: 
         assert sum(math.exp(one.logprob) for one in entry.top_logprobs) <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("options", [{"frequency_penalty": 2.0}, {"xtc_probability": 1.0, "xtc_threshold": 0.0}])
+def test_requests_reach_the_sampler_chain(model: labkit.Model, server: labkit.Server, options: dict[str, Any]) -> None:
+    """Penalties in a request change the answer as they change generate_text's."""
+    body = {"prompt": "the end the end the end", "max_tokens": 24, "temperature": 0}
+    plain, changed = (
+        post(f"{server.url}/v1/completions", given)[1]["choices"][0]["text"] for given in (body, body | options)
+    )
+    assert changed == labkit.generate_text(model, body["prompt"], 24, 0, **options)
+    assert changed != plain
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_answers_follow_a_json_schema(client: openai.OpenAI, stream: bool) -> None:
     """response_format constrains the answer, though the model's text is random."""
@@ -483,6 +494,8 @@ def test_a_closed_model_is_reported(tiny_path: Path) -> None:
         ({"messages": HELLO, "stop": ["a"] * 100}, 400, "invalid_value"),
         ({"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {}}}, 400, "invalid_value"),
         ({"messages": HELLO, "top_p": float("nan")}, 400, "invalid_value"),
+        ({"messages": HELLO, "frequency_penalty": "much"}, 400, "invalid_value"),
+        ({"messages": HELLO, "dry_sequence_breakers": [7]}, 400, "invalid_value"),
     ],
     ids=str,
 )  # fmt: skip
@@ -502,7 +515,8 @@ _VALUES = st.one_of(
 _FIELDS = (
     "messages", "prompt", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens",
     "stream", "stream_options", "logprobs", "top_logprobs", "response_format", "grammar", "n", "tools", "tool_choice",
-    "frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias", "echo", "suffix", "best_of", "user",
+    "frequency_penalty", "presence_penalty", "repeat_penalty", "dry_multiplier", "logit_bias", "echo",
+    "dry_sequence_breakers", "suffix", "best_of", "user",
 )  # fmt: skip
 
 

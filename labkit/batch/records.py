@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from labkit.engine.logprobs import TokenLogprob
 from labkit.engine.results import FinishReason
 from labkit.errors import LabkitError
 from labkit.records import Record
@@ -60,6 +61,8 @@ class BatchItem(Record):
         Pass it to `generate_text` for the same text; None if nothing was sampled.
     error : LabkitError or None
         Why this prompt failed.
+    token_ids, logprobs
+        As in `GenerationReport`.
     """
 
     index: int
@@ -73,6 +76,7 @@ class BatchItem(Record):
     seed: int | None = None
     error: LabkitError | None = None
     token_ids: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+    logprobs: tuple[TokenLogprob, ...] = dataclasses.field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text

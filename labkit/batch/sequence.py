@@ -36,7 +36,7 @@ class Sequence:
         self.request = request
         self.n_past = self.n_shared = 0
         self.started = False
-        self.output = Output(tokenizer, request.max_tokens, TextAssembler(request.settings.stop))
+        self.output = Output(tokenizer, request.max_tokens, TextAssembler(request.settings.stop), request.settings.logprobs)
         self.pieces: list[str] = []
         self.first_s: float | None = None
         self.now_s = 0.0
@@ -70,7 +70,7 @@ class Sequence:
         self.now_s = elapsed_s
         if self.first_s is None:
             self.first_s = elapsed_s
-        return self.output.append(token)
+        return self.output.append(token, ctx, row)
 
     def finish(self) -> str:
         """Return the text that was held back."""
@@ -94,4 +94,5 @@ class Sequence:
             seed=self.seed,
             error=error,
             token_ids=tuple(self.tokens),
+            logprobs=tuple(self.output.logprobs),
         )

@@ -8,6 +8,7 @@ from .generate import stream_text as stream_text
 from .generate import token_text as token_text
 from .generation import TextStream as TextStream
 from .loading import load_model as load_model
+from .logprobs import TokenLogprob as TokenLogprob
 from .model import Model as Model
 from .results import GenerationReport as GenerationReport
 from .results import TextChunk as TextChunk

@@ -36,8 +36,14 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
     temperature : float
         0 always chooses the most likely token; higher is more varied.
     **kwargs
-        ``stop`` (str or list of str), ``seed`` (int), ``top_k`` (40), ``top_p`` (0.95), ``min_p`` (0.05), ``repeat_penalty``
-        (1.0), ``json_schema`` (dict), ``grammar`` (GBNF text), ``parse_special`` (False).
+        ``stop`` (str or list of str), ``seed`` (int), ``grammar`` (GBNF text), ``json_schema`` (dict, JSON text or pydantic
+        class), ``logprobs`` (None, or how many alternatives, up to 20: see ``model.last_generation.logprobs``),
+        ``parse_special`` (False).
+        Samplers, in the order in which they are applied, with llama.cpp's names and meaning: ``repeat_penalty`` (1.0),
+        ``frequency_penalty`` (0.0), ``presence_penalty`` (0.0), ``repeat_last_n`` (64); ``dry_multiplier`` (0.0),
+        ``dry_base`` (1.75), ``dry_allowed_length`` (2), ``dry_penalty_last_n`` (64), ``dry_sequence_breakers`` (newline,
+        colon, quotation mark, asterisk); ``top_n_sigma`` (-1.0); ``top_k`` (40); ``typical_p`` (1.0); ``top_p`` (0.95);
+        ``min_p`` (0.05); ``xtc_probability`` (0.0), ``xtc_threshold`` (0.1).
 
     Returns
     -------

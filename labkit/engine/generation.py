@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
+from labkit.engine.logprobs import TokenLogprob, token_logprob
 from labkit.engine.native import C
 from labkit.engine.results import FinishReason, GenerationReport, TextChunk
 from labkit.engine.sampler import Sampler
@@ -41,17 +42,20 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
 class Output:
     """Generated tokens, their text, and why generation ended: the last two steps of every loop, "append" and "stop?"."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler) -> None:
-        self._tokenizer, self._max_tokens, self._text = tokenizer, max_tokens, text
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler, n_logprobs: int | None = None) -> None:
+        self._tokenizer, self._max_tokens, self._text, self._n_logprobs = tokenizer, max_tokens, text, n_logprobs
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
         self.finish_reason: FinishReason | None = None
 
-    def append(self, token: int) -> str:
-        """Add a token; return the text that is now certain, and sets ``finish_reason`` at the end."""
+    def append(self, token: int, ctx: Any, index: int = -1) -> str:
+        """Add the token chosen from a row of logits; return text that is now certain; set ``finish_reason`` at the end."""
         if self._tokenizer.is_end(token):
             self.finish_reason = "end"
             return ""
         self.tokens.append(token)
+        if self._n_logprobs is not None:
+            self.logprobs.append(token_logprob(ctx, index, self._tokenizer, token, self._n_logprobs))
         text = self._text.add(self._tokenizer.piece(token))
         if self._text.stopped:
             self.finish_reason = "stop"
@@ -82,7 +86,7 @@ class Generation:
         self.steps, self.tokenizer, self.step = steps, tokenizer, step
         self.prompt, self.settings = prompt, settings
         self.text = self.make_text(settings.stop)
-        self.output = Output(tokenizer, max_tokens, self.text)
+        self.output = Output(tokenizer, max_tokens, self.text, settings.logprobs)
         self.sampler: Sampler | None = None
         self.n_reused = self.n_decoded = 0
         self.started_s = self.first_s = self.now_s = time.perf_counter()
@@ -109,7 +113,7 @@ class Generation:
                     if not output.tokens:
                         self.first_s = self.now_s
                     # 3. Append it to the text.
-                    text = output.append(token)
+                    text = output.append(token, ctx)
                     if text:
                         emit(self._chunk(text))
                     # 4. Stop?
@@ -148,6 +152,7 @@ class Generation:
             finish_reason=self.output.finish_reason or "length",
             seed=self.sampler.seed if self.sampler is not None else 0,
             token_ids=tuple(self.output.tokens),
+            logprobs=tuple(self.output.logprobs),
             n_threads=self.steps.used.summary(),
             n_threads_batch=self.steps.used_batch.summary(),
         )

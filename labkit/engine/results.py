@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from labkit.engine.logprobs import TokenLogprob
 from labkit.records import Record
 
 FinishReason = Literal["stop", "end", "length", "cancelled"]
@@ -65,6 +66,11 @@ class GenerationReport(Record):
     n_threads, n_threads_batch : int or tuple of (int, int)
         Threads that computed single tokens, and pieces of the prompt: one number, or (threads, tokens) pairs in order if it
         changed; 0 if there were no such steps.
+    token_ids : tuple of int
+        The generated tokens, without the one that ended the text.
+    logprobs : tuple of TokenLogprob
+        With ``logprobs=N``: the probability of each of these tokens, and of the N most likely ones in its place, before
+        penalties, temperature and other samplers.
     """
 
     n_prompt: int
@@ -75,6 +81,7 @@ class GenerationReport(Record):
     finish_reason: FinishReason
     seed: int
     token_ids: tuple[int, ...] = dataclasses.field(default=(), repr=False)
+    logprobs: tuple[TokenLogprob, ...] = dataclasses.field(default=(), repr=False)
     n_threads: int | tuple[tuple[int, int], ...] = 0
     n_threads_batch: int | tuple[tuple[int, int], ...] = 0
 

@@ -13,14 +13,14 @@ from labkit.engine.native import C
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.errors import ArgumentError, GenerationError
 
-PENALTY_LAST_N = 64  # llama.cpp's default: number of last tokens that a repeat penalty considers
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Sampler:
-    """A native sampler chain: repeat penalty, top-k, top-p, min-p, temperature, draw; and a grammar.
+    """A native sampler chain, and a grammar.
 
-    A repeat penalty includes the last tokens of the prompt, as in llama.cpp's own tools. ``silent`` tokens add nothing to a
+    The chain's order is llama.cpp's: penalties, DRY, top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, draw.
+    Penalties and DRY include the last tokens of the prompt, as in llama.cpp's own tools. ``silent`` tokens add nothing to a
     text, but llama.cpp's grammars match their names, so ``<|im_start|>`` could match twelve characters that are not in
     the text; with a grammar that does not name tokens they are never chosen.
 
@@ -36,7 +36,8 @@ class Sampler:
         self._grammar: Any = None
         self._silent = silent
         self._n_vocab = C.llama_vocab_n_tokens(vocab)
-        self._takes_highest = settings.is_greedy and settings.grammar is None and settings.repeat_penalty == 1.0
+        changes = settings.penalizes or settings.has_dry or settings.may_drop_highest or settings.grammar is not None
+        self._takes_highest = settings.is_greedy and not changes
         parameters = C.llama_sampler_chain_default_params()
         parameters.no_perf = False
         self.chain = C.llama_sampler_chain_init(parameters)
@@ -52,24 +53,36 @@ class Sampler:
 
             self._grammar = _grammar(vocab, settings.grammar)
             self._candidates = _Candidates(self._n_vocab, () if tokens_in(settings.grammar) else self._silent)
-        if settings.repeat_penalty != 1.0:
-            penalties = C.llama_sampler_init_penalties(self._n_vocab, PENALTY_LAST_N, settings.repeat_penalty, 0.0, 0.0)
-            for token in prompt[-PENALTY_LAST_N:]:
-                C.llama_sampler_accept(penalties, token)
-            self._add(penalties)
+        if settings.penalizes:
+            self._add(_penalties(self._n_vocab, settings), prompt[-settings.repeat_last_n :])
+        if settings.has_dry:
+            self._add(_dry(vocab, settings), prompt[-settings.dry_penalty_last_n :])
+        if not settings.is_greedy or settings.may_drop_highest:
+            self._fill_cuts(settings)
         if settings.is_greedy:
             self._add(C.llama_sampler_init_greedy())
             return
+        self._add(C.llama_sampler_init_temp(settings.temperature))
+        self._add(C.llama_sampler_init_dist(self.seed))
+
+    def _fill_cuts(self, settings: SamplingSettings) -> None:
+        """Add the samplers that drop tokens."""
+        if settings.top_n_sigma > 0.0:
+            self._add(C.llama_sampler_init_top_n_sigma(settings.top_n_sigma))
         if 0 < settings.top_k < self._n_vocab:
             self._add(C.llama_sampler_init_top_k(settings.top_k))
+        if settings.typical_p < 1.0:
+            self._add(C.llama_sampler_init_typical(settings.typical_p, 1))
         if settings.top_p < 1.0:
             self._add(C.llama_sampler_init_top_p(settings.top_p, 1))
         if settings.min_p > 0.0:
             self._add(C.llama_sampler_init_min_p(settings.min_p, 1))
-        self._add(C.llama_sampler_init_temp(settings.temperature))
-        self._add(C.llama_sampler_init_dist(self.seed))
+        if settings.xtc_probability > 0.0:
+            self._add(C.llama_sampler_init_xtc(settings.xtc_probability, settings.xtc_threshold, 1, self.seed))
 
-    def _add(self, sampler: Any) -> None:
+    def _add(self, sampler: Any, seen: Sequence[int] = ()) -> None:
+        for token in seen:
+            C.llama_sampler_accept(sampler, token)
         C.llama_sampler_chain_add(self.chain, sampler)
 
     def sample(self, ctx: Any, index: int = -1) -> int:
@@ -83,6 +96,8 @@ class Sampler:
         token = self._candidates.apply([self.chain], ctx, index)
         if token is None or not self._allows(token):
             token = self._candidates.apply([self._grammar, self.chain], ctx, index)
+        if token is None:  # or penalties beyond float32 left only -inf
+            token = self._candidates.apply([self._grammar], ctx, index)
         if token is None:
             raise _nothing_allowed()
         C.llama_sampler_accept(self._grammar, token)
@@ -139,7 +154,10 @@ class _Candidates:
         self._ids = np.arange(n_vocab, dtype=np.int32)
 
     def apply(self, samplers: Sequence[Any], ctx: Any, index: int = -1) -> int | None:
-        """Apply samplers to a row of logits, and return the chosen token; None if no token is left."""
+        """Apply samplers to a row of logits, and return the chosen token, or the likeliest if they only drop some.
+
+        None if no token is left.
+        """
         tokens, n_vocab = self._tokens, len(self._ids)
         tokens["id"] = self._ids  # samplers sort them
         tokens["logit"] = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), shape=(n_vocab,))
@@ -149,7 +167,8 @@ class _Candidates:
         array = C.llama_token_data_array(data=data, size=n_vocab, selected=-1, sorted=False)
         for sampler in samplers:
             C.llama_sampler_apply(sampler, ctypes.byref(array))
-        chosen = array.data[array.selected] if 0 <= array.selected < array.size else None
+        selected = array.selected if array.selected >= 0 else int(tokens["logit"].argmax())
+        chosen = array.data[selected] if selected < array.size else None
         return None if chosen is None or not np.isfinite(chosen.logit) else int(chosen.id)
 
 
@@ -172,6 +191,21 @@ def refuse_unknown_tokens(vocab: Any, grammar: str) -> None:
             raise ArgumentError(
                 f"the grammar names the token {name!r}, which this model does not have: use its text in quotes"
             )
+
+
+# llama-cpp-python 0.3.34's functions have one argument less (n_vocab), or one more (n_ctx_train).
+def _penalties(n_vocab: int, settings: SamplingSettings) -> Any:
+    init = C.llama_sampler_init_penalties
+    given = settings.repeat_last_n, settings.repeat_penalty, settings.frequency_penalty, settings.presence_penalty
+    return init(n_vocab, *given) if len(init.argtypes) == 5 else init(*given)
+
+
+def _dry(vocab: Any, settings: SamplingSettings) -> Any:
+    init, last_n = C.llama_sampler_init_dry, settings.dry_penalty_last_n
+    given = settings.dry_multiplier, settings.dry_base, settings.dry_allowed_length, last_n
+    breakers = [text.encode() for text in settings.dry_sequence_breakers]
+    before = (vocab,) if len(init.argtypes) == 7 else (vocab, last_n)
+    return init(*before, *given, (ctypes.c_char_p * len(breakers))(*breakers), len(breakers))
 
 
 def _grammar(vocab: Any, grammar: str) -> Any:

@@ -24,51 +24,114 @@ def check_max_tokens(value: Any) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
-    """How to choose the next token; every field is checked."""
+    """How to choose the next token; every field is checked. Names and defaults are those of llama.cpp's server."""
 
     temperature: float = 0.7
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_last_n: int = 64
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    top_n_sigma: float = -1.0
     top_k: int = 40
+    typical_p: float = 1.0
     top_p: float = 0.95
     min_p: float = 0.05
-    repeat_penalty: float = 1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
     seed: int | None = None
     stop: tuple[str, ...] = ()
     grammar: str | None = None
+    logprobs: int | None = None
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is always chosen."""
+        """Whether the temperature is 0: the most likely token that the other samplers leave is chosen."""
         return self.temperature < COLDEST
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether tokens of the text so far get other logits."""
+        changes = self.repeat_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+        return changes and self.repeat_last_n > 0
+
+    @property
+    def has_dry(self) -> bool:
+        """Whether tokens that would continue a repetition get lower logits."""
+        return self.dry_multiplier > 0.0 and self.dry_penalty_last_n > 0
+
+    @property
+    def may_drop_highest(self) -> bool:
+        """Whether the most likely token may be dropped; top-k, top-p and min-p always keep it."""
+        return self.typical_p < 1.0 or (self.xtc_probability > 0.0 and self.xtc_threshold <= 0.5)
+
+
+_MAX_LAST_N = 2**20  # tokens; llama.cpp reserves memory for them
+MAX_LOGPROBS = 20  # as OpenAI
+_MAX_BREAKER_BYTES = 40  # llama.cpp cuts longer ones
+_NUMBERS = {
+    "repeat_penalty": (0.01, 100.0),
+    "frequency_penalty": (-100.0, 100.0),
+    "presence_penalty": (-100.0, 100.0),
+    "dry_multiplier": (0.0, 100.0),
+    "dry_base": (1.0, 100.0),
+    "top_n_sigma": (-1e6, 1e6),
+    "typical_p": (0.0, 1.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "xtc_probability": (0.0, 1.0),
+    "xtc_threshold": (0.0, 1.0),
+}
+_INTS = {
+    "repeat_last_n": (0, _MAX_LAST_N, "; 0 turns the penalties off"),
+    "dry_allowed_length": (0, _MAX_LAST_N, ""),
+    "dry_penalty_last_n": (0, _MAX_LAST_N, "; 0 turns DRY off"),
+    "top_k": (0, 2**31 - 1, "; 0 means all tokens"),
+    "seed": (0, MAX_SEED, ""),
+    "logprobs": (0, MAX_LOGPROBS, "; None means none"),
+}
+_TEXTS = ("stop", "dry_sequence_breakers")
 
 
 def check_sampling(temperature: Any, options: Mapping[str, Any]) -> SamplingSettings:
     """Check the ``**kwargs`` of ``generate_text``."""
-    known = {"stop", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "json_schema", "grammar"}
+    known = {*_NUMBERS, *_INTS, *_TEXTS, "json_schema", "grammar"}
     for name in options:
         if name not in known:
             raise ArgumentTypeError(f"unknown argument {one_line(repr(name), 60)}: known are {', '.join(sorted(known))}")
     given = {name: value for name, value in options.items() if value is not None}
     return SamplingSettings(
         temperature=check_number("temperature", temperature, 0.0, 1e6),
-        top_k=check_int("top_k", given.get("top_k", 40), 0, 2**31 - 1, hint="; 0 means all tokens"),
-        top_p=check_number("top_p", given.get("top_p", 0.95), 0.0, 1.0),
-        min_p=check_number("min_p", given.get("min_p", 0.05), 0.0, 1.0),
-        repeat_penalty=check_number("repeat_penalty", given.get("repeat_penalty", 1.0), 0.01, 100.0),
-        seed=check_int("seed", given["seed"], 0, MAX_SEED) if "seed" in given else None,
-        stop=_check_stop(given.get("stop", ())),
         grammar=_check_grammar(given),
+        **{name: _check(name, given[name]) for name in given if name not in ("json_schema", "grammar")},
     )
 
 
-def _check_stop(value: Any) -> tuple[str, ...]:
-    stops = (value,) if isinstance(value, str) else value
-    if isinstance(stops, (bytes, Mapping)) or not isinstance(stops, Sequence):
-        raise ArgumentTypeError(f"stop must be a text or a list of texts, not {shown(value)}")
-    for stop in stops:
-        check_text("stop", stop)
-        if not stop:
-            raise ArgumentError("stop contains an empty text, which would end every text before it begins: remove it")
-    return tuple(stops)
+def _check(name: str, value: Any) -> Any:
+    if name in _INTS:
+        low, high, hint = _INTS[name]
+        return check_int(name, value, low, high, hint=hint)
+    return check_number(name, value, *_NUMBERS[name]) if name in _NUMBERS else _check_texts(name, value)
+
+
+def _check_texts(name: str, value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Sequence):
+        raise ArgumentTypeError(f"{name} must be a text or a list of texts, not {shown(value)}")
+    for text in texts:
+        data = check_text(name, text)
+        if not text:
+            why = ", which would end every text before it begins" if name == "stop" else ""
+            raise ArgumentError(f"{name} contains an empty text{why}: remove it")
+        if name != "stop" and (len(data) > _MAX_BREAKER_BYTES or "\0" in text):
+            raise ArgumentError(
+                f"{name} has a text with a NUL or of {len(data):,} bytes: at most {_MAX_BREAKER_BYTES} are possible"
+            )
+    return tuple(texts)
 
 
 def _check_grammar(given: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,8 @@ import time
 import uuid
 from typing import Any
 
-from labkit.serve.scheduler import Piece, Ticket, TokenProbability
+from labkit.engine.logprobs import TokenLogprob
+from labkit.serve.scheduler import Piece, Ticket
 
 _REASONS = {"end": "stop", "stop": "stop", "length": "length"}
 DONE = b"data: [DONE]\n\n"
@@ -53,20 +54,20 @@ class Form:
 
     def _choice(self, text: dict[str, Any], piece: Piece) -> dict[str, Any]:
         logprobs: dict[str, Any] | None = None
-        if self._given.n_logprobs is not None:
+        if self._given.settings.logprobs is not None:
             logprobs = _chat_logprobs(piece.logprobs) if self._given.is_chat else self._text_logprobs(piece.logprobs)
         reason = _REASONS.get(piece.finish_reason or "")
         return {"index": 0, **text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _text_logprobs(self, found: tuple[TokenProbability, ...]) -> dict[str, Any]:
+    def _text_logprobs(self, found: tuple[TokenLogprob, ...]) -> dict[str, Any]:
         offsets = []
         for one in found:
             offsets.append(self._offset)
-            self._offset += len(_text(one.token))
+            self._offset += len(one.text)
         return {
-            "tokens": [_text(one.token) for one in found],
+            "tokens": [one.text for one in found],
             "token_logprobs": [one.logprob for one in found],
-            "top_logprobs": [{_text(token): logprob for token, logprob in one.top} for one in found],
+            "top_logprobs": [{each.text: each.logprob for each in one.top} for one in found],
             "text_offset": offsets,
         }
 
@@ -89,14 +90,8 @@ def usage(ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _chat_logprobs(found: tuple[TokenProbability, ...]) -> dict[str, Any]:
-    def entry(token: bytes, logprob: float) -> dict[str, Any]:
-        return {"token": _text(token), "logprob": logprob, "bytes": list(token)}
+def _chat_logprobs(found: tuple[TokenLogprob, ...]) -> dict[str, Any]:
+    def entry(one: TokenLogprob) -> dict[str, Any]:
+        return {"token": one.text, "logprob": one.logprob, "bytes": list(one.piece)}
 
-    return {
-        "content": [{**entry(one.token, one.logprob), "top_logprobs": [entry(*each) for each in one.top]} for one in found]
-    }
-
-
-def _text(token: bytes) -> str:
-    return token.decode("utf-8", "replace")
+    return {"content": [{**entry(one), "top_logprobs": [entry(each) for each in one.top]} for one in found]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_flag, check_int, one_line, shown
 from labkit.engine.chat_prompt import check_messages
-from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
+from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -22,16 +22,14 @@ from labkit.errors import (
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-MAX_LOGPROBS = 20
 _MAX_STOPS = 16  # each costs time per token
 _COMPLETION_TOKENS = 16  # OpenAI's default of max_tokens in /v1/completions
 _SAMPLING = (
-    "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty", "typical_p", "xtc_probability",
-    "xtc_threshold", "dry_multiplier",
+    "seed", "stop", "repeat_penalty", "frequency_penalty", "presence_penalty", "repeat_last_n", "dry_multiplier",
+    "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "top_n_sigma", "top_k", "typical_p",
+    "top_p", "min_p", "xtc_probability", "xtc_threshold",
 )  # fmt: skip
 _NEUTRAL = {
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
     "n": 1,
     "best_of": 1,
     "logit_bias": {},
@@ -89,7 +87,6 @@ class Prepared:
     is_chat: bool
     stream: bool
     include_usage: bool
-    n_logprobs: int | None
 
 
 def read_json(data: bytes) -> dict[str, Any]:
@@ -109,7 +106,7 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
     """Check a request and compute its prompt's tokens; call it outside the server's loop."""
     body = {name: value for name, value in body.items() if value is not None}
     _refuse_missing(body)
-    settings = check_sampling(body.get("temperature", 0.7), _options(body))
+    settings = check_sampling(body.get("temperature", 0.7), {**_options(body), "logprobs": _n_logprobs(body, is_chat)})
     options = body.get("stream_options", {})
     if not isinstance(options, Mapping):
         raise ArgumentTypeError(f"stream_options must be an object, not {shown(options)}")
@@ -124,7 +121,6 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
         is_chat,
         stream=check_flag("stream", body.get("stream", False)),
         include_usage=check_flag("include_usage", options.get("include_usage", False)),
-        n_logprobs=_n_logprobs(body, is_chat),
     )
 
 
@@ -139,9 +135,6 @@ def _options(body: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: body[name] for name in _SAMPLING if name in body}
     if isinstance(options.get("stop"), list) and len(options["stop"]) > _MAX_STOPS:
         raise ArgumentError(f"stop has {len(options['stop']):,} texts: at most {_MAX_STOPS} are possible")
-    for name in ("frequency_penalty", "presence_penalty"):
-        if body.get(name, 0) != 0:
-            options[name] = body[name]
     form = body.get("response_format", {"type": "text"})
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind == "json_object":

@@ -14,13 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from labkit.batch.loop import Loop
 from labkit.batch.parallel import choose_parallel
 from labkit.batch.sequence import Request, Sequence
 from labkit.engine.job import Job
-from labkit.engine.native import C
+from labkit.engine.logprobs import TokenLogprob
 from labkit.engine.results import FinishReason
 from labkit.engine.stepping import CancelledError
 from labkit.errors import LabkitError
@@ -31,17 +29,7 @@ from labkit.serve.requests import Prepared, unavailable
 if TYPE_CHECKING:
     from labkit.engine.model import Model
 
-_LEAST_LOGPROB = -9999.0  # as OpenAI writes "impossible", which JSON cannot
 N_PARALLEL = 4  # slots if nobody chooses
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenProbability:
-    """A token, its text's bytes and the logarithm of its probability, and the most likely ones in its place."""
-
-    token: bytes
-    logprob: float
-    top: tuple[tuple[bytes, float], ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +37,7 @@ class Piece:
     """New text of an answer; the last piece has a ``finish_reason`` or an ``error``."""
 
     text: str
-    logprobs: tuple[TokenProbability, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     error: BaseException | None = None
 
@@ -64,7 +52,6 @@ class Ticket:
     cancelled: bool = False
     n_generated: int = 0
     n_cached: int = 0
-    logprobs: list[TokenProbability] = dataclasses.field(default_factory=list)
     arrived_s: float = dataclasses.field(default_factory=time.perf_counter)
     started_s: float = 0.0
     first_s: float = 0.0
@@ -222,35 +209,20 @@ class Scheduler(Loop):
         ticket = self.tickets[sequence.request.index]
         ticket.n_generated, ticket.n_cached = len(sequence.tokens), sequence.n_shared
         ticket.first_s = ticket.first_s or time.perf_counter()
-        if ticket.prepared.n_logprobs is not None and sequence.finish_reason != "end":
-            ticket.logprobs.append(self._probability(ctx, row, sequence.tokens[-1], ticket.prepared.n_logprobs))
 
     def _said(self, sequence: Sequence, text: str) -> None:
         ticket = self.tickets[sequence.request.index]
         if ticket.prepared.stream:
-            self._pieces.append((ticket, Piece(text, tuple(ticket.logprobs))))
-            ticket.logprobs.clear()
+            self._pieces.append((ticket, Piece(text, tuple(sequence.output.logprobs))))
+            sequence.output.logprobs.clear()
 
     def _ended(self, sequence: Sequence, text: str, error: BaseException | None) -> None:
         ticket = self.tickets[sequence.request.index]
         whole = text if ticket.prepared.stream else "".join(sequence.pieces)
         reason = None if error is not None else sequence.finish_reason
-        self._report(ticket, Piece(whole, tuple(ticket.logprobs), reason, error))
+        self._report(ticket, Piece(whole, tuple(sequence.output.logprobs), reason, error))
 
     def _report(self, ticket: Ticket, piece: Piece) -> None:
         ticket.ended_s = time.perf_counter()
         self._pieces.append((ticket, piece))
         self.tickets.pop(ticket.index, None)
-
-    def _probability(self, ctx: Any, row: int, token: int, n_top: int) -> TokenProbability:
-        logits = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, row), (self.model.native.n_vocab,)).astype(np.float64)
-        logits -= logits.max()
-        logits = np.maximum(logits - np.log(np.exp(logits).sum()), _LEAST_LOGPROB)
-        best = np.argpartition(-logits, n_top)[:n_top] if n_top else np.empty(0, np.int64)
-        top = sorted(((float(logits[one]), int(one)) for one in best), reverse=True)
-        return TokenProbability(
-            self._name(token), float(logits[token]), tuple((self._name(one), logprob) for logprob, one in top)
-        )
-
-    def _name(self, token: int) -> bytes:
-        return self._tokenizer.piece(token) or self._tokenizer.token_text(token).encode()
