@@ -16,6 +16,8 @@ from .engine import Model as Model
 from .engine import ModelSettings as ModelSettings
 from .engine import TextChunk as TextChunk
 from .engine import TokenLogprob as TokenLogprob
+from .engine import ToolChoice as ToolChoice
+from .engine import choose_tool as choose_tool
 from .engine import count_chat_tokens as count_chat_tokens
 from .engine import count_tokens as count_tokens
 from .engine import generate_chat as generate_chat

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import labkit
 from labkit.chat_template.render import ChatTemplate
-from labkit.engine.chat_prompt import ROLES, Tokenizer
+from labkit.engine.chat_prompt import Tokenizer
+from labkit.engine.tokenizer import ROLES
 from tests.tiny_models import write_tiny_model
 
 PAYLOADS = (

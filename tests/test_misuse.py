@@ -180,6 +180,37 @@ CHATTING = [
             "[{'role': 'assistant', 'content': ''}]", "[{'role': 'system', 'content': 'only'}]", "({'role': 'user', 'content': 'a'},)",
         )
     ),
+    *(
+        f"generate_chat(model, USER + [{message}], 3)"
+        for message in (
+            "{'role': 'tool', 'content': 'a'}", "{'role': 'assistant', 'tool_calls': 7}", "{'role': 'assistant', 'tool_calls': [{}]}",
+            "{'role': 'assistant', 'tool_calls': [{'function': {'name': ''}}]}", "{'role': 'assistant', 'tool_calls': [None]}",
+            "{'role': 'assistant', 'tool_calls': [{'function': {'name': 'f', 'arguments': '{'}}]}",
+            "{'role': 'assistant', 'tool_calls': [{'function': {'name': 'f', 'arguments': {1: object()}}}]}",
+            "{'role': 'assistant', 'tool_calls': [{'id': 7, 'function': {'name': 'f'}}]}",
+            "{'role': 'assistant', 'content': 'a', 'reasoning_content': 7}", "{'role': 'user', 'content': 'a', 'tool_calls': []}",
+        )
+    ),
+    *(
+        f"{call}"
+        for tools in (
+            "7", "'f'", "[]", "[7]", "[{}]", "[{'name': 'a b'}]", "[{'name': 'f', 'parameters': 7}]", "[lambda x: x]", "[len]", "[print]",
+            "[{'name': 'f'}, {'name': 'f'}]", "[{'name': 'f', 'parameters': {'type': 'array'}}]", "[{'name': 'f', 'parameters': {'x': {1}}}]",
+            "[{'name': 'f', 'parameters': {'properties': {'a': {'type': 'no-such-type'}}}}]", "[int]", "[labkit.load_model]",
+        )
+        for call in (f"generate_chat(model, USER, 3, tools={tools})", f"labkit.choose_tool(model, USER, {tools}, max_tokens=3)")
+    ),
+    "labkit.choose_tool(model, USER, [{'name': 'f'}], grammar='root ::= \"a\"')",
+    "labkit.choose_tool(model, USER, [{'name': 'f'}], must_call=1)",
+    "labkit.choose_tool(None, USER, [{'name': 'f'}])",
+    "labkit.choose_tool(model, USER, [{'name': 'f'}], max_tokens=3)",
+    *(
+        f"generate_chat(model, USER, 3, {option})"
+        for option in (
+            "thinking=True", "thinking='no'", "thinking=False", "max_thinking_tokens=-1", "max_thinking_tokens='1'", "template_options=7",
+            "template_options={'x': 1}", "template_options={'messages': []}", "template_options={7: 1}", "template_options={'role': {1}}",
+        )
+    ),
     "generate_chat(model, USER, 3, parse_special=True)",
     "count_chat_tokens(model, [])",
     *(

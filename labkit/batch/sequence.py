@@ -10,20 +10,22 @@ from labkit.batch.records import BatchItem
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.generation import Output
-from labkit.engine.results import FinishReason
+from labkit.engine.results import FinishReason, Kind
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
+from labkit.engine.thinking import Thinking
 from labkit.errors import LabkitError
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A prompt that fits: its index, its tokens, ``max_tokens`` (at least 1), and its sampling settings."""
+    """A prompt that fits: index, tokens, ``max_tokens`` (at least 1), sampling settings, and what splits a chat's answer."""
 
     index: int
     prompt: list[int]
     max_tokens: int
     settings: SamplingSettings
+    thinking: Thinking | None = None
 
 
 class Sequence:
@@ -36,8 +38,11 @@ class Sequence:
         self.request = request
         self.n_past = self.n_shared = 0
         self.started = False
-        self.output = Output(tokenizer, request.max_tokens, TextAssembler(request.settings.stop), request.settings.logprobs)
+        settings = request.settings
+        text = TextAssembler(settings.stop)
+        self.output = Output(tokenizer, request.max_tokens, text, settings.logprobs, request.thinking)
         self.pieces: list[str] = []
+        self.thoughts = ""  # reasoning that was not passed on yet
         self.first_s: float | None = None
         self.now_s = 0.0
         self._sampler = Sampler(tokenizer.vocab, request.settings, request.prompt, silent=silent)
@@ -66,15 +71,19 @@ class Sequence:
 
     def sample(self, ctx: Any, row: int, elapsed_s: float) -> str:
         """Sample the next token from a row of logits; return the new text that is final."""
-        token = self._sampler.sample(ctx, row)
+        token = self.output.choose(self._sampler, ctx, row)
         self.now_s = elapsed_s
         if self.first_s is None:
             self.first_s = elapsed_s
-        return self.output.append(token, ctx, row)
+        return self._answer(self.output.append(token, ctx, row))
 
     def finish(self) -> str:
         """Return the text that was held back."""
-        return self.output.finish()
+        return self._answer(self.output.finish())
+
+    def _answer(self, parts: list[tuple[Kind, str]]) -> str:
+        self.thoughts += "".join(text for kind, text in parts if kind == "reasoning")
+        return "".join(text for kind, text in parts if kind == "answer")
 
     def close(self) -> None:
         """Free the sampler."""

@@ -146,7 +146,7 @@ class _ClockedSampler(Sampler):
         self.ends: list[float] = []
         self.counted_ms = [0.0, 0.0]
 
-    def sample(self, ctx: Any, index: int = -1) -> int:
+    def sample(self, ctx: Any, index: int = -1, *, free: bool = False) -> int:
         C.llama_synchronize(ctx)  # wait for a GPU here, so that its computing does not count as sampling
         at = len(self.begins)
         if at == 0:
@@ -154,7 +154,7 @@ class _ClockedSampler(Sampler):
         elif at == self._last:
             self.counted_ms[1] = C.llama_perf_context(ctx).t_eval_ms
         self.begins.append(time.perf_counter())
-        token = super().sample(ctx, index)
+        token = super().sample(ctx, index, free=free)
         self.ends.append(time.perf_counter())
         return token
 
@@ -189,8 +189,8 @@ class _ClockedText(TextAssembler):
         super().__init__(stops)
         self.ends: list[float] = []
 
-    def add(self, piece: bytes) -> str:
-        text = super().add(piece)
+    def add(self, piece: bytes, mark: str = "") -> str:
+        text = super().add(piece, mark)
         self.ends.append(time.perf_counter())
         return text
 

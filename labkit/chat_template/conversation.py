@@ -169,6 +169,13 @@ def _changed(messages: Iterable[Message], change: Callable[[int, str], str]) -> 
     ]
 
 
+def texts_of(messages: Iterable[Message]) -> list[str]:
+    """Return the messages' texts."""
+    found: list[str] = []
+    _changed(messages, lambda _, text: found.append(text) or text)  # type: ignore[func-returns-value]
+    return found
+
+
 def _is_text(part: Any) -> bool:
     return isinstance(part, Mapping) and isinstance(part.get("text"), str)
 

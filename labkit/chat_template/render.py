@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.chat_template.conversation import Conversation, TemplateError, lay_out
+from labkit.chat_template.thinking import ThinkingForm, find_form, with_reasoning
+from labkit.chat_template.tools import describe, in_words, with_instructions
 from labkit.children import queue_lines, script_command
 from labkit.errors import GenerationError
 
@@ -43,8 +46,45 @@ class ChatTemplate:
         return self.lay_out(messages, add_generation_prompt=add_generation_prompt, **more).text
 
     def lay_out(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> Conversation:
-        """Render the messages in a shape in which the template loses none."""
+        """Render the messages in a shape in which the template loses none; tools in words where it does not know them."""
+        messages = [self._with_reasoning(message) for message in messages]
+        calls = [call["function"]["name"] for message in messages for call in message.get("tool_calls", ())]
+        tools = more.pop("tools", None)
+        if not tools and not calls:
+            return self._lay_out(messages, more)
+        names = [*calls, *(tool["function"]["name"] for tool in tools or ())]
+        for as_text in (False, True):  # most templates want a call's arguments as a dict, some as JSON text
+            with contextlib.suppress(GenerationError):
+                shaped = [_with_texts(message) for message in messages] if as_text else messages
+                talk = self._lay_out(shaped, {**more, "tools": tools})
+                if all(name in talk.text for name in names):
+                    return talk
+        return self._in_words(messages, tools, more)
+
+    def _in_words(self, messages: Sequence[Mapping[str, Any]], tools: Any, more: dict[str, Any]) -> Conversation:
+        plain = in_words(messages)
+        return self._lay_out(with_instructions(plain, describe(tools), system=self.has_system) if tools else plain, more)
+
+    def _lay_out(self, messages: Sequence[Mapping[str, Any]], more: dict[str, Any]) -> Conversation:
         return lay_out(lambda shaped: self.render_unchecked(shaped, **more), messages)
+
+    def _with_reasoning(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        if "reasoning_content" not in message:
+            return dict(message)
+        return with_reasoning(message, message["reasoning_content"], self.thinking)
+
+    @functools.cached_property
+    def has_system(self) -> bool:
+        """Whether this template knows the role "system"."""
+        with contextlib.suppress(GenerationError):
+            self.lay_out([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
+            return True
+        return False
+
+    @functools.cached_property
+    def thinking(self) -> ThinkingForm | None:
+        """How this template writes reasoning; None if it has none."""
+        return find_form(self.source, self.render_unchecked)
 
     def render_unchecked(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
         """Render within 2 s, 8 million characters and 1 GB of memory."""
@@ -138,6 +178,15 @@ class _Renderer:
             )
         result: dict[str, Any] = json.loads(answer)
         return result
+
+
+def _with_texts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with the arguments of its calls as JSON text."""
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", ())
+    ]
+    return {**message, "tool_calls": calls} if calls else dict(message)
 
 
 def _detached() -> dict[str, Any]:

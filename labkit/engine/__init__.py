@@ -29,6 +29,15 @@ The same loop in 95 lines, without threads, cancelling, or care for the caller's
     llama_loading  Llama's constructor, in the model's thread
     llama_methods  Llama's own methods, in the model's thread
 
+For chats with current models:
+
+::
+
+    messages      roles, contents, calls of tools and their results, checked
+    chat_options  thinking, tools, variables of the template -> the prompt
+    thinking      reasoning and answer, split while they come; a budget for reasoning
+    tool_choice   choose_tool: a tool and arguments that follow its schema
+
 And what several of these share: `native` (llama.cpp's C interface, its log, its abort flag), `native_model` (pointers to a
 loaded model), `prompt_cache`, `results`.
 """

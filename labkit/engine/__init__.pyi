@@ -13,3 +13,5 @@ from .model import Model as Model
 from .results import GenerationReport as GenerationReport
 from .results import TextChunk as TextChunk
 from .settings import ModelSettings as ModelSettings
+from .tool_choice import ToolChoice as ToolChoice
+from .tool_choice import choose_tool as choose_tool

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import check_text, one_line, shown
+from labkit.checks import check_text
 from labkit.engine.native import C
-from labkit.engine.tokenizer import ROLES, Vocabulary
-from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
+from labkit.engine.tokenizer import Vocabulary
+from labkit.errors import ArgumentError, GenerationError
 
 if TYPE_CHECKING:
     from labkit.chat_template.conversation import Conversation
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SPACES = " \t\n\r\v\f"  # what C calls a space
 _NOTHING = re.compile("(?!)")
+_HIDDEN = 0x10F000  # private-use characters that stand for the first characters of control tokens
 # Marks in a model's own answers: <think>, [/THINK], <|END_THINKING|>, <tool_call>, [TOOL_CALLS], <|begin_of_box|>.
 _OWN_MARK = re.compile(r"^[<\[◁].*(?:think|thought|reason|tool.?call|of_box)(?!.*(?:result|response))", re.IGNORECASE)
 # Jinja's names of special tokens -> the keys in the file.
@@ -41,8 +42,12 @@ class Tokenizer(Vocabulary):
             raise ArgumentError("the prompt is empty and this model has no beginning-of-sequence token: write something")
         return tokens or [self.bos]
 
-    def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Return the tokens of a conversation: control tokens from the template alone, never from a message.
+    def chat_tokens(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> list[int]:
+        """Return the tokens of a conversation; ``more`` are tools and the template's variables."""
+        return self.chat_prompt(messages, **more)[0]
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> tuple[list[int], str]:
+        """Return the tokens and the text of a conversation: control tokens from the template alone, never from a message.
 
         The template is rendered a second time with a mark instead of each message; the text around the marks is the
         template's own. Only this text is searched for control tokens. Everything between two of them, from template
@@ -53,17 +58,34 @@ class Tokenizer(Vocabulary):
         replace the characters of control tokens in the messages, and the rendered text is searched for them.
 
         An assistant's message is a model's earlier answer: marks that only an assistant writes (of reasoning, of calls to
-        tools) stay its own, as control tokens if they are; all others are text there too.
+        tools) stay its own, as control tokens if they are; all others are text there too. In tools, calls and reasoning,
+        the first character of a control token's name is replaced until the text is split.
         """
-        talk = self.template.lay_out(messages)
+        hide, unhide = self._shield()
+        shielded = [{key: one if key in ("role", "content") else hide(one) for key, one in m.items()} for m in messages]
+        talk = self.template.lay_out(shielded, **hide(more))
         if talk.parts is None:
-            parts = self._split_masked(talk, messages)
+            parts = self._split_masked(talk)
         else:
-            parts = [("template" if index is None else messages[index]["role"], text) for index, text in talk.parts]
-        tokens = self._with_bos(self._join(parts))
+            parts = [("template" if index is None else talk.messages[index]["role"], text) for index, text in talk.parts]
+        tokens = self._with_bos(self._join(parts, unhide))
         if not tokens:
             raise GenerationError("this model's chat template made an empty text of these messages: write something")
-        return tokens
+        return tokens, talk.text.translate(unhide)
+
+    def _shield(self) -> tuple[Callable[[Any], Any], dict[int, int]]:
+        """Return a function that hides control tokens in the texts of a value, and the translation that undoes it."""
+        pattern, ids = self._specials()
+        firsts = {first: chr(_HIDDEN + number) for number, first in enumerate({name[0] for name in ids})}
+
+        def hide(value: Any) -> Any:
+            if isinstance(value, str):
+                return pattern.sub(lambda match: firsts[match[0][0]] + match[0][1:], value)
+            if isinstance(value, Mapping):
+                return {key: hide(one) for key, one in value.items()}
+            return [hide(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+        return hide, {ord(hidden): ord(first) for first, hidden in firsts.items()}
 
     @property
     def template(self) -> ChatTemplate:
@@ -89,11 +111,12 @@ class Tokenizer(Vocabulary):
         texts = {name: self.token_text(token) for name, token in ids.items()}
         return {name: text for name, text in texts.items() if text or name in ("bos_token", "eos_token")}
 
-    def _split_masked(self, talk: Conversation, messages: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
+    def _split_masked(self, talk: Conversation) -> list[tuple[str, str]]:
         """Split a conversation that the template rewrites into (source, text)."""
-        from labkit.chat_template.conversation import REASONING
+        from labkit.chat_template.conversation import REASONING, texts_of
 
-        mask, unmask = self._masks([message["content"] for message in messages])
+        messages = talk.messages
+        mask, unmask = self._masks(texts_of(messages))
 
         def hide(index: int, text: str) -> str:
             seen = re.compile(f"({self._own_marks().pattern}|{REASONING.pattern})", re.IGNORECASE)
@@ -136,7 +159,7 @@ class Tokenizer(Vocabulary):
         mask = {ord(char): code for char, code in zip(sorted(chars), free, strict=False)}
         return mask, {code: char for char, code in mask.items()}
 
-    def _join(self, parts: Sequence[tuple[str, str]]) -> list[int]:
+    def _join(self, parts: Sequence[tuple[str, str]], unhide: Mapping[int, int]) -> list[int]:
         """Tokenize a split conversation, with llama.cpp's rules for the spaces around its control tokens."""
         tokens: list[int] = []
         run = ""
@@ -148,7 +171,7 @@ class Tokenizer(Vocabulary):
 
         for source, text in parts:
             for plain, special in self._partition(text, source):
-                run += plain
+                run += plain.translate(unhide)
                 if special is not None:
                     attributes = C.llama_vocab_get_attr(self.vocab, special)
                     tokens += [*flush(attributes), special]
@@ -179,31 +202,3 @@ def _split(pattern: re.Pattern[str], text: str) -> list[str]:
     """Split a text into pieces without and with a match, in turn."""
     places = [0, *(place for match in pattern.finditer(text) for place in match.span()), len(text)]
     return [text[begin:end] for begin, end in itertools.pairwise(places)]
-
-
-def check_messages(messages: Any) -> list[dict[str, str]]:
-    """Return the messages as plain dicts of role and content; an error names the wrong one and shows the format."""
-    example = 'write [{"role": "user", "content": "Hello"}]'
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise ArgumentTypeError(f"messages must be a list of dicts, not {type(messages).__name__}: {example}")
-    if not messages:
-        raise ArgumentError(f"messages is empty: {example}")
-    return [_check_message(index, message, example) for index, message in enumerate(messages)]
-
-
-def _check_message(index: int, message: Any, example: str) -> dict[str, str]:
-    if not isinstance(message, Mapping):
-        raise ArgumentTypeError(f"messages[{index}] must be a dict, not {type(message).__name__}: {example}")
-    for key in ("role", "content"):
-        if key not in message:
-            raise ArgumentError(f"messages[{index}] has no {key!r}: {example}")
-    unknown = [str(key) for key in message if key not in ("role", "content")]
-    if unknown:
-        raise ArgumentError(
-            f"messages[{index}] has {one_line(repr(unknown[0]), 60)}, but only 'role' and 'content' are known: {example}"
-        )
-    role, content = message["role"], message["content"]
-    if not isinstance(role, str) or role not in ROLES:
-        raise ArgumentError(f"messages[{index}] has the role {shown(role)}: roles are {', '.join(ROLES)}")
-    check_text(f"messages[{index}]['content']", content)
-    return {"role": role, "content": content}

@@ -30,11 +30,12 @@ class TextAssembler:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
 
-    def add(self, piece: bytes) -> str:
-        """Add a token's bytes; return the text that is now certain."""
+    def add(self, piece: bytes, mark: str = "") -> str:
+        """Add a token's bytes, behind a character that marks it; return the text that is now certain."""
+        text = mark + self._decoder.decode(piece)
         if not self.stops:
-            return self._decoder.decode(piece)
-        self._held += self._decoder.decode(piece)
+            return text
+        self._held += text
         # The first complete stop ends the text, however the bytes are split; of several, the one that began first.
         found = [(at + len(stop), at) for stop in self.stops if (at := self._held.find(stop)) >= 0]
         if found:

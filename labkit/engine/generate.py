@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labkit.checks import check_flag
-from labkit.engine.chat_prompt import check_messages
+from labkit.engine.chat_options import ChatOptions, chat_prompt
 from labkit.engine.generation import TextStream, prefill
 from labkit.engine.job import Job
+from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
 from labkit.engine.native import C
 from labkit.engine.results import TextChunk
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.engine.stepping import CancelledError
+from labkit.engine.thinking import Thinking
 from labkit.errors import ContextOverflowError, GenerationError
 
 if TYPE_CHECKING:
@@ -86,9 +88,14 @@ def stream_text(
 
 def generate_chat(
     model: Model,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     max_tokens: int | None = 100,
     temperature: float = 0.7,
+    *,
+    thinking: bool | None = None,
+    max_thinking_tokens: int | None = None,
+    tools: Sequence[Any] | None = None,
+    template_options: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> str:
     """Answer a conversation with the model's own chat template.
@@ -96,36 +103,56 @@ def generate_chat(
     Parameters
     ----------
     messages : list of dict
-        Each with ``role`` (system, user or assistant) and ``content`` (text). Control tokens typed in a message stay text.
+        Each with ``role`` (system, user, assistant or tool) and ``content`` (text). Control tokens typed in a message stay
+        text. An assistant's message may have ``tool_calls`` and ``reasoning_content``, which the template keeps or drops.
+    thinking : bool, optional
+        Whether the model reasons before it answers; None leaves it to its template. False ends any reasoning at once.
+    max_thinking_tokens : int, optional
+        Tokens of reasoning; then the mark that ends it is put in, and the answer follows.
+    tools : list, optional
+        What the model may ask for: typed functions or OpenAI's dicts. Its request is text; see `choose_tool`.
+    template_options : dict, optional
+        More variables of the template, such as ``{"reasoning_effort": "low"}``.
     max_tokens, temperature, **kwargs
-        As for `generate_text`, without ``parse_special``.
+        As for `generate_text`, without ``parse_special``; reasoning counts as generated tokens. A grammar is for the answer.
 
     Returns
     -------
     str
-        The assistant's answer.
+        The assistant's answer. Its reasoning is in ``model.last_generation.reasoning``.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For an empty list, an unknown role, a message without content.
+        For an empty list, an unknown role, a message without content, a wrong tool or option.
     GenerationError
         When the model has no chat template, or its template refuses the messages.
     ContextOverflowError
         As for `generate_text`.
     """
-    return "".join(chunk.text for chunk in _run(model, _chat_request(model, messages, max_tokens, temperature, kwargs)))
+    options = ChatOptions(thinking, max_thinking_tokens, tools, template_options)
+    chunks = _run(model, _chat_request(model, messages, max_tokens, temperature, kwargs, options))
+    return "".join(chunk.text for chunk in chunks if chunk.kind == "answer")
 
 
 def stream_chat(
     model: Model,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     max_tokens: int | None = 100,
     temperature: float = 0.7,
+    *,
+    thinking: bool | None = None,
+    max_thinking_tokens: int | None = None,
+    tools: Sequence[Any] | None = None,
+    template_options: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> TextStream:
-    """Answer a conversation and yield the answer while it is generated; same arguments as `generate_chat`."""
-    return _stream(model, _chat_request(model, messages, max_tokens, temperature, kwargs))
+    """Answer a conversation and yield the answer while it is generated; same arguments as `generate_chat`.
+
+    Reasoning is yielded too, in chunks whose ``kind`` is ``"reasoning"``.
+    """
+    options = ChatOptions(thinking, max_thinking_tokens, tools, template_options)
+    return _stream(model, _chat_request(model, messages, max_tokens, temperature, kwargs, options))
 
 
 def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_special: bool = False) -> int:
@@ -155,11 +182,18 @@ def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_sp
         )
 
 
-def count_chat_tokens(model: Model, messages: Sequence[Mapping[str, str]]) -> int:
+def count_chat_tokens(
+    model: Model,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    thinking: bool | None = None,
+    tools: Sequence[Any] | None = None,
+    template_options: Mapping[str, Any] | None = None,
+) -> int:
     """Count the tokens of the prompt that `generate_chat` makes from a conversation, including the template."""
-    checked = check_messages(messages)
+    options = ChatOptions(thinking, None, tools, template_options)
     with check_model(model).vocabulary() as tokenizer:
-        return len(tokenizer.chat_tokens(checked))
+        return len(chat_prompt(tokenizer, check_messages(messages), options)[0])
 
 
 def next_token_logits(model: Model, prompt: str, *, parse_special: bool = False) -> NDArray[np.float32]:
@@ -211,7 +245,7 @@ def token_text(model: Model, token: int) -> str:
         return tokenizer.piece(token).decode("utf-8", errors="replace")
 
 
-Request = tuple[list[int], int, SamplingSettings, bool]
+Request = tuple[list[int], int, SamplingSettings, bool, Thinking | None]
 
 
 def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
@@ -222,19 +256,30 @@ def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, 
         return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings, chat=False)
 
 
-def _chat_request(model: Model, messages: Any, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
-    settings = check_sampling(temperature, options)
+def _chat_request(
+    model: Model, messages: Any, max_tokens: Any, temperature: Any, kwargs: dict[str, Any], options: ChatOptions
+) -> Request:
+    settings = check_sampling(temperature, kwargs)
     limit = check_max_tokens(max_tokens)
     checked = check_messages(messages)
     with check_model(model).vocabulary() as tokenizer:
-        return _fit(model, tokenizer.chat_tokens(checked), limit, settings, chat=True)
+        tokens, thinking = chat_prompt(tokenizer, checked, options, constrained=settings.grammar is not None)
+        return _fit(model, tokens, limit, settings, chat=True, thinking=thinking)
 
 
-def _fit(model: Model, prompt: list[int], max_tokens: int | None, settings: SamplingSettings, *, chat: bool) -> Request:
+def _fit(
+    model: Model,
+    prompt: list[int],
+    max_tokens: int | None,
+    settings: SamplingSettings,
+    *,
+    chat: bool,
+    thinking: Thinking | None = None,
+) -> Request:
     n_ctx = model.n_ctx()
     if len(prompt) + (1 if max_tokens is None else max_tokens) > n_ctx:
         raise ContextOverflowError(len(prompt), max_tokens, n_ctx)
-    return prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings, chat
+    return prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings, chat, thinking
 
 
 def _run(model: Model, request: Request) -> list[TextChunk]:

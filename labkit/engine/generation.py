@@ -17,10 +17,11 @@ from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.logprobs import TokenLogprob, token_logprob
 from labkit.engine.native import C
-from labkit.engine.results import FinishReason, GenerationReport, TextChunk
+from labkit.engine.results import FinishReason, GenerationReport, Kind, TextChunk
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import CancelledError, Stepper
+from labkit.engine.thinking import Thinking
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,32 +41,58 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
 
 
 class Output:
-    """Generated tokens, their text, and why generation ended: the last two steps of every loop, "append" and "stop?"."""
+    """Generated tokens, their text, and why generation ended: the last two steps of every loop, "append" and "stop?".
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler, n_logprobs: int | None = None) -> None:
+    Without ``thinking`` all text is answer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        text: TextAssembler,
+        n_logprobs: int | None = None,
+        thinking: Thinking | None = None,
+    ) -> None:
         self._tokenizer, self._max_tokens, self._text, self._n_logprobs = tokenizer, max_tokens, text, n_logprobs
+        self.thinking = thinking
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason: FinishReason | None = None
 
-    def append(self, token: int, ctx: Any, index: int = -1) -> str:
-        """Add the token chosen from a row of logits; return text that is now certain; set ``finish_reason`` at the end."""
-        if self._tokenizer.is_end(token):
+    def choose(self, sampler: Sampler, ctx: Any, row: int = -1) -> int:
+        """Return the next token, from the sampler or put in by a thinking budget."""
+        return sampler.sample(ctx, row) if self.thinking is None else self.thinking.choose(sampler, ctx, row)
+
+    def append(self, token: int, ctx: Any, row: int = -1) -> list[tuple[Kind, str]]:
+        """Add the token chosen from a row of logits; return parts that are now certain; set ``finish_reason`` at the end."""
+        thinking = self.thinking
+        if self._tokenizer.is_end(token) and (thinking is None or not thinking.goes_on(token)):
             self.finish_reason = "end"
-            return ""
+            return []
         self.tokens.append(token)
         if self._n_logprobs is not None:
-            self.logprobs.append(token_logprob(ctx, index, self._tokenizer, token, self._n_logprobs))
-        text = self._text.add(self._tokenizer.piece(token))
+            self.logprobs.append(token_logprob(ctx, row, self._tokenizer, token, self._n_logprobs))
+        text = self._text.add(self._tokenizer.piece(token), "" if thinking is None else thinking.mark(token))
         if self._text.stopped:
             self.finish_reason = "stop"
         elif len(self.tokens) >= self._max_tokens:
             self.finish_reason = "length"
-        return text
+        return self._parts(text)
 
-    def finish(self) -> str:
-        """Return the text that was held back."""
-        return self._text.finish()
+    def finish(self) -> list[tuple[Kind, str]]:
+        """Return the parts that were held back."""
+        return self._parts(self._text.finish(), last=True)
+
+    @property
+    def reasoning(self) -> str:
+        """What was thought so far."""
+        return "" if self.thinking is None else self.thinking.reasoning
+
+    def _parts(self, text: str, *, last: bool = False) -> list[tuple[Kind, str]]:
+        if self.thinking is not None:
+            return self.thinking.split(text, last=last)
+        return [("answer", text)] if text else []
 
 
 class Generation:
@@ -82,11 +109,12 @@ class Generation:
         prompt: list[int],
         max_tokens: int,
         settings: SamplingSettings,
+        thinking: Thinking | None = None,
     ) -> None:
         self.steps, self.tokenizer, self.step = steps, tokenizer, step
         self.prompt, self.settings = prompt, settings
         self.text = self.make_text(settings.stop)
-        self.output = Output(tokenizer, max_tokens, self.text, settings.logprobs)
+        self.output = Output(tokenizer, max_tokens, self.text, settings.logprobs, thinking)
         self.sampler: Sampler | None = None
         self.n_reused = self.n_decoded = 0
         self.started_s = self.first_s = self.now_s = time.perf_counter()
@@ -106,16 +134,15 @@ class Generation:
                 prefill(self.steps, self.prompt, self.step, n_reused)
                 while True:
                     # 2. Sample: choose a token from the logits.
-                    token = sampler.sample(ctx)
+                    token = output.choose(sampler, ctx)
                     if job.cancelled:  # during the step: the logits of a lost device are invalid
                         raise CancelledError
                     self.now_s = time.perf_counter()
                     if not output.tokens:
                         self.first_s = self.now_s
                     # 3. Append it to the text.
-                    text = output.append(token, ctx)
-                    if text:
-                        emit(self._chunk(text))
+                    for kind, text in output.append(token, ctx):
+                        emit(self._chunk(text, kind))
                     # 4. Stop?
                     if output.finish_reason is not None:
                         break
@@ -125,10 +152,13 @@ class Generation:
                     self.n_decoded += 1
         except CancelledError:
             output.finish_reason = "cancelled"
-        emit(self._chunk(output.finish(), output.finish_reason))
+        *others, (kind, text) = output.finish() or [("answer", "")]
+        for part in others:
+            emit(self._chunk(part[1], part[0]))
+        emit(self._chunk(text, kind, output.finish_reason))
         return self.report()
 
-    def _chunk(self, text: str, finish_reason: FinishReason | None = None) -> TextChunk:
+    def _chunk(self, text: str, kind: Kind, finish_reason: FinishReason | None = None) -> TextChunk:
         decoding = self.now_s - self.first_s
         return TextChunk(
             text,
@@ -139,6 +169,7 @@ class Generation:
             (len(self.output.tokens) - 1) / decoding if decoding > 0 else 0.0,
             finish_reason,
             self.steps.used.last,
+            kind,
         )
 
     def report(self) -> GenerationReport:
@@ -155,6 +186,7 @@ class Generation:
             logprobs=tuple(self.output.logprobs),
             n_threads=self.steps.used.summary(),
             n_threads_batch=self.steps.used_batch.summary(),
+            reasoning=self.output.reasoning,
         )
 
 

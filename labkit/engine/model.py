@@ -22,6 +22,7 @@ from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
+from labkit.engine.thinking import Thinking
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.kv_cache import PROMPT_STEP
@@ -199,17 +200,25 @@ class Model(LoadingLlama):
         max_tokens: int,
         settings: SamplingSettings,
         chat: bool = False,
+        thinking: Thinking | None = None,
         *,
         emit: Callable[[TextChunk], None],
     ) -> None:
         """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
-        self.compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, emit))
+        self.compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, thinking, emit))
 
     def stream_generation(
-        self, prompt: list[int], max_tokens: int, settings: SamplingSettings, chat: bool = False
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        settings: SamplingSettings,
+        chat: bool = False,
+        thinking: Thinking | None = None,
     ) -> tuple[Iterator[TextChunk], Callable[[], object]]:
         """Return an iterator that generates from tokens when it is read, and a function that cancels it from any thread."""
-        return self.stream_compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, job.items.put))
+        return self.stream_compute(
+            lambda job: self._generate(job, prompt, max_tokens, settings, chat, thinking, job.items.put)
+        )
 
     def compute(self, function: Callable[[Job[T]], T]) -> T:
         """Run a function in this model's thread; Ctrl-C, `cancel` and `close` end it."""
@@ -277,12 +286,14 @@ class Model(LoadingLlama):
         max_tokens: int,
         settings: SamplingSettings,
         chat: bool,
+        thinking: Thinking | None,
         emit: Callable[[TextChunk], None],
     ) -> None:
         n_reused = self.prepare_memory(prompt, chat=chat)
         try:
             with self.steps(job) as steps:
-                generation = Generation(steps, self.native.tokenizer, self._cache.step, prompt, max_tokens, settings)
+                tokenizer, step = self.native.tokenizer, self._cache.step
+                generation = Generation(steps, tokenizer, step, prompt, max_tokens, settings, thinking)
                 report = generation.run(job, emit, n_reused)
             self._cache.add_prompt(prompt[n_reused:])
             self._cache.add_generated(report.token_ids[: generation.n_decoded])

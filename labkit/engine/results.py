@@ -9,6 +9,7 @@ from labkit.engine.logprobs import TokenLogprob
 from labkit.records import Record
 
 FinishReason = Literal["stop", "end", "length", "cancelled"]
+Kind = Literal["answer", "reasoning"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -34,6 +35,8 @@ class TextChunk(Record):
         or the context is full), ``"cancelled"``. None in earlier chunks.
     n_threads : int
         Threads that computed the last token; 0 at the first token.
+    kind : str
+        ``"answer"``, or ``"reasoning"``: what a model thinks before it answers, without its marks.
     """
 
     text: str
@@ -44,6 +47,7 @@ class TextChunk(Record):
     tokens_per_second: float
     finish_reason: FinishReason | None = None
     n_threads: int = 0
+    kind: Kind = "answer"
 
     def __str__(self) -> str:
         return self.text
@@ -71,6 +75,8 @@ class GenerationReport(Record):
     logprobs : tuple of TokenLogprob
         With ``logprobs=N``: the probability of each of these tokens, and of the N most likely ones in its place, before
         penalties, temperature and other samplers.
+    reasoning : str
+        What the model thought before its answer, without its marks; empty if it did not.
     """
 
     n_prompt: int
@@ -84,6 +90,7 @@ class GenerationReport(Record):
     logprobs: tuple[TokenLogprob, ...] = dataclasses.field(default=(), repr=False)
     n_threads: int | tuple[tuple[int, int], ...] = 0
     n_threads_batch: int | tuple[tuple[int, int], ...] = 0
+    reasoning: str = ""
 
     @property
     def decode_tokens_per_second(self) -> float:

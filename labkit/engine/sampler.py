@@ -85,11 +85,14 @@ class Sampler:
             C.llama_sampler_accept(sampler, token)
         C.llama_sampler_chain_add(self.chain, sampler)
 
-    def sample(self, ctx: Any, index: int = -1) -> int:
-        """Choose the next token from the logits of a token of the batch, its last by default, and update every sampler."""
+    def sample(self, ctx: Any, index: int = -1, *, free: bool = False) -> int:
+        """Choose the next token from the logits of a token of the batch, its last by default, and update every sampler.
+
+        ``free`` leaves the grammar out, which begins later.
+        """
         if self._takes_highest and (highest := self._highest(ctx, index)) is not None:
             return highest
-        if self._grammar is None:
+        if self._grammar is None or free:
             return int(C.llama_sampler_sample(self.chain, ctx, index))
         # A grammar needs about 100 ms to check the whole vocabulary, so it checks one sampled token first; the probabilities
         # of allowed tokens are the same either way, as in llama.cpp's own tools.
@@ -103,6 +106,10 @@ class Sampler:
         C.llama_sampler_accept(self._grammar, token)
         C.llama_sampler_accept(self.chain, token)
         return token
+
+    def accept(self, token: int) -> None:
+        """Note a token that was put into the text."""
+        C.llama_sampler_accept(self.chain, token)
 
     def _highest(self, ctx: Any, index: int) -> int | None:
         """Return the first token with the highest logit, in a tenth of a chain's time; None if the chain has to choose."""

@@ -15,7 +15,7 @@ from labkit.errors import ArgumentError, GenerationError
 
 T = TypeVar("T")
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 _SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
 _MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\]")
 # A text of up to this many bytes is tokenized in the calling thread; a longer one may need more stack than it has.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_flag, check_int, one_line, shown
-from labkit.engine.chat_prompt import check_messages
+from labkit.engine.messages import check_messages
 from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import (
     ArgumentError,

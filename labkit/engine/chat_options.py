@@ -1,0 +1,84 @@
+"""What a chat is asked for besides the messages (thinking, tools, variables of the template), and the prompt of it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.chat_template.thinking import ThinkingForm, switches
+from labkit.chat_template.tools import check_tools
+from labkit.checks import check_flag, check_int, one_line, shown
+from labkit.engine.thinking import Thinking
+from labkit.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from labkit.engine.chat_prompt import Tokenizer
+
+_RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatOptions:
+    """Arguments of `generate_chat`, as given."""
+
+    thinking: Any = None
+    max_thinking_tokens: Any = None
+    tools: Any = None
+    template_options: Any = None
+
+
+def chat_prompt(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], options: ChatOptions, *, constrained: bool = False
+) -> tuple[list[int], Thinking | None]:
+    """Return the tokens of a checked conversation, and what splits the answer if the model's template has reasoning."""
+    wanted = None if options.thinking is None else check_flag("thinking", options.thinking)
+    budget = options.max_thinking_tokens
+    if budget is not None:
+        budget = check_int("max_thinking_tokens", budget, 0, 2**31 - 1, hint="; None means no limit")
+    variables: dict[str, Any] = {} if options.tools is None else {"tools": check_tools(options.tools)}
+    template = tokenizer.template
+    form = template.thinking
+    if wanted and form is None:
+        raise ArgumentError("thinking=True, but this model's chat template has no reasoning: leave thinking out")
+    if wanted is not None:
+        variables |= switches(template.source, on=wanted)
+    variables |= _check_options(template.source, options.template_options)
+    tokens, text = tokenizer.chat_prompt(messages, **variables)
+    if form is None:
+        return tokens, None
+    if wanted is False:
+        budget = 0  # also where the template has no switch
+    opened = _is_opened(form, text, messages[-1]["content"])
+    return tokens, Thinking(
+        tokenizer, form, opened=opened, budget=budget, constrained=constrained, wanted=bool(wanted) and budget != 0
+    )
+
+
+def _is_opened(form: ThinkingForm, text: str, last_content: str) -> bool:
+    """Return whether a prompt's own end begins the reasoning."""
+    content = last_content.strip()
+    tail = text.rpartition(content)[2] if content and content in text else text
+    return tail.rstrip().endswith(form.begin)
+
+
+def _check_options(source: str, given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ArgumentTypeError(f"template_options must be a dict of the template's variables, not {shown(given)}")
+    for name in given:
+        if not isinstance(name, str) or name in _RESERVED or not re.search(rf"\b{re.escape(name)}\b", source):
+            why = "is labkit's to set" if name in _RESERVED else "is not in this model's chat template"
+            raise ArgumentError(
+                f"template_options[{one_line(repr(name), 60)}] {why}: read labkit.get_model_info(…).chat_template"
+            )
+    try:
+        checked: dict[str, Any] = json.loads(json.dumps(dict(given)))
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(
+            f"template_options are not JSON ({one_line(error, 100)}): use texts, numbers, lists"
+        ) from None
+    return checked

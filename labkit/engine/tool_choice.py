@@ -1,0 +1,110 @@
+"""choose_tool: which tool a model would call, and with which arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labkit.chat_template.tools import call_format, call_schema, check_tools, describe, in_words, with_instructions
+from labkit.checks import check_flag
+from labkit.engine.generate import generate_chat
+from labkit.engine.messages import check_messages
+from labkit.engine.model import Model, check_model
+from labkit.errors import ArgumentError, GenerationError
+from labkit.records import Record
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ToolChoice(Record):
+    """What a model wants to do; nothing was executed.
+
+    Attributes
+    ----------
+    name : str or None
+        The tool, or None for an answer without one.
+    arguments : dict
+        Its arguments, parsed; they match the tool's schema, but need not be true.
+    text : str
+        The answer where there is no tool; otherwise the call as the model wrote it, JSON.
+    """
+
+    name: str | None
+    arguments: dict[str, Any]
+    text: str
+
+
+def choose_tool(
+    model: Model,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any],
+    *,
+    max_tokens: int | None = 200,
+    temperature: float = 0.0,
+    must_call: bool = False,
+    **kwargs: Any,
+) -> ToolChoice:
+    """Let a model choose a tool and its arguments; a grammar keeps the choice valid for every model.
+
+    Parameters
+    ----------
+    messages : list of dict
+        As for `generate_chat`; earlier calls and results included.
+    tools : list
+        Typed functions (their signature and docstring are the description), or OpenAI's dicts with a JSON schema.
+    must_call : bool
+        Whether the model has to choose a tool; otherwise it may answer.
+    max_tokens, temperature, **kwargs
+        As for `generate_chat`, without ``grammar``, ``json_schema`` and ``stop``.
+
+    Returns
+    -------
+    ToolChoice
+        The name and the arguments. Calling the tool is left to you: check the arguments first, they come from a text.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For a tool without a name or types, two tools of one name, and as for `generate_chat`.
+    GenerationError
+        When ``max_tokens`` are too few for the call.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> def add(a: int, b: int) -> int:
+    ...     "Add two numbers."
+    ...     return a + b
+    >>> question = [{"role": "user", "content": "What is 17 plus 25?"}]
+    >>> with labkit.load_model(n_ctx=512) as model:
+    ...     choice = labkit.choose_tool(model, question, [add], must_call=True)
+    >>> choice.name, sorted(choice.arguments)
+    ('add', ['a', 'b'])
+    """
+    for name in ("grammar", "json_schema", "stop"):
+        if kwargs.get(name) is not None:
+            raise ArgumentError(f"choose_tool makes the grammar itself: leave {name} out, or use generate_chat")
+    checked = check_tools(tools)
+    must = check_flag("must_call", must_call)
+    schema = call_schema(checked, must_call=must)
+    # Not with the template's own tools: it would ask for calls in another form than the grammar's.
+    asked = in_words(check_messages(messages))
+    text = f"{describe(checked)}\n{call_format(must_call=must)}"
+    with check_model(model).vocabulary() as tokenizer:
+        asked = with_instructions(asked, text, system=tokenizer.template.has_system)
+    answer = generate_chat(model, asked, max_tokens, temperature, json_schema=schema, **kwargs)
+    return read_choice(answer)
+
+
+def read_choice(answer: str) -> ToolChoice:
+    """Return the choice that a text in the form of `call_schema` makes."""
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        raise GenerationError(
+            f"the choice of a tool was cut off after {len(answer)} characters: raise max_tokens, or bound the schema's texts"
+        ) from None
+    if said["tool"] is None:
+        return ToolChoice(None, {}, said["answer"])
+    return ToolChoice(said["tool"], said["arguments"], answer)
