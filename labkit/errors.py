@@ -19,14 +19,44 @@
     └── UnknownKeyError (KeyError)          a record has no such key; lists the existing keys
 
 Each is also the matching built-in exception, so ``except ValueError`` works as expected.
-A message is one line: what was given, what is needed, what to do next.
+A message is one line: what was given, what is needed, what to do next. A notebook shows it with the cell's own line alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
+_INSTALLED = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+
+
+def _render(error: BaseException) -> list[str]:
+    """Return what IPython shows of an error: the lines of the user's cells and files that led to it, and the message."""
+    lines = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith(_INSTALLED):
+            place = frame.filename
+            with contextlib.suppress(AttributeError, TypeError):  # a file, or another version of IPython
+                place = " ".join(sys.modules["IPython"].get_ipython().compile.format_code_name(place))
+            lines += [f"{place}, line {frame.lineno}", f"----> {frame.lineno} {frame.line}", ""]
+    return [*lines, f"{type(error).__name__}: {error}"]
+
 
 class LabkitError(Exception):
     """Base of every error that labkit raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        return _render(self)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or a notebook's Stop ended a computation; the model can be used as before."""
+
+    def _render_traceback_(self) -> list[str]:
+        return _render(self)
 
 
 class LabkitWarning(UserWarning):

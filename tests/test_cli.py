@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
 
 import labkit
@@ -143,11 +145,16 @@ def test_lab_makes_a_working_copy_once(
 ) -> None:
     """--work opens a copy without solutions, and never overwrites work in it."""
     opened: list[list[str]] = []
-    monkeypatch.setattr("subprocess.call", lambda command: opened.append(command) or 0)
+
+    def serve(command: list[str], *_: object) -> int:
+        opened.append(command)
+        return 0
+
+    monkeypatch.setattr("labkit.cli.lab._serve", serve)
     mine = tmp_path / "mine"
     assert main(["lab", "--work", str(mine)]) == 0
-    assert "copied 10 notebooks, without solutions, to" in capsys.readouterr().out
-    assert opened[0][-1] == str(mine)
+    assert "notebooks, without solutions, to" in capsys.readouterr().out
+    assert opened[0][3] == str(mine)
     chapter = mine / "06_memory.ipynb"
     assert "YOUR CODE HERE" in chapter.read_text(encoding="utf-8")
     assert "BEGIN SOLUTION" not in chapter.read_text(encoding="utf-8")
@@ -155,6 +162,29 @@ def test_lab_makes_a_working_copy_once(
     assert main(["lab", "--work", str(mine)]) == 0
     assert chapter.read_text() == "my work"
     assert "without solutions" not in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_lab_prints_its_address_and_takes_jupyters_options(tmp_path: Path) -> None:
+    """JupyterLab runs for root as well, with options after --; its address is the last line, and Ctrl-C ends it."""
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    command = [sys.executable, "-m", "labkit", "lab", "--work", str(tmp_path / "mine"), "--no-browser", "--"]
+    command.append("--ServerApp.base_url=/course/")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **folders}) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in iter(process.stdout.readline, "") if "JupyterLab with" in line)
+            address = re.search(r"http://\S+/course/lab\?token=\w+(?=; stop it with Ctrl-C)", line)
+            assert address, line
+            with urllib.request.urlopen(address[0]) as answer:
+                assert answer.status == 200
+            shell = psutil.Process(process.pid)
+            for one in (*shell.children(), shell):  # as a terminal does
+                one.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_lab_finds_the_notebooks_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """`labkit lab --work=~/mine` works in the home folder, although no shell expands it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setattr("subprocess.call", lambda command: 0)
+    monkeypatch.setattr("labkit.cli.lab._serve", lambda *_: 0)
     write_source(tmp_path / "source")
     assert main(["lab", str(tmp_path / "source"), "--work=~/mine", "--no-browser"]) == 0
     assert (tmp_path / "mine" / f"{NAME}.ipynb").is_file()

@@ -110,7 +110,7 @@ def test_release_has_the_file(course: Path, tmp_path: Path) -> None:
     release_course(course, tmp_path / "students")
     assert not (tmp_path / "students" / "llamacpp_inference.py").exists()
     assert (tmp_path / "students" / "exercises.py").read_bytes() == (course / "exercises.py").read_bytes()
-    manifest = json.loads((tmp_path / "students" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "students" / ".manifest.json").read_text())
     assert [item["file"] for item in manifest["files"]] == ["AGENTS.md", "exercises.py"]
     cells = json.loads((tmp_path / "students" / "own.ipynb").read_text())["cells"]
     assert "8 * n_bytes" not in "".join(map(str, cells))

@@ -85,7 +85,7 @@ def test_a_released_notebook_runs_to_its_end(tmp_path: Path) -> None:
 def test_manifest_describes_the_files(tmp_path: Path) -> None:
     """Its checksums match the files, its points the check cells, its cells the notebook."""
     result = release_course(_write(tmp_path / "source", _notebook()), tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((tmp_path / "out" / ".manifest.json").read_text(encoding="utf-8"))
     (entry,) = manifest["notebooks"]
     assert entry["sha256"] == hashlib.sha256((tmp_path / "out" / entry["file"]).read_bytes()).hexdigest()
     assert [cell["role"] for cell in entry["cells"]] == ["other", "other", "answer", "check"]
@@ -172,7 +172,7 @@ def test_released_links_work(tmp_path: Path) -> None:
     assert len(links) > 20
     for path, link in links:
         assert link.startswith("https://") or (path.parent / link).is_file(), (path.name, link)
-    manifest = json.loads((tmp_path / "course" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "course" / ".manifest.json").read_text())
     assert {"AGENTS.md", "docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
 
 

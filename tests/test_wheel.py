@@ -82,7 +82,7 @@ def test_release_needs_no_clone(scripts: Path, tmp_path: Path) -> None:
     _labkit(scripts, tmp_path, "release", "--out", "installed")
     _labkit(scripts, tmp_path, "release", str(ROOT / "notebooks"), "--out", "clone")
     written = {path.relative_to(tmp_path / "clone") for path in (tmp_path / "clone").rglob("*") if path.is_file()}
-    assert {path.name for path in written} >= {*COURSE, "glossary.md", "cheat-sheet.md", "manifest.json"}
+    assert {path.name for path in written} >= {*COURSE, "glossary.md", "cheat-sheet.md", ".manifest.json"}
     for path in written:
         assert (tmp_path / "installed" / path).read_bytes() == (tmp_path / "clone" / path).read_bytes(), path
 

@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     prepare_streams()
     parser = _parser()
-    args = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if given[:1] == ["lab"] and "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    args.rest = given[end + 1 :]  # for Jupyter
     if args.command is None:
         parser.print_help()
         return 2

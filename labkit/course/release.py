@@ -17,7 +17,7 @@ from labkit.errors import ArgumentError, GradingError
 from labkit.output_files import user_path, write_all, writing
 from labkit.records import Record
 
-MANIFEST = "manifest.json"
+MANIFEST = ".manifest.json"
 _SCHEMA = 1
 _LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # a link out of the notebooks' folder
 _PAGE = re.compile(r"\]\((?:docs/)?([\w-]+\.md)(?:#[^)]*)?\)")
@@ -43,7 +43,7 @@ class ReleaseResult(Record):
 
 
 def release_course(source: str | Path, target: str | Path, *, overwrite: bool = False) -> ReleaseResult:
-    """Write the students' version of every notebook in a folder, the files that they need, and ``manifest.json``.
+    """Write the students' version of every notebook in a folder, the files that they need, and ``.manifest.json``.
 
     Solutions become stubs, hidden tests and outputs are removed, check cells show their points. An ``exercises.py``
     next to the notebooks and the pages of ``../docs`` that they link to are copied. ``AGENTS.md`` asks students' AI

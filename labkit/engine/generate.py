@@ -18,7 +18,7 @@ from labkit.engine.results import TextChunk
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.engine.stepping import CancelledError
 from labkit.engine.thinking import Thinking
-from labkit.errors import ContextOverflowError, GenerationError
+from labkit.errors import ContextOverflowError, GenerationError, Interrupted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -286,7 +286,15 @@ def _run(model: Model, request: Request) -> list[TextChunk]:
     if request[1] == 0:
         return []
     chunks: list[TextChunk] = []
-    model.run_generation(*request, emit=chunks.append)
+    before = model.last_generation
+    try:
+        model.run_generation(*request, emit=chunks.append)
+    except Interrupted:
+        report = model.last_generation
+        if report is None or report is before:
+            raise
+        kept = f"interrupted after {report.n_generated} tokens: the text so far is in last_generation.text of the model"
+        raise Interrupted(kept) from None
     return chunks
 
 

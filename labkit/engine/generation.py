@@ -22,6 +22,8 @@ from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import CancelledError, Stepper
 from labkit.engine.thinking import Thinking
+from labkit.engine.worker import INTERRUPTED
+from labkit.errors import Interrupted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -116,6 +118,7 @@ class Generation:
         self.text = self.make_text(settings.stop)
         self.output = Output(tokenizer, max_tokens, self.text, settings.logprobs, thinking)
         self.sampler: Sampler | None = None
+        self.texts: list[str] = []
         self.n_reused = self.n_decoded = 0
         self.started_s = self.first_s = self.now_s = time.perf_counter()
 
@@ -160,6 +163,7 @@ class Generation:
 
     def _chunk(self, text: str, kind: Kind, finish_reason: FinishReason | None = None) -> TextChunk:
         decoding = self.now_s - self.first_s
+        self.texts.append(text if kind == "answer" else "")
         return TextChunk(
             text,
             len(self.prompt),
@@ -187,6 +191,7 @@ class Generation:
             n_threads=self.steps.used.summary(),
             n_threads_batch=self.steps.used_batch.summary(),
             reasoning=self.output.reasoning,
+            text="".join(self.texts),
         )
 
 
@@ -202,8 +207,11 @@ class Stream(Iterator[T]):
         self._lock = threading.Lock()
 
     def __next__(self) -> T:
-        with self._lock:
-            return next(self._chunks)
+        try:
+            with self._lock:
+                return next(self._chunks)
+        except KeyboardInterrupt:
+            raise Interrupted(INTERRUPTED) from None
 
     def close(self) -> None:
         """End the generation if it is still running."""

@@ -77,6 +77,8 @@ class GenerationReport(Record):
         penalties, temperature and other samplers.
     reasoning : str
         What the model thought before its answer, without its marks; empty if it did not.
+    text : str
+        The generated text; after an interrupt, the text so far.
     """
 
     n_prompt: int
@@ -91,6 +93,7 @@ class GenerationReport(Record):
     n_threads: int | tuple[tuple[int, int], ...] = 0
     n_threads_batch: int | tuple[tuple[int, int], ...] = 0
     reasoning: str = ""
+    text: str = dataclasses.field(default="", repr=False)
 
     @property
     def decode_tokens_per_second(self) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.job import END, WAIT_S, Job, LockstepJob, start_thread
 from labkit.engine.native import AbortFlag, EngineLog, claim_log, release_threads
-from labkit.errors import GenerationError, LabkitError, ModelClosedError
+from labkit.errors import GenerationError, Interrupted, LabkitError, ModelClosedError
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
@@ -27,6 +27,7 @@ T = TypeVar("T")
 # Maximum wait for the end of a cancelled computation: in its caller, and in close().
 LEAVE_S = 0.8
 PATIENCE_S = 5.0
+INTERRUPTED = "interrupted: the computation was ended, and the model can be used as before"
 _LOST_ADVICE = "close() it, start the device again and load the model again"
 
 
@@ -82,6 +83,9 @@ class Worker:
             self._submit(job)
             while not job.done.wait(WAIT_S):
                 self._refuse_to_wait(job)
+        except KeyboardInterrupt:
+            self._leave(job)
+            raise Interrupted(INTERRUPTED) from None
         except BaseException:
             self._leave(job)
             raise
