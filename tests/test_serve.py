@@ -30,7 +30,7 @@ from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import LabkitError, LabkitWarning
 from labkit.serve import server as server_module
 from labkit.serve.requests import ApiError, Prepared, api_error, prepare, read_json
-from tests.tiny_models import write_tiny_encoder, write_tiny_model
+from tests.tiny_models import CHATML, write_tiny_encoder, write_tiny_model
 
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
@@ -468,6 +468,62 @@ def test_a_closed_model_is_reported(tiny_path: Path) -> None:
 # -- who may ask, and what --------------------------------------------------------------------------------------------
 
 
+_LAMP = {
+    "type": "object",
+    "properties": {"level": {"type": "integer"}, "on": {"type": "boolean"}},
+    "required": ["level", "on"],
+}
+TOOLS: list[Any] = [
+    {"type": "function", "function": {"name": name, "description": "Set it.", "parameters": _LAMP}}
+    for name in ("lamp", "heater")
+]
+
+
+def test_tools_are_called_and_their_results_read(client: openai.OpenAI) -> None:
+    """The openai client gets calls with valid arguments, whole and streamed, and sends results back."""
+    named = {"type": "function", "function": {"name": "heater"}}
+    options: dict[str, Any] = {"model": "any", "messages": HELLO, "tools": TOOLS, "max_tokens": 300, "seed": 1}
+    for choice in ("required", named):
+        answer = client.chat.completions.create(**options, tool_choice=choice).choices[0]
+        assert answer.finish_reason == "tool_calls"
+        assert answer.message.content is None
+        (call,) = answer.message.tool_calls or ()
+        assert call.function.name in (("heater",) if choice is named else ("lamp", "heater"))
+        assert {key: type(value) for key, value in json.loads(call.function.arguments).items()} == {"level": int, "on": bool}
+    chunks = list(client.chat.completions.create(**options, tool_choice=named, stream=True))
+    calls = [one for chunk in chunks for one in chunk.choices[0].delta.tool_calls or ()]
+    assert [(one.function.name, one.function.arguments) for one in calls if one.function] == [
+        ("heater", call.function.arguments)
+    ]
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    talk = [*HELLO, answer.message, {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+    again = client.chat.completions.create(**{**options, "messages": talk, "max_tokens": 8}, tool_choice="none").choices[0]
+    assert again.message.tool_calls is None
+    cut = client.chat.completions.create(**{**options, "max_tokens": 5}, tool_choice="required").choices[0]
+    assert (cut.finish_reason, cut.message.tool_calls) == ("length", None)
+
+
+def test_reasoning_is_a_field_of_its_own(tmp_path: Path) -> None:
+    """What a model thinks is in ``reasoning_content``, whole and streamed; the template's variables come from the client."""
+    think = "{% if enable_thinking is defined and not enable_thinking %}{{ '</think>' }}{% else %}{{ '<think>' }}{% endif %}"
+    path = write_tiny_model(tmp_path / "thinks.gguf", template=CHATML + think, endless=True)
+    with labkit.load_model(path, n_ctx=256, n_threads=1) as thinker, labkit.serve_model(thinker, n_parallel=1) as server:
+        options = {"max_tokens": 12, "temperature": 0}
+        message = chat(server, **options)["choices"][0]["message"]
+        assert message["content"] == ""
+        assert message["reasoning_content"].strip()
+        plain = chat(server, **options, chat_template_kwargs={"enable_thinking": False})["choices"][0]["message"]
+        assert "reasoning_content" not in plain
+        assert plain["content"]
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+            stream = made.chat.completions.create(
+                model="any", messages=[{"role": "user", "content": "the end"}], stream=True, max_tokens=12, temperature=0
+            )
+            deltas = [chunk.choices[0].delta for chunk in stream]
+        assert "".join(getattr(one, "reasoning_content", None) or "" for one in deltas) == message["reasoning_content"]
+        assert "".join(one.content or "" for one in deltas) == ""
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -479,9 +535,14 @@ def test_a_closed_model_is_reported(tiny_path: Path) -> None:
         ({"messages": []}, 400, "invalid_value"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "invalid_value"),
         ({"messages": [{"role": "robot", "content": "a"}]}, 400, "invalid_value"),
-        ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]}, 400, "unsupported_parameter"),
+        ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]}, 400, "invalid_value"),
+        ({"messages": HELLO, "tools": TOOLS, "tool_choice": "other"}, 400, "invalid_value"),
+        ({"messages": HELLO, "tools": TOOLS, "tool_choice": {"function": {"name": "other"}}}, 400, "invalid_value"),
+        ({"messages": HELLO, "tools": TOOLS, "response_format": {"type": "json_object"}}, 400, "invalid_value"),
+        ({"messages": HELLO, "chat_template_kwargs": {"unknown_name": 1}}, 400, "invalid_value"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "invalid_value"),
-        ({"messages": HELLO, "tools": [{"type": "function"}]}, 400, "unsupported_parameter"),
+        ({"messages": HELLO, "tools": [{"type": "function"}]}, 400, "invalid_value"),
+        ({"messages": HELLO, "functions": [{"name": "f"}]}, 400, "unsupported_parameter"),
         ({"messages": HELLO, "n": 2}, 400, "unsupported_parameter"),
         ({"messages": HELLO, "temperature": "hot"}, 400, "invalid_value"),
         ({"messages": HELLO, "max_tokens": 0}, 400, "invalid_value"),

@@ -84,7 +84,7 @@ class Loop:
             self._sampled(sequence, steps.ctx, row)
             if sequence.finish_reason is not None:
                 self._end(slots, slot, sequence, text)
-            elif text:
+            elif text or sequence.thoughts:
                 sequence.pieces.append(text)
                 self._said(sequence, text)
 

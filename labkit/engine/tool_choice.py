@@ -9,6 +9,7 @@ from typing import Any
 
 from labkit.chat_template.tools import call_format, call_schema, check_tools, describe, in_words, with_instructions
 from labkit.checks import check_flag
+from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.generate import generate_chat
 from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
@@ -88,13 +89,21 @@ def choose_tool(
     checked = check_tools(tools)
     must = check_flag("must_call", must_call)
     schema = call_schema(checked, must_call=must)
-    # Not with the template's own tools: it would ask for calls in another form than the grammar's.
-    asked = in_words(check_messages(messages))
-    text = f"{describe(checked)}\n{call_format(must_call=must)}"
     with check_model(model).vocabulary() as tokenizer:
-        asked = with_instructions(asked, text, system=tokenizer.template.has_system)
+        asked = ask_for_choice(tokenizer, check_messages(messages), checked, must_call=must)
     answer = generate_chat(model, asked, max_tokens, temperature, json_schema=schema, **kwargs)
     return read_choice(answer)
+
+
+def ask_for_choice(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], *, must_call: bool
+) -> list[dict[str, Any]]:
+    """Return checked messages that describe checked tools and ask for the form of `call_schema`.
+
+    It does not use the template's own tools: they would ask for calls in another form than the grammar's.
+    """
+    text = f"{describe(tools)}\n{call_format(must_call=must_call)}"
+    return with_instructions(in_words(messages), text, system=tokenizer.template.has_system)
 
 
 def read_choice(answer: str) -> ToolChoice:

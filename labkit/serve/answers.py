@@ -8,6 +8,8 @@ import uuid
 from typing import Any
 
 from labkit.engine.logprobs import TokenLogprob
+from labkit.engine.tool_choice import read_choice
+from labkit.errors import GenerationError
 from labkit.serve.scheduler import Piece, Ticket
 
 _REASONS = {"end": "stop", "stop": "stop", "length": "length"}
@@ -36,14 +38,14 @@ class Form:
 
     def whole(self, piece: Piece) -> dict[str, Any]:
         """Return the whole answer."""
-        text = {"message": {"role": "assistant", "content": piece.text}} if self._given.is_chat else {"text": piece.text}
+        text = {"message": {"role": "assistant", **self._said(piece)}} if self._given.is_chat else {"text": piece.text}
         return {**self._head, "choices": [self._choice(text, piece)], "usage": usage(self._ticket)}
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """Return a chunk of the answer."""
         text: dict[str, Any] = {"text": piece.text}
         if self._given.is_chat:
-            text = {"delta": {"role": "assistant", "content": piece.text} if self._begins else {"content": piece.text}}
+            text = {"delta": {**({"role": "assistant"} if self._begins else {}), **self._said(piece)}}
         self._begins = False
         extra = {"usage": None} if self._given.include_usage else {}
         return {**self._head, "choices": [self._choice(text, piece)], **extra}
@@ -52,11 +54,31 @@ class Form:
         """Return the chunk with the usage."""
         return {**self._head, "choices": [], "usage": usage(self._ticket)}
 
+    def _said(self, piece: Piece) -> dict[str, Any]:
+        """Return the fields of an assistant's message: its text, its reasoning, its call of a tool."""
+        said: dict[str, Any] = {"content": piece.text}
+        if piece.reasoning:
+            said["reasoning_content"] = piece.reasoning
+        if self._given.has_tools:
+            try:
+                choice = read_choice(piece.text)
+            except GenerationError:  # cut off by max_tokens: the finish_reason says so
+                return said
+            said["content"] = choice.text if choice.name is None else None
+            if choice.name is not None:
+                arguments = json.dumps(choice.arguments, ensure_ascii=False)
+                function = {"name": choice.name, "arguments": arguments}
+                call = {"index": 0, "id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+                said["tool_calls"] = [call]
+        return said
+
     def _choice(self, text: dict[str, Any], piece: Piece) -> dict[str, Any]:
         logprobs: dict[str, Any] | None = None
         if self._given.settings.logprobs is not None:
             logprobs = _chat_logprobs(piece.logprobs) if self._given.is_chat else self._text_logprobs(piece.logprobs)
         reason = _REASONS.get(piece.finish_reason or "")
+        if "tool_calls" in (text.get("message") or text.get("delta") or ()):
+            reason = "tool_calls"
         return {"index": 0, **text, "logprobs": logprobs, "finish_reason": reason}
 
     def _text_logprobs(self, found: tuple[TokenLogprob, ...]) -> dict[str, Any]:

@@ -8,9 +8,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
+from labkit.engine.chat_options import ChatOptions, chat_prompt
 from labkit.engine.messages import check_messages
 from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
+from labkit.engine.thinking import Thinking
+from labkit.engine.tool_choice import ask_for_choice
 from labkit.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -37,7 +41,7 @@ _NEUTRAL = {
     "suffix": "",
 }
 _MISSING = {
-    "tools": "tool calls", "functions": "tool calls", "audio": "audio", "logit_bias": "logit_bias", "echo": "echo",
+    "functions": "functions (use tools)", "audio": "audio", "logit_bias": "logit_bias", "echo": "echo",
     "suffix": "suffix", "n": "more than one choice (n)", "best_of": "best_of",
 }  # fmt: skip
 _KINDS = {403: "permission_error", 404: "not_found_error", 408: "timeout_error", 429: "rate_limit_error"}
@@ -87,6 +91,13 @@ class Prepared:
     is_chat: bool
     stream: bool
     include_usage: bool
+    has_tools: bool = False
+    thinking: Thinking | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether text is sent while it comes; a choice of a tool only when it is complete."""
+        return self.stream and not self.has_tools
 
 
 def read_json(data: bytes) -> dict[str, Any]:
@@ -111,7 +122,15 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
     if not isinstance(options, Mapping):
         raise ArgumentTypeError(f"stream_options must be an object, not {shown(options)}")
     limit = _limit(body, is_chat)
-    prompt = _chat_tokens(model, body) if is_chat else _prompt_tokens(model, body)
+    tools, must_call = _tools(body) if is_chat else ([], False)
+    thinking = None
+    if tools:
+        schema = call_schema(tools, must_call=must_call)
+        settings = dataclasses.replace(settings, grammar=check_sampling(0, {"json_schema": schema}).grammar)
+    if is_chat:
+        prompt, thinking = _chat(model, body, tools, must_call=must_call, constrained=settings.grammar is not None)
+    else:
+        prompt = _prompt_tokens(model, body)
     if len(prompt) + (limit or 1) > n_ctx:
         raise ContextOverflowError(len(prompt), limit, n_ctx)
     return Prepared(
@@ -121,13 +140,14 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
         is_chat,
         stream=check_flag("stream", body.get("stream", False)),
         include_usage=check_flag("include_usage", options.get("include_usage", False)),
+        has_tools=bool(tools),
+        thinking=thinking,
     )
 
 
 def _refuse_missing(body: Mapping[str, Any]) -> None:
     for name, what in _MISSING.items():
-        is_off = name in ("tools", "functions") and body.get("tool_choice") == "none"
-        if body.get(name) and body[name] != _NEUTRAL.get(name) and not is_off:
+        if body.get(name) and body[name] != _NEUTRAL.get(name):
             raise ApiError(400, f"this server does not support {what}: leave {name!r} out", "unsupported_parameter")
 
 
@@ -181,13 +201,38 @@ def _prompt_tokens(model: Model, body: Mapping[str, Any]) -> list[int]:
         return tokenizer.prompt_tokens(prompt)
 
 
-def _chat_tokens(model: Model, body: Mapping[str, Any]) -> list[int]:
+def _tools(body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """Return the tools that the answer may call, and whether it has to."""
+    choice = body.get("tool_choice", "auto")
+    if not body.get("tools") or choice == "none":
+        return [], False
+    tools = check_tools(body["tools"])
+    if body.get("response_format", {"type": "text"}) != {"type": "text"}:
+        raise ArgumentError("tools and response_format were both given: an answer can follow one of them, so send one")
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        tools = [tool for tool in tools if tool["function"]["name"] == name]
+    if not tools or not (isinstance(choice, Mapping) or choice in ("auto", "required")):
+        raise ArgumentError(
+            f"tool_choice is {shown(choice)}: it must be none, auto, required or the name of one of the tools"
+        )
+    return tools, choice != "auto"
+
+
+def _chat(
+    model: Model, body: Mapping[str, Any], tools: list[dict[str, Any]], *, must_call: bool, constrained: bool
+) -> tuple[list[int], Thinking | None]:
     messages = body.get("messages")
     if isinstance(messages, list):
         messages = [_message(index, message) for index, message in enumerate(messages)]
     checked = check_messages(messages)
     with model.vocabulary() as tokenizer:
-        return tokenizer.chat_tokens(checked)
+        if tools:
+            checked = ask_for_choice(tokenizer, checked, tools, must_call=must_call)
+        return chat_prompt(
+            tokenizer, checked, ChatOptions(template_options=body.get("chat_template_kwargs")), constrained=constrained
+        )
 
 
 def _message(index: int, message: Any) -> Any:
@@ -195,8 +240,6 @@ def _message(index: int, message: Any) -> Any:
     if not isinstance(message, dict):
         return message
     plain = {key: value for key, value in message.items() if value not in (None, [], {}) and key != "name"}
-    if plain.get("role") == "tool" or "tool_calls" in plain:
-        raise ApiError(400, f"messages[{index}]: this server does not support tool calls", "unsupported_parameter")
     if plain.get("role") == "developer":
         plain["role"] = "system"
     content = message.get("content")

@@ -37,6 +37,7 @@ class Piece:
     """New text of an answer; the last piece has a ``finish_reason`` or an ``error``."""
 
     text: str
+    reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     error: BaseException | None = None
@@ -175,7 +176,7 @@ class Scheduler(Loop):
             ticket.index = next(self._numbers)
             self.tickets[ticket.index] = ticket
             given = ticket.prepared
-            self.waiting.append(Request(ticket.index, given.prompt, given.max_tokens, given.settings))
+            self.waiting.append(Request(ticket.index, given.prompt, given.max_tokens, given.settings, given.thinking))
 
     def _admit(self, slots: Any) -> bool:
         """Drop cancelled requests, then give free slots to waiting ones."""
@@ -212,15 +213,16 @@ class Scheduler(Loop):
 
     def _said(self, sequence: Sequence, text: str) -> None:
         ticket = self.tickets[sequence.request.index]
-        if ticket.prepared.stream:
-            self._pieces.append((ticket, Piece(text, tuple(sequence.output.logprobs))))
+        if ticket.prepared.streams:
+            self._pieces.append((ticket, Piece(text, sequence.thoughts, tuple(sequence.output.logprobs))))
             sequence.output.logprobs.clear()
+            sequence.thoughts = ""
 
     def _ended(self, sequence: Sequence, text: str, error: BaseException | None) -> None:
         ticket = self.tickets[sequence.request.index]
-        whole = text if ticket.prepared.stream else "".join(sequence.pieces)
+        whole = text if ticket.prepared.streams else "".join(sequence.pieces)
         reason = None if error is not None else sequence.finish_reason
-        self._report(ticket, Piece(whole, tuple(sequence.output.logprobs), reason, error))
+        self._report(ticket, Piece(whole, sequence.thoughts, tuple(sequence.output.logprobs), reason, error))
 
     def _report(self, ticket: Ticket, piece: Piece) -> None:
         ticket.ended_s = time.perf_counter()
