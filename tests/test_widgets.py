@@ -2,6 +2,7 @@
 
 import gc
 import html.parser
+import re
 import threading
 import time
 import typing
@@ -23,6 +24,7 @@ from labkit.widgets.explorer import Explorer, Values, slider
 from labkit.widgets.parts.background import Background, Ticket
 from labkit.widgets.parts.view import View
 from labkit.widgets.playground import Playground
+from labkit.widgets.playground import describe as describe_text
 from labkit.widgets.sampling import SamplingExplorer, next_token
 from labkit.widgets.threads import ThreadsExplorer, describe
 
@@ -326,8 +328,13 @@ def test_playground_chats_with_its_history(model: labkit.Model) -> None:
     play.controls["temperature"].value = 0.0
     play.controls["max_tokens"].value = 8
     for _ in range(2):
+        play.controls["prompt"].value = "Say yes."
         play.generate()
         assert play.wait()
+        assert play.controls["prompt"].value == ""  # sent
+    play.generate()
+    assert play.wait()
+    assert play.message.startswith("the message is empty")
     roles = [message["role"] for message in play._messages]
     assert roles == ["user", "assistant", "user", "assistant"]
     assert play._messages[3]["content"] == labkit.generate_chat(model, play._messages[:3], 8, 0.0)
@@ -346,10 +353,12 @@ def test_stop_keeps_the_text_and_a_new_run_ends_the_old_one(model: labkit.Model)
     play.generate()
     while len(play.transcript.value) < 40:
         time.sleep(0.01)
+    assert play.view.sentence == "Generating: the text grows in the transcript."
     play.stop()
     assert play.wait(10)
     assert "stopped" in play.view.sentence
     assert play.transcript.value.startswith("Once upon a time")
+    assert play.transcript.value.endswith(" [stopped]")
     play.clear()
     assert play.wait()
     play.generate()
@@ -362,8 +371,15 @@ def test_stop_keeps_the_text_and_a_new_run_ends_the_old_one(model: labkit.Model)
     assert other.wait(30)
     assert other.message == ""
     assert play.view.sentence.startswith("4 tokens")
+    assert play.transcript.value.count(" [ended by the next Generate]\n\nOnce upon a time") == 1
     play.close()
     other.close()
+
+
+def test_stopping_before_the_first_token_is_described() -> None:
+    """No time to a first token that never came."""
+    chunk = labkit.TextChunk("", 300, 0, 0.0, 0.0, 0.0, "cancelled")
+    assert describe_text(chunk, stopped=True) == "Stopped before the first token, after a prompt of 300."
 
 
 def test_transcript_is_saved(model: labkit.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,9 +450,13 @@ def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
     made.controls["threads"].value = 1
     assert made.wait()
     assert made.view.sentence.startswith("1 thread: decode")
+    made.controls["threads"].value = 3
+    assert made.wait()
+    shown = r"3 threads: not measured yet\. Last measured: 2 threads, decode [\d.]+ tokens/s\. Predicted"
+    assert re.match(shown, made.view.sentence)
     made.controls["n_prompt"].value = 32
     assert made.wait()
-    assert "Nothing measured" in made.view.sentence
+    assert "no prediction yet. Last measured: 2 threads" in made.view.sentence
     made.close()
 
 

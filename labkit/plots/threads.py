@@ -55,8 +55,9 @@ def plot_threads(
         )
     if chosen in predicted:
         point = (chosen, predicted[chosen] / base)
+        side = "left" if chosen == min(predicted) else "center"  # the axis is there
         axes.plot(point[0], point[1], "D", color="black", markersize=8)
-        axes.annotate(f"{_number(predicted[chosen])} predicted", point, (0, 10), textcoords="offset points", ha="center")
+        axes.annotate(f"{_number(predicted[chosen])} predicted", point, (0, 10), textcoords="offset points", ha=side)
     axes.axhline(
         scaling.roofline_tokens_per_second / base,
         linestyle="-.",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import ipywidgets
 
 from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
-from labkit.errors import LabkitError
+from labkit.errors import ArgumentError, LabkitError
 from labkit.output_files import written
 from labkit.tables import Table
 from labkit.widgets.explorer import Explorer, Values, button, slider
@@ -30,6 +30,8 @@ _LABELS = {
 
 def describe(chunk: TextChunk, *, stopped: bool = False) -> str:
     """Describe a generation in progress or at its end: tokens, speed, reason of its end."""
+    if stopped and not chunk.n_generated:
+        return f"Stopped before the first token, after a prompt of {chunk.n_prompt}."
     end = {"length": "max tokens reached", "end": "the model ended the text", "stop": "stop sequence reached"}
     reason = f"; {end[chunk.finish_reason]}" if chunk.finish_reason in end else ""
     return (
@@ -94,11 +96,10 @@ class Playground(Explorer):
 
     def compute(self, values: Values, ticket: Ticket) -> View:
         """Return the settings; changing one generates nothing."""
-        rows = [(label, str(values[name])) for name, label in _LABELS.items()]
-        return View("Nothing generated yet.", None, [Table("Settings", ("setting", "value"), rows)])
+        return _view("Nothing generated yet.", values)
 
     def generate(self) -> None:
-        """Generate with the current settings; cancels a running generation."""
+        """Generate with the current settings; ends a running generation, which the transcript notes."""
         self.start(lambda ticket: self._generate(self.values, ticket))
 
     def save(self) -> Path | None:
@@ -133,8 +134,11 @@ class Playground(Explorer):
         model = self._loaded.model()
         if ticket.cancelled:
             return
-        before = self.transcript.value + ("\n\n" if self.transcript.value else "")
         stream, head = self._open(model, values)
+        before = self.transcript.value + ("\n\n" if self.transcript.value else "")
+        self.show(_view("Generating: the text grows in the transcript.", values))
+        if values["mode"] == _CHAT:
+            self.controls["prompt"].value = ""  # for the next message
         ticket.on_cancel(stream.close)
         text, chunk, updated_s = "", None, 0.0
         for chunk in stream:
@@ -143,7 +147,8 @@ class Playground(Explorer):
                 updated_s = time.monotonic()
                 self.transcript.value = before + head + text
                 self.report(describe(chunk))
-        self.transcript.value = before + head + text
+        end = "" if not ticket.cancelled else " [stopped]" if ticket.stopped else " [ended by the next Generate]"
+        self.transcript.value = before + head + text + end
         if chunk is not None:
             self._finish(values, text, chunk, stopped=chunk.finish_reason in (None, "cancelled"))
 
@@ -153,6 +158,8 @@ class Playground(Explorer):
         limit, temperature, prompt = values["max_tokens"], values["temperature"], values["prompt"]
         if values["mode"] == _CONTINUE:
             return stream_text(model, prompt, limit, temperature, **options), prompt
+        if not prompt.strip():
+            raise ArgumentError("the message is empty: write one in Prompt, and press Generate")
         messages = [*self._messages, {"role": "user", "content": prompt}]
         return stream_chat(model, messages, limit, temperature, **options), f"You: {prompt}\n\nModel: "
 
@@ -161,6 +168,10 @@ class Playground(Explorer):
             turn = [{"role": "user", "content": values["prompt"]}, {"role": "assistant", "content": text}]
             self._messages = [*self._messages, *turn]
         sentence = describe(chunk, stopped=stopped)
-        rows = [(label, str(values[name])) for name, label in _LABELS.items()]
-        self.show(View(sentence, None, [Table("Settings", ("setting", "value"), rows)]))
+        self.show(_view(sentence, values))
         self.report("done")
+
+
+def _view(sentence: str, values: Values) -> View:
+    rows = [(label, str(values[name])) for name, label in _LABELS.items()]
+    return View(sentence, None, [Table("Settings", ("setting", "value"), rows)])

@@ -47,10 +47,15 @@ class DecodeTime:
         return dataclasses.replace(expected, busy=self.tokens_per_second(expected.n_threads_busy))
 
 
-def describe(found: ThreadScaling, chosen: int, predicted: DecodeTime | None = None) -> str:
-    """Describe the predicted and measured speed with the chosen number of threads, and name the fastest."""
+def describe(found: ThreadScaling, chosen: int, predicted: DecodeTime | None = None, last: ThreadSpeed | None = None) -> str:
+    """Describe the predicted and measured speed with the chosen number of threads, and name the fastest.
+
+    ``last`` is what was measured last, also with other lengths.
+    """
     here = [speed for speed in found.speeds if speed.n_threads == chosen]
     own = f"{threads_text(chosen)}: not measured yet. "
+    if not here and last is not None:
+        own += _last_text(last)
     if here:
         share = here[0].decode_tokens_per_second / found.roofline_tokens_per_second
         own = (
@@ -64,6 +69,10 @@ def describe(found: ThreadScaling, chosen: int, predicted: DecodeTime | None = N
         return own.strip()
     best = max(found.speeds, key=lambda speed: speed.decode_tokens_per_second)
     return f"{own}Fastest decode: {threads_text(best.n_threads)}."
+
+
+def _last_text(last: ThreadSpeed) -> str:
+    return f"Last measured: {threads_text(last.n_threads)}, decode {last.decode_tokens_per_second:.1f} tokens/s. "
 
 
 class ThreadsExplorer(Explorer):
@@ -82,6 +91,7 @@ class ThreadsExplorer(Explorer):
     def __init__(self, model: Model | Path | str | None = None) -> None:
         self._loaded = Loaded(model, n_ctx=256)
         self._found: dict[int, ThreadSpeed] = {}
+        self._last: ThreadSpeed | None = None  # measured
         self._lengths = (0, 0)  # of what was measured
         self._predicted: dict[int, DecodeTime] = {}  # by tokens in the context
         self._working_with: Values | None = None
@@ -109,7 +119,8 @@ class ThreadsExplorer(Explorer):
         chosen, predicted = values["threads"], self._predicted.get(_depth(values))
         if predicted is None:
             cores = f"{physical_cores_available()} physical and {logical_cores_available()} logical cores"
-            text = f"{threads_text(chosen)}: no prediction yet. Nothing measured yet. This process may use {cores}."
+            measured = "Nothing measured yet. " if self._last is None else _last_text(self._last)
+            text = f"{threads_text(chosen)}: no prediction yet. {measured}This process may use {cores}."
             return View(text, None, [self._table((), None)])
         found = scaling(
             self._loaded.model(),
@@ -118,7 +129,7 @@ class ThreadsExplorer(Explorer):
             n_gen=values["n_gen"],
             roofline=1 / predicted.reading_s,
         )
-        sentence = describe(found, chosen, predicted)
+        sentence = describe(found, chosen, predicted, self._last)
         if self._busy is not None:
             return view_busy(*self._busy, sentence)
         speeds = {count: predicted.tokens_per_second(count) for count in sorted({*self.counts, chosen})}
@@ -186,7 +197,7 @@ class ThreadsExplorer(Explorer):
         ticket.on_cancel(stream.close)
         self.report(f"measuring {counts[0]} of {', '.join(map(str, counts))} threads", 0, len(counts))
         for done, speed in enumerate(stream, start=1):
-            self._found[speed.n_threads] = speed
+            self._found[speed.n_threads] = self._last = speed
             self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
             self.report(f"measured {done} of {len(counts)}", done, len(counts))
         self.report("done")

@@ -10,11 +10,12 @@ from labkit.gguf_file.fields import Field
 from labkit.tables import Table
 
 _BYTES = 8  # per line: a header's counts have 8 bytes each, and the line fits on a phone
+_LINES = 16  # before it scrolls: whole ones
 LIGHT_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # light shades of Okabe and Ito's, for black text
 _PAGE = (
     '<pre tabindex="0" role="region" aria-label="The first bytes, {n} per line, and the fields that start in each line" '
-    'style="overflow:auto;max-height:26em;white-space:pre;line-height:1.6;font-size:0.85em;'
-    'color:#000;background:#fff;padding:4px">{lines}</pre>'
+    'style="overflow:auto;box-sizing:content-box;max-height:{height}em;white-space:pre;line-height:1.6;font-size:0.85em;'
+    'color:#000;background:#fff;padding:0 4px">{lines}</pre>'
 )
 
 
@@ -32,7 +33,7 @@ def hex_html(data: bytes, fields: Sequence[Field]) -> str:
         gap = " " * (3 * (_BYTES - len(row)))
         names = html.escape(", ".join(starting))
         lines.append(f"{start:5}  {code}{gap} {html.escape(letters.ljust(_BYTES))}  {names}".rstrip())
-    return _PAGE.format(n=_BYTES, lines="\n".join(lines))
+    return _PAGE.format(n=_BYTES, height=1.6 * _LINES, lines="\n".join(lines))
 
 
 def fields_table(fields: Sequence[Field]) -> Table:
