@@ -184,7 +184,7 @@ def apply_penalties(
     >>> apply_penalties([4.0, 1.0, -1.0], [0, 0, 2], repeat_penalty=2.0, frequency_penalty=0.5).tolist()
     [1.0, 1.0, -2.5]
     """
-    changed = _check(logits).copy()
+    changed: Logits = _check(logits).copy()
     for token, count in Counter(tokens).items():
         logit = float(changed[check_int("a token", token, 0, len(changed) - 1)])
         logit = logit * repeat_penalty if logit <= 0 else logit / repeat_penalty
@@ -217,7 +217,7 @@ def apply_dry(
     >>> apply_dry([0.0, 0.0, 0.0, 0.0], [1, 2, 3, 0, 1, 2]).round(3).tolist()
     [0.0, 0.0, 0.0, -0.800000011920929]
     """
-    changed = _check(logits).copy()
+    changed: Logits = _check(logits).copy()
     tail = list(tokens)
     limit = next((n for n, token in enumerate(reversed(tail)) if token in breakers), len(tail))
     longest: dict[int, int] = {}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
+import enum
 import json
 import random
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jsonschema
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +28,45 @@ from tests.gbnf import Grammar
 from tests.tiny_models import write_tiny_model
 
 N_SEEDS = 12
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Unknown(pydantic.BaseModel):
+    call: Callable[[int], int]
+
+
+class Point(pydantic.BaseModel):
+    x: Annotated[int, pydantic.Field(ge=-5, lt=100)]
+    y: float = 0.5
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+    lives: Annotated[int, pydantic.Field(ge=0, le=9)]
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+    born: datetime.date
+    best: Dog | None = None
+
+
+class Zoo(pydantic.BaseModel):
+    """A bit of everything that pydantic writes: $defs, unions, literals, tuples, maps, formats, defaults."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    name: Annotated[str, pydantic.Field(min_length=1, max_length=12)]
+    size: Color
+    pets: Annotated[list[Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]], pydantic.Field(max_length=3)]
+    place: tuple[int, float] | None
+    key: uuid.UUID
+    when: datetime.datetime
+    counts: dict[str, int] = {}
+    photo: pydantic.Base64Bytes | None = None
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +280,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"type": "object", "minProperties": 2}, "may repeat"), ({"$recursiveRef": "#"}, "not supported"),
     ({"enum": ["a"], "type": "integer"}, "no text matches"), ({"properties": {"a": False}, "required": ["a"]}, "'a'"),
     ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {}]}}, "$ref": "#/$defs/a"}, "circular|begins"),
+    ({"contentMediaType": "application/json"}, "JSON inside a text"),
+    ({"$defs": {"a": {}}, "allOf": [{"$id": "http://a.b/", "$ref": "#/$defs/a"}]}, "add '.schema'"),
     ({"allOf": [7, 8]}, "expected a schema"), ({"items": {"$dynamicRef": "#x"}}, "not supported"),
 ]  # fmt: skip
 
@@ -265,15 +311,59 @@ def test_hostile_schemas_are_refused_at_once() -> None:
 
 
 def test_wrong_types_get_a_hint() -> None:
-    """For a list, the error asks for a dict; for a pydantic class, it names model_json_schema."""
-
-    class Pretended:
-        def model_json_schema(self) -> None: ...
-
+    """For a list, the error asks for a dict; for an object of a pydantic class, for the class."""
     with pytest.raises(ArgumentTypeError, match="must be a dict"):
         grammar_of_schema([])
-    with pytest.raises(ArgumentTypeError, match="model_json_schema"):
-        grammar_of_schema(Pretended())
+    with pytest.raises(ArgumentTypeError, match="pass the pydantic class"):
+        grammar_of_schema(Point(x=1))
+    for wrong in (type("Odd", (), {"model_json_schema": lambda self: {}}), Unknown):
+        with pytest.raises(ArgumentError, match=f"{wrong.__name__} has no JSON schema") as caught:
+            grammar_of_schema(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_answers_are_objects_of_a_pydantic_class(model: labkit.Model) -> None:
+    """Any text that follows a class's grammar, random or a model's, is one that the class reads."""
+    for kind in (Point, Dog, Zoo):
+        grammar = Grammar(grammar_of_schema(kind))
+        source = random.Random(7)
+        for _ in range(60):
+            kind.model_validate_json(grammar.text(source, 120))
+        assert grammar_of_schema(kind) == grammar_of_schema(kind.model_json_schema())
+    answer = labkit.generate_text(model, "a", 200, temperature=1.0, seed=1, json_schema=Point)
+    assert isinstance(Point.model_validate_json(answer), Point)
+
+
+def test_parts_that_never_end_are_left_out() -> None:
+    """A part that always contains itself has no text: it is never begun; a schema of such parts only is refused."""
+    node: dict[str, Any] = {"type": "object", "properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["next"]}
+    assert grammar_of_schema({"$defs": {"n": node}, "anyOf": [{"type": "null"}, {"$ref": "#/$defs/n"}]}) == (
+        'root ::= null\nnull ::= "null"'
+    )
+    for wrong in ({"$defs": {"n": node}, "$ref": "#/$defs/n"}, {**node, "properties": {"next": {"$ref": "#"}}}):
+        with pytest.raises(ArgumentError, match="contains itself without an end"):
+            grammar_of_schema(wrong)
+    may_end = {**node, "properties": {"next": {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}}}
+    text = Grammar(grammar_of_schema({"$defs": {"n": may_end}, "$ref": "#/$defs/n"})).text(random.Random(1), 1)
+    assert json.loads(text) == {"next": None}
+    tuples = {"$defs": {"n": {"type": "array", "prefixItems": [{"$ref": "#/$defs/n"}], "maxItems": 2}}, "$ref": "#/$defs/n"}
+    assert json.loads(Grammar(grammar_of_schema(tuples)).text(random.Random(1), 9)) == []
+
+
+@pytest.mark.parametrize("kind", ["base64", "encoding", "relative-json-pointer", "uri-template"])
+def test_formats_give_texts_of_their_kind(kind: str) -> None:
+    """Base64 that Python reads; relative JSON pointers and URI templates by their RFCs' syntax."""
+    schema = {"type": "string", "contentEncoding": "base64"} if kind == "encoding" else {"type": "string", "format": kind}
+    grammar, source = Grammar(grammar_of_schema(schema)), random.Random(3)
+    for _ in range(200):
+        text = json.loads(grammar.text(source, 60))
+        if kind in ("base64", "encoding"):
+            assert base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
+        elif kind == "relative-json-pointer":
+            assert re.fullmatch(r"(0|[1-9]\d*)(#|(/([^~/]|~[01])*)*)", text)
+        else:
+            assert "{" not in text
+            assert text.startswith("http")
 
 
 def _matches(grammar: str, text: str) -> bool:

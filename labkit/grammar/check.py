@@ -16,7 +16,7 @@ import unicodedata
 from typing import NoReturn
 
 from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.grammar.rules import Key, Rules, Symbol, find_left_recursion, find_nullable, ways_to_begin
+from labkit.grammar.rules import Key, Rules, Symbol, find_ending, find_left_recursion, find_nullable, ways_to_begin
 
 MAX_REPEATS = 2000
 MAX_DEPTH = 500
@@ -58,6 +58,13 @@ def tokens_in(grammar: str) -> list[str]:
     reader = _Reader(grammar)
     reader.read()
     return reader.tokens
+
+
+def endless_rules(grammar: str) -> set[str]:
+    """Return the rules of a grammar that only texts without an end follow."""
+    reader = _Reader(grammar)
+    reader.read()
+    return {key for key in reader.rules if isinstance(key, str)} - find_ending(reader.rules)
 
 
 def _named(char: str) -> str:

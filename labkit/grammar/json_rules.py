@@ -38,6 +38,9 @@ RULES = {
     "format-uri": '"\\"http" "s"? "://" host ("/" [A-Za-z0-9._~-]{1,40}){0,8} "/"? "\\""',
     "format-duration": '"\\"P" ([0-9]{1,4} [YMWD] | "T" [0-9]{1,4} [HMS]) "\\""',
     "format-json-pointer": '"\\"" ("/" [A-Za-z0-9_-]{0,40}){0,8} "\\""',
+    "format-relative-json-pointer": r'''"\"" ("0" | [1-9] [0-9]{0,3}) ("#" | ("/" [A-Za-z0-9_-]{0,40}){0,8}) "\""''',
+    "base64": '[A-Za-z0-9+/] ([AQgw] "==" | [A-Za-z0-9+/] [AEIMQUYcgkosw048] "=")',
+    "format-base64": '"\\"" ([A-Za-z0-9+/]{4})* base64? "\\""',
     "format-regex": '"\\"" [A-Za-z0-9 _-]{0,80} "\\""',
     "format-uuid": '"\\"" hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12} "\\""',
 }
@@ -46,6 +49,7 @@ NEEDS = {
     "number": "integer",
     "value": "object array string number boolean null", "date": "day", "time": "clock", "format-date": "date",
     "host": "label", "format-email": "host", "format-hostname": "host", "format-ipv4": "byte", "format-uri": "host",
+    "format-base64": "base64",
     "format-time": "time", "format-date-time": "date time", "format-uuid": "hex",
 }  # fmt: skip
 KEYWORDS = {
@@ -67,6 +71,7 @@ SILENT = {
 # Formats that have the same texts here, and the lengths of those that have one.
 SAME_FORMATS = {
     "idn-email": "email", "idn-hostname": "hostname", "iri": "uri", "uri-reference": "uri", "iri-reference": "uri",
+    "uri-template": "uri",
 }  # fmt: skip
 LENGTHS = {"date": 10, "uuid": 36}
 

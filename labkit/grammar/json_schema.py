@@ -20,12 +20,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from labkit.errors import ArgumentError, ArgumentTypeError
-from labkit.grammar.check import MAX_REPEATS, check_grammar
+from labkit.errors import ArgumentError
+from labkit.grammar.check import MAX_REPEATS, check_grammar, endless_rules
 from labkit.grammar.json_rules import KEYWORDS, LENGTHS, NEEDS, RULES, SAME_FORMATS, separated, times
 from labkit.grammar.number_range import integer_range, number_range
 from labkit.grammar.regex import grammar_of_pattern, quote
-from labkit.grammar.schema_form import MAX_DEPTH, MAX_NODES, Form, SchemaReader, fail, refuse_size
+from labkit.grammar.schema_form import MAX_DEPTH, MAX_NODES, Form, SchemaReader, fail, given_schema, refuse_size
 from labkit.grammar.schema_join import COMBINING, TWO_PATTERNS, Joiner, OverlapError, both, kinds_of, property_form
 
 MAX_CHARACTERS = 1_000_000
@@ -34,7 +34,7 @@ _NAMES = re.compile(r"[a-z][a-z0-9-]*")
 
 
 def grammar_of_schema(schema: Any) -> str:
-    """Convert a JSON schema, as a dict or as JSON text, to a GBNF grammar; refuse what a grammar cannot express.
+    """Convert a JSON schema (dict, JSON text or pydantic class) to a GBNF grammar; refuse what a grammar cannot express.
 
     Examples
     --------
@@ -44,14 +44,8 @@ def grammar_of_schema(schema: Any) -> str:
     part-2 ::= boolean ("," ws boolean){0,2} ws
     ws ::= " "?
     """
-    if isinstance(schema, str):
-        schema = _parse(schema)
-    if not isinstance(schema, Mapping):
-        owner = schema if isinstance(schema, type) else type(schema)
-        hint = "; a pydantic class has one: Class.model_json_schema()" if hasattr(owner, "model_json_schema") else ""
-        raise ArgumentTypeError(f"json_schema must be a dict or its JSON text, not {type(schema).__name__}{hint}")
     try:
-        grammar = _Converter(schema).convert()
+        grammar = _Converter(given_schema(schema)).convert()
     except _NothingError as error:
         raise ArgumentError(f"{error}: no text matches this schema") from None
     except RecursionError:
@@ -59,16 +53,6 @@ def grammar_of_schema(schema: Any) -> str:
             "json_schema has references that are circular, or is nested too deeply: use a simpler one"
         ) from None
     return check_grammar(grammar)
-
-
-def _parse(text: str) -> Any:
-    try:
-        schema = json.loads(text.removeprefix("\ufeff"))
-    except (ValueError, RecursionError) as error:
-        raise ArgumentError(f"json_schema is not valid JSON: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(schema, dict):
-        raise ArgumentError('json_schema must be a JSON object such as {"type": "object"}')
-    return schema
 
 
 class _NothingError(ArgumentError):
@@ -83,10 +67,21 @@ class _Converter:
         self.joiner = Joiner(self.reader.targets)
         self.rules: dict[str, str] = {}
         self.references: dict[str, str | _NothingError] = {}
+        self.endless: set[str] = set()
+        self.open: list[str] = []
         self.path: list[str] = []
         self.n_nodes = self.n_characters = 0
 
     def convert(self) -> str:
+        grammar = self._write()
+        if self.references and (endless := endless_rules(grammar)):
+            # A part that always contains itself: write it again, without that.
+            self.endless = {reference for reference, name in self.references.items() if name in endless}
+            self.rules, self.references, self.n_nodes, self.n_characters = {}, {}, 0, 0
+            grammar = self._write()
+        return grammar
+
+    def _write(self) -> str:
         self._add("root", self._visit(self.reader.root))
         used, waiting = {"root"}, ["root"]
         while waiting:
@@ -281,13 +276,18 @@ class _Converter:
         return least, most
 
     def _reference(self, reference: str) -> str:
+        if reference in self.endless and reference in self.open:
+            self._nothing(f"{reference!r} contains itself without an end")
         if reference not in self.references:
             name = f"ref-{len(self.references)}"
             self.references[reference] = name
+            self.open.append(reference)
             try:
                 self._add(name, self._inside(reference, self.joiner.target(reference)))
             except _NothingError as error:
                 self.references[reference] = error
+            finally:
+                self.open.pop()
         found = self.references[reference]
         if isinstance(found, _NothingError):
             raise found

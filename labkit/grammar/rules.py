@@ -18,13 +18,18 @@ Symbol = Key | None
 Rules = dict[Key, list[list[Symbol]]]
 
 
-def find_nullable(rules: Rules) -> set[Symbol]:
-    """Return the rules that can produce the empty text."""
+def find_ending(rules: Rules) -> set[Symbol]:
+    """Return the rules that can produce a text that ends: not ``list ::= "[" list "]"``."""
+    return find_nullable(rules, {None})
+
+
+def find_nullable(rules: Rules, known: Iterable[Symbol] = ()) -> set[Symbol]:
+    """Return the rules that can produce the empty text, or a text of ``known`` symbols only."""
     users: dict[Key, list[Key]] = {key: [] for key in rules}
     for key, alternates in rules.items():
         for symbol in {symbol for symbols in alternates for symbol in symbols if symbol is not None}:
             users[symbol].append(key)
-    nullable: set[Symbol] = set()
+    nullable: set[Symbol] = set(known)
     todo = list(rules)
     while todo:
         key = todo.pop()

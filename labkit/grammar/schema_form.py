@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -9,8 +10,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
-from labkit.errors import ArgumentError
-from labkit.grammar.json_rules import KEYWORDS, SILENT, TYPES
+from labkit.checks import one_line
+from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.grammar.json_rules import KEYWORDS, RULES, SILENT, TYPES
 
 MAX_NODES = 2_000
 MAX_DEPTH = 60
@@ -29,6 +31,27 @@ def fail(path: Sequence[str], what: str) -> NoReturn:
     raise ArgumentError(f"{place}: {what}")
 
 
+def given_schema(schema: Any) -> Mapping[str, Any]:
+    """Return the schema that is given as a dict, as JSON text or by a pydantic class."""
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema.removeprefix("\ufeff"))
+        except (ValueError, RecursionError) as error:
+            raise ArgumentError(f"json_schema is not valid JSON: {one_line(error, 200)}") from error
+        if not isinstance(schema, dict):
+            raise ArgumentError('json_schema must be a JSON object such as {"type": "object"}')
+    elif isinstance(schema, type) and hasattr(schema, "model_json_schema"):
+        try:
+            schema = schema.model_json_schema()
+        except Exception as error:  # a field without a schema, a class that is not complete, a method that needs an object
+            raise ArgumentError(f"json_schema: {schema.__name__} has no JSON schema: {one_line(error, 200)}") from error
+    if not isinstance(schema, Mapping):
+        hint = "; pass the pydantic class, not an object of it" if hasattr(schema, "model_json_schema") else ""
+        given = type(schema).__name__
+        raise ArgumentTypeError(f"json_schema must be a dict, its JSON text or a pydantic class, not {given}{hint}")
+    return schema
+
+
 class SchemaReader:
     """Read a schema; ``targets`` are the forms of all references in it, in the order of their numbers."""
 
@@ -40,7 +63,8 @@ class SchemaReader:
         self._n_nodes = 0
         _refuse_endless(schema)
         given = schema.get("$schema")
-        specification = specification_with(given if isinstance(given, str) else "", default=DRAFT202012)
+        self._draft = given if isinstance(given, str) else ""
+        specification = specification_with(self._draft, default=DRAFT202012)
         resource = specification.create_resource(schema)
         self._specification = specification
         self.root = self._form(schema, Registry().resolver_with_root(resource), [])
@@ -56,6 +80,8 @@ class SchemaReader:
         if not isinstance(schema, Mapping):
             fail(path, f"expected a schema (a dict), not {type(schema).__name__}")
         self._refuse_unknown(schema, path)
+        if "$id" in schema and "$ref" in schema and self._draft == "":
+            fail(path, "'$id' next to '$ref' does nothing up to draft 7, and changes the '$ref' since then: add '$schema'")
         if path and self._specification.id_of(schema) is not None:
             resolver = resolver.in_subresource(self._specification.create_resource(schema))
 
@@ -63,6 +89,7 @@ class SchemaReader:
             return self._form(part, resolver, [*path, step])
 
         form = {key: value for key, value in schema.items() if key in _KNOWN}
+        _read_content(form, schema, path)
         _read_types(form, path)
         _read_values(form, path)
         _read_bounds(form, schema, path)
@@ -157,6 +184,13 @@ def _names(value: Any, what: str, path: list[str]) -> list[str]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(name, str) for name in value):
         fail(path, f"{what} must be a list of names")
     return list(dict.fromkeys(value))
+
+
+def _read_content(form: dict[str, Any], schema: Mapping[str, Any], path: list[str]) -> None:
+    if schema.get("contentMediaType") == "application/json":
+        fail(path, "JSON inside a text is not supported: use the schema of the content itself")
+    if schema.get("contentEncoding") == "base64" and "string" in form.get("type", "string"):
+        form["format"] = form["format"] if f"format-{form.get('format')}" in RULES else "base64"
 
 
 def _read_types(form: dict[str, Any], path: list[str]) -> None:
