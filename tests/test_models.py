@@ -93,7 +93,7 @@ def test_missing_bundled_model_names_its_package(monkeypatch: pytest.MonkeyPatch
 
 
 def test_catalog_is_valid() -> None:
-    """Names are unique, sizes increase from the bundled model to 8B, checksums are SHA-256, and entries are JSON-ready."""
+    """Names are unique, the bundled model is first, checksums are SHA-256, and entries are JSON-ready."""
     entries = models.list_models()
     assert len({entry.name for entry in entries}) == len(entries) >= 8
     assert entries[0].path == models.bundled_model_path()
@@ -102,6 +102,24 @@ def test_catalog_is_valid() -> None:
     assert all(entry.filename.endswith(".gguf") and entry.repository.count("/") == 1 for entry in entries)
     assert all(entry.quantization.lower() in entry.filename.lower() for entry in entries)
     json.dumps([entry.to_dict() for entry in entries])
+
+
+def test_catalog_has_a_model_of_each_kind() -> None:
+    """Each size of laptop has an open all-rounder; some think, some are mixtures of experts; all files are verified."""
+    entries = models.list_models()
+    assert all(entry.size_bytes and entry.sha256 for entry in entries)
+    sizes = [entry.size_bytes / 1e9 for entry in entries if entry.size_bytes and entry.license == "apache-2.0"]
+    for low, high in ((0.2, 0.5), (0.5, 0.9), (0.9, 2), (2, 3), (4, 6), (10, 20)):
+        assert any(low < size < high for size in sizes), (low, high)
+    thinking = [entry for entry in entries if "thinks" in entry.note]
+    experts = [entry for entry in entries if "mixture of experts" in entry.note]
+    assert min(entry.size_bytes or 0 for entry in thinking) < 1e9 < max(entry.size_bytes or 0 for entry in thinking)
+    assert min(entry.size_bytes or 0 for entry in experts) < 1e9 < max(entry.size_bytes or 0 for entry in experts)
+    weights = [float(entry.parameters[:-1]) * {"M": 1e6, "B": 1e9}[entry.parameters[-1]] for entry in entries]
+    assert weights == sorted(weights)
+    for entry, count in zip(entries, weights, strict=True):  # bits per weight fit the type
+        bits = 8 * (entry.size_bytes or 0) / count
+        assert 3.9 < bits < (10 if entry.quantization == "Q8_0" else 8), entry.name
 
 
 def test_resolve_accepts_none_name_text_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
