@@ -20,7 +20,7 @@ from pathlib import Path
 
 from labkit.engine.dry_run import check_by_trial
 from labkit.engine.known_layout import has_known_layout
-from labkit.errors import GGUFError
+from labkit.errors import GGUFError, ModelLoadError
 from labkit.gguf_file import read_header
 from labkit.gguf_file.preflight import preflight
 from labkit.ghost import build_ghost_model
@@ -79,6 +79,9 @@ def fuzz_engine(folder: Path, rng: random.Random, count: int, more: Path | None 
                 if not has_known_layout(header):
                     results["tried first"] += 1
                     check_by_trial(path)
+            except ModelLoadError as error:  # no answer in time
+                report(path, f"{error}: {what}", results)
+                continue
             except GGUFError as error:
                 results["refused"] += 1
                 results["refused after a trial"] += "in a trial" in str(error)
