@@ -122,6 +122,8 @@ BERT_OF_TWO = _changed(
 REFUSED: dict[str, tuple[Parts, str]] = {
     "context of 0": (LLAMA.set("llama.context_length", 0), r"context_length' is 0"),
     "context of 2^32-1": (LLAMA.set("llama.context_length", (1 << 32) - 1), r"context_length' is 4,294,967,295.*exhaust"),
+    "endless output": (
+        _changed(LLAMA, llama__embedding_length_out=_with(U32, 3_549_454_885)), r"length_out' is 3,549,454,885, but no tensor"),
     "NaN rope": (LLAMA.set("llama.rope.freq_base", float("nan")), r"rope.freq_base' is nan.*make every result NaN"),
     "no rotation": (_kind("gemma2", rope__dimension_count=0), r"dimension_count' is 0, an even number"),
     "infinite rope": (LLAMA.set("llama.rope.freq_base", float("inf")), r"rope.freq_base' is inf"),
@@ -175,6 +177,7 @@ SOUND: dict[str, Parts] = {
     "yarn": _changed(LLAMA, llama__rope__scaling__type=_with(STRING, "yarn"), llama__rope__scaling__factor=_with(F32, 4.0)),
     "no rope.dimension_count": Parts({k: v for k, v in LLAMA.keys.items() if "dimension" not in k}, LLAMA.tensors),
     "no end token added": _changed(GPT2, tokenizer__ggml__add_eos_token=_with(BOOL, False)),
+    "several output streams": _changed(LLAMA, llama__embedding_length_out=_with(U32, 256)),
     "long context": LLAMA.set("llama.context_length", 10_485_760),
     **{name: build() for name, build in KINDS.items()},
 }

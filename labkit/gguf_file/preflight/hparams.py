@@ -17,6 +17,7 @@ from labkit.system.architectures import engine_knows
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+_MAX_STREAMS = 64  # of hidden states as wide as the model, "hyper-connections"; models have 4
 _MAX_CONTEXT = 1 << 27  # llama-cpp-python's tokenizer allocates 4 bytes per position: 512 MiB here
 _ODD_CONTEXT = 1 << 24  # no model was trained on more than about 10 million tokens
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -73,6 +74,20 @@ def check_layers(header: Header) -> tuple[str, ...]:
         refuse(header, f"key '{header.architecture}.nextn_predict_layers' is {nextn:,} of {layers} layers")
     if header.architecture in _ENCODERS:
         return (f"{header.architecture} is an encoder: it computes embeddings and does not generate text",)
+    return ()
+
+
+def check_output_length(header: Header) -> tuple[str, ...]:
+    """Refuse a length of output embeddings that no tensor gives: llama.cpp reserves that much for each token.
+
+    DeepSeek 4 gives a small multiple of its width; others have a tensor of this length.
+    """
+    length, width = uint(header, "embedding_length_out"), uint(header, "embedding_length")
+    if not length or not width or (length % width == 0 and length <= _MAX_STREAMS * width):
+        return ()
+    if not any(length in tensor.shape for tensor in header.tensors):
+        key = f"{header.architecture}.embedding_length_out"
+        refuse(header, f"key '{key}' is {length:,}, but no tensor has this length", effect="read or reserve too much memory")
     return ()
 
 

@@ -17,6 +17,7 @@ from labkit.gguf_file.preflight.hparams import (
     check_kind,
     check_layers,
     check_numbers,
+    check_output_length,
     check_rope,
     check_shapes,
 )
@@ -27,6 +28,7 @@ from labkit.gguf_file.preflight.vocabulary import check_vocabulary
 _CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
     check_kind,
     check_layers,
+    check_output_length,
     check_experts,
     check_numbers,
     check_rope,
