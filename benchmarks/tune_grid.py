@@ -15,8 +15,8 @@ from pathlib import Path
 from common import median, report
 
 import labkit
-from labkit.tuning.run import Session
 from labkit.tuning.search import Point
+from labkit.tuning.session import Session
 
 
 def main() -> None:

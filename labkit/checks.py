@@ -44,6 +44,24 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return one of several texts."""
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise ArgumentError(f"{name}={shown(value)} is unknown: choose {', '.join(known)}")
+    return value
+
+
+def check_items(name: str, value: Any, what: str) -> tuple[Any, ...]:
+    """Return the items of a list, tuple or other iterable; a single text is refused."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return tuple(value)
+    except Exception as error:  # an untrusted __iter__ can raise anything
+        raise ArgumentTypeError(f"{name} must be a list of {what}, not {shown(value)}") from error
+
+
 def check_text(name: str, value: Any) -> bytes:
     """Return a text, encoded as UTF-8."""
     if not isinstance(value, str):

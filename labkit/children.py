@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabkitError
+
+if TYPE_CHECKING:
+    import queue
 
 
 class ChildEndedError(Exception):
@@ -42,6 +43,8 @@ def queue_lines(stream: Any, lines: queue.SimpleQueue[bytes]) -> None:
 @contextlib.contextmanager
 def explain(what: str, error: type[LabkitError], hint: str, *, died: str = "") -> Iterator[None]:
     """Convert the errors of `ask_child` to one line: what did not work, and what to do; ``died`` if the process died."""
+    import subprocess  # every load imports this file, and few start a process
+
     try:
         yield
     except subprocess.TimeoutExpired as expired:
@@ -57,6 +60,8 @@ def ask_child(script: Path, request: Mapping[str, Any], limit_s: float) -> dict[
 
     An `OSError` means that it could not be started, a `subprocess.TimeoutExpired` that it exceeded the limit.
     """
+    import subprocess
+
     child = subprocess.run(
         script_command(script), input=request_line(request), capture_output=True, timeout=limit_s, check=False
     )

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from labkit.checks import check_flag, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.units import format_bytes
 
@@ -17,13 +18,17 @@ def new_file(target: str | Path, *, overwrite: bool) -> Path:
     """Return the path for a new file; refuse a folder, a missing folder, and a file that may not be replaced."""
     if not isinstance(target, (str, Path)):
         raise ArgumentTypeError(f"target must be a path, not {type(target).__name__}: give the file to write")
-    path = Path(target).expanduser()
-    path = path.parent.resolve() / path.name
-    if not path.parent.is_dir():
+    try:
+        path = user_path(target)
+        path = path.parent.resolve() / path.name
+        in_a_folder, is_folder = path.parent.is_dir(), path.is_dir()
+    except (OSError, UnicodeError) as error:
+        raise ArgumentError(f"target={shown(target)} is not a possible file name: {one_line(error)}") from error
+    if not in_a_folder:
         raise ArgumentError(f"folder {path.parent} does not exist: create it first")
-    if path.is_dir():
+    if is_folder:
         raise ArgumentError(f"the target {path} is a folder: give a file in it")
-    if not overwrite:
+    if not check_flag("overwrite", overwrite):
         refuse_existing(path)
     return path
 
@@ -96,6 +101,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def user_path(given: str | Path) -> Path:
     """Return a path with ``~`` expanded."""
+    if not isinstance(given, (str, Path)):
+        raise ArgumentTypeError(f"a path is text or a Path, not {shown(given)}")
+    if "\0" in str(given):
+        raise ArgumentError(f"{shown(given)} is not a path: it has a null character")
     try:
         return Path(given).expanduser()
     except RuntimeError as error:

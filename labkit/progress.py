@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from labkit.checks import shown
 from labkit.errors import ArgumentTypeError
 
 Progress = Callable[[int, int], object]
@@ -31,4 +32,4 @@ def reporting(progress: Progress | bool | None, description: str, unit: str) -> 
 
             yield report
     else:
-        raise ArgumentTypeError(f"progress must be a function, True or None, not {progress!r}")
+        raise ArgumentTypeError(f"progress must be a function, True or None, not {shown(progress)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from labkit.checks import check_number, shown
 from labkit.errors import ArgumentError
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -35,7 +36,7 @@ def format_bytes(n_bytes: int | float) -> str:
     return f"{value:,.{digits}f} {_BINARY[power]}"
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | float) -> int:
     """Parse a size: ``"8 GiB"``, ``"8G"``, ``"500 MB"`` (decimal) or a plain number of bytes.
 
     Examples
@@ -43,9 +44,11 @@ def parse_bytes(text: str | int) -> int:
     >>> parse_bytes("2 KiB"), parse_bytes("2K"), parse_bytes("2 kB"), parse_bytes("7")
     (2048, 2048, 2000, 7)
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
+    if not isinstance(text, str):
+        return int(check_number("a size", text, 0, 2.0**63))
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
     if match is None or match[2].lower() not in _FACTORS:
-        raise ArgumentError(f"{text!r} is not a size: write for example '8 GiB', '500 MB' or a number of bytes")
+        raise ArgumentError(f"{shown(text)} is not a size: write for example '8 GiB', '500 MB' or a number of bytes")
     return int(float(match[1]) * _FACTORS[match[2].lower()])
 
 

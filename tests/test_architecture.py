@@ -18,7 +18,7 @@ LEVELS = (
     "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
     "sampling",
-    "records", "tables", "output_files", "checks", "units", "progress", "cache", "children", "extras", "prebuilt", "errors",
+    "records", "tables", "output_files", "units", "progress", "cache", "children", "checks", "extras", "prebuilt", "errors",
 )  # fmt: skip
 LEVEL = {room: -level for level, room in enumerate(LEVELS)}
 HOMES = {

@@ -80,8 +80,8 @@ def test_climbing_stays_if_nothing_is_clearly_better() -> None:
 def _short() -> Iterator[None]:
     """Measure only briefly: these tests make no claim about which settings are best."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("labkit.tuning.run._SECONDS", 0.01)
-        patch.setattr("labkit.tuning.run._ROUNDS", 1)
+        patch.setattr("labkit.tuning.session._SECONDS", 0.01)
+        patch.setattr("labkit.tuning.session._ROUNDS", 1)
         yield
 
 

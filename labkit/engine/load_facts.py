@@ -10,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
 from labkit.errors import GGUFError
-from labkit.gguf_file import Header, read_header
 from labkit.models.reference import split_parts
 from labkit.system import load_engine
+
+if TYPE_CHECKING:
+    from labkit.gguf_file import Header
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ def sound_file(path: Path, *, vocab_only: bool = False) -> LoadFacts:
     A file that is not known to be sound is tried in a child process, once; ``vocab_only`` loads no weights and needs none.
     """
     if vocab_only:
+        from labkit.gguf_file import read_header  # parsing takes time to import, and a known file needs none
         from labkit.gguf_file.preflight.vocabulary import check_vocabulary
 
         header = read_header(path)
@@ -59,6 +62,7 @@ def _sound_file(path: Path, *identity: str) -> LoadFacts:
     if known is None:  # these modules are needed once per file
         from labkit.engine.dry_run import check_by_trial
         from labkit.engine.known_layout import has_known_layout
+        from labkit.gguf_file import read_header
 
         header = read_header(path)
         known = learn(header)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from labkit.checks import check_flag, check_int, check_number, check_text, nearest, one_line, shown
 from labkit.engine.settings import LoadRequest
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
-from labkit.gguf_file import read_header
 from labkit.kv_cache.size import cache_type
 from labkit.system import load_engine
 
@@ -164,6 +163,8 @@ def _check_file(name: str, value: Any) -> str:
     path = Path(_text(name, value)).expanduser()
     if not path.is_file():
         raise ModelNotFoundError(f"{name}: there is no file {str(path)!r}: give the path of a LoRA adapter in GGUF")
+    from labkit.gguf_file import read_header
+
     kind = read_header(path).metadata.get("general.type")
     if name == "lora_path" and kind != "adapter":
         raise ArgumentError(f"{name}={str(path)!r} is not a LoRA adapter: its general.type is {kind!r}, not 'adapter'")

@@ -7,9 +7,6 @@
 ======================= =====================================================================
 """
 
-from labkit.gguf_file.header import Header
-from labkit.gguf_file.read import read_header
-from labkit.gguf_file.tensor_table import TensorInfo
-from labkit.gguf_file.values import LazyArray
+import lazy_loader
 
-__all__ = ["Header", "LazyArray", "TensorInfo", "read_header"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
-from labkit.checks import nearest
-from labkit.errors import ArgumentError
+from labkit.checks import nearest, shown
+from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.records import Record
 
 
@@ -227,10 +227,12 @@ _Row = TypeVar("_Row", TensorType, FileType)
 
 
 def _by_name(rows: dict[str, _Row], name: str, noun: str) -> _Row:
-    row = rows.get(str(name).strip().upper())
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"a {noun} is given by its name, not {shown(name)}")
+    row = rows.get(name.strip().upper())
     if row is not None:
         return row
-    near = nearest(str(name).upper(), rows)
+    near = nearest(name.upper(), rows)
     hint = f" (did you mean {rows[near].name!r}?)" if near else ""
     known = ", ".join(row.name for row in rows.values())
-    raise ArgumentError(f"unknown {noun} {name!r}{hint}; the {noun}s are {known}")
+    raise ArgumentError(f"unknown {noun} {shown(name)}{hint}; the {noun}s are {known}")

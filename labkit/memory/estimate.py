@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.checks import check_choice
 from labkit.errors import ArgumentError, GGUFError, ModelLoadError
 from labkit.gguf_file import LazyArray
 from labkit.kv_cache import PROMPT_STEP
@@ -108,8 +109,7 @@ def estimate_memory_usage(
     >>> estimate.kv_cache_bytes == 2048 * 30 * 2 * (3 * 64) * 2  # cells, layers, K and V, 3 heads of 64, f16
     True
     """
-    if method not in METHODS:
-        raise ArgumentError(f"method={method!r} is unknown: choose {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     plan = make_plan(
         read_model_header(model_path),
         n_ctx,

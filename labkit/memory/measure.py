@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
+from labkit.checks import check_int, check_number, one_line
 from labkit.children import ask_child, explain
-from labkit.errors import LabkitError, ModelLoadError
+from labkit.errors import ArgumentTypeError, LabkitError, ModelLoadError
 from labkit.models import resolve_model
 from labkit.records import Record
 from labkit.system import check_engine
@@ -76,6 +79,13 @@ def measure_memory(
     (True, 256)
     """
     check_engine()
+    check_int("n_ctx", n_ctx, 0, 2**31 - 1)
+    check_int("seed", seed, 0, 2**63)
+    check_number("limit_s", limit_s, 0, threading.TIMEOUT_MAX)
+    try:
+        json.dumps(options)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"the options of a measurement must be plain values: {one_line(error)}") from error
     request = {"model": str(resolve_model(model_path)), "n_ctx": n_ctx, "seed": seed, "options": options}
     with explain("the measurement", LabkitError, "choose a smaller n_ctx", died="does the model fit in RAM?"):
         answer = ask_child(_CHILD, request, limit_s)

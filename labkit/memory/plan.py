@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import check_int
+from labkit.checks import check_flag, check_int, check_items, check_number, shown
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.gguf_file import Header
 from labkit.gguf_file.formats import TensorType
@@ -72,13 +73,17 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):
         check_int(name, n_ctx if name == "n_ctx" else given[name], low, 2**31 - 1)
     key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])
-    flash = None if given["flash_attn"] == "auto" else given["flash_attn"]
-    for name, flag in (("flash_attn", flash), ("use_mmap", given["use_mmap"])):
-        if flag is not None and not isinstance(flag, bool):
-            raise ArgumentTypeError(f"{name} must be True, False or omitted, not {flag!r}")
+    flash = None if isinstance(given["flash_attn"], str) and given["flash_attn"] == "auto" else given["flash_attn"]
+    flags = {"flash_attn": flash, **{name: given[name] for name in ("use_mmap", "swa_full", "kv_unified")}}
+    for name, flag in flags.items():
+        if flag is not None:
+            check_flag(name, flag)
+    served = None if given["devices"] is None else check_items("devices", given["devices"], "devices")
+    wanted = given["n_outputs_max"]
+    if wanted is not None:
+        check_int("n_outputs_max", wanted, 0, 2**31 - 1)
     preflight(header, vocabulary=False)  # no figures for a model that load_model would refuse
     build = installed = given["build"] or engine()
-    served = given["devices"]
     if served is not None and not any(gpu.name in served for gpu in build.gpus):  # this machine's GPUs are not used
         build = build.replace(has_gpu=False, devices=tuple(device for device in build.devices if device not in build.gpus))
     request = LoadRequest(
@@ -104,7 +109,6 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         unified=given["kv_unified"],
         swa_full=given["swa_full"],
     )
-    wanted = given["n_outputs_max"]
     n_outputs = n_seq if wanted is None else wanted or settings.n_batch
     names, shares = _devices(served, given["tensor_split"], bool(given["n_gpu_layers"]) or build.has_gpu)
     return Plan(
@@ -139,18 +143,27 @@ def engine() -> EngineBuild:
     return engine_build_or_usual()
 
 
-def _devices(
-    served: Sequence[Any] | None, tensor_split: Sequence[float] | None, has_device: bool
-) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _devices(served: Sequence[Any] | None, tensor_split: Any, has_device: bool) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Return the names of the devices that share the layers, and their shares."""
     if served is not None:
-        names = tuple(str(getattr(device, "endpoint", device)) for device in served)
+        names = tuple(device if isinstance(device, str) else _endpoint(device) for device in served)
     else:
         names = ("device",) if has_device else ()
-    shares = tuple(float(share) for share in tensor_split) if tensor_split is not None else (1.0,) * len(names)
-    if len(shares) != len(names) or any(not share >= 0 for share in shares) or (names and not sum(shares) > 0):
-        raise ArgumentError(f"tensor_split={tensor_split!r} needs a share of 0 or more for each of {len(names)} devices")
+    shares = (1.0,) * len(names)
+    if tensor_split is not None:
+        split = check_items("tensor_split", tensor_split, "numbers")
+        shares = tuple(check_number("tensor_split", share, 0, math.inf) for share in split)
+    if len(shares) != len(names) or (names and not sum(shares) > 0):
+        raise ArgumentError(f"tensor_split={shown(tensor_split)}: each of {len(names)} devices needs a share of 0 or more")
     return names, shares
+
+
+def _endpoint(device: Any) -> str:
+    from labkit.devices import ServedDevice
+
+    if not isinstance(device, ServedDevice):
+        raise ArgumentTypeError(f"devices must be addresses, names or what start_device returns, not {shown(device)}")
+    return str(device.endpoint)
 
 
 def _batch(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.checks import check_int
+from labkit.checks import check_int, check_items, shown
 from labkit.errors import ArgumentError
 from labkit.gguf_file import Header
 from labkit.gguf_file.formats import tensor_type
@@ -101,7 +101,8 @@ def recommend_settings(
         check_int("n_ctx", n_ctx, 1, 2**31 - 1)
     header = read_model_header(model_path)
     room = available_ram_bytes() + resident_bytes() if ram is None else _size("ram", ram)
-    sizes = {f"device {index}": _size(f"devices[{index}]", size) for index, size in enumerate(devices or ())}
+    given = () if devices is None else check_items("devices", devices, "memory sizes")
+    sizes = {f"device {index}": _size(f"devices[{index}]", size) for index, size in enumerate(given)}
     capacities = _own_gpus() if devices is None else sizes
     search = _Search(header, int(room * (1 - _HEADROOM)), capacities)
     wanted = round_up(n_ctx or number(header, "context_length", _UNKNOWN_CONTEXT), CELLS)
@@ -125,7 +126,7 @@ def recommend_settings(
 def _size(name: str, value: int | str) -> int:
     size = parse_bytes(value)
     if size <= 0:
-        raise ArgumentError(f"{name}={value!r} is not a memory size: give bytes, or text such as '8 GiB'")
+        raise ArgumentError(f"{name}={shown(value)} is not a memory size: give bytes, or text such as '8 GiB'")
     return size
 
 

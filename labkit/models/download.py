@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.cache import sha256 as digest_of
+from labkit.checks import shown
 from labkit.errors import ArgumentError, ArgumentTypeError, DownloadError
 from labkit.models.cache import cached_file, hub_cache, repository_folder
 from labkit.models.catalog import find_entry
@@ -99,8 +100,10 @@ def _check_arguments(name_or_repo: str, filename: str | None) -> None:
     for name, value in (("name_or_repo", name_or_repo), ("filename", filename)):
         if not isinstance(value, str) and not (name == "filename" and value is None):
             raise ArgumentTypeError(f"{name} must be text, not {type(value).__name__}: for example 'qwen2.5-0.5b'")
-    if filename is not None and (not filename.strip() or ".." in filename.split("/") or filename.startswith("/")):
-        raise ArgumentError(f"filename={filename!r} is not a file in a repository: give for example 'model-Q4_K_M.gguf'")
+    if filename is None:
+        return
+    if not 0 < len(filename.strip()) < 1000 or ".." in filename.split("/") or filename.startswith("/"):
+        raise ArgumentError(f"filename={shown(filename)} is no file of a repository: give for example 'model-Q4_K_M.gguf'")
 
 
 def _fetch_file(reference: Reference, filename: str, progress: bool) -> Path:

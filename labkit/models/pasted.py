@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
-from urllib.request import url2pathname
 
 from labkit.errors import ModelNotFoundError
 
@@ -31,6 +30,8 @@ def unwrap(text: str) -> str:
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
     if text[:5].lower() == "file:":
+        from urllib.request import url2pathname  # it imports ssl and http: 20 ms of every start
+
         try:
             return url2pathname(urlsplit(text).path)
         except ValueError:

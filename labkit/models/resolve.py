@@ -14,6 +14,7 @@ from labkit.models.reference import Reference, choose_file, nearest_name, parse_
 from labkit.models.unfinished import is_file, unfinished_download
 
 MODEL_VARIABLE = "LABKIT_MODEL"
+_LONGEST = 4096  # PATH_MAX
 
 
 def bundled_model_path() -> Path:
@@ -71,6 +72,8 @@ def resolve_model(name_or_path: str | os.PathLike[str] | None) -> Path:
             "for example resolve_model('smollm2-135m')"
         )
     text = os.fspath(name_or_path)
+    if len(text) > _LONGEST:
+        raise ModelNotFoundError(f"a text of {len(text):,} characters is not a path: give a .gguf file or a name")
     if not text.strip() or "\0" in text:
         raise ModelNotFoundError(f"{text!r} is not a path: give a .gguf file, a name from list_models(), or None")
     paths = list(possible_paths(text))

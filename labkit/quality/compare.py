@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from labkit.checks import shown
 from labkit.engine.loading import load_model
 from labkit.engine.model import Model
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
 from labkit.gguf_file.formats import FileType, file_type, tensor_type
 from labkit.model_info import ModelInfo, get_model_info
 from labkit.models import resolve_model
+from labkit.output_files import user_path
 from labkit.progress import Progress, reporting
 from labkit.quality.comparison import QuantizationComparison, QuantizationQuality
 from labkit.quality.divergence import DivergenceResult, Predictions, compare_with, recorded
@@ -98,7 +100,8 @@ def compare_quantizations(
 
 def _kinds(quantizations: Sequence[str]) -> list[FileType]:
     if isinstance(quantizations, str) or not isinstance(quantizations, Sequence):
-        raise ArgumentTypeError(f"quantizations must be a list of file types, not {quantizations!r}: try ['Q8_0', 'Q4_K_M']")
+        given = shown(quantizations)
+        raise ArgumentTypeError(f"quantizations must be a list of file types, not {given}: try ['Q8_0', 'Q4_K_M']")
     kinds = list(dict.fromkeys(map(file_type, quantizations)))
     if not kinds:
         raise ArgumentError("quantizations is empty: name at least one file type, such as 'Q4_K_M'")
@@ -117,7 +120,7 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
         return
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     if not path.is_dir():
         raise ArgumentError(f"folder {path} does not exist: create it first")
     yield path

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from labkit.checks import check_int
+from labkit.checks import check_flag, check_int
 from labkit.errors import ArgumentError, LabkitWarning
 from labkit.gguf_file import Header, read_header
 from labkit.gguf_file.formats import file_type, tensor_type
@@ -163,6 +163,6 @@ def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
     path = new_file(target, overwrite=True)
     if any(path.resolve() == part.resolve() or (path.exists() and path.samefile(part)) for part in header.paths):
         raise ArgumentError(f"the target {path} is the source: give another file")
-    if not overwrite:
+    if not check_flag("overwrite", overwrite):
         refuse_existing(path)
     return path

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit.checks import check_int
+from labkit.checks import check_flag, check_int
 from labkit.engine.load_facts import facts_of
 from labkit.engine.options import MAX_THREADS
 from labkit.engine.settings import LoadRequest, choose_settings
@@ -83,6 +83,8 @@ def predict_speed(
     check_int("n_parallel", n_parallel, 1, 256)
     if system is not None and not isinstance(system, SystemProfile):
         raise ArgumentTypeError(f"system must come from measure_system(), not {type(system).__name__}")
+    if flash_attn is not None:
+        check_flag("flash_attn", flash_attn)
     if n_threads is not None:
         threads = check_int("n_threads", n_threads, 1, MAX_THREADS)
     else:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import logging
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,15 @@ def load_engine() -> Any:
         When llama.cpp is not installed or cannot be loaded.
     """
     folder = check_engine()
+    collects = gc.isenabled()
+    gc.disable()  # importing llama_cpp and NumPy makes many objects and no garbage: 10 ms of collections
     try:
         import llama_cpp
     except Exception as error:  # ctypes and llama-cpp-python raise many types
         raise _error(f"{type(error).__name__}: {error}", _package(), folder) from error
+    finally:
+        if collects:
+            gc.enable()
     # Keep the backends' startup messages off stderr (a CUDA build reports its GPUs): llama-cpp-python prints everything
     # until the first Llama. The new level is that of Llama(verbose=False); a level that is already set stays.
     logger = logging.getLogger("llama-cpp-python")
@@ -125,6 +130,8 @@ def _check_package(package: Path) -> None:
 
 def _try() -> str:
     """Load the engine and compute in a subprocess; return what went wrong, or nothing."""
+    import subprocess
+
     try:
         return str(ask_child(_CHILD, {}, _LIMIT_S)["fault"])
     except subprocess.TimeoutExpired:

@@ -7,7 +7,6 @@ import platform
 import re
 import struct
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +42,8 @@ def main_library(folder: Path) -> Path | None:
 
 def this_machine() -> str:
     """Return the processor's family that this Python was built for, such as "x86-64"."""
+    import sysconfig
+
     name = sysconfig.get_platform().rpartition("-")[2]
     return _NAMES.get(name if name in _NAMES else platform.machine().lower(), name)
 

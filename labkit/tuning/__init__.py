@@ -6,7 +6,8 @@
     search     the order in which settings are tried; independent of the model
     timed_context  one setting, timed on a loaded model
     times      the least seconds of each setting, and what contradicts
-    run        the search on a loaded model                                           tune
+    session    measurements on a loaded model, each made once
+    run        search, compare, store                                                 tune
     reasons    why each setting was chosen
     threads    speed by number of threads                                             measure_threads
 """

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import check_int
+from labkit.checks import check_int, check_items
 from labkit.engine import Model
 from labkit.engine.generation import Stream
 from labkit.engine.model import check_model
@@ -160,6 +160,7 @@ def scaling(
 def _check_counts(n_threads: Sequence[int] | None) -> tuple[int, ...]:
     if n_threads is None:
         return choose_thread_counts(physical_cores_available(), logical_cores_available())
-    if isinstance(n_threads, (int, str)) or not len(n_threads):
-        raise ArgumentError(f"n_threads={n_threads!r}: give the numbers to try, such as [1, 2, 4]")
-    return tuple(sorted({check_int("n_threads", count, 1, MAX_THREADS) for count in n_threads}))
+    counts = check_items("n_threads", n_threads, "numbers to try, such as [1, 2, 4]")
+    if not counts:
+        raise ArgumentError("n_threads is empty: give the numbers to try, such as [1, 2, 4]")
+    return tuple(sorted({check_int("n_threads", count, 1, MAX_THREADS) for count in counts}))
