@@ -26,7 +26,7 @@ def _short() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prediction() -> labkit.SpeedPrediction:
-    return labkit.predict_speed(n_prompt=64)
+    return labkit.predict_speed(n_prompt=8)
 
 
 def test_every_weight_is_read_once_per_token() -> None:
@@ -102,11 +102,11 @@ def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
         assert (found.flash_attn, found.n_parallel, found.depth) == (flash, 3, 300)
 
 
-def test_given_system_is_not_measured_again() -> None:
+def test_given_system_is_not_measured_again(tmp_path: Path) -> None:
     """Its bandwidth is used unchanged, for the number of threads it was measured with."""
-    system = labkit.measure_system(seconds=0.05)
-    known = system.replace(read_bytes_per_second=1e6)
-    found = labkit.predict_speed(n_prompt=8, system=known)
+    path = labkit.build_ghost_model(tmp_path / "tiny.gguf", shape="tiny")
+    known = labkit.measure_system(seconds=0.05).replace(read_bytes_per_second=1e6)
+    found = labkit.predict_speed(path, n_prompt=8, system=known)
     assert found.read_bytes_per_second == 1e6
     assert found.limit == "bandwidth"
 

@@ -73,7 +73,7 @@ def run_milestone(
     system = measure_system(seconds=0.5)
     threads = cores_left_now() if n_threads is None else n_threads  # the same for predictions and measurements
     predictions = {
-        n: predict_speed(path, n_threads=threads, system=system, depth=_DEPTH, n_parallel=n)
+        n: predict_speed(path, n_threads=threads, system=system, depth=_DEPTH, n_parallel=n, n_prompt=1)  # decoding alone
         for n in (1, len(LAB_PROMPTS), *_MORE)
     }
     with load_model(path, n_ctx=cells, n_threads=threads) as model:

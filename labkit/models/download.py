@@ -103,7 +103,7 @@ def _check_arguments(name_or_repo: str, filename: str | None) -> None:
     if filename is None:
         return
     if not 0 < len(filename.strip()) < 1000 or ".." in filename.split("/") or filename.startswith("/"):
-        raise ArgumentError(f"filename={shown(filename)} is no file of a repository: give for example 'model-Q4_K_M.gguf'")
+        raise ArgumentError(f"filename={shown(filename)} is not a file in a repository: give for example 'a-Q4_K_M.gguf'")
 
 
 def _fetch_file(reference: Reference, filename: str, progress: bool) -> Path:
