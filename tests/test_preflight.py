@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Parts, str]] = {
     "context of 0": (LLAMA.set("llama.context_length", 0), r"context_length' is 0"),
     "context of 2^32-1": (LLAMA.set("llama.context_length", (1 << 32) - 1), r"context_length' is 4,294,967,295.*exhaust"),
     "endless output": (
-        LLAMA.set("llama.embedding_length_out", 3_549_454_885), r"length_out' is 3,549,454,885, but no tensor"),
+        _changed(LLAMA, llama__embedding_length_out=_with(U32, 3_549_454_885)), r"length_out' is 3,549,454,885, but no te"),
     "NaN rope": (LLAMA.set("llama.rope.freq_base", float("nan")), r"rope.freq_base' is nan.*make every result NaN"),
     "no rotation": (_kind("gemma2", rope__dimension_count=0), r"dimension_count' is 0, an even number"),
     "infinite rope": (LLAMA.set("llama.rope.freq_base", float("inf")), r"rope.freq_base' is inf"),
