@@ -44,7 +44,7 @@ EXAMPLES = {
 CONTENTS = {
     "Course": ["notebooks/*"],
     "Guides": ["browser", "docs/install", "docs/online", "docs/cheat-sheet", "docs/glossary", "docs/explorers",
-               "docs/reading", "docs/instructors", "docs/exercises", "docs/*"],
+               "docs/reading", "docs/syllabus", "docs/instructors", "docs/exercises", "docs/*"],
     "Reference": ["reference/command-line", "reference/*"],
     "Project": ["CONTRIBUTING", "CHANGELOG", "SECURITY", "CODE_OF_CONDUCT"],
 }  # fmt: skip

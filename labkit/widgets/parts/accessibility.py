@@ -54,7 +54,7 @@ _STYLE = """
 .labkit-explorer { max-width: 60em; padding: 0 6px; box-sizing: border-box; container-type: inline-size; }
 .labkit-explorer .widget-label { width: auto !important; max-width: 100%; white-space: normal; height: auto; }
 @container (min-width: 28em) { /* controls begin in one line */
-  .labkit-explorer .widget-inline-hbox > .widget-label { flex: 0 0 13em; text-align: left; }
+  .labkit-explorer .widget-inline-hbox > .widget-label { flex: 0 0 15em; text-align: left; }
 }
 .labkit-explorer .jupyter-widgets.widget-inline-hbox { flex-wrap: wrap; height: auto; max-width: 100%; }
 .labkit-explorer .widget-html-content { height: auto; line-height: 1.4; white-space: normal; }
