@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labkit.checks import check_int
+from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import TensorType
 from labkit.ghost.keys import describe, hparams
 from labkit.ghost.layout import Tensor, layout
@@ -107,6 +108,38 @@ def ghost_header(
     }
     head = header_bytes(keys, _table(plan))
     return plan, head, len(head) + sum(_padded(tensor, kind) for tensor, kind in plan)
+
+
+def shape_header(architecture: str, shape: str, quantization: str) -> Header:
+    """Return the header of a named shape, without a vocabulary; nothing is written.
+
+    Examples
+    --------
+    >>> header = shape_header("llama", "8B", "Q4_K_M")
+    >>> header.source, header.parameter_count, header.weights_bytes
+    ('Llama-3.1-8B', 8030261312, 4912898304)
+    """
+    file, row = ghost_file_type(quantization), find_shape(architecture, shape)
+    plan = choose_types(file, architecture, row.shape, layout(architecture, row.shape))
+    offsets = (offset for _, _, _, offset in _table(plan))
+    keys = {**describe(architecture, row.name, row.source, 0, file.id), **hparams(architecture, row.shape)}
+    return Header(
+        source=row.source,
+        version=3,
+        alignment=32,
+        architecture=architecture,
+        metadata=keys,
+        types={},
+        tensors=tuple(
+            TensorInfo(tensor.name, tensor.shape, kind, offset, _n_bytes(tensor, kind), tensor.n_elements)
+            for (tensor, kind), offset in zip(plan, offsets, strict=True)
+        ),
+        data_offset=0,
+        file_size_bytes=sum(_padded(tensor, kind) for tensor, kind in plan),
+        paths=(),
+        names=(),
+        warnings=(),
+    )
 
 
 def _n_bytes(tensor: Tensor, kind: TensorType) -> int:

@@ -5,11 +5,13 @@ more than colour to distinguish things, and sets the label of the Axes or Figure
 turns it into HTML with this description as alt text; a plain matplotlib figure has none in JupyterLab.
 """
 
+from labkit.plots.block import plot_q4_0_block
 from labkit.plots.files import plot_bytes
 from labkit.plots.generation import plot_cache_growth, plot_generation
 from labkit.plots.memory import plot_memory
 from labkit.plots.picture import Picture
 from labkit.plots.quality import plot_tradeoff
+from labkit.plots.roofline import plot_roofline
 from labkit.plots.sampling import plot_next_token
 from labkit.plots.speed import plot_benchmark, plot_milestone
 from labkit.plots.threads import plot_threads
@@ -23,6 +25,8 @@ __all__ = [
     "plot_memory",
     "plot_milestone",
     "plot_next_token",
+    "plot_q4_0_block",
+    "plot_roofline",
     "plot_threads",
     "plot_tradeoff",
 ]

@@ -164,7 +164,7 @@ class _Pass:
 
     def _from_ram(self, matrix: Matrix) -> MatrixJob:
         copies = max(1, round(min(self.total_bytes, _BEYOND_CACHES) / max(matrix.n_bytes, 1)))
-        columns = min(matrix.n_columns, _MOST_COLUMNS)
+        columns = _columns(matrix)
         copies = min(copies, 512) if columns < _MOST_COLUMNS else 1  # with many tokens, reading the weights does not matter
         return MatrixJob(matrix.type.id, matrix.n_in, matrix.n_out, columns, copies)
 
@@ -195,10 +195,14 @@ class _Pass:
         return tuple(sorted(found, key=lambda part: -part.predicted_s))
 
 
+def _columns(matrix: Matrix) -> int:
+    return min(round(matrix.n_columns), _MOST_COLUMNS)
+
+
 def _in_cache(matrix: Matrix) -> MatrixJob:
     """Return the job that times computation alone, with as many rows as stay in a cache."""
     rows = max(32, _IN_CACHE // matrix.type.row_bytes(matrix.n_in) // 32 * 32)
-    return MatrixJob(matrix.type.id, matrix.n_in, min(rows, matrix.n_out), min(matrix.n_columns, _MOST_COLUMNS))
+    return MatrixJob(matrix.type.id, matrix.n_in, min(rows, matrix.n_out), _columns(matrix))
 
 
 def _matrix_part(matrix: Matrix, job: MatrixJob, times: Mapping[Job, float], bandwidth: float) -> SpeedPart:

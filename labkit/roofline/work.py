@@ -31,7 +31,7 @@ class Matrix:
     n_in: int
     n_out: int
     count: float  # that a pass reads; of experts, the expected number that its tokens choose
-    n_columns: int  # tokens multiplied at once
+    n_columns: float  # tokens multiplied at once; of experts, on average
 
     @property
     def n_bytes(self) -> int:
@@ -73,19 +73,19 @@ def matrices(header: Header, n_tokens: int, n_outputs: int) -> tuple[Matrix, ...
     With E experts, u used per token, n tokens choose ``E * (1 - (1 - u / E) ** n)`` different experts if they are spread
     evenly.
     """
-    found: Counter[tuple[TensorType, int, int, int]] = Counter()
+    found: Counter[tuple[TensorType, int, int, float]] = Counter()
     used = largest(header, "expert_used_count")
     tied = header.tensor("output.weight") is None
     for tensor in header.tensors:
         is_output = tensor.name == ("token_embd.weight" if tied else "output.weight")
         if not is_output and not _is_multiplied(tensor):
             continue
-        count, columns = 1.0, n_outputs if is_output else n_tokens
+        count, columns = 1.0, float(n_outputs if is_output else n_tokens)
         if len(tensor.shape) > 2:
             count = tensor.shape[2]
             if "_exps." in tensor.name and used:
                 touched = count * (1 - (1 - min(used / count, 1.0)) ** n_tokens)
-                count, columns = touched, max(1, round(n_tokens * used / touched))
+                count, columns = touched, n_tokens * min(used, count) / touched
         found[tensor.type, tensor.shape[0], tensor.shape[1], columns] += count  # type: ignore[assignment]  # fractions
     return tuple(Matrix(kind, n_in, n_out, count, columns) for (kind, n_in, n_out, columns), count in found.items())
 

@@ -32,6 +32,7 @@ EXPLORERS: dict[str, tuple[str, str, str]] = {
     "memory": ("memory", "MemoryExplorer", "RAM needed by context, cache types and batch sizes"),
     "playground": ("playground", "Playground", "text generation or a chat, with sampler settings and streaming"),
     "quantization": ("quantization", "QuantizationExplorer", "a tensor's weights in each quantization type, and the errors"),
+    "roofline": ("roofline", "RooflineExplorer", "a model's most tokens per second on any machine, and what limits it"),
     "sampling": ("sampling", "SamplingExplorer", "the effect of temperature, top-k, top-p and min-p on the next token"),
     "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, also next to a busy core"),
     "tokenizer": ("tokenizer", "TokenizerExplorer", "a text's tokens while you type: pieces, ids, bytes and cost"),
