@@ -17,12 +17,14 @@ from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.gguf_file import read_header
 from labkit.gguf_file.formats import TENSOR_TYPES, file_type
 from labkit.gguf_file.preflight import preflight
+from labkit.ghost.build import shape_header
 from labkit.ghost.layout import layout
 from labkit.ghost.mix import choose_types
 from labkit.ghost.shapes import find_shape
 from labkit.ghost.tiles import Pools
 from labkit.quality.scoring import Window, score_windows
 from labkit.quantize.blocks import NEEDS_IMPORTANCE, quantize_rows
+from labkit.roofline import pass_work
 from labkit.units import parse_bytes
 from tests import more_ghosts  # noqa: F401  # adds architectures
 
@@ -265,3 +267,14 @@ def test_needs_little_memory(tmp_path: Path) -> None:
     sizes = {(kind.id, tensor.shape[0], tensor.fill): kind for tensor, kind in plan if len(tensor.shape) > 1}
     in_all = sum(pools._units[key] * kind.block_bytes for key, kind in sizes.items())
     assert in_all < parse_bytes("64 MiB")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3moe"])
+def test_shape_header_is_the_files(tmp_path: Path, architecture: str) -> None:
+    """The header made without a file has the tensors and sizes of the file that would be written."""
+    made = shape_header(architecture, "tiny", "Q4_K_M")
+    read = read_header(build(tmp_path / "ghost.gguf", architecture=architecture, shape="tiny", quantization="Q4_K_M"))
+    rows = [[(t.name, t.shape, t.type.name, t.n_bytes, t.n_elements) for t in header.tensors] for header in (made, read)]
+    assert rows[0] == rows[1]
+    assert set(made.metadata) < set(read.metadata)
+    assert pass_work(made, n_parallel=3, depth=700) == pass_work(read, n_parallel=3, depth=700)

@@ -33,12 +33,9 @@ LONG = (
 )
 THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]
 # Chapters that do not yet end with "The same in llama.cpp"; whoever writes it removes the chapter here.
-WITHOUT_LLAMA_CPP = {"01", "02", "03", "04", "05", "06", "07", "08", "09"}
+WITHOUT_LLAMA_CPP = {"01", "02", "03", "05", "08", "09"}
 # Cells that fail when run again, and texts with ranges that no test compares; remove what you fix.
-FAIL_AGAIN = {
-    "04_quantization": {"mix-run", "again-run", "copy-eight", "nibbles-block", "grid-run"},
-    "06_memory": {"other-run"},
-}
+FAIL_AGAIN: dict[str, set[str]] = {}
 NOT_YET_IN_BOLD = {"machine-see", "speed-see", "together-see"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Not allowed in the course's texts: folders of a particular machine, addresses of package registries.

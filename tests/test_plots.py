@@ -5,10 +5,21 @@ import itertools
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from labkit import QuantizationComparison, QuantizationQuality, get_model_info
-from labkit.plots import Picture, plot_bytes, plot_cache_growth, plot_generation, plot_tradeoff
+from labkit.errors import ArgumentError
+from labkit.plots import (
+    Picture,
+    plot_bytes,
+    plot_cache_growth,
+    plot_generation,
+    plot_q4_0_block,
+    plot_roofline,
+    plot_tradeoff,
+)
+from labkit.quantize import Q4_0
 
 MEASURED = {  # of the bundled model: MB, KL divergence, relative decode speed
     "F16": (270.9, 0.0, 1.0),
@@ -181,3 +192,31 @@ def test_plot_cache_growth_marks_the_new_cells() -> None:
     assert filled == [2 * 3, 3 * 3, 4 * 3]
     assert figure.axes[0].get_ylabel() == "layer"
     assert "3 columns filled, 1 of them new" in Picture(figure).text
+
+
+def test_plot_q4_0_block_has_every_nibble() -> None:
+    """Byte n has weight n in its lower half and weight n + 16 in its upper half, as labkit's decoder says."""
+    data = np.random.default_rng(0).integers(0, 256, 18, np.uint8)
+    data[:2] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    axes = plot_q4_0_block(data.tobytes())
+    drawn = dict(text.get_text().split("\n") for text in axes.texts if text.get_text().startswith("w"))
+    weights = Q4_0.decode(data)
+    assert {name: 0.5 * (int(q) - 8) for name, q in drawn.items()} == {f"w{n}": weights[n] for n in range(32)}
+    assert "scale, 0.5000" in Picture(axes).text
+    with pytest.raises(ArgumentError, match="18 bytes, not 17"):
+        plot_q4_0_block(bytes(17))
+
+
+def test_plot_roofline_bends_at_the_ridge() -> None:
+    """A roof rises with the bandwidth to the ridge and is flat after it; points and roofs are in the alt text."""
+    axes = plot_roofline({"card": (1e12, 1e14), "laptop": (50e9, 2e11)}, {"one text": (3.0, 1.2e11)})
+    card, laptop, *_ = axes.lines
+    for line, ridge, most in ((card, 100.0, 1e14), (laptop, 4.0, 2e11)):
+        (left, middle, right), (low, top, end) = line.get_data()
+        assert middle == ridge
+        assert top == end == most
+        assert low / left == pytest.approx(most / ridge)
+        assert left < 3.0 < right
+    assert "one text: 3.0 operations per byte, 120 billion operations/s, 4 % of the roof of card." in Picture(axes).text
+    with pytest.raises(ArgumentError, match="at least one machine"):
+        plot_roofline({}, {"one text": (3.0, 1.2e11)})

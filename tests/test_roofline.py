@@ -11,6 +11,7 @@ import labkit
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, ModelNotFoundError
 from labkit.gguf_file import read_header
 from labkit.kv_cache.layers import model_layers
+from labkit.roofline import pass_work
 from labkit.roofline.kernels import MatrixJob, SmallJob, time_kernels
 from labkit.roofline.work import attentions, matrices
 from tests import more_ghosts  # noqa: F401  # adds architectures
@@ -66,6 +67,36 @@ def test_a_mixture_reads_the_chosen_experts(tmp_path: Path) -> None:
     assert len(stacked) == 3 * layers
     assert read(1) == pytest.approx(3 * layers * used)
     assert 0.99 < read(64 * n_experts) / (3 * layers * n_experts) <= 1
+
+
+def test_a_mixture_computes_its_used_experts_for_every_token(tmp_path: Path) -> None:
+    """However many tokens share the reading of experts, each token needs the same operations."""
+    path = labkit.build_ghost_model(tmp_path / "moe.gguf", architecture="qwen3moe", shape="tiny")
+    found = {n: pass_work(path, n_parallel=n, depth=100) for n in (1, 3, 8, 200)}
+    assert {round(work.operations / n) for n, work in found.items()} == {round(found[1].operations)}
+    assert found[1].n_bytes < found[3].n_bytes < 3 * found[1].n_bytes
+
+
+def test_pass_work_is_what_predict_speed_counts(prediction: labkit.SpeedPrediction) -> None:
+    """The bytes, the operations and the ceiling of a pass are those of the prediction."""
+    work = pass_work(depth=prediction.depth)
+    assert work.n_bytes == prediction.bytes_per_pass
+    assert work.operations == pytest.approx(prediction.operations_per_token)
+    assert work.ceiling(prediction.read_bytes_per_second, 1e18) == pytest.approx(prediction.roofline_tokens_per_second)
+    assert work.limit(prediction.read_bytes_per_second, 1e18) == "bandwidth"
+    assert work.limit(1e18, prediction.operations_per_second) == "compute"
+    assert work.at(2.0) == (work.operations / work.n_bytes, 2.0 * work.operations)
+    with pytest.raises(ArgumentError, match="n_parallel"):
+        pass_work(n_parallel=0)
+
+
+def test_tokens_of_a_prompt_share_one_output_row() -> None:
+    """Prefill reads the weights once for all tokens, and computes logits for the last one only."""
+    one, prompt, texts = pass_work(depth=0), pass_work(n_tokens=64, depth=0), pass_work(n_parallel=64, depth=0)
+    assert one.n_tokens == 1
+    assert prompt.n_tokens == texts.n_tokens == 64
+    assert one.n_bytes == pytest.approx(prompt.n_bytes)
+    assert prompt.operations < texts.operations == 64 * one.operations
 
 
 def test_windows_and_states_limit_attention(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ TITLES = {
     "memory": "Memory explorer",
     "gguf": "GGUF explorer",
     "quantization": "Quantization explorer",
+    "roofline": "Roofline explorer",
     "tokenizer": "Tokenizer explorer",
 }
 OPTIONS = {
@@ -73,6 +74,9 @@ def prepare(name: str, explorer: ExplorerPage) -> None:
         explorer.wait_for_text("a device runs at 127.0.0.1")
         explorer.push("Load with these settings")
         explorer.wait_for_text("Loaded:", timeout_s=60)
+    elif name == "roofline":
+        explorer.press(explorer.box.get_by_label("Model", exact=True), "ArrowDown", 3)
+        explorer.press(explorer.slider("Texts at once"), "ArrowRight", 7)
     elif name == "quantization":
         explorer.press(explorer.slider("First weight shown"), "ArrowRight", 2)
     explorer.page.wait_for_timeout(1500)

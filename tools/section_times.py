@@ -5,7 +5,8 @@
     python tools/section_times.py            # all of notebooks/
 
 For a first-time reader: 150 words per minute, 6 seconds per line of code, 10 seconds per output, a minute per guess, 4 per
-explorer, 3 for the questions at the end, and for an exercise its stated time.
+explorer, 3 for the questions at the end, and for an exercise its stated time. Appendices are optional: they have
+minutes, but the total is without them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import nbformat
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-STEP = re.compile(r"^## (\d+)\. (.*?)(?: · \d+ min)?$", re.MULTILINE)
+STEP = re.compile(r"^## (\d+|Appendix [A-Z])\. (.*?)(?: · \d+ min)?$", re.MULTILINE)
 TIME = re.compile(r"(\*\*Time:\*\* )\d+( minutes)")
 MAP_ROW = re.compile(r"^(\| (\d\d) \| [^|]*\| )(\d+|–)( \|)", re.MULTILINE)
 
@@ -50,8 +51,8 @@ def write_times(notebook: Any) -> int:
 
 
 def total_minutes(minutes: dict[str, int]) -> int:
-    """Return the sum, rounded to 5 minutes."""
-    return 5 * round(sum(minutes.values()) / 5)
+    """Return the sum without appendices, rounded to 5 minutes."""
+    return 5 * round(sum(value for name, value in minutes.items() if not name.startswith("Appendix")) / 5)
 
 
 def step_minutes(cells: list[Any]) -> dict[str, int]:

@@ -35,7 +35,7 @@ MODELS = {
 TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K")
 DEPTH = 512  # tokens in the cache of each text
 _FILE = "the file"
-_USUAL = (50e9, 200e9)  # bandwidth and operations per second of a laptop with few cores, until this machine is measured
+_USUAL = (10**10.7, 10**11.3)  # about 50 GB/s and 200 billion operations/s, as a laptop: until this machine is measured
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
 

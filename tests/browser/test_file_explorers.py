@@ -74,6 +74,28 @@ def test_memory_explorer_by_keyboard(lab: Lab) -> None:
         assert notebook.errors == []
 
 
+def test_roofline_explorer_by_keyboard(lab: Lab) -> None:
+    """Model, type, texts, bandwidth and arithmetic change the sentence as in the twin; the button measures this machine."""
+    with lab.notebook(LOAD, "labkit.explore('roofline', path)") as notebook:
+        here = labkit.explore("roofline", labkit.bundled_model_path())
+        twin = Twin(notebook.explorer("Roofline explorer"), here)
+        twin.agree()
+        twin.choose("Model", "model", 3)
+        twin.choose("Quantization (of a shape)", "type")
+        twin.slide("Texts at once", "n_parallel", "ArrowRight", 3)
+        for label, name in (("Bandwidth (GB/s)", "bandwidth"), ("Arithmetic (billion operations/s)", "operations")):
+            twin.page.press(twin.page.slider(label), "ArrowLeft", 2)
+            here.controls[name].value /= 10**0.1
+            twin.agree()
+        assert "Roofline." in str(twin.page.box.locator("img").first.get_attribute("alt"))
+        twin.page.push("Measure this machine")
+        twin.page.wait_for_text("measuring: reading memory")
+        twin.page.box.get_by_text("measuring: reading memory").wait_for(state="detached", timeout=60_000)
+        assert here.view.sentence != twin.page.sentence
+        here.close()
+        assert notebook.errors == []
+
+
 def test_gpu_layers_explorer_really_loads(lab: Lab) -> None:
     """Buttons start a device on loopback and load the model on it; the engine's report is shown."""
     with lab.notebook(LOAD, "labkit.explore('gpu_layers', path, device_mib=200)") as notebook:

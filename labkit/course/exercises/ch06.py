@@ -92,7 +92,7 @@ EXERCISES = (
             Mistake("The two largest are not always neighbours.", lambda sizes: sum(sorted(sizes)[-2:])),
         ),
         hints=(
-            "Step 3 goes through the results one after another: which of them are needed while the next one is computed?",
+            "Appendix A takes the results one after another: which of them are needed while the next one is computed?",
             "Write the sizes 10, 40 and 20 in a row: what is needed while the second is computed, and what while the third?",
             "Each step needs two neighbours of the row: compare all steps, and think of a row with a single result.",
         ),
