@@ -94,7 +94,7 @@ class RooflineExplorer(FileExplorer):
             "type": dropdown("Quantization (of a shape)", TYPES, "Q4_K_M"),
             "n_parallel": slider("Texts at once", 1, 1, max(_COUNTS), 1),
             "bandwidth": log_slider("Bandwidth (GB/s)", bandwidth / 1e9, 0, 4),
-            "operations": log_slider("Arithmetic (billion operations/s)", operations / 1e9, 1, 6),
+            "operations": log_slider("Arithmetic (billion operations/s)", operations / 1e9, 0, 6),
         }
         controls["type"].disabled = True
         super().__init__(controls, actions=[button("Measure this machine", self.measure), button("Stop", self.stop)])
