@@ -17,6 +17,7 @@ from .engine import ModelSettings as ModelSettings
 from .engine import TextChunk as TextChunk
 from .engine import TokenLogprob as TokenLogprob
 from .engine import ToolChoice as ToolChoice
+from .engine import allowed_tokens as allowed_tokens
 from .engine import choose_tool as choose_tool
 from .engine import count_chat_tokens as count_chat_tokens
 from .engine import count_tokens as count_tokens

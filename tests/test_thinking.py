@@ -254,6 +254,8 @@ def test_wrong_arguments_are_one_line(folder: Path) -> None:
         assert labkit.count_chat_tokens(model, ASK, template_options={"enable_thinking": False}) > labkit.count_chat_tokens(
             model, ASK
         )
+    with load(folder, CHATML) as model:
+        assert labkit.count_chat_tokens(model, ASK, thinking=True, template_options={"chat_template": QWEN})
     with load(folder, CHATML) as model, pytest.raises(ArgumentError, match="no reasoning"):
         labkit.generate_chat(model, ASK, thinking=True)
 

@@ -1,3 +1,4 @@
+from .generate import allowed_tokens as allowed_tokens
 from .generate import count_chat_tokens as count_chat_tokens
 from .generate import count_tokens as count_tokens
 from .generate import generate_chat as generate_chat

@@ -39,14 +39,15 @@ def chat_prompt(
     if budget is not None:
         budget = check_int("max_thinking_tokens", budget, 0, 2**31 - 1, hint="; None means no limit")
     variables: dict[str, Any] = {} if options.tools is None else {"tools": check_tools(options.tools)}
-    template = tokenizer.template
+    given = _check_mapping(options.template_options)
+    template = tokenizer.with_template(given.pop("chat_template", None))
     form = template.thinking
     if wanted and form is None:
         raise ArgumentError("thinking=True, but this model's chat template has no reasoning: leave thinking out")
     if wanted is not None:
         variables |= switches(template.source, on=wanted)
-    variables |= _check_options(template.source, options.template_options)
-    tokens, text = tokenizer.chat_prompt(messages, **variables)
+    variables |= _check_options(template.source, given)
+    tokens, text = tokenizer.chat_prompt(messages, template, **variables)
     if form is None:
         return tokens, None
     if wanted is False:
@@ -58,17 +59,19 @@ def chat_prompt(
 
 
 def _is_opened(form: ThinkingForm, text: str, last_content: str) -> bool:
-    """Return whether a prompt's own end begins the reasoning."""
+    """Return whether the template's text behind the last message begins the reasoning and does not end it."""
     content = last_content.strip()
     tail = text.rpartition(content)[2] if content and content in text else text
-    return tail.rstrip().endswith(form.begin)
+    return tail.rfind(form.begin) > tail.rfind(form.end)
 
 
-def _check_options(source: str, given: Any) -> dict[str, Any]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
+def _check_mapping(given: Any) -> dict[str, Any]:
+    if not isinstance(given, (Mapping, type(None))):
         raise ArgumentTypeError(f"template_options must be a dict of the template's variables, not {shown(given)}")
+    return dict(given or {})
+
+
+def _check_options(source: str, given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if not isinstance(name, str) or name in _RESERVED or not re.search(rf"\b{re.escape(name)}\b", source):
             why = "is labkit's to set" if name in _RESERVED else "is not in this model's chat template"
@@ -76,7 +79,7 @@ def _check_options(source: str, given: Any) -> dict[str, Any]:
                 f"template_options[{one_line(repr(name), 60)}] {why}: read labkit.get_model_info(…).chat_template"
             )
     try:
-        checked: dict[str, Any] = json.loads(json.dumps(dict(given)))
+        checked: dict[str, Any] = json.loads(json.dumps(given))
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(
             f"template_options are not JSON ({one_line(error, 100)}): use texts, numbers, lists"

@@ -46,7 +46,9 @@ class Tokenizer(Vocabulary):
         """Return the tokens of a conversation; ``more`` are tools and the template's variables."""
         return self.chat_prompt(messages, **more)[0]
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> tuple[list[int], str]:
+    def chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]], template: ChatTemplate | None = None, **more: Any
+    ) -> tuple[list[int], str]:
         """Return the tokens and the text of a conversation: control tokens from the template alone, never from a message.
 
         The template is rendered a second time with a mark instead of each message; the text around the marks is the
@@ -63,7 +65,7 @@ class Tokenizer(Vocabulary):
         """
         hide, unhide = self._shield()
         shielded = [{key: one if key in ("role", "content") else hide(one) for key, one in m.items()} for m in messages]
-        talk = self.template.lay_out(shielded, **hide(more))
+        talk = (template or self.template).lay_out(shielded, **hide(more))
         if talk.parts is None:
             parts = self._split_masked(talk)
         else:
@@ -86,6 +88,15 @@ class Tokenizer(Vocabulary):
             return [hide(one) for one in value] if isinstance(value, (list, tuple)) else value
 
         return hide, {ord(hidden): ord(first) for first, hidden in firsts.items()}
+
+    def with_template(self, source: Any) -> ChatTemplate:
+        """Return a template that a caller gives instead of the file's; the file's for None."""
+        if source is None:
+            return self.template
+        from labkit.chat_template.render import ChatTemplate
+
+        check_text("template_options['chat_template']", source)
+        return ChatTemplate(source, **self._special_names())
 
     @property
     def template(self) -> ChatTemplate:

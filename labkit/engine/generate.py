@@ -15,6 +15,7 @@ from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
 from labkit.engine.native import C
 from labkit.engine.results import TextChunk
+from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.engine.stepping import CancelledError
 from labkit.engine.thinking import Thinking
@@ -112,7 +113,7 @@ def generate_chat(
     tools : list, optional
         What the model may ask for: typed functions or OpenAI's dicts. Its request is text; see `choose_tool`.
     template_options : dict, optional
-        More variables of the template, such as ``{"reasoning_effort": "low"}``.
+        More variables of the template, such as ``{"reasoning_effort": "low"}``; ``chat_template`` is another template's text.
     max_tokens, temperature, **kwargs
         As for `generate_text`, without ``parse_special``; reasoning counts as generated tokens. A grammar is for the answer.
 
@@ -237,6 +238,36 @@ def next_token_logits(model: Model, prompt: str, *, parse_special: bool = False)
         return model.compute(lambda job: _logits(model, tokens, job))
     except CancelledError:
         raise GenerationError("this computation was cancelled") from None
+
+
+def allowed_tokens(model: Model, grammar: str, text: str = "") -> NDArray[np.bool_]:
+    """Return which tokens a grammar allows next: the mask that constrained decoding puts on the logits.
+
+    Parameters
+    ----------
+    grammar : str
+        GBNF, as for `generate_text`.
+    text : str
+        What was generated so far; the grammar must allow it.
+
+    Returns
+    -------
+    array of bool, shape (n_vocab,)
+        True for the tokens whose text may come next, and for the ends of a text where it may end.
+
+    Examples
+    --------
+    >>> import labkit
+    >>> with labkit.load_model(n_ctx=256) as model:
+    ...     mask = labkit.allowed_tokens(model, 'root ::= "yes" | "no"', "y")
+    ...     [labkit.token_text(model, int(token)) for token in mask.nonzero()[0]]
+    ['e', 'es']
+    """
+    settings = check_sampling(0, {"grammar": grammar})
+    with check_model(model).vocabulary() as tokenizer:
+        tokens = tokenizer.tokenize(text)
+        with Sampler(tokenizer.vocab, settings, silent=tokenizer.silent_tokens()) as sampler:
+            return sampler.allowed(tokens)
 
 
 def token_text(model: Model, token: int) -> str:

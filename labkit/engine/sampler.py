@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labkit.engine.native import C
 from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
 from labkit.errors import ArgumentError, GenerationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -107,6 +110,14 @@ class Sampler:
         C.llama_sampler_accept(self.chain, token)
         return token
 
+    def allowed(self, tokens: Sequence[int]) -> NDArray[np.bool_]:
+        """Return which tokens the grammar allows after the given ones."""
+        for token in tokens:
+            if not self._allows(token):
+                raise ArgumentError("the grammar does not allow this text: give its beginning, or another grammar")
+            C.llama_sampler_accept(self._grammar, token)
+        return self._candidates.allowed(self._grammar)
+
     def accept(self, token: int) -> None:
         """Note a token that was put into the text."""
         C.llama_sampler_accept(self.chain, token)
@@ -159,6 +170,16 @@ class _Candidates:
         self._never = np.asarray(never, np.int64)
         self._tokens = np.zeros(n_vocab, _CANDIDATE)
         self._ids = np.arange(n_vocab, dtype=np.int32)
+
+    def allowed(self, grammar: Any) -> NDArray[np.bool_]:
+        """Return which tokens a grammar allows next."""
+        tokens = self._tokens
+        tokens["id"], tokens["logit"] = self._ids, 0.0
+        tokens["logit"][self._never] = -np.inf
+        data = tokens.ctypes.data_as(C.llama_token_data_p)
+        array = C.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
+        C.llama_sampler_apply(grammar, ctypes.byref(array))
+        return np.isfinite(tokens["logit"])
 
     def apply(self, samplers: Sequence[Any], ctx: Any, index: int = -1) -> int | None:
         """Apply samplers to a row of logits, and return the chosen token, or the likeliest if they only drop some.

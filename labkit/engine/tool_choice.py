@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
 from labkit.errors import ArgumentError, GenerationError
 from labkit.records import Record
+
+
+_ANSWER = re.compile(r'\{ ?"tool": ?null, ?"answer": ?"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -69,7 +73,7 @@ def choose_tool(
     ArgumentError, ArgumentTypeError
         For a tool without a name or types, two tools of one name, and as for `generate_chat`.
     GenerationError
-        When ``max_tokens`` are too few for the call.
+        When ``max_tokens`` are too few for a call; an answer in words is cut off there.
 
     Examples
     --------
@@ -107,13 +111,13 @@ def ask_for_choice(
 
 
 def read_choice(answer: str) -> ToolChoice:
-    """Return the choice that a text in the form of `call_schema` makes."""
+    """Return the choice that a text in the form of `call_schema` makes; an answer in words may be cut off."""
+    if words := _ANSWER.match(answer):
+        return ToolChoice(None, {}, json.loads(f'"{words[1]}"', strict=False))
     try:
         said = json.loads(answer)
     except ValueError:
         raise GenerationError(
             f"the choice of a tool was cut off after {len(answer)} characters: raise max_tokens, or bound the schema's texts"
         ) from None
-    if said["tool"] is None:
-        return ToolChoice(None, {}, said["answer"])
     return ToolChoice(said["tool"], said["arguments"], answer)

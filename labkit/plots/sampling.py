@@ -17,6 +17,7 @@ def plot_next_token(
     after: Sequence[float],
     *,
     chosen: int | None = None,
+    cut: str = "after the samplers",
     axes: Axes | None = None,
 ) -> Axes:
     """Draw the likeliest tokens, two bars each: the probability before and after the samplers.
@@ -29,6 +30,8 @@ def plot_next_token(
         Probabilities, one per token.
     chosen : int, optional
         Index of the drawn token, which is marked.
+    cut : str
+        What made the second bars.
     axes : Axes, optional
         Where to draw; a new figure by default.
 
@@ -46,7 +49,7 @@ def plot_next_token(
     names = [f"{label_of(token)}{' ◀ drawn' if place == chosen else ''}" for place, token in enumerate(tokens)]
     for shift, values, colour, hatch, label in (
         (-0.2, before, OTHER, "//", "model"),
-        (0.2, after, MAIN, "", "after the samplers"),
+        (0.2, after, MAIN, "", cut),
     ):
         places = [place + shift for place in range(len(tokens))]
         axes.barh(places, [100 * value for value in values], 0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
