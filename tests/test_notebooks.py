@@ -30,6 +30,7 @@ LONG = (
     "07_benchmarking",
     "08_threads_and_gpu_layers",
     "09_milestone",
+    "10_structured_output",
 )
 THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]
 # Chapters that do not yet end with "The same in llama.cpp"; whoever writes it removes the chapter here.

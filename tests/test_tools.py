@@ -198,7 +198,11 @@ def test_a_choice_may_be_an_answer(babbler: labkit.Model) -> None:
     """Without a tool the text is the answer; one that was cut off is an error that says what to raise."""
     choice = read_choice('{"tool": null, "answer": "Hi\\n"}')
     assert (choice.name, choice.arguments, choice.text) == (None, {}, "Hi\n")
-    cut = {'{"tool":null,"answer":"': "", '{ "tool": null, "answer": "a\\"b\\u00e9 \\u00': 'a"bé ', '{"tool": null, "answer": "a\\': "a"}
+    cut = {
+        '{"tool":null,"answer":"': "",
+        '{ "tool": null, "answer": "a\\"b\\u00e9 \\u00': 'a"bé ',
+        '{"tool": null, "answer": "a\\': "a",
+    }
     assert {text: read_choice(text).text for text in cut} == cut
     with pytest.raises(GenerationError, match="raise max_tokens"):
         labkit.choose_tool(babbler, ASK, [add], max_tokens=4)

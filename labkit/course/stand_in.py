@@ -3,7 +3,9 @@
 THINKING_TEMPLATE = """\
 {%- for message in messages -%}
 {{ '<|im_start|>' + message.role + '\n' }}
-{%- if message.reasoning_content and loop.last -%}{{ '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}{%- endif -%}
+{%- if message.reasoning_content and loop.last -%}
+{{ '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}
+{%- endif -%}
 {{ message.content + '<|im_end|>\n' }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}

@@ -113,7 +113,7 @@ def generate_chat(
     tools : list, optional
         What the model may ask for: typed functions or OpenAI's dicts. Its request is text; see `choose_tool`.
     template_options : dict, optional
-        More variables of the template, such as ``{"reasoning_effort": "low"}``; ``chat_template`` is another template's text.
+        More variables of the template, such as ``{"reasoning_effort": "low"}``; ``chat_template`` replaces the template.
     max_tokens, temperature, **kwargs
         As for `generate_text`, without ``parse_special``; reasoning counts as generated tokens. A grammar is for the answer.
 

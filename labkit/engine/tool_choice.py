@@ -17,7 +17,6 @@ from labkit.engine.model import Model, check_model
 from labkit.errors import ArgumentError, GenerationError
 from labkit.records import Record
 
-
 _ANSWER = re.compile(r'\{ ?"tool": ?null, ?"answer": ?"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
 
 
