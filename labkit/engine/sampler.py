@@ -179,7 +179,8 @@ class _Candidates:
         data = tokens.ctypes.data_as(C.llama_token_data_p)
         array = C.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
         C.llama_sampler_apply(grammar, ctypes.byref(array))
-        return np.isfinite(tokens["logit"])
+        allowed: NDArray[np.bool_] = np.isfinite(tokens["logit"])
+        return allowed
 
     def apply(self, samplers: Sequence[Any], ctx: Any, index: int = -1) -> int | None:
         """Apply samplers to a row of logits, and return the chosen token, or the likeliest if they only drop some.
