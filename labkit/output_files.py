@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ def new_file(target: str | Path, *, overwrite: bool) -> Path:
         path = user_path(target)
         path = path.parent.resolve() / path.name
         in_a_folder, is_folder = path.parent.is_dir(), path.is_dir()
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise ArgumentError(f"target={shown(target)} is not a possible file name: {one_line(error)}") from error
     if not in_a_folder:
         raise ArgumentError(f"folder {path.parent} does not exist: create it first")
@@ -103,10 +104,12 @@ def user_path(given: str | Path) -> Path:
     """Return a path with ``~`` expanded."""
     if not isinstance(given, (str, Path)):
         raise ArgumentTypeError(f"a path is text or a Path, not {shown(given)}")
-    if "\0" in str(given):
-        raise ArgumentError(f"{shown(given)} is not a path: it has a null character")
     try:
+        if b"\0" in os.fsencode(given):
+            raise ArgumentError(f"{shown(given)} is not a path: it has a null character")
         return Path(given).expanduser()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"{shown(given)} is not a path: {one_line(error)}") from None
     except RuntimeError as error:
         raise ArgumentError(f"{given} cannot be found: {error}") from None
 

@@ -246,6 +246,9 @@ def test_notebooks_of_other_tools_are_found(source: SourceNotebook, shape: Any) 
     assert rebuilt.problems == ()
 
 
+_FIGURE = {"output_type": "display_data", "data": {"application/json": [[number, {}] for number in range(100_000)]}}
+
+
 def _with_outputs(count: int, output: Any) -> bytes:
     notebook = handed_in()
     for item in notebook["cells"]:
@@ -254,17 +257,22 @@ def _with_outputs(count: int, output: Any) -> bytes:
     return json.dumps(notebook).encode()
 
 
-def test_outputs_do_not_count(source: SourceNotebook) -> None:
+@pytest.mark.parametrize(
+    ("count", "data"),
+    [
+        pytest.param(4, {"output_type": "stream", "text": [", ".join(map(str, range(49_152)))]}, id="numbers"),
+        pytest.param(2, {"output_type": "display_data", "data": {"image/png": "A" * 1_900_000}}, id="picture"),
+        pytest.param(2, _FIGURE, id="json", marks=pytest.mark.thorough),
+    ],
+)
+def test_outputs_do_not_count(source: SourceNotebook, count: int, data: Any) -> None:
     """Notebooks with a million printed numbers, 19 MB of pictures or a large JSON output are read."""
-    numbers = {"output_type": "stream", "text": [", ".join(map(str, range(49_152)))]}
-    picture = {"output_type": "display_data", "data": {"image/png": "A" * 1_900_000}}
-    figure = {"output_type": "display_data", "data": {"application/json": [[number, {}] for number in range(100_000)]}}
-    for content in (_with_outputs(4, numbers), _with_outputs(2, picture), _with_outputs(2, figure)):
-        tracemalloc.start()
-        assert rebuild(source, content).answers["count_min_p"] == GOOD
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 1 << 20
+    content = _with_outputs(count, data)
+    tracemalloc.start()
+    assert rebuild(source, content).answers["count_min_p"] == GOOD
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 _JSON = st.recursive(

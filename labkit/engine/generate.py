@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.checks import check_flag
+from labkit.checks import check_flag, check_int
 from labkit.engine.chat_options import ChatOptions, chat_prompt
 from labkit.engine.generation import TextStream, prefill
 from labkit.engine.job import Job
@@ -273,6 +273,7 @@ def allowed_tokens(model: Model, grammar: str, text: str = "") -> NDArray[np.boo
 def token_text(model: Model, token: int) -> str:
     """Return a token as text; part of a character as ``�``."""
     with check_model(model).vocabulary() as tokenizer:
+        check_int("token", token, 0, tokenizer.n_vocab - 1)
         return tokenizer.piece(token).decode("utf-8", errors="replace")
 
 

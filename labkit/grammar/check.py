@@ -144,7 +144,7 @@ class _Reader:
             self._fail(f"expected a rule's name of A-Z, a-z, 0-9 and -, not {_named(self.text[self.at])}")
         self._match(_SPACE)
         if not self.text.startswith("::=", self.at):
-            self._fail(f"expected ::= after {name!r}")
+            self._fail(f"expected ::= after {name[:80]!r}")
         self.at += 3
         self._match(_SPACE_AND_LINES)
         self.places[name] = start

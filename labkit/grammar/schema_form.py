@@ -46,7 +46,7 @@ def given_schema(schema: Any) -> Mapping[str, Any]:
         except Exception as error:  # a field without a schema, a class that is not complete, a method that needs an object
             raise ArgumentError(f"json_schema: {schema.__name__} has no JSON schema: {one_line(error, 200)}") from error
     if not isinstance(schema, Mapping):
-        hint = "; pass the pydantic class, not an object of it" if hasattr(schema, "model_json_schema") else ""
+        hint = "; pass the pydantic class, not an object of it" if hasattr(type(schema), "model_json_schema") else ""
         given = type(schema).__name__
         raise ArgumentTypeError(f"json_schema must be a dict, its JSON text or a pydantic class, not {given}{hint}")
     return schema

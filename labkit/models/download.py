@@ -102,7 +102,8 @@ def _check_arguments(name_or_repo: str, filename: str | None) -> None:
             raise ArgumentTypeError(f"{name} must be text, not {type(value).__name__}: for example 'qwen2.5-0.5b'")
     if filename is None:
         return
-    if not 0 < len(filename.strip()) < 1000 or ".." in filename.split("/") or filename.startswith("/"):
+    possible = 0 < len(filename.strip()) < 1000 and filename.isprintable()
+    if not possible or ".." in filename.split("/") or filename.startswith("/"):
         raise ArgumentError(f"filename={shown(filename)} is not a file in a repository: give for example 'a-Q4_K_M.gguf'")
 
 
