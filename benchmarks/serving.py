@@ -29,31 +29,12 @@ import psutil
 from common import report
 
 import labkit
+from labkit.serve.load import some_text as prompt
+from labkit.system import physical_cores_available
 
-WORDS = (
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "group",
-)
 CLIENTS = (1, 4, 16)
 seeds = itertools.count()  # no two prompts are the same
 START_S = 60
-
-
-def prompt(n_words: int, seed: int) -> str:
-    """Return words in a random order: about one token each."""
-    return " ".join(random.Random(seed).choices(WORDS, k=n_words))
 
 
 @contextlib.contextmanager
@@ -149,15 +130,17 @@ def report_soak(seconds: float, model: str | None) -> None:
 
 
 def servers(n_parallel: int, folder: str | None, llama_server: str | None) -> dict[str, list[str]]:
-    """Return the commands that start each server."""
-    path = str(labkit.bundled_model_path())
+    """Return the commands that start each server, with as many threads as there are physical cores."""
+    path, n_threads = str(labkit.bundled_model_path()), str(physical_cores_available())
     python = [sys.executable, "-m"]
     found = {"labkit": [*python, "labkit", "serve", path, "--parallel", str(n_parallel), "--n-ctx", "2048", "--port"]}
     if folder:
-        options = ["--model", path, "--n_ctx", "2048", "--interrupt_requests", "false", "--port"]
+        threads = ["--n_threads", n_threads, "--n_threads_batch", n_threads]
+        options = ["--model", path, "--n_ctx", "2048", *threads, "--interrupt_requests", "false", "--port"]
         found["llama-cpp-python"] = [*python, "llama_cpp.server", *options]
     if llama_server:
-        options = ["-m", path, "-np", str(n_parallel), "-c", str(2048 * n_parallel), "--port"]
+        threads = ["-t", n_threads, "-tb", n_threads]
+        options = ["-m", path, "-np", str(n_parallel), "-c", str(2048 * n_parallel), *threads, "--port"]
         found["llama-server"] = [llama_server, *options]
     return found
 

@@ -20,6 +20,7 @@ from tests.browser.jupyter import ExplorerPage, find_chromium, open_browser, ope
 TITLES = {
     "playground": "Playground",
     "sampling": "Sampling explorer",
+    "serving": "Serving explorer",
     "threads": "Threads explorer",
     "gpu_layers": "GPU layers explorer",
     "memory": "Memory explorer",
@@ -66,6 +67,9 @@ def prepare(name: str, explorer: ExplorerPage) -> None:
         explorer.wait_for_text("done")
     elif name == "sampling":
         explorer.press(explorer.slider("Temperature"), "ArrowRight", 8)
+    elif name == "serving":
+        explorer.push("Measure with this many slots")
+        explorer.wait_for_text("done", timeout_s=120)
     elif name == "threads":
         explorer.push("Measure all")
         explorer.wait_for_text("done", timeout_s=120)

@@ -13,6 +13,7 @@ from labkit.plots.picture import Picture
 from labkit.plots.quality import plot_tradeoff
 from labkit.plots.roofline import plot_roofline
 from labkit.plots.sampling import plot_next_token
+from labkit.plots.schedule import plot_schedule
 from labkit.plots.speed import plot_benchmark, plot_milestone
 from labkit.plots.threads import plot_threads
 
@@ -27,6 +28,7 @@ __all__ = [
     "plot_next_token",
     "plot_q4_0_block",
     "plot_roofline",
+    "plot_schedule",
     "plot_threads",
     "plot_tradeoff",
 ]

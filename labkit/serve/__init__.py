@@ -9,6 +9,8 @@
     app           the paths, and what guards them
     metrics       Prometheus
     server        serve_model: the sockets, the threads, start and end
+    schedule      what many users have to expect, as arithmetic
+    load          the same, measured
 """
 
 from labkit.serve.server import Server, serve_model

@@ -34,6 +34,7 @@ EXPLORERS: dict[str, tuple[str, str, str]] = {
     "quantization": ("quantization", "QuantizationExplorer", "a tensor's weights in each quantization type, and the errors"),
     "roofline": ("roofline", "RooflineExplorer", "a model's most tokens per second on any machine, and what limits it"),
     "sampling": ("sampling", "SamplingExplorer", "the effect of temperature, top-k, top-p and min-p on the next token"),
+    "serving": ("serving", "ServingExplorer", "several users on some slots: who waits, and when the first token comes"),
     "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, also next to a busy core"),
     "tokenizer": ("tokenizer", "TokenizerExplorer", "a text's tokens while you type: pieces, ids, bytes and cost"),
 }

@@ -123,6 +123,29 @@ def test_playground_copies_by_keyboard(lab: Lab) -> None:
 
 
 @pytest.mark.thorough
+def test_serving_explorer_by_keyboard(lab: Lab) -> None:
+    """Sliders change the predicted schedule at once; Measure serves the users, and Stop ends that."""
+    with lab.notebook(LOAD, "labkit.explore('serving', model)") as notebook:
+        explorer = notebook.explorer("Serving explorer")
+        explorer.wait_for_text("typical times of two cores")
+        before = explorer.sentence
+        explorer.press(explorer.slider("Slots"), "Home")
+        explorer.wait_for_change(before)
+        assert "user 2 waits" in str(explorer.box.locator("img").first.get_attribute("alt"))
+        explorer.press(explorer.slider("Prompt (tokens)"), "Home")
+        explorer.press(explorer.slider("Longest answer (tokens)"), "Home")
+        explorer.push("Measure with this many slots")
+        explorer.wait_for_text("done", timeout_s=60)
+        explorer.wait_for_text("this machine's times")
+        assert "measured: user 1 waits" in str(explorer.box.locator("img").first.get_attribute("alt"))
+        explorer.press(explorer.slider("Longest answer (tokens)"), "End")
+        explorer.push("Measure with this many slots")
+        explorer.push("Stop")  # at once: it may still wait, load or measure
+        explorer.wait_for_text("stopped")
+        assert notebook.errors == []
+
+
+@pytest.mark.thorough
 def test_threads_explorer_by_keyboard(lab: Lab) -> None:
     """A number of threads is measured and shown, and Stop ends Measure all."""
     with lab.notebook(LOAD, "labkit.explore('threads', model)") as notebook:
