@@ -133,7 +133,8 @@ def servers(n_parallel: int, folder: str | None, llama_server: str | None) -> di
     """Return the commands that start each server, with as many threads as there are physical cores."""
     path, n_threads = str(labkit.bundled_model_path()), str(physical_cores_available())
     python = [sys.executable, "-m"]
-    found = {"labkit": [*python, "labkit", "serve", path, "--parallel", str(n_parallel), "--n-ctx", "2048", "--port"]}
+    options = ["--parallel", str(n_parallel), "--n-ctx", "2048", "--threads", n_threads, "--port"]
+    found = {"labkit": [*python, "labkit", "serve", path, *options]}
     if folder:
         threads = ["--n_threads", n_threads, "--n_threads_batch", n_threads]
         options = ["--model", path, "--n_ctx", "2048", *threads, "--interrupt_requests", "false", "--port"]
@@ -166,10 +167,12 @@ def main() -> None:
             for n_clients in CLIENTS:
                 rate, median, p95 = asyncio.run(load(url, n_clients, args.requests, args.tokens))
                 rows.append((name, n_clients, f"{rate:.0f}", f"{median:.2f}", f"{p95:.2f}", ""))
+                print(*rows[-1], file=sys.stderr)
                 results[f"{name} {n_clients}"] = {"tokens_per_second": rate, "median_s": median, "p95_s": p95}
                 totals[name, n_clients] = (rate, p95)
             cold, warm = asyncio.run(prefix(url))
             rows.append((name, "prefix", "", f"{cold:.2f} -> {warm:.3f}", "", f"{cold / warm:.1f} times sooner"))
+            print(*rows[-1], file=sys.stderr)
             results[f"{name} prefix"] = {"cold_s": cold, "warm_s": warm}
     goals = {"prefix >= 5 times sooner": results["labkit prefix"]["cold_s"] >= 5 * results["labkit prefix"]["warm_s"]}
     most = max(CLIENTS)
