@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.engine.native import C, give_back_memory
+from labkit.engine.native import C, give_back_memory, llama_cpp
 from labkit.engine.settings import refuse_unfit
 from labkit.errors import GenerationError
+from labkit.system.ggml import find_function
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -48,6 +50,51 @@ def second_context(
     finally:
         C.llama_free(ctx)
         give_back_memory()
+
+
+class _ThreadpoolParams(ctypes.Structure):
+    """``ggml_threadpool_params``."""
+
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * 512),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )
+
+
+_POLL = 1  # per cent of the time that ggml would at most wait for work without sleeping: 5 ms, longer than between two steps
+
+
+@contextlib.contextmanager
+def kept_threads(ctx: Any, n_threads: int) -> Iterator[None]:
+    """Let a context compute with the same threads each time; llama.cpp itself starts new ones for every graph.
+
+    Next to other programs, a new thread waits until it gets a core, and all others wait for it. Without the functions (on
+    Windows, or with backends that are loaded later), nothing changes.
+    """
+    pointer = ctypes.c_void_p
+    try:
+        find = functools.partial(find_function, llama_cpp)
+        fill = find("ggml_threadpool_params_init", None, pointer, ctypes.c_int)
+        new, free = find("ggml_threadpool_new", pointer, pointer), find("ggml_threadpool_free", None, pointer)
+        attach = find("llama_attach_threadpool", None, pointer, pointer, pointer)
+        detach = find("llama_detach_threadpool", None, pointer)
+    except (AttributeError, OSError, RuntimeError):
+        yield
+        return
+    params = _ThreadpoolParams()
+    fill(ctypes.byref(params), n_threads)
+    params.poll = _POLL
+    pool = new(ctypes.byref(params))
+    attach(ctx, pool, pool)
+    try:
+        yield
+    finally:
+        detach(ctx)
+        free(pool)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from labkit.engine.logprobs import TokenLogprob
 from labkit.engine.results import FinishReason
 from labkit.engine.stepping import CancelledError
 from labkit.errors import LabkitError
-from labkit.second_context import second_context, token_batch
+from labkit.second_context import kept_threads, second_context, token_batch
 from labkit.serve.prefix_cache import KeptSlots, PrefixStore
 from labkit.serve.requests import Prepared, unavailable
 
@@ -81,6 +81,7 @@ class Scheduler(Loop):
         with contextlib.ExitStack() as stack:
             context = second_context(model, n_ctx=n_ctx * n_seq, n_batch=self.n_batch, n_rows=n_seq, n_seq=n_seq)
             self._ctx = stack.enter_context(context)
+            stack.enter_context(kept_threads(self._ctx, max(model.settings.n_threads, model.settings.n_threads_batch)))
             self._batch = stack.enter_context(token_batch(self.n_batch))
             native = model.native
             shares = not (native.has_state or native.has_window)
