@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import inspect
 import struct
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import psutil
@@ -23,6 +25,8 @@ from labkit.engine.llama_methods import COMPUTING, READING, READING_PROPERTIES
 from labkit.engine.model import Model
 from labkit.engine.native import AbortFlag, C, EngineLog, safe_construction
 from labkit.engine.options import check_options
+from labkit.engine.stepping import decode
+from labkit.second_context import kept_threads, second_context, token_batch
 from labkit.system.build import rpc_function
 from tests.tiny_models import write_tiny_model
 
@@ -169,3 +173,33 @@ def test_forked_children_can_let_go_of_what_llama_holds(tmp_path: Path) -> None:
     with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf")) as model:
         for part in (model._ctx, model._model, model._batch):
             assert isinstance(part._exit_stack, contextlib.ExitStack)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere its functions may be in a library that is not searched")
+def test_a_context_can_keep_its_threads(tmp_path: Path) -> None:
+    """Within kept_threads one more thread exists all the time, and ends with it; the logits are the same."""
+    path = write_tiny_model(tmp_path / "tiny.gguf")
+    with labkit.load_model(path, n_ctx=256, n_threads=2) as model:
+
+        def logits(ctx: Any, job: Any) -> list[float]:
+            with token_batch(4) as batch:
+                for index, token in enumerate((5, 7, 9)):
+                    batch.token[index], batch.pos[index], batch.logits[index] = token, index, index == 2
+                batch.n_tokens = 3
+                C.llama_memory_clear(C.llama_get_memory(ctx), True)
+                C.llama_set_n_threads(ctx, 2, 2)
+                decode(ctx, batch, job)
+            return list(C.llama_get_logits_ith(ctx, 2)[: model.native.n_vocab])
+
+        def compare(job: Any) -> None:
+            process = psutil.Process()
+            with second_context(model, n_ctx=256, n_batch=4, n_rows=1) as ctx:
+                expected, before = logits(ctx, job), process.num_threads()
+                with kept_threads(ctx, 2):
+                    assert process.num_threads() == before + 1
+                    assert logits(ctx, job) == expected
+                    assert process.num_threads() == before + 1
+                assert process.num_threads() == before
+                assert logits(ctx, job) == expected
+
+        model.compute(compare)
