@@ -142,6 +142,7 @@ def test_the_picture_has_a_bar_per_user_and_says_what_it_shows() -> None:
         assert len(axes.patches) == 9
         assert len({patch.get_hatch() for patch in axes.patches}) == 3
     assert figure.axes[1].get_xlabel() == "time (s)"
+    assert figure.axes[1].get_xlim()[1] > max(patch.get_x() + patch.get_width() for patch in figure.axes[0].patches)
     text = str(figure.get_label())
     assert "one slot: user 1 waits 0.00 s, first token after 0.31 s" in text
     assert text.count("user 3 waits") == 2

@@ -39,6 +39,8 @@ def plot_schedule(schedules: Mapping[str, Sequence[Any]], *, width_inches: float
         texts.append(f"{title}: {_draw(axes, served, begin_s)}")
         axes.set_title(title, loc="left", fontsize=10)
     panels[-1].set_xlabel("time (s)")
+    longest_s = max(one.ended_s - min(each.arrived_s for each in served) for served in schedules.values() for one in served)
+    panels[-1].set_xlim(0, 1.02 * longest_s)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.set_label(f"Bars over time, one per user: waiting, reading the prompt, answering. {' '.join(texts)}")
@@ -55,7 +57,6 @@ def _draw(axes: Axes, served: Sequence[Any], begin_s: float) -> str:
     firsts = [one.first_s - begin_s for one in served]
     axes.plot(firsts, names, "|", color="black", markersize=9, markeredgewidth=2, label="first token")
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
     axes.set_ylabel("user")
     axes.tick_params(axis="y", labelsize=8, length=0)
     axes.spines[["top", "right"]].set_visible(False)
