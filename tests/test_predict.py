@@ -224,10 +224,16 @@ def test_picture_has_an_equivalent_text() -> None:
     assert "<i>" not in html
 
 
+def test_a_position_has_no_bars() -> None:
+    """Without a unit, an answer is a position or a level: its difference is named, and no bars are drawn."""
+    comparison = Comparison("Which key?", "", 24, 26)
+    assert comparison._repr_html_() == "<p>you guessed 24, measured 26: 2 too low</p>"
+
+
 @pytest.mark.parametrize(("guess", "measured"), [(None, 0), (0, 0), (-3, 5), (1e-9, 1e12), (1, 1)])
 def test_any_pair_of_numbers_can_be_drawn(guess: float | None, measured: float) -> None:
     """Zeros, negative numbers and very different numbers give a picture, too."""
-    assert "data:image/png;base64,iVBORw0KGgo" in Comparison("How many?", "", guess, measured)._repr_html_()
+    assert "data:image/png;base64,iVBORw0KGgo" in Comparison("How many?", "tokens", guess, measured)._repr_html_()
 
 
 def test_question_is_shown_escaped_with_and_without_a_frontend() -> None:

@@ -38,7 +38,7 @@ def predict(question: str, unit: str = "") -> Prediction:
     question : str
         What to predict; plain text.
     unit : str
-        Unit of the answer, for example ``"tokens/s"``.
+        Unit of the answer, for example ``"tokens/s"``; none for a position ("At which byte?"), which gets no bars.
 
     Returns
     -------
@@ -189,7 +189,7 @@ class Comparison(Record):
         if guess == self.measured:
             return "exactly right"
         direction = "low" if guess < self.measured else "high"
-        if min(guess, self.measured) <= 0:
+        if min(guess, self.measured) <= 0 or not self.unit:
             return f"{_write(abs(guess - self.measured))} too {direction}"
         factor = max(guess, self.measured) / min(guess, self.measured)
         if factor < 1.2:
@@ -200,6 +200,8 @@ class Comparison(Record):
         return self.sentence
 
     def _repr_html_(self) -> str:
+        if not self.unit:  # a position or a level, not an amount: bars from 0 would say nothing
+            return f"<p>{html.escape(self.sentence)}</p>"
         picture = Picture(self._draw())._repr_html_()
         return f'<figure style="margin:0">{picture}<figcaption>{html.escape(self.sentence)}</figcaption></figure>'
 
@@ -218,7 +220,7 @@ class Comparison(Record):
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=whole))
         if not any(values):
             axes.set_xlim(0, 1)
-        axes.set_xlabel(self.unit or "answer (a plain number)")
+        axes.set_xlabel(self.unit)
         axes.spines[["top", "right"]].set_visible(False)
         return axes
 
