@@ -32,7 +32,7 @@ TITLES = {
 OPTIONS = {
     "gguf": ", show='tensors'",
     "sampling": ", prompt='The sky is'",
-    "tokenizer": ", text='Hello, 狗! Llamas are 100 % tokenized.'",
+    "tokenizer": ", text='Hello, Ελλάδα! Llamas are 100 % tokenized.'",
 }
 
 
