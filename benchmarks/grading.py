@@ -9,6 +9,7 @@ process, as an instructor would without labkit; labkit runs two in parallel, eac
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from labkit.course.source import SourceNotebook, read_source
 from labkit.grading.grade import grade_course
 from labkit.grading.rebuild import rebuild
-from labkit.grading.run_notebook import Job, run_notebook
+from labkit.grading.run_notebook import run_notebook
 from labkit.grading.sandbox.limits import Limits
 from labkit.grading.tasks import TaskBuilder
 from tests.grading import NAME, handed_in, write, write_source
@@ -101,9 +102,9 @@ def _times(folder: Path, source: SourceNotebook, content: bytes, repeats: int) -
         ]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
-    builder = TaskBuilder(folder, {NAME: source}, 1, Limits(), (), False, True)
+    builder = TaskBuilder(folder, {NAME: source}, 1, Limits(), (), unsafe=False)
     cells = rebuild(source, content).cells
-    bare = Job(cells, builder.job(source, cells).inputs, Limits(), unsafe=True)
+    bare = dataclasses.replace(builder.job(source, cells), unsafe=True)
     variants: dict[str, Callable[[], object]] = {
         "nbval": nbval,
         "labkit -j 2": lambda: grade("submissions", 2),

@@ -50,7 +50,12 @@ def cache_folder() -> Path:
 
 def _note(kind: str, words: tuple[str, ...]) -> Path:
     """Return the file of a cached value."""
-    return cache_folder() / kind / f"{sha256(chr(0).join(words))[:32]}.json"
+    return cache_folder() / kind / record_name(*words)
+
+
+def record_name(*words: str) -> str:
+    """Return the name of a cached value's file."""
+    return f"{sha256(chr(0).join(words))[:32]}.json"
 
 
 def sha256(content: bytes | str | Path) -> str:

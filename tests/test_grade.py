@@ -27,6 +27,7 @@ from labkit.course.source import SourceNotebook, read_source
 from labkit.grading.grade import ClassGrades, grade_course
 from labkit.grading.gradebook import Grade
 from labkit.grading.rebuild import Rebuilt, rebuild
+from labkit.grading.sandbox.kernel import Kernel
 from labkit.grading.sandbox.limits import processes_below
 from labkit.grading.score import ExerciseGrade
 from labkit.grading.submissions import find_submissions
@@ -255,6 +256,16 @@ def test_grader_killed_at_any_point_leaves_no_process(tmp_path: Path) -> None:
         child.kill()
         child.wait()
         _assert_gone(inside)
+
+
+@needs_sandbox
+def test_engine_is_not_tried_again_in_every_sandbox() -> None:
+    """What the grader knows about llama.cpp holds in the sandbox: no notebook computes something in a subprocess first."""
+    code = "from labkit.system import engine_library as e\ne._try = lambda: 'tried again'\nprint(e.check_engine())"
+    with Kernel(LIMITS) as kernel:
+        result = kernel.execute(code, 30)
+    assert (result.status, result.message) == ("ok", "")
+    assert "lib" in result.output
 
 
 @needs_sandbox

@@ -1,4 +1,4 @@
-"""A class of 100, ten of them hostile: the grades are the same after 20 kills or on a cluster that loses a worker."""
+"""A class of 100, 10 hostile, 20 in other shapes: the grades are the same after 20 kills or if a cluster loses a worker."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from labkit.cli import main
 from labkit.grading.dask_cluster import FailFastExecutor, cluster
 from labkit.grading.grade import ClassGrades, grade_course
 from labkit.grading.sandbox.limits import processes_below
-from tests.grading import LIMITS, NAME, STUB, handed_in, why_no_sandbox, write, write_source
+from tests.grading import LIMITS, NAME, SOLUTIONS, STUB, handed_in, why_no_sandbox, write, write_source
 from tests.test_grade import EDGE, HALF, MISTAKEN, _assert_gone, _tree
+from tests.test_grade_shapes import SHAPES
 
 pytestmark = [
     pytest.mark.thorough,
@@ -32,6 +33,8 @@ pytestmark = [
 
 N_STUDENTS = 100
 N_KILLS = 20
+N_SHAPED = 20
+SHAPED = tuple(shape for shape in SHAPES if shape.__name__ not in ("_keep", "_stub_copy", "_bound_again"))  # keep the points
 SEED = 5
 HONEST = (({}, 4), ({"count_min_p": EDGE}, 3.5), ({"count_min_p": MISTAKEN}, 2), ({"softmax_at": HALF}, None))
 HOSTILE = (
@@ -56,7 +59,12 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("school")
     write_source(folder / "source")
     for number in range(N_STUDENTS - len(HOSTILE)):
-        write(folder / "submissions", f"s{number:02}", handed_in(HONEST[number % len(HONEST)][0]))
+        answers = HONEST[number % len(HONEST)][0]
+        notebook = handed_in(answers)
+        if number < N_SHAPED:
+            shape = SHAPED[number % len(SHAPED)]
+            shape(notebook, answers.get("count_min_p", SOLUTIONS["count_min_p"]))
+        write(folder / "submissions", f"s{number:02}", notebook)
     for number, answer in enumerate(HOSTILE):
         write(folder / "submissions", f"eve{number}", handed_in(softmax_at=answer))
     _grade(folder, folder)

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from labkit.cache import file_identity, recall, remember
+from labkit.cache import file_identity, recall, record_name, remember
 from labkit.checks import one_line
 from labkit.children import ChildEndedError, ask_child
 from labkit.errors import EngineError
@@ -75,6 +75,16 @@ def check_engine() -> Path:
     return folder
 
 
+def trial_record(host: str) -> dict[str, str]:
+    """Return the cache's record that the engine works, for processes here that see another host name: its name and text."""
+    try:
+        package, folder = _package(), check_engine()
+    except EngineError:
+        return {}
+    words = _identity(package, folder, host)
+    return {f"engine/{record_name(*words)}": '"works"'} if words else {}
+
+
 def library_folder() -> Path:
     """Return the folder that llama-cpp-python loads its libraries from."""
     _use_absolute_path()
@@ -99,11 +109,12 @@ def _package() -> Path:
     raise EngineError(f"llama.cpp is not installed (there is no package llama_cpp): {engine_command()}")
 
 
-def _identity(package: Path, folder: Path) -> tuple[str, ...]:
+def _identity(package: Path, folder: Path, host: str | None = None) -> tuple[str, ...]:
     """Return strings that change with the machine, llama-cpp-python and its libraries; none if a file is missing."""
-    machine = (
+    machine: Any = (
         os.uname() if sys.platform != "win32" else (os.environ.get("COMPUTERNAME"), os.environ.get("PROCESSOR_IDENTIFIER"))
     )
+    machine = (machine[0], host or machine[1], *machine[2:])
     libraries = library_files(folder)
     files = [package / "__init__.py", package / "llama_cpp.py", *libraries]
     try:

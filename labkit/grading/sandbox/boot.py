@@ -26,6 +26,7 @@ def _confine(request: dict[str, Any]) -> None:
         Path(folder).mkdir(mode=0o700, exist_ok=True)
     os.chdir(request["home"])
     for name, text in request["files"].items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text, encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+HOST = "sandbox"
 HOME = "/tmp/home"  # noqa: S108  # in the sandbox's own file system
 _PACKAGE = Path(__file__).resolve().parents[2]
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/fonts")
@@ -17,7 +18,7 @@ _KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # without them, OpenBLAS give
 def isolation_options(*, switches_user: bool) -> list[str]:
     """Return the options for namespaces and capabilities; ``switches_user`` if `boot` drops root's user id itself."""
     options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    options += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    options += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", HOST, "--cap-drop", "ALL"]
     if switches_user:  # to an unused user id, which drops these two
         return [*options, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     return [*options, "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import GradingError
-from labkit.grading.sandbox.bubblewrap import environment, file_options, isolation_options
+from labkit.grading.sandbox.bubblewrap import HOST, environment, file_options, isolation_options
 from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.seccomp import system_call_filter
+from labkit.system.engine_library import trial_record
 
 _BOOT = Path(__file__).resolve().with_name("boot.py")  # not imported: a program that needs modules missing on Windows
 _RUNNING: set[SandboxedProcess] = set()
@@ -123,7 +124,7 @@ def start_sandboxed(
     require_sandbox()
     place = Path("/tmp", f"kernel-{secrets.token_hex(8)}")  # noqa: S108  # the sandbox's
     user = _unused_user()
-    request = _request(arguments, limits, place, files, user, inside=True)
+    request = _request(arguments, limits, place, {**files, **_engine_record()}, user, inside=True)
     filters = system_call_filter()
     seccomp, info = os.pipe(), os.pipe()
     options = ["--info-fd", str(info[1]), *(["--seccomp", str(seccomp[0])] if filters else [])]
@@ -136,6 +137,12 @@ def start_sandboxed(
     first = _first_process(info[0], process)
     _send_request(process, request, limits.start_s)
     return SandboxedProcess(process, first, Path(f"/proc/{first}/root{place}/socket"))
+
+
+@functools.cache
+def _engine_record() -> dict[str, str]:
+    """Return the cache file for the sandbox, so that not every notebook tries llama.cpp in a subprocess first."""
+    return {f"cache/{name}": text for name, text in trial_record(HOST).items()}
 
 
 def _start_unsafe(arguments: Sequence[str], limits: Limits, files: Mapping[str, str]) -> SandboxedProcess:
