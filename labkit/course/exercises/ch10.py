@@ -55,6 +55,7 @@ EXERCISES = (
             (([2.0, 1.0, 0.0], [False, True, True]), [0.0, 0.7310585786300049, 0.2689414213699951]),
             (([5.0, 1.0, 1.0], [False, True, True]), [0.0, 0.5, 0.5]),
             (([-3.0, 4.0], [True, False]), [1.0, 0.0]),
+            (([-1.0, 0.5, -2.0], [True, True, False]), [0.18242552380635635, 0.8175744761936437, 0.0]),
         ),
         inputs=_masked,
         mistakes=(
@@ -88,6 +89,7 @@ EXERCISES = (
             ((["yes", "yet", "no"], "ye"), ["s", "t"]),
             ((["10", "11", "12", "2"], "1"), ["0", "1", "2"]),
             ((["a", "ab", "aab", "aac"], "a"), ["a", "b"]),
+            ((["tea", "tee", "motel", "two"], "te"), ["a", "e"]),
         ),
         inputs=_texts,
         mistakes=(
@@ -123,6 +125,7 @@ EXERCISES = (
             (({"tool": "multiply", "arguments": {}}, _REQUIRED), ["a", "b"]),
             (({"tool": "multiply", "arguments": {"b": 1, "a": 2}}, _REQUIRED), []),
             (({"tool": "temperature", "arguments": {"place": "Oslo"}}, _REQUIRED), ["city"]),
+            (({"tool": "draw", "arguments": {"x": 0, "colors": 2}}, {"draw": ["y", "x", "color"]}), ["y", "color"]),
         ),
         inputs=_call,
         mistakes=(
