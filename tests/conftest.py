@@ -14,7 +14,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from labkit.system import logical_cores_available
+from labkit.system import engine_build, logical_cores_available
 
 # No deadline: speed is not tested here, and the machines that run the tests may be busy.
 settings.register_profile("labkit", deadline=None, derandomize=True)
@@ -83,6 +83,13 @@ def _is_thorough(item: pytest.Item) -> bool:
     """Return whether a test has the ``thorough`` marker, or is in its module's THOROUGH."""
     named = getattr(getattr(item, "module", None), "THOROUGH", ())
     return item.get_closest_marker("thorough") is not None or item.name in named
+
+
+@pytest.fixture(scope="session")
+def rpc() -> None:
+    """Skip a test that needs llama.cpp's RPC where it was built without."""
+    if not engine_build().has_rpc:
+        pytest.skip("this llama.cpp was built without RPC")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,6 +30,7 @@ from labkit.devices.endpoints import parse_endpoint
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, LabkitWarning, ModelLoadError
 from tests.tiny_models import write_tiny_model
 
+pytestmark = pytest.mark.usefixtures("rpc")
 PROMPT, N_TOKENS = "The three primary colours are", 24
 LONG = 1500
 CHILD_S = 60

@@ -183,7 +183,7 @@ def test_full_disk_while_grading(tmp_path: Path, most: str) -> None:
     for name in ("alice", "bob"):
         write(tmp_path / "submissions", name, handed_in())
     places = [str(tmp_path / "submissions"), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "grades")]
-    command = ["grade", *places, "--cell-limit", "3", "--total-limit", "12", "--unsafe-no-sandbox"]
+    command = ["grade", *places, "--cell-limit", "20", "--total-limit", "120", "--unsafe-no-sandbox"]
     result = subprocess.run([sys.executable, "-c", FULL, most, *command], capture_output=True, text=True, check=False)
     lines = [line for line in result.stderr.splitlines() if "labkit: " in line and "warning" not in line]
     assert (result.returncode, len(lines)) == (1, 1), result.stderr

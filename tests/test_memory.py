@@ -97,7 +97,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[list[labkit.ServedDevice]]:
+def pair(rpc: None) -> Iterator[list[labkit.ServedDevice]]:
     """Serve two devices on loopback."""
     with labkit.start_device("127.0.0.1:0") as first, labkit.start_device("127.0.0.1:0") as second:
         yield [first, second]

@@ -143,7 +143,7 @@ def test_idle_models_keep_no_openmp_threads() -> None:
         assert threads <= before + 1
 
 
-def test_rpc_protocol_is_the_one_that_the_relay_knows() -> None:
+def test_rpc_protocol_is_the_one_that_the_relay_knows(rpc: None) -> None:
     """A device of this build reports the version that labkit supports, and answers have the expected lengths."""
     assert llama_cpp.__version__ == TESTED, "look at llama.cpp's rpc_cmd and rpc_serve_client, then change TESTED"
     with labkit.start_device() as device, connect(parse_endpoint(device.endpoint)) as connection:
@@ -160,7 +160,7 @@ def test_rpc_protocol_is_the_one_that_the_relay_knows() -> None:
         assert connection.check_alive()
 
 
-def test_rpc_functions_are_handed_out_by_name() -> None:
+def test_rpc_functions_are_handed_out_by_name(rpc: None) -> None:
     """The RPC backend has the two functions that labkit calls; the parameters' field accepts a list of devices."""
     for name in ("ggml_backend_rpc_add_server", "ggml_backend_rpc_start_server"):
         assert rpc_function(name, ctypes.c_void_p) is not None
