@@ -27,8 +27,8 @@ def test_a_chat_by_keyboard(browser: Browser, tmp_path: Path) -> None:
         page.get_by_text("The API key is missing or wrong", exact=False).wait_for()
         page.get_by_text("Settings").press("Enter")
         page.get_by_label("API key", exact=False).fill("key")
-        page.get_by_label("Most tokens", exact=False).fill("12")
-        page.get_by_label("Most tokens", exact=False).press("Tab")
+        page.get_by_label("Max tokens", exact=False).fill("12")
+        page.get_by_label("Max tokens", exact=False).press("Tab")
         page.get_by_text(re.compile("tokens per conversation")).wait_for()
         text = page.get_by_label("Your message")
         text.fill("the end")
@@ -37,7 +37,7 @@ def test_a_chat_by_keyboard(browser: Browser, tmp_path: Path) -> None:
         page.wait_for_function("() => document.querySelector('#status').textContent.includes('complete: 12 tokens')")
         assert page.locator("article").count() == 2
         assert len(page.locator("article.assistant div").first.inner_text()) > 0
-        page.get_by_label("Most tokens", exact=False).fill("")
+        page.get_by_label("Max tokens", exact=False).fill("")
         text.fill("more")
         text.press("Enter")
         page.wait_for_function("() => document.querySelectorAll('article.assistant').length === 2")
