@@ -15,7 +15,6 @@ Point = tuple[float, float]
 
 _LINES = ((MAIN, "-"), (OTHER, "--"), ("0.3", ":"))
 _MARKERS = "osD^vP"
-_ABOVE = 3.0  # the height of the picture, as a multiple of the highest roof
 
 
 def plot_roofline(machines: Mapping[str, Point], points: Mapping[str, Point], *, axes: Axes | None = None) -> Axes:
@@ -52,16 +51,17 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     axes = new_axes(4) if axes is None else axes
     ridges = {name: operations / bandwidth for name, (bandwidth, operations) in machines.items()}
     places = [*ridges.values(), *(x for x, _ in points.values())]
-    left, right = min(*places, 2.0) / 8, 4 * max(*places, 100.0)
+    left, right = min(*places, 2.0) / 8, max(4 * max(*places, 100.0), 30 * max(ridges.values()))
     for (name, (bandwidth, operations)), (colour, style) in zip(machines.items(), _LINES, strict=False):
         ridge = ridges[name]
         ends = [(left, left * bandwidth), (min(ridge, right), min(operations, right * bandwidth)), (right, operations)]
         axes.plot(*zip(*ends, strict=True), style, color=colour, linewidth=2, label=_machine(name, bandwidth, operations))
     for (name, point), marker in zip(points.items(), _MARKERS * len(points), strict=False):
         axes.plot(*point, marker, color="black", markersize=8, markerfacecolor="white", markeredgewidth=2, linestyle="")
-        at_right = point[0] > 0.5 * (left * right) ** 0.5  # in the right half, where a name would not fit
-        axes.annotate(name, point, (-9 if at_right else 9, -4), textcoords="offset points", va="top",
-                      ha="right" if at_right else "left", fontsize=9)  # fmt: skip
+        # The roof slopes to the left of a point, and the picture ends to the right of it.
+        is_flat = point[0] > next(iter(ridges.values())) and point[0] > 0.5 * (left * right) ** 0.5
+        axes.annotate(name, point, (-9 if is_flat else 9, -5), textcoords="offset points", va="top",
+                      ha="right" if is_flat else "left", fontsize=9)  # fmt: skip
     first = next(iter(ridges))
     axes.axvline(ridges[first], color="0.7", linewidth=1, zorder=0)
     for side, shift in (("reading is the limit ", -4), (" computing is the limit", 4)):
@@ -71,7 +71,8 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     heights = [y for _, y in points.values()]
     axes.set(xscale="log", yscale="log", xlim=(left, right))
     lowest = min([*heights, *(left * bandwidth for bandwidth, _ in machines.values())])
-    axes.set_ylim(lowest / 4, _ABOVE * max(*heights, *(operations for _, operations in machines.values())))
+    highest = max([*heights, *(operations for _, operations in machines.values())])
+    axes.set_ylim(lowest / 4, highest * (highest / lowest) ** (0.12 * (1 + len(machines))))  # room for the legend
     axes.set_xlabel("operations per byte read")
     axes.set_ylabel("operations per second")
     axes.spines[["top", "right"]].set_visible(False)
