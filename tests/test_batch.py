@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,21 @@ def test_a_seed_gives_the_same_texts_for_any_n_parallel(tiny: labkit.Model) -> N
     assert generate_batch(tiny, ["a"] * 4, 16, 1.0, seed=7) != generate_batch(tiny, ["a"] * 4, 16, 1.0, seed=8)
 
 
-def test_equal_prompts_have_different_seeds(tiny: labkit.Model) -> None:
+def test_equal_prompts_have_different_seeds(tiny: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same prompt four times gives four texts, with and without a seed; each item has its seed."""
-    for options in ({"seed": 3}, {}):
-        found = generate_batch_results(tiny, ["the end"] * 4, 24, 1.0, **options)  # type: ignore[arg-type]
-        assert len(set(found.texts)) == 4
-        for item in found.answers:
-            assert generate_text(tiny, "the end", 24, 1.0, seed=item.seed) == item.text
+    seeded = generate_batch_results(tiny, ["the end"] * 4, 24, 1.0, seed=3)
+    assert [item.seed for item in seeded.answers] == [3, 4, 5, 6]
+    assert len(set(seeded.texts)) == 4
+    for item in seeded.answers:
+        assert generate_text(tiny, "the end", 24, 1.0, seed=item.seed) == item.text
+    drawn = generate_batch_results(tiny, ["the end"] * 4, 24, 1.0)
+    assert len({item.seed for item in drawn.answers}) == len(set(drawn.texts)) == 4
+    # Draw 3, 4, 5 and 6: as the same batch again, its texts have no other rounding.
+    numbers = iter(range(3, 7))
+    source = types.SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "little"))
+    monkeypatch.setattr("labkit.engine.sampler.os", source)
+    drawn = generate_batch_results(tiny, ["the end"] * 4, 24, 1.0)
+    assert [(item.seed, item.text) for item in drawn.answers] == [(item.seed, item.text) for item in seeded.answers]
 
 
 def test_seeds_wrap_around(tiny: labkit.Model) -> None:
@@ -260,6 +269,19 @@ def test_the_same_prompt_is_computed_once(tiny: labkit.Model) -> None:
     assert found.n_prompt_computed == size + 7
     assert [item.n_shared for item in found.answers].count(size - 1) == 7
     assert len(set(found.texts)) == 1
+
+
+def test_steps_with_a_window_are_never_repeated(tmp_path: Path) -> None:
+    """Later parts of a step may overwrite cells of a window that its first part needs: nothing ends such a step early."""
+    path = write_tiny_model(tmp_path / "window.gguf", architecture="gemma3")
+    for swa_full in (False, True):  # a full cache keeps all cells
+        with labkit.load_model(path, n_ctx=512, swa_full=swa_full) as model:
+
+            def is_watched(job: Any, model: labkit.Model = model) -> bool:
+                with model.steps(job, ctx=model.native.ctx) as steps:
+                    return steps._watchdog is not None
+
+            assert model.compute(is_watched) == (swa_full and model._threads is not None)
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "mamba"])

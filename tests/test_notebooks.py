@@ -34,7 +34,7 @@ LONG = (
 )
 THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]
 # Chapters that do not yet end with "The same in llama.cpp"; whoever writes it removes the chapter here.
-WITHOUT_LLAMA_CPP = {"05", "08", "09"}
+WITHOUT_LLAMA_CPP = {"08", "09"}
 # Cells that fail when run again, and texts with ranges that no test compares; remove what you fix.
 FAIL_AGAIN: dict[str, set[str]] = {}
 NOT_YET_IN_BOLD = {"together-see"}

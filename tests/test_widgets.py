@@ -260,6 +260,23 @@ def test_sampling_explorer_shows_the_pure_function(model: labkit.Model) -> None:
     assert not model.is_closed
 
 
+def test_bars_that_do_not_change_do_not_move(model: labkit.Model) -> None:
+    """The picture's edges and the model's bars are the same for all settings of a prompt; longer bars show their value."""
+    made = SamplingExplorer(model, prompt="Once upon a time, there was a")
+    pictures = set()
+    for settings in ({}, {"temperature": 3.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 9}, {"temperature": 0.0}):
+        for name, value in settings.items():
+            made.controls[name].value = value
+        assert made.wait()
+        axes = made.view.picture
+        bars = [(bar.get_y(), round(bar.get_width(), 6), bar.get_height()) for bar in axes.containers[0]][:12]
+        pictures.add((axes.get_xlim(), axes.get_ylim(), tuple(axes.figure.get_size_inches()), tuple(bars)))
+        assert len(axes.texts) == (settings == {"temperature": 0.0})
+    assert len(pictures) == 1
+    assert axes.texts[0].get_text() == "100 % ▶"
+    made.close()
+
+
 def test_appending_a_token_updates_the_prompt(model: labkit.Model) -> None:
     """The drawn token, or another one, is appended to the prompt, and the next distribution is shown."""
     made = SamplingExplorer(model, prompt="The capital of France is")

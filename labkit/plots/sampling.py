@@ -18,6 +18,7 @@ def plot_next_token(
     *,
     chosen: int | None = None,
     cut: str = "after the samplers",
+    limit: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw the likeliest tokens, two bars each: the probability before and after the samplers.
@@ -32,6 +33,8 @@ def plot_next_token(
         Index of the drawn token, which is marked.
     cut : str
         What made the second bars.
+    limit : float, optional
+        Probability at the right edge; longer bars end there, with their value. By default all bars fit.
     axes : Axes, optional
         Where to draw; a new figure by default.
 
@@ -53,9 +56,13 @@ def plot_next_token(
     ):
         places = [place + shift for place in range(len(tokens))]
         axes.barh(places, [100 * value for value in values], 0.38, color=colour, hatch=hatch, edgecolor="white", label=label)
+        for place, value in zip(places, values, strict=True):
+            if limit is not None and value > limit:
+                text = f"{value:.0%} ▶".replace("%", " %")
+                axes.text(99 * limit, place, text, ha="right", va="center", color="white", weight="bold", fontsize="small")
     axes.set_yticks(range(len(tokens)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(1e-9, *(100 * value for value in (*before, *after))) * 1.05)
+    axes.set_xlim(0, 100 * limit if limit else max(1e-9, *(100 * value for value in (*before, *after))) * 1.05)
     axes.set_xlabel("probability of the next token (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

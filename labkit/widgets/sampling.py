@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_BARS = 12
+_EDGES = (0.05, 0.1, 0.25, 0.5, 1.0)  # probabilities at the right edge of the picture
 _WIDE = {"width": "100%", "max_width": "36em"}
 
 
@@ -139,8 +140,11 @@ class SamplingExplorer(Explorer):
 
     def _make_view(self, found: NextToken, names: list[str], seed: int) -> View:
         place = found.tokens.index(found.drawn)
-        axes = canvas(0.9 + 0.36 * len(names), left=0.30)
-        plot_next_token(names, found.before, found.after, chosen=place, axes=axes)
+        # The same edges for all settings of a prompt, with room for a drawn token: bars that do not change do not move.
+        limit = next(edge for edge in _EDGES if edge >= min(1.0, 2 * found.before[0]))
+        axes = canvas(0.9 + 0.36 * (N_BARS + 1), left=0.30)
+        plot_next_token(names, found.before, found.after, chosen=place, limit=limit, axes=axes)
+        axes.set_ylim(N_BARS + 0.5, -0.5)
         rows = [
             (repr(name), f"{before:.2%}", f"{after:.2%}" if after else "dropped", "drawn" if index == place else "")
             for index, (name, before, after) in enumerate(zip(names, found.before, found.after, strict=True))

@@ -29,6 +29,27 @@ def _count_below(shares: list[float], limit: float) -> int:
     return len(shares)
 
 
+def _penalize(
+    logit: float,
+    count: int,
+    repeat: float,
+    frequency: float,
+    presence: float,
+    *,
+    absent: bool = False,
+    divides: bool = False,
+) -> float:
+    """Return the new logit, if asked also for tokens that do not occur, or with negative logits divided."""
+    if count == 0 and not absent:
+        return logit
+    return (logit / repeat if logit > 0 or divides else logit * repeat) - count * frequency - presence
+
+
+def _penalties(generator: random.Random) -> Inputs:
+    logit, count = round(generator.uniform(-5, 8), 2), generator.randint(0, 5)
+    return logit, count, round(generator.uniform(1, 2), 2), round(generator.random(), 2), round(generator.random(), 2)
+
+
 EXERCISES = (
     Exercise(
         name="softmax_at",
@@ -97,6 +118,45 @@ EXERCISES = (
             "In step 3, min-p looks at the likeliest token, and compares every other one with it.",
             "Step 3 found the limit for 0.2 and a top probability of 50 %: what is the limit for 0.3 and 80 %?",
             "Work out the limit once, before you look at single probabilities: how many of them reach it?",
+        ),
+    ),
+    Exercise(
+        name="penalize",
+        points=3,
+        question="the new logit of a token that occurs count times in the last tokens.",
+        examples=(
+            ((4.0, 2, 2.0, 0.5, 0.0), 1.0),
+            ((-1.0, 1, 2.0, 0.5, 0.25), -2.75),
+            ((3.0, 0, 2.0, 0.5, 1.0), 3.0),
+            ((2.0, 3, 1.0, 0.5, 1.0), -0.5),
+        ),
+        inputs=_penalties,
+        mistakes=(
+            Mistake(
+                "Is a negative logit likelier or less likely after your division?",
+                lambda *given: _penalize(*given, divides=True),
+            ),
+            Mistake(
+                "A token that does not occur keeps its logit.",
+                lambda *given: _penalize(*given, absent=True),
+            ),
+            Mistake(
+                "The frequency penalty counts every occurrence.",
+                lambda logit, count, repeat, frequency, presence: _penalize(logit, count, repeat, 0.0, frequency + presence),
+            ),
+            Mistake(
+                "The presence penalty counts once, however often the token occurs.",
+                lambda logit, count, repeat, frequency, presence: _penalize(logit, count, repeat, frequency + presence, 0.0),
+            ),
+            Mistake(
+                "A penalty makes the token less likely: is yours added or subtracted?",
+                lambda logit, count, repeat, frequency, presence: _penalize(logit, count, repeat, -frequency, -presence),
+            ),
+        ),
+        hints=(
+            "Step 5 lists what each of the three penalties does, and which of them depends on the count.",
+            "Follow one token through it on paper: which penalty looks at the sign of its logit, and which at its count?",
+            "Treat count 0 first; then change the logit by the repeat penalty, by its sign; then subtract the other two.",
         ),
     ),
 )
