@@ -4,7 +4,7 @@ Compares `labkit serve` with llama-cpp-python's server and llama.cpp's llama-ser
 machine. llama-cpp-python's server needs more packages, in a folder so that its starlette is not labkit's:
 
     uv pip install --target FOLDER fastapi pydantic-settings sse-starlette 'starlette-context<0.4'
-    uv run benchmarks/serving.py [--llama-cpp-python FOLDER] [--llama-server PATH] [--requests 2] [--tokens 64]
+    uv run benchmarks/serving.py [--llama-cpp-python FOLDER] [--llama-server PATH] [--words 50]
     uv run benchmarks/serving.py --soak 3600     (labkit's alone: does its memory grow while clients come and leave?)
 """
 
@@ -71,12 +71,12 @@ async def ask(client: httpx.AsyncClient, text: str, n_tokens: int) -> tuple[floa
     return first, count
 
 
-async def load(url: str, n_clients: int, n_requests: int, n_tokens: int) -> tuple[float, float, float]:
+async def load(url: str, n_clients: int, n_requests: int, n_tokens: int, n_words: int = 50) -> tuple[float, float, float]:
     """Return tokens per second of all clients, and median and 95th percentile of the time to first token."""
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
 
         async def one(_: int) -> list[tuple[float, int]]:
-            return [await ask(client, prompt(50, next(seeds)), n_tokens) for _ in range(n_requests)]
+            return [await ask(client, prompt(n_words, next(seeds)), n_tokens) for _ in range(n_requests)]
 
         started = time.perf_counter()
         found = [each for many in await asyncio.gather(*map(one, range(n_clients))) for each in many]
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--llama-server", metavar="PATH", help="compare with this program")
     parser.add_argument("--requests", type=int, default=2, help="of each client, one after another")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--words", type=int, default=50, help="of each prompt, about one token each")
     parser.add_argument("--soak", type=float, metavar="SECONDS")
     parser.add_argument("--model", metavar="PATH", help="of the soak; default: the bundled one")
     args = parser.parse_args()
@@ -165,7 +166,7 @@ def main() -> None:
         with running([*command, str(port)], port, folder) as url:
             asyncio.run(load(url, 1, 1, 8))  # warm up
             for n_clients in CLIENTS:
-                rate, median, p95 = asyncio.run(load(url, n_clients, args.requests, args.tokens))
+                rate, median, p95 = asyncio.run(load(url, n_clients, args.requests, args.tokens, args.words))
                 rows.append((name, n_clients, f"{rate:.0f}", f"{median:.2f}", f"{p95:.2f}", ""))
                 print(*rows[-1], file=sys.stderr)
                 results[f"{name} {n_clients}"] = {"tokens_per_second": rate, "median_s": median, "p95_s": p95}
