@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from labkit.serve.schedule import PROMPT_STEP, Served, StepCost, User
+from labkit.serve.schedule import Served, StepCost, User
 
 _WORDS = (
     "time",
@@ -65,7 +65,7 @@ def measure_users(url: str, users: Iterable[User], *, seed: int = 0) -> list[Ser
         return list(pool.map(one, range(len(users)), users))
 
 
-def measure_cost(url: str, n_together: int, *, n_prompt: int = PROMPT_STEP, n_answer: int = 24) -> StepCost:
+def measure_cost(url: str, n_together: int, *, n_prompt: int = 128, n_answer: int = 24) -> StepCost:
     """Measure the time of a step: with one user, and with ``n_together`` users."""
     ask(url, "Warm up.", 4)
     (alone,) = measure_users(url, [User(0.0, n_prompt, n_answer)], seed=998)

@@ -25,6 +25,7 @@ from labkit.errors import LabkitError
 from labkit.second_context import kept_threads, second_context, token_batch
 from labkit.serve.prefix_cache import KeptSlots, PrefixStore
 from labkit.serve.requests import Prepared, unavailable
+from labkit.serve.schedule import PROMPT_STEP
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -69,7 +70,7 @@ class Scheduler(Loop):
         choice = choose_parallel(model, job, n_parallel or N_PARALLEL, n_ctx, n_parallel)
         self.n_parallel = n_seq = choice.n_parallel
         # The others generate one token per step, so a step has no more of a prompt than is needed to amortize the weights.
-        super().__init__(model, model.prompt_step + n_seq)
+        super().__init__(model, max(model.prompt_step, PROMPT_STEP) + n_seq)
         self.store = PrefixStore(cache_bytes)
         self.deliver: Callable[[list[tuple[Ticket, Piece]]], None] = lambda _: None
         self.tickets: dict[int, Ticket] = {}
