@@ -5,7 +5,7 @@ machine. llama-cpp-python's server needs more packages, in a folder so that its 
 
     uv pip install --target FOLDER fastapi pydantic-settings sse-starlette 'starlette-context<0.4'
     uv run benchmarks/serving.py [--llama-cpp-python FOLDER] [--llama-server PATH] [--words 50]
-    uv run benchmarks/serving.py --soak 3600     (seconds; labkit's alone: does its memory grow while clients come and leave?)
+    uv run benchmarks/serving.py --soak 3600     (seconds; does labkit's memory grow while clients come and go?)
 """
 
 from __future__ import annotations
