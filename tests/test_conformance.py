@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import runpy
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 
 import labkit
 from labkit.cli import main
-from labkit.conformance import FUNCTIONS, check_file, check_module, write_skeleton
+from labkit.conformance import FUNCTIONS, check_file, check_module, lay_out_lab, write_skeleton
+from labkit.course.own_module import save_functions
 from tests.conformance_files.mutants import MUTANTS
 
 SOLUTION = Path(__file__).parent / "conformance_files" / "solution.py"
@@ -175,3 +177,33 @@ def test_the_plug_in_tests_any_module(tmp_path: Path) -> None:
     assert "1 passed" in passed.stdout, passed.stdout + passed.stderr
     failed = subprocess.run([*command, str(skeleton)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert "nothing is written there yet" in failed.stdout
+
+
+def test_the_lab_is_laid_out_and_pytest_checks_it(tmp_path: Path) -> None:
+    """The folder has src/ with the skeleton and tests/ that fail with its hints; a second time nothing is written."""
+    assert [file.name for file in lay_out_lab(tmp_path)] == ["llamacpp_inference.py", "test_llamacpp_inference.py"]
+    assert lay_out_lab(tmp_path) == ()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "count_tokens"]
+    failed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "count_tokens: missing: nothing is written there yet" in failed.stdout
+    (tmp_path / "src" / "llamacpp_inference.py").write_bytes(SOLUTION.read_bytes())
+    passed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "1 passed" in passed.stdout, passed.stdout
+
+
+def test_cells_become_one_file(tmp_path: Path) -> None:
+    """Functions are saved with their cells, imports once and first; a file that is not from there is kept."""
+    cells = [f"import math\n\n\ndef f{number}():\n    return math.pi * {number}\n" for number in (1, 2)]
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(cells):
+        linecache.cache[f"<cell {number}>"] = (len(cell), None, cell.splitlines(keepends=True), f"<cell {number}>")
+        exec(compile(cell, f"<cell {number}>", "exec"), names)  # noqa: S102  # as a notebook does
+    for _ in range(2):
+        path = save_functions(tmp_path / "own.py", [names["f1"], names["f2"]])
+    assert path.read_text(encoding="utf-8").count("import math") == 1
+    assert runpy.run_path(str(path))["f2"]() == 2 * names["f1"]()
+    (tmp_path / "other.py").write_text("mine = 1\n", encoding="utf-8")
+    with pytest.raises(labkit.ArgumentError, match="may have your work"):
+        save_functions(tmp_path / "other.py", [names["f1"]])
+    with pytest.raises(labkit.ArgumentError, match="source of len is unknown"):
+        save_functions(tmp_path / "new.py", [len])

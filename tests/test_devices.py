@@ -113,6 +113,30 @@ def test_two_devices_share_the_layers_evenly_or_by_tensor_split(pair: list[labki
         assert first > 3 * second > 0
 
 
+def test_experts_stay_on_the_cpu(device: labkit.ServedDevice, tmp_path: Path) -> None:
+    """With override_tensor the engine's buffers are those of the estimate, and the text is the same."""
+    path = labkit.build_ghost_model(tmp_path / "mixture.gguf", architecture="qwen3moe", shape="tiny")
+    texts, weights = [], []
+    for rule in (None, "exps=CPU"):
+        options: Any = {"n_gpu_layers": -1, "devices": [device], "override_tensor": rule}
+        with labkit.load_model(path, 256, n_threads=1, **options) as model:
+            texts.append(labkit.generate_text(model, PROMPT, 4, temperature=0))
+            weights.append(_buffers(model, "model")[f"RPC0[{device.endpoint}]"])
+        estimate = labkit.estimate_memory_usage(path, 256, method="formula", **options)
+        on_device = sum(part.resident_bytes for part in estimate.parts if part.name == "weights" and part.device != "CPU")
+        assert weights[-1] == pytest.approx(on_device / 2**20, abs=0.006)
+    assert texts[0] == texts[1]
+    assert weights[1] < 0.5 * weights[0]
+
+
+@pytest.mark.parametrize("rule", ["exps", "exps=CUDA0", "=CPU", "(=CPU", "é=CPU", 5])
+def test_wrong_overrides_are_one_line_errors(rule: Any) -> None:
+    """A rule needs a regular expression and CPU; the engine never sees another one."""
+    for function in (labkit.load_model, labkit.estimate_memory_usage):
+        with pytest.raises((ArgumentError, ArgumentTypeError), match=r"^override_tensor\b[^\n]*$"):
+            function(override_tensor=rule)
+
+
 def test_no_layers_on_a_device_need_no_device(device: labkit.ServedDevice, expected: str) -> None:
     """With n_gpu_layers=0 the device is checked and released; its end has no effect."""
     with _load(device, n_gpu_layers=0) as model:

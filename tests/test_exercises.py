@@ -54,13 +54,14 @@ def test_solution_passes_and_placeholder_does_not(name: str) -> None:
     answer = _answer(name, source)
     passed, message = judge(exercise, answer)
     assert passed, message
-    for inputs in exercise.draw_inputs(1):
-        assert exercise.same(answer(*inputs), answer(*inputs))
+    if not exercise.by_suite:
+        for inputs in exercise.draw_inputs(1):
+            assert exercise.same(answer(*inputs), answer(*inputs))
     stub = None if not exercise.is_function else _stub
     assert judge(exercise, stub) == (False, "No answer: replace the placeholder with your answer.")
 
 
-def _stub(*_: Any) -> Any:
+def _stub(*_: Any, **__: Any) -> Any:
     raise NotImplementedError
 
 

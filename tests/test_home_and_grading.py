@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from labkit.course.checks import judge, known_exercises, returns
+from labkit.course.exercise import call
 from labkit.course.source import SourceCell
 from labkit.grading.run_notebook import Job, run_notebook
 from labkit.grading.score import inputs_to_try
@@ -17,7 +18,8 @@ from tests.grading import LIMITS, why_no_sandbox
 from tests.test_exercises import SOLUTIONS, _answer
 
 FURTHER = Path(__file__).with_name("further_answers.txt")
-FUNCTIONS = sorted(name for name, exercise in known_exercises().items() if exercise.is_function)
+FUNCTIONS = sorted(name for name, exercise in known_exercises().items() if exercise.is_function and not exercise.by_suite)
+OF_THE_LAB = sorted(name for name, exercise in known_exercises().items() if exercise.by_suite)
 N_SEEDS = 5
 
 
@@ -39,7 +41,8 @@ ANSWERS = _further()
 
 def _is_right_when_graded(name: str, answer: Any, seed: int) -> bool:
     exercise, solution = known_exercises()[name], _answer(name, SOLUTIONS[name])
-    return all(returns(exercise, answer, inputs, solution(*inputs)) for inputs in inputs_to_try(exercise, seed) or [])
+    given = inputs_to_try(exercise, seed) or []
+    return all(returns(exercise, answer, inputs, call(solution, inputs)[0]) for inputs in given)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, about an answer that overflows
@@ -52,6 +55,15 @@ def test_wrong_answers_fail_at_home_and_right_ones_pass_everywhere(name: str) ->
         assert judge(known_exercises()[name], answer)[0] is right, text
         graded = [_is_right_when_graded(name, answer, seed) for seed in range(N_SEEDS)]
         assert all(graded) if right else not any(graded), text
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", OF_THE_LAB)
+def test_grading_finds_what_the_suite_finds(name: str) -> None:
+    """With models, the solution of one of the lab's functions gets all points, a catalogued wrong answer does not."""
+    assert _is_right_when_graded(name, _answer(name, SOLUTIONS[name]), 1)
+    for mistake in known_exercises()[name].mistakes:
+        assert not _is_right_when_graded(name, mistake.answer, 1), mistake.hint
 
 
 def test_enough_further_answers_are_tried() -> None:

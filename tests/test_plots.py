@@ -14,7 +14,10 @@ from labkit.plots import (
     Picture,
     plot_bytes,
     plot_cache_growth,
+    plot_experts,
     plot_generation,
+    plot_layers,
+    plot_offload,
     plot_q4_0_block,
     plot_roofline,
     plot_tradeoff,
@@ -220,3 +223,29 @@ def test_plot_roofline_bends_at_the_ridge() -> None:
     assert "one text: 3.0 operations per byte, 120 billion operations/s, 4 % of the roof of card." in Picture(axes).text
     with pytest.raises(ArgumentError, match="at least one machine"):
         plot_roofline({}, {"one text": (3.0, 1.2e11)})
+
+
+def test_plot_layers_draws_each_part_on_its_device() -> None:
+    """There is a box for the table, each layer, the output and each layer's experts; devices differ in colour and hatch."""
+    axes = plot_layers(["CPU", "GPU", "GPU"], experts=["CPU", "other"])
+    boxes = {
+        (round(bar.get_x() + 0.425), round(bar.get_y())): (bar.get_facecolor(), bar.get_hatch()) for bar in axes.patches
+    }
+    cpu, gpu, other = boxes[-1, 1], boxes[1, 1], boxes[1, 0]
+    assert boxes == {(-1, 1): cpu, (0, 1): cpu, (1, 1): gpu, (2, 1): gpu, (0, 0): cpu, (1, 0): other}
+    assert len({colour for colour, _ in (cpu, gpu, other)}) == len({hatch for _, hatch in (cpu, gpu, other)}) == 3
+    assert "1 GPU. Output: GPU. Experts of the layers: 0 CPU, 1 other." in Picture(axes).text
+
+
+def test_plot_experts_fills_the_chosen_ones() -> None:
+    """In each layer's row, the experts that a token uses are filled and hatched."""
+    axes = plot_experts([[1], [0, 2]], 3)
+    assert [bar.get_hatch() == "//" for bar in axes.patches] == [False, True, False, True, False, True]
+    assert "layer 1: 0, 2." in Picture(axes).text
+
+
+def test_plot_offload_predicts_from_the_first_and_the_last() -> None:
+    """The line meets the first and the last measurement; in between, times add up."""
+    predicted, measured = plot_offload({0: 10.0, 5: 15.0, 10: 40.0}, machine="a GPU").lines
+    assert list(measured.get_ydata()) == [10.0, 15.0, 40.0]
+    assert [predicted.get_ydata()[n] for n in (0, 5, 10)] == pytest.approx([10.0, 1 / (0.5 / 10 + 0.5 / 40), 40.0])

@@ -2,7 +2,8 @@
 
 Run it in the course's folder, or give the folder of the notebooks. With --work you work in your own copy, without
 solutions and outputs. The copy is made if FOLDER has no notebooks yet; your work in it is kept. Without a clone of the
-course you always work in a copy, in the folder llama-cpp-lab unless --work names another.
+course you always work in a copy, in the folder llama-cpp-lab unless --work names another. The copy has the seven functions
+of the lab, to be filled in, as src/llamacpp_inference.py; "uv run pytest tests/" in it checks them.
 
 Options for Jupyter follow a "--": labkit lab --work mine -- --port=9000
 """
@@ -40,9 +41,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if find_spec("jupyterlab") is None:
         raise missing("jupyterlab")
     if folder != course and not any(folder.glob("*.ipynb")):
+        from labkit.conformance import lay_out_lab
         from labkit.course.release import release_course
 
         copied = release_course(course, folder).notebooks
+        lay_out_lab(folder)
         out.say(f"copied {len(copied)} notebooks, without solutions, to {folder}")
     command = [sys.executable, "-m", "jupyterlab", str(folder), "--log-level=WARN", "-y"]
     command += ["--no-browser"] if args.no_browser else []

@@ -11,10 +11,12 @@ from pathlib import Path
 from labkit import ArgumentError, Record
 from labkit.children import ChildEndedError, ask_child
 from labkit.conformance.suite import FunctionReport, chosen_functions
+from labkit.output_files import writing
 from labkit.tables import Table
 
 _CHILD = Path(__file__).with_name("child.py")
 _SKELETON = Path(__file__).with_name("skeleton.txt")
+_TESTS = Path(__file__).with_name("test_lab.txt")
 _MARKS = {"fine": "✔", "wrong": "✘", "missing": "…"}
 
 
@@ -126,3 +128,18 @@ def write_skeleton(path: Path | str) -> Path:
     except OSError as error:
         raise ArgumentError(f"{file} cannot be written: {error.strerror or error}") from error
     return file
+
+
+def lay_out_lab(folder: Path | str) -> tuple[Path, ...]:
+    """Write ``src/llamacpp_inference.py``, to be filled in, and ``tests/``, which check it; return the files written.
+
+    Files that exist are kept. ``uv run pytest tests/`` in the folder runs the suite.
+    """
+    place = Path(folder).expanduser()
+    files = {place / "src" / "llamacpp_inference.py": _SKELETON, place / "tests" / "test_llamacpp_inference.py": _TESTS}
+    missing = [file for file in files if not file.exists()]
+    with writing(place):
+        for file in missing:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(files[file].read_text(encoding="utf-8"), encoding="utf-8")
+    return tuple(missing)

@@ -9,6 +9,7 @@ import os
 import pkgutil
 import runpy
 import sys
+import types
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -95,6 +96,8 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     """Return whether an answer is correct on the examples, and the message for the student."""
     if answer is None or answer is ...:
         return False, _BLANK
+    if exercise.by_suite:
+        return _judge_by_suite(exercise, answer)
     if exercise.is_function:
         return _judge_function(exercise, answer)
     return _judge_value(exercise, answer)
@@ -117,6 +120,17 @@ def _judge_value(exercise: Exercise, answer: Any) -> tuple[bool, str]:
             return False, mistake.hint
     kind = _wrong_kind(answer, exercise.examples[0][1]) if exercise.examples else ""
     return False, f"Not correct{kind}. Asked for: {exercise.question}"
+
+
+def _judge_by_suite(exercise: Exercise, answer: Any) -> tuple[bool, str]:
+    from labkit.conformance import check_module
+
+    (report,) = check_module(types.SimpleNamespace(**{exercise.name: answer}), [exercise.name])
+    if report.status == "missing":
+        return False, _BLANK if callable(answer) else f"{exercise.name} should be a function."
+    if report.status == "fine":
+        return True, "Correct, as labkit check says; grading uses other inputs, too."
+    return False, f"{report.hint[0].upper()}{report.hint[1:]}."
 
 
 def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from labkit.course.own_module import Use
 from labkit.errors import ArgumentError
 
 Inputs = tuple[Any, ...]
@@ -52,6 +53,9 @@ class Exercise:
         From vague to specific, never the answer; each further wrong attempt gets the next one.
     relative, absolute : float
         Tolerances for numbers.
+    by_suite : bool
+        One of the lab's seven functions: `labkit.conformance` checks it at home. Its inputs begin with a `Use`, which
+        grading calls with the answer; it needs no examples, and each mistake's hint is what the suite says about it.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class Exercise:
     hints: Sequence[str] = ()
     relative: float = 1e-6
     absolute: float = 1e-9
+    by_suite: bool = False
 
     def __post_init__(self) -> None:
         fault = ""
@@ -76,7 +81,7 @@ class Exercise:
             fault = "its name must be a Python identifier"
         elif not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], tuple) for pair in self.examples):
             fault = "examples must be (tuple of inputs, output) pairs, with a comma after a single pair: (((2,), 4),)"
-        elif not self.examples and self.accepts is None:
+        elif not self.examples and self.accepts is None and not self.by_suite:
             fault = "it needs examples, or accepts= for a value"
         elif isinstance(self.hints, str):
             fault = "hints must be a tuple of str, with a comma after a single one"
@@ -95,12 +100,12 @@ class Exercise:
         except (RecursionError, OverflowError):  # a list that contains itself, an integer larger than any float
             return False
 
-    def draw_inputs(self, seed: int, count: int = 8) -> list[Inputs]:
-        """Return arguments for grading; the same seed gives the same arguments."""
+    def draw_inputs(self, seed: int) -> list[Inputs]:
+        """Return arguments for grading, eight or, where a model computes, three; the same seed gives the same arguments."""
         if self.inputs is None:
             return []
         generator = random.Random(f"{self.name}-{seed}")  # noqa: S311  # inputs of an exercise, not a secret
-        return [self.inputs(generator) for _ in range(count)]
+        return [self.inputs(generator) for _ in range(3 if self.by_suite else 8)]
 
 
 def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bool:
@@ -152,5 +157,6 @@ def fresh(value: Any) -> Any:
 def call(function: Callable[..., Any], inputs: Inputs) -> tuple[Any, bool]:
     """Call an answer on fresh copies; return its plain value as of now, and whether it changed what it was given."""
     given = fresh(inputs)
-    value = plain(function(*given))
+    is_used = inputs and isinstance(inputs[0], Use)
+    value = plain(given[0](function, *given[1:]) if is_used else function(*given))
     return value, repr(plain(given)) != repr(plain(inputs))

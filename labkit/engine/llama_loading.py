@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.checks import one_line
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.llama_methods import LlamaMethods
-from labkit.engine.native import C, EngineLog, progress_callback, safe_construction
+from labkit.engine.native import C, EngineLog, cpu_overrides, progress_callback, safe_construction
 from labkit.engine.native_model import NativeModel
 from labkit.engine.stepping import free_cores
 from labkit.errors import LabkitError, ModelLoadError
@@ -36,6 +36,8 @@ class LoadingLlama(LlamaMethods):
         chosen = self.settings
         free_cores()  # first sample of the CPU load: the next one covers the time of loading
         values = {**options, **chosen.llama_arguments(), "verbose": self._log.echo}
+        on_cpu = values.pop("override_tensor", ())
+        self._tensor_overrides = cpu_overrides(on_cpu) if on_cpu else None  # kept: llama.cpp holds only its address
         if self._devices is not None:
             self._native_devices = self._devices.native()
         try:
@@ -91,6 +93,8 @@ class LoadingLlama(LlamaMethods):
         params.progress_callback = self._progress_callback
         if self._devices is not None:
             params.devices = ctypes.cast(self._native_devices, ctypes.c_void_p)
+        if self._tensor_overrides is not None:
+            params.tensor_buft_overrides = ctypes.cast(self._tensor_overrides, ctypes.c_void_p)
 
     @property
     def context_params(self) -> Any:

@@ -64,6 +64,8 @@ def load_model(
     **kwargs
         As for ``llama_cpp.Llama``; cache types also by name, ``type_k="q8_0"``. ``draft_model`` (speculative decoding, such
         as llama-cpp-python's ``LlamaPromptLookupDecoding``) is used by Llama's own methods, such as ``create_completion``.
+        ``override_tensor="exps=CPU"`` keeps the tensors whose names match on the CPU, such as a mixture's experts, while
+        their layers are on a device; the text is that of llama.cpp's ``--override-tensor``.
 
     Returns
     -------

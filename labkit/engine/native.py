@@ -15,12 +15,13 @@ import ctypes
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from labkit.checks import one_line
 from labkit.errors import LabkitError
 from labkit.system import load_engine
+from labkit.system.build import ggml_function
 
 llama_cpp = load_engine()  # raises an error that names the fix, where the imports below would end in a traceback
 from llama_cpp import Llama, LlamaState, llama_chat_format  # noqa: E402
@@ -35,6 +36,7 @@ __all__ = [
     "LlamaGrammar",
     "LlamaState",
     "claim_log",
+    "cpu_overrides",
     "give_back_memory",
     "progress_callback",
     "refuse_while_loading",
@@ -266,6 +268,17 @@ class _Bounded:
             values.pop(name, None)
         template, bos_token, eos_token = self._given
         return ChatTemplate(template, bos_token=bos_token, eos_token=eos_token).render(**values)
+
+
+def cpu_overrides(patterns: Sequence[str]) -> Any:
+    """Return ``llama_model_params.tensor_buft_overrides``: tensors whose names match go to the CPU; keep the reference."""
+    buffer_type = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+    rows = [_TensorOverride(pattern.encode(), buffer_type) for pattern in patterns]
+    return (_TensorOverride * (len(rows) + 1))(*rows)
+
+
+class _TensorOverride(ctypes.Structure):  # struct llama_model_tensor_buft_override, which llama_cpp does not define
+    _fields_: ClassVar = [("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p)]
 
 
 ProgressCallback = Callable[[float], bool]

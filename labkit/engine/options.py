@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def check_request(n_ctx: Any, n_threads: Any, n_gpu_layers: Any, options: Mappin
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were given, checked; None counts as not given."""
     arguments = inspect.signature(load_engine().Llama.__init__)
-    known = [name for name in arguments.parameters if name not in ("self", "model_path", "kwargs")]
+    known = [name for name in arguments.parameters if name not in ("self", "model_path", "kwargs")] + ["override_tensor"]
     for name in options:
         if name not in known:
             near = nearest(name, known)
@@ -196,6 +197,21 @@ def _check_tokenizer(name: str, value: Any) -> Any:
     return value
 
 
+def check_override_tensor(name: str, value: Any) -> tuple[str, ...]:
+    """Return the patterns of tensors to keep on the CPU: "exps=CPU", several separated by commas, as for llama.cpp's -ot."""
+    patterns = []
+    for rule in _text(name, value).split(","):
+        pattern, _, buffer = rule.rpartition("=")
+        if not pattern or buffer != "CPU" or not pattern.isprintable() or not pattern.isascii():
+            raise ArgumentError(f"{name}={shown(value)} must be a pattern and CPU, such as 'exps=CPU'")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ArgumentError(f"{name}={shown(value)} is not a regular expression: {error}") from None
+        patterns.append(pattern)
+    return tuple(patterns)
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, (str, Path)):
         raise ArgumentTypeError(f"{name} must be text, not {type(value).__name__}")
@@ -207,6 +223,7 @@ _SPECIAL = {
     "type_v": _check_cache_type,
     "tensor_split": _check_tensor_split,
     "kv_overrides": _check_overrides,
+    "override_tensor": check_override_tensor,
     "lora_path": _check_file,
     "lora_base": _check_file,
     "numa": _check_numa,

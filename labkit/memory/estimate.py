@@ -16,7 +16,7 @@ from labkit.memory.compute_buffer import graph_bytes, work_bytes
 from labkit.memory.graph_blocks import Batch
 from labkit.memory.plan import Plan, make_plan
 from labkit.memory.records import MemoryEstimate, MemoryPart
-from labkit.memory.weights import HOST, WeightBuffer, place_weights
+from labkit.memory.weights import HOST, WeightBuffer
 from labkit.model_info import read_model_header
 from labkit.system import available_ram_bytes, resident_bytes
 from labkit.units import format_bytes
@@ -58,6 +58,7 @@ def estimate_memory_usage(
     n_outputs_max: int | None = None,
     devices: Sequence[Any] | None = None,
     tensor_split: Sequence[float] | None = None,
+    override_tensor: str | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory `load_model` with the same arguments needs with a full context.
 
@@ -89,6 +90,8 @@ def estimate_memory_usage(
         As for `load_model`; determines how many devices share the layers, one by default.
     tensor_split : sequence of float, optional
         The devices' shares; equal by default.
+    override_tensor : str, optional
+        As for `load_model`: ``"exps=CPU"`` keeps a mixture's experts on the CPU.
 
     Raises
     ------
@@ -126,6 +129,7 @@ def estimate_memory_usage(
         n_outputs_max=n_outputs_max,
         devices=devices,
         tensor_split=tensor_split,
+        override_tensor=override_tensor,
     )
     return estimate_plan(plan, method)
 
@@ -185,7 +189,6 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
 
 
 def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: list[str]) -> list[MemoryPart]:
-    buffers = place_weights(plan.header, plan.layer_devices, mapped=plan.use_mmap, features=plan.features)
     caches = cache_bytes(
         plan.layers, plan.layer_devices, plan.cells, key=plan.key, value=plan.value, flash_attn=plan.batch.flash_attn
     )
@@ -193,7 +196,7 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
     if simulated is not None and (method == "simulate" or not plan.layers.is_checked):
         caches = _rescaled(caches, simulated.kv_cache_bytes)
         states = _rescaled(states, simulated.recurrent_state_bytes)
-    parts = [_weights_part(plan, buffer) for buffer in buffers]
+    parts = [_weights_part(plan, buffer) for buffer in plan.weight_buffers]
     parts += [_part(plan, "cache", device, size, _cache_formula(plan)) for device, size in sorted(caches.items()) if size]
     parts += [_part(plan, "state", device, size, _state_formula(plan)) for device, size in sorted(states.items()) if size]
     parts += _compute_parts(plan, simulated, assumptions)
@@ -286,6 +289,8 @@ def _compute_bytes(plan: Plan, simulated: Simulation | None, assumptions: list[s
         return {HOST: simulated.compute_buffer_bytes - on_device} | ({0: on_device} if on_device else {})
     if set(plan.layer_devices) != {HOST}:
         assumptions.append("compute buffers with layers on devices are by formula: the dry run uses only the CPU")
+        if plan.on_cpu:
+            assumptions.append("compute buffers as if each layer were computed whole on its device")
     return graph_bytes(plan.header, plan.layers, plan.batch, plan.layer_devices, HOST)
 
 
@@ -319,10 +324,7 @@ def _summed(plan: Plan, parts: list[MemoryPart], assumptions: list[str], method:
 
     ram = sum(part.resident_bytes for part in parts if part.device == "CPU")
     everything = sum(part.resident_bytes for part in parts)
-    twice = sum(
-        buffer.twice_bytes
-        for buffer in place_weights(plan.header, plan.layer_devices, mapped=plan.use_mmap, features=plan.features)
-    )
+    twice = sum(buffer.twice_bytes for buffer in plan.weight_buffers)
     return MemoryEstimate(
         file_size_bytes=plan.header.file_size_bytes,
         weights_bytes=of("weights", "repacked weights") - twice,

@@ -16,7 +16,7 @@ from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers
 from labkit.kv_cache.size import CacheShape, cache_shape, cache_type, check_cache_types, rotates
 from labkit.memory.graph_blocks import Batch
-from labkit.memory.weights import HOST, place_layers
+from labkit.memory.weights import HOST, WeightBuffer, place_layers, place_weights
 from labkit.model_info import vocab_size
 from labkit.units import round_up
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DEFAULTS: dict[str, Any] = {
     "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
     "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
-    "tensor_split": None, "build": None,
+    "tensor_split": None, "override_tensor": None, "build": None,
 }  # fmt: skip
 
 
@@ -53,12 +53,20 @@ class Plan:
     device_names: tuple[str, ...]
     build: EngineBuild
     features: tuple[str, ...]
+    on_cpu: tuple[str, ...]  # patterns of tensors that stay on the CPU
     gpu_layers: int | None  # on this machine's GPUs; None where the dry run cannot put layers on the devices
     has_cuda: bool
 
     def name(self, device: int) -> str:
         """Return a device's name by its number."""
         return "CPU" if device == HOST else self.device_names[device]
+
+    @functools.cached_property
+    def weight_buffers(self) -> list[WeightBuffer]:
+        """The buffers that hold the weights."""
+        return place_weights(
+            self.header, self.layer_devices, mapped=self.use_mmap, features=self.features, on_cpu=self.on_cpu
+        )
 
 
 def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
@@ -67,6 +75,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     ``build`` is the llama.cpp to plan for; by default this machine's.
     """
     from labkit.engine.load_facts import facts_of
+    from labkit.engine.options import check_override_tensor
     from labkit.engine.settings import LoadRequest, choose_settings
 
     given = {**_DEFAULTS, **given}
@@ -78,6 +87,8 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     for name, flag in flags.items():
         if flag is not None:
             check_flag(name, flag)
+    override = given["override_tensor"]
+    on_cpu = () if override is None else check_override_tensor("override_tensor", override)
     served = None if given["devices"] is None else check_items("devices", given["devices"], "devices")
     wanted = given["n_outputs_max"]
     if wanted is not None:
@@ -130,7 +141,8 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         device_names=names,
         build=installed,
         features=build.weight_features,
-        gpu_layers=given["n_gpu_layers"] if served is None and build.has_gpu else None,
+        on_cpu=on_cpu,
+        gpu_layers=given["n_gpu_layers"] if served is None and build.has_gpu and not on_cpu else None,
         has_cuda=build.has_gpu and "CUDA" in build.backends,
     )
 

@@ -55,17 +55,19 @@ def place_layers(n_layers: int, n_gpu_layers: int, shares: Sequence[float]) -> l
 
 
 def place_weights(
-    header: Header, layer_devices: Sequence[int], *, mapped: bool, features: Iterable[str]
+    header: Header, layer_devices: Sequence[int], *, mapped: bool, features: Iterable[str], on_cpu: Sequence[str] = ()
 ) -> list[WeightBuffer]:
     """Return the buffers that hold a model's weights.
 
     ``mapped``: the host's share of the file is mapped rather than read. ``features`` are the CPU features in use
-    (`labkit.EngineBuild.features`), which determine the repacked weights.
+    (`labkit.EngineBuild.features`), which determine the repacked weights. Tensors whose names match a pattern of ``on_cpu``
+    stay on the host.
     """
     have = tuple(features)
     plain: dict[int, list[TensorInfo]] = {}
     repacked: list[TensorInfo] = []
-    for tensor, device in _placed(header, layer_devices):
+    for tensor, planned in _placed(header, layer_devices):
+        device = HOST if any(re.search(pattern, tensor.name) for pattern in on_cpu) else planned
         if device == HOST and _repacks(tensor, have, as_output=False):
             repacked.append(tensor)
         else:

@@ -8,6 +8,7 @@ turns it into HTML with this description as alt text; a plain matplotlib figure 
 from labkit.plots.block import plot_q4_0_block
 from labkit.plots.files import plot_bytes
 from labkit.plots.generation import plot_cache_growth, plot_generation
+from labkit.plots.layers import plot_experts, plot_layers, plot_offload
 from labkit.plots.memory import plot_memory
 from labkit.plots.picture import Picture
 from labkit.plots.quality import plot_tradeoff
@@ -22,10 +23,13 @@ __all__ = [
     "plot_benchmark",
     "plot_bytes",
     "plot_cache_growth",
+    "plot_experts",
     "plot_generation",
+    "plot_layers",
     "plot_memory",
     "plot_milestone",
     "plot_next_token",
+    "plot_offload",
     "plot_q4_0_block",
     "plot_roofline",
     "plot_schedule",
