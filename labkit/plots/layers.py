@@ -131,7 +131,11 @@ def plot_offload(measured: Mapping[int, float], *, machine: str, axes: Axes | No
     for n, speed in measured.items():
         axes.annotate(f"{speed:.0f}", (n, speed), (0, 8), textcoords="offset points", ha="center")
     axes.set_yscale("log")
-    axes.set_ylim(top=2 * max(measured.values()))
+    low, high = 0.8 * min(measured.values()), 2.5 * max(measured.values())
+    marks = [first * 10**power for power in range(-1, 5) for first in (1, 2, 5) if low < first * 10**power < high]
+    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    axes.minorticks_off()
+    axes.set_ylim(low, high)
     axes.set_xlabel("layers on the GPU")
     axes.set_ylabel("decode (tokens/s)")
     axes.spines[["top", "right"]].set_visible(False)
