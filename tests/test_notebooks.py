@@ -38,7 +38,7 @@ THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]
 WITHOUT_LLAMA_CPP: set[str] = set()
 # Cells that fail when run again, and texts with ranges that no test compares; remove what you fix.
 FAIL_AGAIN: dict[str, set[str]] = {}
-NOT_YET_IN_BOLD = {"together-see"}
+NOT_YET_IN_BOLD: set[str] = set()
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Not allowed in the course's texts: folders of a particular machine, addresses of package registries.
 FOREIGN = re.compile(r"/home/|/ro[o]t/|/Users/|/tmp/|\b[A-Za-z]:\\\\|site-packages|pypi\.org|python[h]osted|ipykernel_\d+")
