@@ -22,7 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "syllabus.md"
 TEMPLATE = ROOT / "tools" / "syllabus_page.md"
 # Of the short path: the steps to do; other cells of these chapters are run, and their exercises left out.
-SHORT = {"00": (1, 2, 3, 4, 5, 6, 7), "01": (1, 2, 4, 6), "04": (1, 2, 4, 6, 7, 10), "06": (1, 2, 4), "07": (1, 2, 3, 4, 5)}
+SHORT = {
+    "00": (1, 2, 3, 4, 5, 6, 7),
+    "01": (1, 2, 4, 6),
+    "04": (1, 2, 4, 6, 7, 10, 11),
+    "06": (1, 2, 4),
+    "07": (1, 2, 3, 6, 8),
+}
 SLIDES = {
     "short": [("00",), ("00",), ("01",), ("01",), ("04",), ("04",), ("06",), ("06",), ("07",)],
     "whole": [("00", "01"), ("02",), ("03",), ("04",), ("05",), ("06",), ("07", "08"), ("09", "12"), ("10", "11")],
