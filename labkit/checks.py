@@ -48,7 +48,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return one of several texts."""
     known = tuple(choices)
     if not isinstance(value, str) or value not in known:
-        raise ArgumentError(f"{name}={shown(value)} is unknown: choose {', '.join(known)}")
+        given = repr(value[:60]) if isinstance(value, str) else shown(value)
+        raise ArgumentError(f"{name}={given} is unknown: choose {', '.join(known)}")
     return value
 
 

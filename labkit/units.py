@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from labkit.checks import check_number, shown
+from labkit.checks import check_number
 from labkit.errors import ArgumentError
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -48,7 +48,7 @@ def parse_bytes(text: str | float) -> int:
         return int(check_number("a size", text, 0, 2.0**63))
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
     if match is None or match[2].lower() not in _FACTORS:
-        raise ArgumentError(f"{shown(text)} is not a size: write for example '8 GiB', '500 MB' or a number of bytes")
+        raise ArgumentError(f"{text[:60]!r} is not a size: write for example '8 GiB', '500 MB' or a number of bytes")
     return int(float(match[1]) * _FACTORS[match[2].lower()])
 
 

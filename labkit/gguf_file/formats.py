@@ -235,4 +235,4 @@ def _by_name(rows: dict[str, _Row], name: str, noun: str) -> _Row:
     near = nearest(name.upper(), rows)
     hint = f" (did you mean {rows[near].name!r}?)" if near else ""
     known = ", ".join(row.name for row in rows.values())
-    raise ArgumentError(f"unknown {noun} {shown(name)}{hint}; the {noun}s are {known}")
+    raise ArgumentError(f"unknown {noun} {name[:60]!r}{hint}; the {noun}s are {known}")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from labkit.checks import nearest, shown
+from labkit.checks import nearest
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.ghost.shape import READS, Shape, checked
 from labkit.records import Record
@@ -158,7 +158,7 @@ def find_shape(architecture: str, shape: str | Mapping[str, Any]) -> GhostShape:
         homes = [arch for arch, others in SHAPES.items() if shape in others]
         hint = f" (architecture={homes[0]!r} has)" if homes else ""
         raise ArgumentError(
-            f"{architecture} has no shape {shown(shape)}{hint}; its shapes are {', '.join(rows)}, or give a dict"
+            f"{architecture} has no shape {shape[:60]!r}{hint}; its shapes are {', '.join(rows)}, or give a dict"
         )
     name = by_name[shape.strip().upper()]
     source, base = rows[name]
@@ -172,4 +172,4 @@ def _architecture(name: str) -> str:
         return name
     near = nearest(name.lower(), SHAPES)
     hint = f" (did you mean {near!r}?)" if near else ""
-    raise ArgumentError(f"there are no ghost models of architecture {shown(name)}{hint}; choose one of {', '.join(SHAPES)}")
+    raise ArgumentError(f"there are no ghost models of architecture {name[:60]!r}{hint}; choose one of {', '.join(SHAPES)}")
