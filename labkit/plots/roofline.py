@@ -58,10 +58,9 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
         axes.plot(*zip(*ends, strict=True), style, color=colour, linewidth=2, label=_machine(name, bandwidth, operations))
     for (name, point), marker in zip(points.items(), _MARKERS * len(points), strict=False):
         axes.plot(*point, marker, color="black", markersize=8, markerfacecolor="white", markeredgewidth=2, linestyle="")
-        # The roof slopes to the left of a point, and the picture ends to the right of it.
-        is_flat = point[0] > next(iter(ridges.values())) and point[0] > 0.5 * (left * right) ** 0.5
-        axes.annotate(name, point, (-9 if is_flat else 9, -5), textcoords="offset points", va="top",
-                      ha="right" if is_flat else "left", fontsize=9)  # fmt: skip
+        slopes = point[0] < 3 * next(iter(ridges.values()))  # then the roof is at the left of the name
+        axes.annotate(name, point, (9 if slopes else 0, -9), textcoords="offset points", va="top",
+                      ha="left" if slopes else "center", fontsize=9)  # fmt: skip
     first = next(iter(ridges))
     axes.axvline(ridges[first], color="0.7", linewidth=1, zorder=0)
     for side, shift in (("reading is the limit ", -4), (" computing is the limit", 4)):
