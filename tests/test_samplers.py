@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
@@ -12,6 +13,7 @@ import labkit
 from labkit import sampling
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_sampling
+from tests.tiny_models import write_tiny_model
 
 PROMPT = "The red fox ran to the river. The red fox ran to the hill. The red fox"
 
@@ -126,12 +128,11 @@ def test_breakers_end_a_repetition(model: labkit.Model) -> None:
     assert labkit.generate_text(model, PROMPT, 2, temperature=0, dry_multiplier=5.0, dry_sequence_breakers=" fox") == free
 
 
-def test_a_grammar_wins_over_a_penalty_without_limit(model: labkit.Model) -> None:
+def test_a_grammar_wins_over_a_penalty_without_limit(tmp_path: Path) -> None:
     """Where only one token is allowed, it is chosen, even if a long repetition lowers its logit to -inf."""
-    text = labkit.generate_text(
-        model, "a", 400, temperature=0, grammar='root ::= "a"{300}', dry_multiplier=50.0, dry_base=9.0
-    )
-    assert text == "a" * 300
+    with labkit.load_model(write_tiny_model(tmp_path / "tiny.gguf"), n_ctx=256, n_threads=1) as tiny:
+        options = {"dry_multiplier": 100.0, "dry_base": 100.0, "grammar": 'root ::= "q"{60}'}
+        assert labkit.generate_text(tiny, "b", 70, temperature=0, **options) == "q" * 60
 
 
 def test_logprobs_are_the_model_s_own(model: labkit.Model) -> None:

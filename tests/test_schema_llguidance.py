@@ -98,10 +98,10 @@ def wrong_texts(seed: int) -> list[str] | None:
 
 
 def test_no_text_is_outside_what_llguidance_accepts() -> None:
-    """Of 400 random schemas, those that both support: each text of labkit's grammar is one of llguidance's."""
-    found = {seed: wrong_texts(seed) for seed in range(400)}
+    """Of 150 random schemas, those that both support: each text of labkit's grammar is one of llguidance's."""
+    found = {seed: wrong_texts(seed) for seed in range(150)}
     assert {seed: wrong for seed, wrong in found.items() if wrong} == {}
-    assert sum(wrong is not None for wrong in found.values()) > 120
+    assert sum(wrong is not None for wrong in found.values()) > 40
 
 
 # -- the other direction: schemas of which labkit's grammar should have every text ------------------------------------
@@ -185,7 +185,7 @@ def missed_texts(vocabulary: tuple[Any, dict[bytes, int]], seed: int) -> list[st
 
 
 def test_what_llguidance_writes_for_closed_schemas_is_accepted(vocabulary: tuple[Any, dict[bytes, int]]) -> None:
-    """Of 300 schemas that say all, every text is in the engine's grammar; and a text of another kind is not."""
-    assert {seed: missed for seed in range(300) if (missed := missed_texts(vocabulary, seed))} == {}
+    """Of 100 schemas that say all, every text is in the engine's grammar; and a text of another kind is not."""
+    assert {seed: missed for seed in range(100) if (missed := missed_texts(vocabulary, seed))} == {}
     assert not _engine_accepts(*vocabulary, grammar_of_schema({"type": "integer"}), "1.5")
     assert not _engine_accepts(*vocabulary, grammar_of_schema({"type": "array"}), "[1")
