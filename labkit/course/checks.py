@@ -130,7 +130,7 @@ def _judge_by_suite(exercise: Exercise, answer: Any) -> tuple[bool, str]:
         return False, _BLANK if callable(answer) else f"{exercise.name} should be a function."
     if report.status == "fine":
         return True, "Correct, as labkit check says; grading uses other inputs, too."
-    return False, f"{report.hint[0].upper()}{report.hint[1:]}."
+    return False, report.hint[0].upper() + report.hint[1:] + ("" if report.hint.endswith("?") else ".")
 
 
 def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
