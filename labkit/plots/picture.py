@@ -45,9 +45,18 @@ class Picture:
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
         self.drawn.figure.canvas.print_figure(buffer, format="png", dpi=self._dpi)
-        picture = base64.b64encode(buffer.getvalue()).decode("ascii")
+        picture = base64.b64encode(_with_palette(buffer)).decode("ascii")
         alt = html.escape(self.text, quote=True)
         return f'<img alt="{alt}" src="data:image/png;base64,{picture}" style="width:40em;max-width:100%">'
+
+
+def _with_palette(png: io.BytesIO) -> bytes:
+    """Return a picture with at most 64 colours: a plot looks the same in less than half the bytes."""
+    from PIL import Image  # with matplotlib
+
+    small = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(64).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def new_figure(width_inches: float, height_inches: float, **options: Any) -> Figure:
