@@ -117,7 +117,7 @@ def shape_header(architecture: str, shape: str, quantization: str) -> Header:
     --------
     >>> header = shape_header("llama", "8B", "Q4_K_M")
     >>> header.source, header.parameter_count, header.weights_bytes
-    ('Llama-3.1-8B', 8030261312, 4912898304)
+    ('Llama-3.1-8B', 8030261248, 4912898048)
     """
     file, row = ghost_file_type(quantization), find_shape(architecture, shape)
     plan = choose_types(file, architecture, row.shape, layout(architecture, row.shape))

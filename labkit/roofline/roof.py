@@ -73,7 +73,7 @@ def pass_work(
     --------
     >>> one, ten = pass_work(), pass_work(n_parallel=10)
     >>> round(ten.operations / one.operations), round(ten.n_bytes / one.n_bytes, 1)
-    (10, 1.6)
+    (10, 1.5)
     """
     header = model if isinstance(model, Header) else read_model_header(model)
     for name, value, least in (("n_parallel", n_parallel, 1), ("n_tokens", n_tokens, 1), ("depth", depth, 0)):

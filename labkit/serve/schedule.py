@@ -64,7 +64,7 @@ class StepCost:
         """Return the cost measured with one user, whose prompt has ``n_prompt`` tokens, and with several at a time.
 
         >>> one, each = Served(0, 0, 0.4, 0.52, 11), Served(0, 0, 0, 0.18, 11)
-        >>> StepCost.fit(one, 190, [each] * 4)
+        >>> StepCost.fit(one, 195, [each] * 4)
         StepCost(step_s=0.01, prompt_s=0.002, answer_s=0.002)
         """
         alone_s, together_s = alone.step_s, float(np.median([one.step_s for one in together]))
