@@ -46,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole suite in two processes, or four, where cores and RAM allow it; ``-n 0`` runs it in one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # one of these processes, or a pytest that a test starts
     whole = len(config.args) == 1 and Path(config.args[0]).resolve() == Path(__file__).parent
     plain = not (config.option.usepdb or config.option.collectonly or config.option.keyword or config.option.markexpr)
     if whole and plain and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
