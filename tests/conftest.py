@@ -62,7 +62,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
+            file, _, test = nodeid.partition("::")
+            if file == "tests/test_notebooks.py":
+                return test.partition("[")[0]  # each of these runs all notebooks
             return "browser" if "/browser/" in file else file
 
     config.option.loadscopereorder = False  # the longest first, see pytest_collection_modifyitems
