@@ -111,7 +111,7 @@ def test_points_follow_the_fraction_of_correct_results(class_folder: Path) -> No
     assert points["bob"] == 0
     assert points["dave"] == 2
     half, edge = _read(class_folder, "carol")["exercises"]
-    assert 0 < half["right"] < half["inputs"] == 3 + 8
+    assert 0 < half["right"] < half["inputs"] == 4 + 8
     assert 0 < half["points"] < 2
     assert edge["points"] == 0
 

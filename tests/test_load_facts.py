@@ -22,7 +22,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Record each read of a header."""
     seen: list[Path] = []
-    monkeypatch.setattr(known_files, "read_header", lambda path: (seen.append(path), read_header(path))[1])
+    monkeypatch.setattr("labkit.gguf_file.read_header", lambda path: (seen.append(path), read_header(path))[1])
     return seen
 
 

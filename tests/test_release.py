@@ -253,6 +253,7 @@ def test_release_finds_solutions_anywhere(tmp_path: Path) -> None:
         release_course(_write(tmp_path / "source", notebook), tmp_path / "out2")
 
 
+@pytest.mark.thorough
 def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:
     """Solutions earn all points, stubs none, known mistakes get their hint and fail in grading."""
     assert {one.name: one.fault for one in selftest_course(COURSE)} == dict.fromkeys(known_exercises(), "")

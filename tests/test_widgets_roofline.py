@@ -101,7 +101,7 @@ def test_description_compares_one_text_with_many() -> None:
     header = shape_header("llama", "8B", "Q4_K_M")
     one, many = (pass_work(header, n_parallel=n) for n in (1, 16))
     assert "for each" not in describe(one, (50e9, 1e12), "8B", None)
-    assert "10 for each" in describe(many, (50e9, 1e15), "8B", None)
+    assert "9.7 for each" in describe(many, (50e9, 1e15), "8B", None)
 
 
 def test_a_missing_file_is_one_line_and_closing_leaves_nothing(tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from labkit.engine.logprobs import TokenLogprob
-from labkit.engine.results import FinishReason
+from labkit.engine.results import FinishReason, TokenLogprob
 from labkit.errors import LabkitError
 from labkit.records import Record
 

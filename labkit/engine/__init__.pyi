@@ -9,10 +9,10 @@ from .generate import stream_text as stream_text
 from .generate import token_text as token_text
 from .generation import TextStream as TextStream
 from .loading import load_model as load_model
-from .logprobs import TokenLogprob as TokenLogprob
 from .model import Model as Model
 from .results import GenerationReport as GenerationReport
 from .results import TextChunk as TextChunk
+from .results import TokenLogprob as TokenLogprob
 from .settings import ModelSettings as ModelSettings
 from .tool_choice import ToolChoice as ToolChoice
 from .tool_choice import choose_tool as choose_tool

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
-from labkit.engine.logprobs import TokenLogprob, token_logprob
+from labkit.engine.logprobs import token_logprob
 from labkit.engine.native import C
-from labkit.engine.results import FinishReason, GenerationReport, Kind, TextChunk
+from labkit.engine.results import FinishReason, GenerationReport, Kind, TextChunk, TokenLogprob
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import CancelledError, Stepper

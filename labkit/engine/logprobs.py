@@ -5,42 +5,17 @@ That is what OpenAI's ``logprobs`` and llama-server's default (``post_sampling_p
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labkit.engine.native import C
-from labkit.records import Record
+from labkit.engine.results import TokenLogprob
 
 if TYPE_CHECKING:
     from labkit.engine.tokenizer import Vocabulary
 
 _LEAST = -9999.0  # as OpenAI writes "impossible", which JSON cannot
-
-
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TokenLogprob(Record):
-    """The probability that the model gave a token.
-
-    Attributes
-    ----------
-    token : int
-    text : str
-        Its text; part of a character as ``�``.
-    piece : bytes
-        The bytes that it adds to a text; a control token's name.
-    logprob : float
-        The natural logarithm of its probability.
-    top : tuple of TokenLogprob
-        The most likely tokens in its place, most likely first; without ``top`` themselves.
-    """
-
-    token: int
-    text: str
-    piece: bytes
-    logprob: float
-    top: tuple[TokenLogprob, ...] = ()
 
 
 def token_logprob(ctx: Any, index: int, vocabulary: Vocabulary, token: int, n_top: int) -> TokenLogprob:

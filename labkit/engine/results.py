@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from labkit.engine.logprobs import TokenLogprob
 from labkit.records import Record
 
 FinishReason = Literal["stop", "end", "length", "cancelled"]
@@ -51,6 +50,30 @@ class TextChunk(Record):
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class TokenLogprob(Record):
+    """The probability that the model gave a token.
+
+    Attributes
+    ----------
+    token : int
+    text : str
+        Its text; part of a character as ``�``.
+    piece : bytes
+        The bytes that it adds to a text; a control token's name.
+    logprob : float
+        The natural logarithm of its probability.
+    top : tuple of TokenLogprob
+        The most likely tokens in its place, most likely first; without ``top`` themselves.
+    """
+
+    token: int
+    text: str
+    piece: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 from labkit.checks import check_int, check_number, one_line
 from labkit.children import ask_child, explain
+from labkit.engine.load_facts import sound_file
 from labkit.errors import ArgumentTypeError, LabkitError, ModelLoadError
 from labkit.models import resolve_model
 from labkit.records import Record
@@ -86,7 +88,10 @@ def measure_memory(
         json.dumps(options)
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"the options of a measurement must be plain values: {one_line(error)}") from error
-    request = {"model": str(resolve_model(model_path)), "n_ctx": n_ctx, "seed": seed, "options": options}
+    path = resolve_model(model_path)
+    with contextlib.suppress(LabkitError):  # the child reports it
+        sound_file(path)  # reading an unknown file's header takes some MB, once
+    request = {"model": str(path), "n_ctx": n_ctx, "seed": seed, "options": options}
     with explain("the measurement", LabkitError, "choose a smaller n_ctx", died="does the model fit in RAM?"):
         answer = ask_child(_CHILD, request, limit_s)
     if "error" in answer:

@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import Any
 
-from labkit.engine.logprobs import TokenLogprob
+from labkit.engine.results import TokenLogprob
 from labkit.engine.tool_choice import read_choice
 from labkit.errors import GenerationError
 from labkit.serve.scheduler import Piece, Ticket

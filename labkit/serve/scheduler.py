@@ -18,8 +18,7 @@ from labkit.batch.loop import Loop
 from labkit.batch.parallel import choose_parallel
 from labkit.batch.sequence import Request, Sequence
 from labkit.engine.job import Job
-from labkit.engine.logprobs import TokenLogprob
-from labkit.engine.results import FinishReason
+from labkit.engine.results import FinishReason, TokenLogprob
 from labkit.engine.stepping import CancelledError
 from labkit.errors import LabkitError
 from labkit.second_context import kept_threads, second_context, token_batch
