@@ -159,7 +159,7 @@ def test_threads_explorer_by_keyboard(lab: Lab) -> None:
         assert "Line chart of speed by number of threads" in str(explorer.box.locator("img").first.get_attribute("alt"))
         explorer.wait_for_text("done")
         explorer.press(explorer.slider("Prompt (tokens)"), "End")
-        explorer.wait_for_text("Nothing measured yet")
+        explorer.wait_for_text("Last measured: 1 thread, decode")
         explorer.press(explorer.slider("Max tokens"), "End")
         explorer.push("Measure all")
         explorer.push("Stop")  # at once: it may still wait, load or measure
