@@ -26,18 +26,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import sysconfig
-import traceback
-from pathlib import Path
-
-_INSTALLED = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 
 
 def _render(error: BaseException) -> list[str]:
     """Return what IPython shows of an error: the lines of the user's cells and files that led to it, and the message."""
+    import sysconfig  # 2 ms, which only an error needs
+    import traceback
+    from pathlib import Path
+
+    installed = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith(_INSTALLED):
+        if not frame.filename.startswith(installed):
             place = frame.filename
             with contextlib.suppress(AttributeError, TypeError):  # a file, or another version of IPython
                 place = " ".join(sys.modules["IPython"].get_ipython().compile.format_code_name(place))
