@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets
 
@@ -14,6 +14,9 @@ from labkit.errors import LabkitError
 from labkit.widgets.parts.accessibility import Names
 from labkit.widgets.parts.background import Background, Ticket
 from labkit.widgets.parts.view import View, message_html
+
+if TYPE_CHECKING:
+    from labkit.widgets.parts.loaded_model import Loaded
 
 Values = Mapping[str, Any]
 
@@ -166,6 +169,17 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         static = {"text/plain": repr(self), "text/html": self._first_html}
         return {**(super()._repr_mimebundle_(**options) or {}), **static}
+
+
+class ModelExplorer(Explorer):
+    """An explorer that computes with a model, which a subclass provides before it calls ``super().__init__``."""
+
+    _loaded: Loaded
+
+    def close(self) -> None:
+        """Close the explorer, and the model if it loaded one."""
+        super().close()
+        self._loaded.close()
 
 
 def slider(label: str, value: float, low: float, high: float, step: float, **options: Any) -> Any:

@@ -13,7 +13,7 @@ from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
 from labkit.errors import ArgumentError, LabkitError
 from labkit.output_files import written
 from labkit.tables import Table
-from labkit.widgets.explorer import Explorer, Values, button, slider
+from labkit.widgets.explorer import ModelExplorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.view import View
@@ -41,7 +41,7 @@ def describe(chunk: TextChunk, *, stopped: bool = False) -> str:
     )
 
 
-class Playground(Explorer):
+class Playground(ModelExplorer):
     """Generate text with any sampler settings, and watch it stream.
 
     Parameters
@@ -116,11 +116,6 @@ class Playground(Explorer):
     def clear(self) -> None:
         """Cancel a running generation and delete the conversation."""
         self.start(lambda _ticket: self._clear())
-
-    def close(self) -> None:
-        """Close the playground, and the model if it loaded one."""
-        super().close()
-        self._loaded.close()
 
     def _moved(self, _change: object) -> None:
         """Do nothing until Generate is pressed."""

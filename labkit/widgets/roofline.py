@@ -35,6 +35,7 @@ MODELS = {
 TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q2_K")
 DEPTH = 512  # tokens in the cache of each text
 _FILE = "the file"
+_LIMITS = {"bandwidth": "reading", "compute": "computing"}
 _USUAL = (10**10.7, 10**11.3)  # about 50 GB/s and 200 billion operations/s, as a laptop: until this machine is measured
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
@@ -50,7 +51,7 @@ def log_slider(label: str, value: float, low: float, high: float) -> Any:
 def describe(work: PassWork, machine: tuple[float, float], name: str, here: tuple[float, float] | None) -> str:
     """Describe where a pass lands: bytes, operations per byte, ceiling, and what limits it; and on this machine."""
     texts = "one text" if work.n_tokens == 1 else f"{work.n_tokens} texts at once"
-    limit = {"bandwidth": "reading", "compute": "computing"}[work.limit(*machine)]
+    limit = _LIMITS[work.limit(*machine)]
     most = work.ceiling(*machine)
     each = "" if work.n_tokens == 1 else f" in all, {_speed(most / work.n_tokens)} for each"
     found = (
@@ -156,7 +157,7 @@ def _table(works: dict[int, PassWork], machine: tuple[float, float]) -> Table:
             f"{work.n_bytes / 1e9:.2f}",
             f"{work.operations_per_byte:.1f}",
             _speed(work.ceiling(*machine)),
-            {"bandwidth": "reading", "compute": "computing"}[work.limit(*machine)],
+            _LIMITS[work.limit(*machine)],
         )
         for count, work in works.items()
     ]

@@ -14,7 +14,7 @@ from labkit.engine import Model, next_token_logits, token_text
 from labkit.plots.picture import canvas
 from labkit.plots.sampling import plot_next_token
 from labkit.tables import Table
-from labkit.widgets.explorer import Explorer, Values, button, slider
+from labkit.widgets.explorer import ModelExplorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.view import View
@@ -61,7 +61,7 @@ def next_token(
     )
 
 
-class SamplingExplorer(Explorer):
+class SamplingExplorer(ModelExplorer):
     """The next token's distribution as bars, before and after the samplers; the logits are computed once per prompt.
 
     Parameters
@@ -122,11 +122,6 @@ class SamplingExplorer(Explorer):
         if self.next is not None:
             chosen = self.next.drawn if token is None else token
             self.controls["prompt"].value += token_text(self._loaded.model(), chosen)
-
-    def close(self) -> None:
-        """Close the explorer, and the model if it loaded one."""
-        super().close()
-        self._loaded.close()
 
     def _offer(self, found: NextToken, names: list[str]) -> None:
         options = [

@@ -12,7 +12,7 @@ from labkit.serve import serve_model
 from labkit.serve.load import measure_cost, measure_users
 from labkit.serve.schedule import Served, StepCost, User, first_token_s, plan, tokens_per_second
 from labkit.tables import Table
-from labkit.widgets.explorer import Explorer, Values, button, slider
+from labkit.widgets.explorer import ModelExplorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.controls import dropdown
 from labkit.widgets.parts.loaded_model import Loaded
@@ -47,7 +47,7 @@ def describe(served: Sequence[Served]) -> str:
     )
 
 
-class ServingExplorer(Explorer):
+class ServingExplorer(ModelExplorer):
     """Users, prompts and slots: when each user waits, is read and gets tokens, predicted and measured.
 
     Parameters
@@ -95,11 +95,6 @@ class ServingExplorer(Explorer):
         """Serve the model with this many slots, measure a step's times and then these users, in the background."""
         values = self.values
         self.start(lambda ticket: self._measure(values, ticket))
-
-    def close(self) -> None:
-        """Close the explorer, and the model if it loaded one."""
-        super().close()
-        self._loaded.close()
 
     def _measure(self, values: Values, ticket: Ticket) -> None:
         self.report("loading the model", 0, 3)

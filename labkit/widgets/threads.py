@@ -16,7 +16,7 @@ from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, measure_read_bandwidth, physical_cores_available
 from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, scaling, stream_threads
-from labkit.widgets.explorer import Explorer, Values, button, slider
+from labkit.widgets.explorer import ModelExplorer, Values, button, slider
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.busy_core import BusyCore, Expected, threads_text, view_busy, watch
 from labkit.widgets.parts.loaded_model import Loaded
@@ -75,7 +75,7 @@ def _last_text(last: ThreadSpeed) -> str:
     return f"Last measured: {threads_text(last.n_threads)}, decode {last.decode_tokens_per_second:.1f} tokens/s. "
 
 
-class ThreadsExplorer(Explorer):
+class ThreadsExplorer(ModelExplorer):
     """Speed by number of threads, predicted and measured live, and the roofline; also next to a busy core.
 
     Parameters
@@ -143,11 +143,6 @@ class ThreadsExplorer(Explorer):
     def keep_busy(self) -> None:
         """Keep one core busy for a while, and show the speed and threads of a text that is generated, in the background."""
         self._start(self._keep_busy)
-
-    def close(self) -> None:
-        """Close the explorer, and the model if it loaded one."""
-        super().close()
-        self._loaded.close()
 
     def _moved(self, change: Any) -> None:
         values, is_threads = self.values, change["owner"] is self.controls["threads"]

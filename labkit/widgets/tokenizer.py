@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import ipywidgets
 
-from labkit.widgets.explorer import Explorer, Values
+from labkit.widgets.explorer import ModelExplorer, Values
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.pieces_html import Piece, pieces_html, pieces_table
@@ -27,7 +27,7 @@ def cut_into_pieces(vocabulary: Vocabulary, text: str, *, parse_special: bool = 
     return [Piece(token, vocabulary.piece(token), vocabulary.token_text(token)) for token in tokens]
 
 
-class TokenizerExplorer(Explorer):
+class TokenizerExplorer(ModelExplorer):
     """A text's tokens as coloured pieces with ids and bytes, and their share of the context; updated while the user types.
 
     Parameters
@@ -59,11 +59,6 @@ class TokenizerExplorer(Explorer):
             pieces = cut_into_pieces(vocabulary, values["text"], parse_special=values["parse_special"])
         self.pieces = pieces
         return View(describe(values["text"], pieces, model.n_ctx()), None, [pieces_table(pieces)], pieces_html(pieces))
-
-    def close(self) -> None:
-        """Close the explorer, and the model if it loaded one."""
-        super().close()
-        self._loaded.close()
 
 
 def describe(text: str, pieces: Sequence[Piece], n_ctx: int) -> str:
