@@ -33,6 +33,7 @@ CHILD = """
 import json, sys
 import labkit, numpy as np
 from labkit.benchmark.llama_bench import time_engine
+from labkit.engine.generation import GenerationRequest
 from labkit.engine.sampling_settings import check_sampling
 from labkit.system import engine_build, peak_resident_bytes
 
@@ -44,7 +45,7 @@ before = free()
 model = labkit.load_model(path, n_ctx, **options)
 with model.vocabulary() as vocabulary:
     tokens = np.random.default_rng(0).integers(vocabulary.n_vocab, size=n_ctx - 1).tolist()
-model.run_generation(tokens, 1, check_sampling(0, {}), emit=lambda _: None)
+model.run_generation(GenerationRequest(tokens, 1, check_sampling(0, {})), lambda _: None)
 memory = {"gpu_bytes": before - free(), "ram_bytes": peak_resident_bytes()}
 time_engine(model, n_prompt, 4)
 times = time_engine(model, n_prompt, n_gen)

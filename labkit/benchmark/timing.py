@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.checks import check_flag
 from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
-from labkit.engine.generation import Generation
+from labkit.engine.generation import Generation, GenerationRequest
 from labkit.engine.model import check_model
 from labkit.engine.native import C
 from labkit.engine.results import TextChunk
@@ -113,7 +113,7 @@ class _TimedGeneration(Generation):
     def __init__(self, steps: Stepper, model: Model, prompt: list[int], max_tokens: int, settings: SamplingSettings) -> None:
         self.clocked = EndlessTokenizer(model.native.tokenizer)
         self.make_text = _ClockedText
-        super().__init__(steps, self.clocked, model.prompt_step, prompt, max_tokens, settings)
+        super().__init__(steps, self.clocked, model.prompt_step, GenerationRequest(prompt, max_tokens, settings))
         self.make_sampler = functools.partial(_ClockedSampler, n_tokens=max_tokens)
 
     def times(self, text: str, started: float, ended: float) -> TimedRun:

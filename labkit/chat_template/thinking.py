@@ -119,7 +119,7 @@ def _tail(text: str) -> str:
 
 
 def _read(text: str, prompt: str, block: str) -> ThinkingForm | None:
-    """Read the marks in a rendered example; ``prompt`` is what stands there before the model writes."""
+    """Read the marks in a rendered example; ``prompt`` is the text before the model writes."""
     before, _, after = text.partition(_REASONING)
     between = after.partition(_ANSWER)[0] if _ANSWER in after else ""
     begin = _begin(before, prompt)

@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit.checks import check_flag, check_int
 from labkit.engine.chat_options import ChatOptions, chat_prompt
-from labkit.engine.generation import TextStream, prefill
+from labkit.engine.generation import GenerationRequest, TextStream, prefill
 from labkit.engine.job import Job
 from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
@@ -277,10 +277,9 @@ def token_text(model: Model, token: int) -> str:
         return tokenizer.piece(token).decode("utf-8", errors="replace")
 
 
-Request = tuple[list[int], int, SamplingSettings, bool, Thinking | None]
-
-
-def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]) -> Request:
+def _text_request(
+    model: Model, prompt: str, max_tokens: Any, temperature: Any, options: dict[str, Any]
+) -> GenerationRequest:
     parse_special = check_flag("parse_special", options.pop("parse_special", False))
     settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
@@ -290,7 +289,7 @@ def _text_request(model: Model, prompt: str, max_tokens: Any, temperature: Any, 
 
 def _chat_request(
     model: Model, messages: Any, max_tokens: Any, temperature: Any, kwargs: dict[str, Any], options: ChatOptions
-) -> Request:
+) -> GenerationRequest:
     settings = check_sampling(temperature, kwargs)
     limit = check_max_tokens(max_tokens)
     checked = check_messages(messages)
@@ -307,20 +306,20 @@ def _fit(
     *,
     chat: bool,
     thinking: Thinking | None = None,
-) -> Request:
+) -> GenerationRequest:
     n_ctx = model.n_ctx()
     if len(prompt) + (1 if max_tokens is None else max_tokens) > n_ctx:
         raise ContextOverflowError(len(prompt), max_tokens, n_ctx)
-    return prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings, chat, thinking
+    return GenerationRequest(prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings, chat, thinking)
 
 
-def _run(model: Model, request: Request) -> list[TextChunk]:
-    if request[1] == 0:
+def _run(model: Model, request: GenerationRequest) -> list[TextChunk]:
+    if request.max_tokens == 0:
         return []
     chunks: list[TextChunk] = []
     before = model.last_generation
     try:
-        model.run_generation(*request, emit=chunks.append)
+        model.run_generation(request, chunks.append)
     except Interrupted:
         report = model.last_generation
         if report is None or report is before:
@@ -330,11 +329,11 @@ def _run(model: Model, request: Request) -> list[TextChunk]:
     return chunks
 
 
-def _stream(model: Model, request: Request) -> TextStream:
-    if request[1] == 0:
-        only = TextChunk("", len(request[0]), 0, 0.0, 0.0, 0.0, "length")
+def _stream(model: Model, request: GenerationRequest) -> TextStream:
+    if request.max_tokens == 0:
+        only = TextChunk("", len(request.prompt), 0, 0.0, 0.0, 0.0, "length")
         return TextStream((chunk for chunk in [only]), lambda: None)
-    return TextStream(*model.stream_generation(*request))
+    return TextStream(*model.stream_generation(request))
 
 
 def _logits(model: Model, tokens: list[int], job: Job[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ new text is searched for stop sequences.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,26 +98,28 @@ class Output:
         return [("answer", text)] if text else []
 
 
+@dataclasses.dataclass(frozen=True)
+class GenerationRequest:
+    """What to generate: a prompt's tokens, at most so many new ones, how to sample, and what splits a chat's answer."""
+
+    prompt: list[int]
+    max_tokens: int
+    settings: SamplingSettings
+    chat: bool = False
+    thinking: Thinking | None = None
+
+
 class Generation:
     """One run of the loop, in the worker's thread; each call computes ``step`` tokens of the prompt."""
 
     make_sampler: Callable[..., Sampler] = Sampler  # a benchmark replaces these two with timed ones
     make_text: Callable[..., TextAssembler] = TextAssembler
 
-    def __init__(
-        self,
-        steps: Stepper,
-        tokenizer: Tokenizer,
-        step: int,
-        prompt: list[int],
-        max_tokens: int,
-        settings: SamplingSettings,
-        thinking: Thinking | None = None,
-    ) -> None:
+    def __init__(self, steps: Stepper, tokenizer: Tokenizer, step: int, request: GenerationRequest) -> None:
         self.steps, self.tokenizer, self.step = steps, tokenizer, step
-        self.prompt, self.settings = prompt, settings
-        self.text = self.make_text(settings.stop)
-        self.output = Output(tokenizer, max_tokens, self.text, settings.logprobs, thinking)
+        self.prompt, self.settings = request.prompt, request.settings
+        self.text = self.make_text(self.settings.stop)
+        self.output = Output(tokenizer, request.max_tokens, self.text, self.settings.logprobs, request.thinking)
         self.sampler: Sampler | None = None
         self.texts: list[str] = []
         self.n_reused = self.n_decoded = 0

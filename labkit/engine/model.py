@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.chat_prompt import Tokenizer
-from labkit.engine.generation import Generation
+from labkit.engine.generation import Generation, GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.llama_loading import LoadingLlama
 from labkit.engine.load_facts import LoadFacts
 from labkit.engine.native import C, EngineLog, give_back_memory, refuse_while_loading
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
-from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
-from labkit.engine.thinking import Thinking
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.kv_cache import PROMPT_STEP
@@ -194,31 +192,13 @@ class Model(LoadingLlama):
 
     # -- generating ----------------------------------------------------------------------------------------------
 
-    def run_generation(
-        self,
-        prompt: list[int],
-        max_tokens: int,
-        settings: SamplingSettings,
-        chat: bool = False,
-        thinking: Thinking | None = None,
-        *,
-        emit: Callable[[TextChunk], None],
-    ) -> None:
+    def run_generation(self, request: GenerationRequest, emit: Callable[[TextChunk], None]) -> None:
         """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
-        self.compute(lambda job: self._generate(job, prompt, max_tokens, settings, chat, thinking, emit))
+        self.compute(lambda job: self._generate(job, request, emit))
 
-    def stream_generation(
-        self,
-        prompt: list[int],
-        max_tokens: int,
-        settings: SamplingSettings,
-        chat: bool = False,
-        thinking: Thinking | None = None,
-    ) -> tuple[Iterator[TextChunk], Callable[[], object]]:
+    def stream_generation(self, request: GenerationRequest) -> tuple[Iterator[TextChunk], Callable[[], object]]:
         """Return an iterator that generates from tokens when it is read, and a function that cancels it from any thread."""
-        return self.stream_compute(
-            lambda job: self._generate(job, prompt, max_tokens, settings, chat, thinking, job.items.put)
-        )
+        return self.stream_compute(lambda job: self._generate(job, request, job.items.put))
 
     def compute(self, function: Callable[[Job[T]], T]) -> T:
         """Run a function in this model's thread; Ctrl-C, `cancel` and `close` end it."""
@@ -279,23 +259,13 @@ class Model(LoadingLlama):
         if self._worker.is_here:
             raise GenerationError("a callback of this model cannot use it, because a computation is running")
 
-    def _generate(
-        self,
-        job: Job[Any],
-        prompt: list[int],
-        max_tokens: int,
-        settings: SamplingSettings,
-        chat: bool,
-        thinking: Thinking | None,
-        emit: Callable[[TextChunk], None],
-    ) -> None:
-        n_reused = self.prepare_memory(prompt, chat=chat)
+    def _generate(self, job: Job[Any], request: GenerationRequest, emit: Callable[[TextChunk], None]) -> None:
+        n_reused = self.prepare_memory(request.prompt, chat=request.chat)
         try:
             with self.steps(job) as steps:
-                tokenizer, step = self.native.tokenizer, self._cache.step
-                generation = Generation(steps, tokenizer, step, prompt, max_tokens, settings, thinking)
+                generation = Generation(steps, self.native.tokenizer, self._cache.step, request)
                 report = generation.run(job, emit, n_reused)
-            self._cache.add_prompt(prompt[n_reused:])
+            self._cache.add_prompt(request.prompt[n_reused:])
             self._cache.add_generated(report.token_ids[: generation.n_decoded])
         except BaseException:
             self.clear_memory()

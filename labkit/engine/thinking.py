@@ -73,7 +73,7 @@ class Splitter:
         return text
 
     def _after(self, last: bool) -> str:
-        """Drop what stands between reasoning and answer: the beginning of the next message, or of the answer."""
+        """Drop what is between reasoning and answer: the beginning of the next message, or of the answer."""
         mark, body = self.form.turn or self.form.answer, self._held.lstrip()
         if mark and body.startswith(mark):
             self._go_on("start" if self.form.turn else "answer", body[len(mark) :])
@@ -144,7 +144,7 @@ class Thinking:
         return mark + self._tokenizer.piece(tokens[0]).decode("utf-8", "replace")
 
     def mark(self, token: int) -> str:
-        """Return the character that stands before a token's text; empty for most."""
+        """Return the character before a token's text; empty for most."""
         return self._marks.get(token, "")
 
     def goes_on(self, token: int) -> bool:
