@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -95,9 +96,9 @@ def test_forged_check_is_reported(school: Path) -> None:
     """A check that passes although the values for the same inputs are wrong is reported to the instructor."""
     forger = next(number for number, answer in enumerate(HOSTILE) if "checks.judge" in answer)
     grade = json.loads((school / "grades" / "grades" / f"eve{forger}" / f"{NAME}.json").read_text())
-    words = "The check of softmax_at printed that the answer is correct; 3 of 3 values"
-    assert words in " ".join(grade["problems"])
-    assert words in (school / "grades" / "grading.log").read_text()
+    words = r"The check of softmax_at printed that the answer is correct; (\d+) of \1 values"
+    assert re.search(words, " ".join(grade["problems"]))
+    assert re.search(words, (school / "grades" / "grading.log").read_text())
 
 
 def test_twenty_kills_do_not_change_the_grades(school: Path, tmp_path: Path) -> None:

@@ -439,7 +439,7 @@ def test_threads_are_measured_in_turn(model: labkit.Model) -> None:
     assert all(speed.decode_tokens_per_second > 0 < speed.prompt_tokens_per_second for speed in found.speeds)
     assert found.roofline_tokens_per_second > 0
     assert "2 threads" in plot_threads(found).get_label()
-    with pytest.raises(labkit.ArgumentError, match="numbers to try"):
+    with pytest.raises(labkit.ArgumentTypeError, match="numbers to try"):
         labkit.measure_threads(model, 4)  # type: ignore[arg-type]
 
 
