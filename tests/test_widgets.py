@@ -292,6 +292,35 @@ def test_appending_a_token_updates_the_prompt(model: labkit.Model) -> None:
     made.close()
 
 
+def test_a_grammar_masks_the_bars_and_follows_the_answer(model: labkit.Model) -> None:
+    """Forbidden tokens are marked and have no second bar, the allowed ones share all; appended tokens move the mask."""
+    prompt, grammar = "Is 17 a prime number? Answer:", 'root ::= "yes" | "no"'
+    made = SamplingExplorer(model, prompt=prompt, grammar=grammar)
+    assert made.next is not None
+    allowed = labkit.allowed_tokens(model, grammar)
+    assert [not no for no in made.next.forbidden] == [bool(allowed[token]) for token in made.next.tokens]
+    assert {name for name, no in zip(made.next.after, made.next.forbidden, strict=True) if no} == {0.0}
+    assert sum(made.next.after) == pytest.approx(1)
+    assert made.view.sentence.startswith("The grammar allows 5 of 49,152 tokens here.")
+    assert made.view.picture.get_label().count("(forbidden)") == sum(made.next.forbidden) > 0
+    for _ in range(3):  # at most "y", "e", "s"
+        made.append(None)
+        assert made.wait()
+    assert made.controls["prompt"].value == prompt
+    assert made.controls["answer"].value in ("yes", "no")
+    assert "“(end)” (drawn)" in made.view.picture.get_label()
+    made.controls["answer"].value = "maybe"
+    assert made.wait()
+    assert "does not allow this text" in made.message
+    made.controls["answer"].value, made.controls["grammar"].value = "", '{"type": "boolean"}'
+    assert made.wait()
+    assert "“t”: 0" in made.view.picture.get_label() or "“true”" in made.view.picture.get_label()
+    made.controls["grammar"].value = ""
+    assert made.wait()
+    assert made.next.forbidden == ()
+    made.close()
+
+
 def test_a_prompt_that_is_too_long_is_one_line(model: labkit.Model) -> None:
     """The explorer reports a prompt that is too long; a shorter one works again."""
     made = SamplingExplorer(model)

@@ -42,7 +42,7 @@ section { min-height: 100vh; box-sizing: border-box; padding: 3vh 5vw; scroll-sn
   flex-direction: column; gap: 1rem; }
 section > div { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 2rem; }
 h1, h2 { margin: 0; line-height: 1.15; } ul { margin: 0 0 0.5em; padding-left: 1.2em; } p { margin: 0 0 0.5em; }
-img { background: #fff; width: 100% !important; }
+img { background: #fff; width: 100% !important; max-height: 74vh; object-fit: contain; object-position: left top; }
 table { border-collapse: collapse; } td, th { padding: 0 1em 0 0; text-align: left; }
 footer { margin-top: auto; font-size: 0.9rem; color: var(--soft); }
 @media print { section { height: 100vh; page-break-after: always; } @page { size: A4 landscape; margin: 0; } }

@@ -1,8 +1,10 @@
-"""Sampling explorer: the next token's distribution, before and after temperature, top-k, top-p and min-p."""
+"""Sampling explorer: the next token's distribution, before and after a grammar, temperature, top-k, top-p and min-p."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +12,8 @@ import ipywidgets
 import numpy as np
 
 from labkit import sampling
-from labkit.engine import Model, next_token_logits, token_text
+from labkit.engine import Model, allowed_tokens, next_token_logits, token_text
+from labkit.grammar.json_schema import grammar_of_schema
 from labkit.plots.picture import canvas
 from labkit.plots.sampling import plot_next_token
 from labkit.tables import Table
@@ -38,17 +41,29 @@ class NextToken:
     entropy_bits: float
     entropy_after_bits: float
     drawn: int  # by the seed
+    forbidden: tuple[bool, ...] = ()  # by a grammar, for each of the tokens
 
 
 def next_token(
-    logits: NDArray[np.float32], *, seed: int, temperature: float, top_k: int, top_p: float, min_p: float
+    logits: NDArray[np.float32],
+    *,
+    seed: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> NextToken:
-    """Apply the samplers to logits; the arguments are those of `sampling.choose_token`."""
+    """Apply a grammar's mask and the samplers to logits; the other arguments are those of `sampling.choose_token`."""
     settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    shaped = sampling.shape_logits(logits, **settings)
+    masked = logits if allowed is None else np.where(allowed, logits, -np.inf)
+    shaped = sampling.shape_logits(masked, **settings)
     before, after = sampling.softmax(logits), sampling.softmax(shaped)
-    drawn = sampling.choose_token(logits, seed, **settings)
-    first = [int(token) for token in np.argsort(-logits, kind="stable")[:N_BARS]]
+    drawn = sampling.choose_token(masked, seed, **settings)
+    order = [int(token) for token in np.argsort(-logits, kind="stable")]
+    kept = [] if allowed is None else [token for token in order if allowed[token]][: N_BARS // 2]
+    others = [token for token in order[:N_BARS] if token not in kept]
+    first = sorted([*kept, *others[: N_BARS - len(kept)]], key=order.index)
     tokens = tuple(first if drawn in first else [*first, drawn])
     return NextToken(
         tokens,
@@ -58,6 +73,7 @@ def next_token(
         sampling.entropy_bits(logits),
         sampling.entropy_bits(shaped),
         drawn,
+        () if allowed is None else tuple(not allowed[token] for token in tokens),
     )
 
 
@@ -70,28 +86,35 @@ class SamplingExplorer(ModelExplorer):
         A loaded model, or a file or name to load.
     prompt : str
         The initial prompt.
+    grammar : str or mapping, optional
+        A grammar (GBNF) or a JSON schema: adds a box to change it, and one for the answer that it constrains.
     """
 
     title: ClassVar[str] = "Sampling explorer"
 
-    def __init__(self, model: Model | Path | str | None = None, *, prompt: str = "The best thing about cats is") -> None:
+    def __init__(
+        self,
+        model: Model | Path | str | None = None,
+        *,
+        prompt: str = "The best thing about cats is",
+        grammar: str | Mapping[str, Any] | None = None,
+    ) -> None:
         self._loaded = Loaded(model, n_ctx=1024)
-        self._computed: tuple[str, NDArray[np.float32]] | None = None
+        self._computed: tuple[list[str], NDArray[np.float32], NDArray[np.bool_] | None] | None = None
         self.next: NextToken | None = None
-        text = ipywidgets.Textarea(
-            value=prompt,
-            description="Prompt",
-            continuous_update=False,
-            rows=3,
-            style={"description_width": "initial"},
-            layout=_WIDE,
-        )
+        texts = {"prompt": _text_box("Prompt", prompt)}
+        if grammar is not None:
+            rules = grammar if isinstance(grammar, str) else json.dumps(grammar)
+            texts |= {
+                "grammar": _text_box("Grammar or JSON schema", rules),
+                "answer": _text_box("Answer so far", "", rows=1),
+            }
         self.choice = ipywidgets.Select(
             description="Token to append", options=[], rows=5, style={"description_width": "initial"}, layout=_WIDE
         )
         super().__init__(
             {
-                "prompt": text,
+                **texts,
                 "temperature": slider("Temperature", 0.7, 0.0, 3.0, 0.05),
                 "top_k": slider("Top-k (0 keeps all)", 40, 0, 100, 1),
                 "top_p": slider("Top-p", 0.95, 0.0, 1.0, 0.01),
@@ -106,22 +129,30 @@ class SamplingExplorer(ModelExplorer):
         )
 
     def compute(self, values: Values, ticket: Ticket) -> View:
-        """Compute the logits if the prompt is new, and apply the samplers."""
-        prompt = values["prompt"]
-        if self._computed is None or self._computed[0] != prompt:
-            self._computed = prompt, next_token_logits(self._loaded.model(), prompt)
-        settings = {name: value for name, value in values.items() if name != "prompt"}
-        self.next = found = next_token(self._computed[1], **settings)
-        names = [token_text(self._loaded.model(), token) for token in found.tokens]
+        """Compute the logits if the text is new, and apply the grammar and the samplers."""
+        settings = dict(values)
+        texts = prompt, answer, rules = [settings.pop(name, "") for name in ("prompt", "answer", "grammar")]
+        if self._computed is None or self._computed[0] != texts:
+            allowed = allowed_tokens(self._loaded.model(), _as_grammar(rules), answer) if rules.strip() else None
+            self._computed = texts, next_token_logits(self._loaded.model(), prompt + answer), allowed
+        _, logits, allowed = self._computed
+        self.next = found = next_token(logits, **settings, allowed=allowed)
+        names = [token_text(self._loaded.model(), token) or "(end)" for token in found.tokens]
         if not ticket.cancelled:
             self._offer(found, names)
-        return self._make_view(found, names, values["seed"])
+        view = self._make_view(found, names, values["seed"])
+        if allowed is None:
+            return view
+        mask = f"The grammar allows {int(allowed.sum()):,} of {len(allowed):,} tokens here. "
+        return dataclasses.replace(view, sentence=mask + view.sentence)
 
     def append(self, token: int | None) -> None:
-        """Append a token to the prompt; None is the drawn one."""
+        """Append a token to the prompt, or to the answer with a grammar; None is the drawn one."""
         if self.next is not None:
             chosen = self.next.drawn if token is None else token
-            self.controls["prompt"].value += token_text(self._loaded.model(), chosen)
+            self.controls["answer" if "answer" in self.controls else "prompt"].value += token_text(
+                self._loaded.model(), chosen
+            )
 
     def _offer(self, found: NextToken, names: list[str]) -> None:
         options = [
@@ -137,12 +168,16 @@ class SamplingExplorer(ModelExplorer):
         place = found.tokens.index(found.drawn)
         # The same edges for all settings of a prompt, with room for a drawn token: bars that do not change do not move.
         limit = next(edge for edge in _EDGES if edge >= min(1.0, 2 * found.before[0]))
+        cut = "after grammar and samplers" if found.forbidden else "after the samplers"
         axes = canvas(0.9 + 0.36 * (N_BARS + 1), left=0.30)
-        plot_next_token(names, found.before, found.after, chosen=place, limit=limit, axes=axes)
+        plot_next_token(
+            names, found.before, found.after, chosen=place, cut=cut, limit=limit, forbidden=found.forbidden, axes=axes
+        )
         axes.set_ylim(N_BARS + 0.5, -0.5)
+        gone = ["forbidden" if no else "dropped" for no in found.forbidden or [False] * len(names)]
         rows = [
-            (repr(name), f"{before:.2%}", f"{after:.2%}" if after else "dropped", "drawn" if index == place else "")
-            for index, (name, before, after) in enumerate(zip(names, found.before, found.after, strict=True))
+            (repr(name), f"{before:.2%}", f"{after:.2%}" if after else why_not, "drawn" if index == place else "")
+            for index, (name, before, after, why_not) in enumerate(zip(names, found.before, found.after, gone, strict=True))
         ]
         sentence = (
             f"{found.n_kept:,} token{'s' if found.n_kept != 1 else ''} can be drawn. Entropy: {found.entropy_bits:.2f} bits "
@@ -151,3 +186,13 @@ class SamplingExplorer(ModelExplorer):
         )
         table = Table(f"The {N_BARS} likeliest tokens", ("token", "model", "after the samplers", ""), rows)
         return View(sentence, axes, [table])
+
+
+def _text_box(label: str, value: str, rows: int = 3) -> Any:
+    style = {"description_width": "initial"}
+    return ipywidgets.Textarea(value=value, description=label, continuous_update=False, rows=rows, style=style, layout=_WIDE)
+
+
+def _as_grammar(rules: str) -> str:
+    """Return a grammar as it is, and a JSON schema as a grammar."""
+    return grammar_of_schema(rules) if rules.lstrip().startswith("{") else rules

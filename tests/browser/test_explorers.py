@@ -54,6 +54,22 @@ def test_sampling_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
         assert notebook.errors == []
 
 
+def test_sampling_explorer_with_a_grammar_by_keyboard(lab: Lab) -> None:
+    """A token appended with Enter moves the mask; a grammar that is typed replaces it; an unfitting answer is one line."""
+    with lab.notebook(LOAD, "labkit.explore('sampling', model, grammar='root ::= \"yes\" | \"no\"')") as notebook:
+        explorer = notebook.explorer("Sampling explorer")
+        explorer.wait_for_text("The grammar allows 5 of 49,152 tokens here.")
+        explorer.push("Append the drawn token")
+        answer = explorer.box.get_by_label("Answer so far", exact=True)
+        rules = explorer.box.get_by_label("Grammar or JSON schema", exact=True)
+        notebook.page.wait_for_function("(box) => box.value !== ''", arg=answer.element_handle())
+        explorer.press(rules, "Control+a")
+        notebook.page.keyboard.type('root ::= "x"')
+        notebook.page.keyboard.press("Tab")
+        explorer.wait_for_text("the grammar does not allow this text")
+        assert notebook.errors == []
+
+
 def test_tokenizer_explorer_by_keyboard(lab: Lab, model: labkit.Model) -> None:
     """The pieces follow each typed character; the control-token box works by the space bar; the table has every token."""
     with lab.notebook(LOAD, "labkit.explore('tokenizer', model, text='')") as notebook:
