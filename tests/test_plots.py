@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import QuantizationComparison, QuantizationQuality, get_model_info
+from labkit import QuantizationComparison, QuantizationQuality, estimate_memory_usage, get_model_info
+from labkit.course.predict import Comparison
 from labkit.errors import ArgumentError
 from labkit.plots import (
     Picture,
@@ -17,6 +18,7 @@ from labkit.plots import (
     plot_experts,
     plot_generation,
     plot_layers,
+    plot_memory,
     plot_offload,
     plot_q4_0_block,
     plot_roofline,
@@ -117,6 +119,34 @@ def test_picture_escapes_its_alt_text(info) -> None:
     axes = plot_bytes(info)
     axes.set_label('"><script>alert(1)</script>')
     assert "<script>" not in Picture(axes)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plot_bytes(get_model_info()),
+        lambda: plot_cache_growth(["The", " capital", " of", " France", " is"], [" Paris", "."], n_layers=30, n_cells=10),
+        lambda: plot_generation([(4649, " internationally")] * 7, n_layers=30, candidates=[(" internationally", 1.0)] * 4),
+        lambda: plot_q4_0_block(bytes(range(18))),
+        lambda: plot_tradeoff(compared()),
+        lambda: plot_memory({f"{n:,} tokens": estimate_memory_usage(None, n, method="formula") for n in (512, 8192)}),
+        lambda: Comparison("How many?", "bytes", 123_456_789.0, 0.0)._draw(),
+        lambda: plot_roofline({"card": (1e12, 1e14), "laptop": (50e9, 2e11)}, {"one text": (3.0, 1.2e11)}),
+        lambda: plot_layers(["CPU"] * 10 + ["GPU"] * 22, experts=["CPU"] * 30),
+        lambda: plot_offload({0: 10.0, 5: 15.0, 10: 40.0}, machine="a GPU"),
+    ],
+    ids=["bytes", "cache", "loop", "block", "tradeoff", "memory", "guess", "roofline", "layers", "offload"],
+)
+def test_pictures_are_readable_in_a_notebook(draw) -> None:
+    """Nothing is cut off at an edge, and no text is smaller than 9 pixels at a notebook's 560 pixels."""
+    from matplotlib.text import Text
+
+    figure = draw().figure
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    drawn = figure.get_tightbbox()
+    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) >= -0.02
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) * 560 / (72 * width) >= 9
 
 
 def test_plots_leave_pyplot_alone(info) -> None:

@@ -23,7 +23,7 @@ def test_chapters_add_up() -> None:
     assert sum(each.points for each in CHAPTERS) == sum(one.points for one in known_exercises().values())
     assert all(each.before < each.number for each in CHAPTERS)
     assert all(3 <= len(each.outcomes) <= 5 for each in CHAPTERS)
-    assert 120 <= sum(short_minutes(CHAPTERS).values()) <= 165
+    assert 120 <= sum(short_minutes(CHAPTERS).values()) <= 145  # of 180: 10 to open the chapters, and breaks
 
 
 @pytest.mark.parametrize("path", sorted(SLIDES))

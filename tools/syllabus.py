@@ -21,18 +21,15 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "syllabus.md"
 TEMPLATE = ROOT / "tools" / "syllabus_page.md"
-# Of the short path: the steps to do; other cells of these chapters are run, and their exercises left out.
-SHORT = {
-    "00": (1, 2, 3, 4, 5, 6, 7),
-    "01": (1, 2, 4, 6),
-    "04": (1, 2, 4, 6, 7, 10, 11),
-    "06": (1, 2, 4),
-    "07": (1, 2, 3, 6, 8),
-}
+# The short path: these chapters, without the steps that say SKIPPED, and with these exercises; the others are homework.
+SHORT = ("00", "01", "04", "06", "07")
+SKIPPED = "*Skip on the short path.*"
+SHORT_EXERCISES = ("writing_speed", "seconds_to_answer", "weight_bits", "token_cache", "median_speed")
 SLIDES = {
     "short": [("00",), ("00",), ("01",), ("01",), ("04",), ("04",), ("06",), ("06",), ("07",)],
     "whole": [("00", "01"), ("02",), ("03",), ("04",), ("05",), ("06",), ("07", "08"), ("09", "12"), ("10", "11")],
 }
+_EXERCISE = re.compile(r"\*\*Exercise\*\* \((\d+) minutes.*?^check\(\"(\w+)\"", re.MULTILINE | re.DOTALL)
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --soft: #555; }
 @media (prefers-color-scheme: dark) { :root { --ink: #eee; --page: #181818; --soft: #bbb; } }
@@ -74,6 +71,8 @@ class Chapter:
     exercises: int
     points: int
     steps: dict[int, int]  # minutes
+    short: dict[int, int]  # minutes of the steps of the short path, without homework
+    short_exercises: tuple[str, ...]
     questions: tuple[str, ...]  # of its prediction boxes
     recap: tuple[str, ...]
     pictures: tuple[str, ...]  # img elements, without the comparisons of guesses
@@ -92,6 +91,10 @@ def read_chapter(path: Path) -> Chapter:
     marks = [cell.metadata.get("nbgrader", {}) for cell in cells]
     shown = [html_of(output) for cell in cells for output in cell.get("outputs", ())]
     pictures = [image for text in shown for image in re.findall(r'<img alt="[^"]*"[^>]*src="data:[^>]*>', text)]
+    sections = re.split(r"^## ", everything, flags=re.MULTILINE)
+    parts = {int(number[0]): part for part in sections if (number := re.match(r"\d+(?=\. )", part))}
+    tasks = {step: {name: int(time) for time, name in _EXERCISE.findall(part)} for step, part in parts.items()}
+    steps = {step: int(re.findall(r"· (\d+) min$", part.splitlines()[0])[0]) for step, part in parts.items()}
     recaps = [text for text in texts if text.startswith("## Recap")]
     return Chapter(
         number=title[1],
@@ -103,9 +106,13 @@ def read_chapter(path: Path) -> Chapter:
         before=before[1] if before else "",
         exercises=sum(bool(mark.get("solution")) for mark in marks),
         points=sum(int(mark.get("points", 0)) for mark in marks if mark.get("grade")),
-        steps={
-            int(step): int(minutes) for step, minutes in re.findall(r"^## (\d+)\. .*· (\d+) min", everything, re.MULTILINE)
+        steps=steps,
+        short={
+            step: steps[step] - sum(time for name, time in tasks[step].items() if name not in SHORT_EXERCISES)
+            for step, part in parts.items()
+            if SKIPPED not in part
         },
+        short_exercises=tuple(name for each in tasks.values() for name in each if name in SHORT_EXERCISES),
         questions=tuple(text for _, text in re.findall(r"predict\(\s*(['\"])(.+?)\1", everything)),
         recap=tuple(re.findall(r"^- (.+)$", recaps[-1], re.MULTILINE)) if recaps else (),
         pictures=tuple(image for image in pictures if "no guess yet" not in image),
@@ -123,8 +130,8 @@ def read_course(folder: Path = ROOT / "notebooks") -> list[Chapter]:
 
 
 def short_minutes(chapters: list[Chapter]) -> dict[str, int]:
-    """Return the minutes of each chapter of the short path; a step that its chapter does not have is a KeyError."""
-    return {each.number: sum(each.steps[step] for step in SHORT[each.number]) for each in chapters if each.number in SHORT}
+    """Return the minutes of each chapter of the short path."""
+    return {each.number: sum(each.short.values()) for each in chapters if each.number in SHORT}
 
 
 def syllabus(chapters: list[Chapter]) -> str:
@@ -137,7 +144,8 @@ def syllabus(chapters: list[Chapter]) -> str:
     minutes, points = sum(each.minutes for each in chapters), sum(each.points for each in chapters)
     short = short_minutes(chapters)
     path = "\n".join(
-        f"| {each.number} {each.title} | {', '.join(map(str, SHORT[each.number]))} | {short[each.number]} |"
+        f"| {each.number} {each.title} | {', '.join(map(str, each.short))} | `{'`, `'.join(each.short_exercises)}` | "
+        f"{short[each.number]} |"
         for each in chapters
         if each.number in short
     )

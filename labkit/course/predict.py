@@ -218,6 +218,7 @@ class Comparison(Record):
         axes.invert_yaxis()
         whole = all(value.is_integer() for value in values)
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=whole))
+        axes.xaxis.set_major_formatter("{x:,.10g}")
         if not any(values):
             axes.set_xlim(0, 1)
         axes.set_xlabel(self.unit)

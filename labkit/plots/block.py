@@ -41,11 +41,11 @@ def plot_q4_0_block(data: bytes, *, axes: Axes | None = None) -> Axes:
     if len(data) != _BYTES:
         raise ArgumentError(f"a block of Q4_0 has {_BYTES} bytes, not {len(data)}")
     if axes is None:
-        axes = new_figure(10, 2.7, layout="constrained").add_subplot()
+        axes = new_figure(7, 2.5, layout="constrained").add_subplot()
     scale = float(np.frombuffer(bytes(data[:2]), "<f2")[0])
     _box(axes, 0, 3, f"{data[0]:02x}", _SCALE)
     _box(axes, 1, 3, f"{data[1]:02x}", _SCALE)
-    axes.text(0, 4.25, f"scale {scale:.4f}".replace("-", "−"), ha="left", va="bottom", fontsize=11)
+    axes.text(0, 4.25, f"scale {scale:.4f}".replace("-", "−"), ha="left", va="bottom", fontsize=9)
     for place, byte in enumerate(data[2:]):
         x = place + 2.4
         for half, (digit, colour) in enumerate(((byte >> 4, _UPPER), (byte & 15, _LOWER))):
@@ -57,7 +57,7 @@ def plot_q4_0_block(data: bytes, *, axes: Axes | None = None) -> Axes:
     for y, text, colour in ((2.02, "q, lower half", MAIN), (0.52, "q, upper half", OTHER)):
         axes.text(2.2, y, text, ha="right", va="center", fontsize=9, color="black",
                   bbox={"edgecolor": colour, "facecolor": "white", "pad": 2})  # fmt: skip
-    axes.text(18.4, 4.25, "18 bytes, 32 weights: weight = scale × (q − 8)", ha="right", va="bottom", fontsize=11)
+    axes.text(18.4, 4.25, "18 bytes, 32 weights: weight = scale × (q − 8)", ha="right", va="bottom", fontsize=9)
     axes.set(xlim=(-0.4, 18.5), ylim=(-0.1, 4.9))
     axes.set_axis_off()
     lower, upper = (" ".join(str(byte >> shift & 15) for byte in data[2:]) for shift in (0, 4))

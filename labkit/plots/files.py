@@ -33,7 +33,7 @@ def plot_bytes(info: Any, *, axes: Axes | None = None) -> Axes:
     """
     parts = _bytes_by_part(info)
     axes = new_axes(0.8 + 0.45 * len(parts)) if axes is None else axes
-    quantity = [f"{n_bytes / MIB:.2f} MiB, {n_bytes / info.file_size_bytes:.1%}" for n_bytes in parts.values()]
+    quantity = [f"{n_bytes / MIB:.2f} MiB, {100 * n_bytes / info.file_size_bytes:.1f} %" for n_bytes in parts.values()]
     last = len(parts) - 1
     bars = axes.barh(
         list(parts),
@@ -43,7 +43,7 @@ def plot_bytes(info: Any, *, axes: Axes | None = None) -> Axes:
         edgecolor="white",
     )
     axes.bar_label(bars, labels=quantity, padding=4)
-    axes.margins(x=0.28)
+    axes.margins(x=0.45)
     axes.invert_yaxis()
     axes.set_xlabel("size (MiB)")
     axes.set_ylabel("part of the file")

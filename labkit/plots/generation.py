@@ -107,7 +107,7 @@ def plot_cache_growth(prompt: Sequence[str], written: Sequence[str], *, n_layers
     'Grids of the KV cache, 30 layers by 8 cells. After the prompt: 2 columns filled, all of them in one step. After “ is”: \
 3 columns filled, 1 of them new. The other cells are reserved and empty.'
     """
-    figure = new_figure(8, 3.0, layout="constrained")
+    figure = new_figure(6.5, 3.2, layout="constrained")
     panels: Any = figure.subplots(1, 1 + len(written), sharey=True, squeeze=False)[0]
     said = []
     for step, axes in enumerate(panels):
@@ -134,7 +134,7 @@ def plot_cache_growth(prompt: Sequence[str], written: Sequence[str], *, n_layers
         )
     panels[0].set_ylabel("layer")
     figure.supxlabel(
-        "cells of the context, one per token: hatched when computed in this step, empty when only reserved", fontsize=10
+        "cells of the context, one per token: hatched when computed in this step,\nempty when only reserved", fontsize=10
     )
     figure.set_label(
         f"Grids of the KV cache, {n_layers} layers by {n_cells} cells. {'. '.join(said)}. "

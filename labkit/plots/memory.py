@@ -69,7 +69,7 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
     limit = _draw_ram(axes, bars, ram_bytes)
     _add_legend(axes, {part.name for _, _, estimate in bars for part in estimate.parts})
     axes.set_xlabel("memory when the context is full (MiB)")
-    axes.set_ylabel("device" if len(named) == 1 else "model")
+    axes.set_ylabel("device" if len(named) == 1 else "")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_label(f"Bar chart of memory at its peak. {'; '.join(texts)}.{limit}")
     return axes
@@ -146,4 +146,5 @@ def _add_legend(axes: Axes, names: set[str], *, below_inches: float | None = Non
         if name in names
     ]
     below = 0.28 if below_inches is None else below_inches / inches_of(axes)[1]
-    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.45, -below), ncols=4, frameon=False)
+    narrow = {"ncols": 5, "columnspacing": 1.2, "handlelength": 1.5}
+    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.45, -below), frameon=False, **narrow)

@@ -68,8 +68,8 @@ def new_figure(width_inches: float, height_inches: float, **options: Any) -> Fig
 
 
 def new_axes(height_inches: float) -> Axes:
-    """Return the Axes of a new figure."""
-    return new_figure(8, height_inches, layout="constrained").add_subplot()
+    """Return the Axes of a new figure: narrow, so that its text is as large as the notebook's."""
+    return new_figure(6.5, height_inches, layout="constrained").add_subplot()
 
 
 def inches_of(axes: Axes) -> tuple[float, float]:

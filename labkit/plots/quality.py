@@ -32,7 +32,7 @@ def plot_tradeoff(comparison: Any) -> Figure:
     The divergence axis is logarithmic down to the power of ten below the smallest value, and linear from there to 0.
     """
     rows = sorted(comparison.rows, key=lambda row: -row.file_size_bytes)
-    figure = new_figure(8, max(3.6, 1.2 + 0.36 * len(rows)), layout="constrained")
+    figure = new_figure(7, max(3.6, 1.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_speeds(right, rows)
     points = _draw_losses(left, rows)
@@ -52,7 +52,7 @@ def _draw_losses(axes: Axes, rows: Sequence[Any]) -> list[tuple[float, float]]:
         marker, color = ("s", OTHER) if row.is_reference else ("o", MAIN)
         axes.plot(size, loss, marker, color=color, markersize=7, clip_on=False)
     axes.set_ylim(-0.25 * linear, 3 * max(linear, *losses))
-    axes.margins(x=0.16)
+    axes.margins(x=0.3)
     axes.grid(visible=True, axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.set_title("quality loss")
@@ -73,7 +73,7 @@ def _draw_speeds(axes: Axes, rows: Sequence[Any]) -> None:
     )
     axes.bar_label(bars, labels=[f"{row.decode_ratio:.2f}" for row in rows], padding=4)
     axes.axvline(1, color="0.3", linestyle="--", linewidth=1)
-    axes.margins(x=0.18)
+    axes.margins(x=0.25)
     axes.invert_yaxis()
     axes.set_title("speed gain")
     axes.set_xlabel("decode speed\n(multiple of the reference's)")
