@@ -200,6 +200,8 @@ PARTS = {
     "added": "{% for m in messages %}{{ '[' + m.role + ']' + m.content[0].text }}{% endfor %}",
     "system only": "{% for m in messages %}[{{ m.role }}]{{ m.content[0].text if m.role == 'system' else m.content }}"
     "{% endfor %}",
+    "all but the system": "{% for m in messages %}[{{ m.role }}]{% if m.role == 'system' %}{{ m.content }}{% else %}"
+    "{{ m.content[0].text + '' }}{% endif %}{% endfor %}",
     "checked": "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ raise_exception('a list please') }}"
     "{% endif %}{{ m.content[0].text | trim }}{% endfor %}",
 }
@@ -210,6 +212,13 @@ def test_templates_that_read_parts_get_parts(name: str) -> None:
     """A template that finds nothing in plain text, or fails on it, gets typed parts, message by message."""
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A river, of Asia <b>"}]
     assert ChatTemplate(PARTS[name]).render(talk) == "[system]Be brief.[user]A river, of Asia <b>"
+
+
+def test_what_a_template_itself_refuses_is_its_own_error() -> None:
+    """The reason is the template's, even if it takes typed parts and then loses them."""
+    source = "{% for m in messages %}{% if 'mark' in m.content %}{{ raise_exception('no marks') }}{% endif %}{{ m.content }}"
+    with pytest.raises(labkit.GenerationError, match="cannot render these messages: no marks"):
+        ChatTemplate(source + "{% endfor %}").render([{"role": "user", "content": "a mark"}])
 
 
 LOSES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_any_text_is_found_or_not(text: str) -> None:
 FILES = ["m-Q4_0.gguf", "m-Q8_0.gguf"]
 COMPANIONS = ["mmproj-m-Q8_0.gguf", "m-mmproj-F16.gguf", "mtp-m-Q4_K_M.gguf", "MTP/m-Q8_0-MTP.gguf", "m-nextn-Q8_0.gguf",
               "eagle3-m-F16.gguf", "m-dflash-Q8_0.gguf", "m-draft-Q8_0.gguf", "m-assistant-Q8_0.gguf", "m.imatrix.gguf",
-              "m-imatrix.gguf", "m-lora-F16.gguf"]  # fmt: skip
+              "m-imatrix.gguf", "m-lora-F16.gguf", "m-dspark-Q4_0.gguf"]  # fmt: skip
 
 
 @given(st.permutations(FILES + COMPANIONS), st.sampled_from(["Q8_0", "q8_0", "Q4_0"]))
@@ -129,6 +130,13 @@ def test_what_is_not_there_is_listed(tag: str) -> None:
     """A draft of the wanted type does not answer for the model."""
     with pytest.raises(DownloadError, match=rf"no {tag} file.*m-Q8_0"):
         choose_file(parse_reference(f"x/m-GGUF:{tag}"), FILES + COMPANIONS)
+
+
+def test_other_spellings_of_a_tag_are_known() -> None:
+    """F16 is also called FP16, and Ollama's "latest" is no tag."""
+    for tag, name in itertools.product(("f16", "FP16"), ("m-fp16.gguf", "m-F16.gguf")):
+        assert choose_file(parse_reference(f"x/m-GGUF:{tag}"), [*FILES, name, "m-BF16.gguf"]) == name
+    assert parse_reference("hf.co/x/m-GGUF:latest") == parse_reference("x/m-GGUF")
 
 
 def test_words_of_the_repository_mean_nothing() -> None:
@@ -180,6 +188,9 @@ def test_parts_in_the_hubs_cache_keep_their_names(tmp_path: Path) -> None:
             pytest.skip("links need a privilege here")
     assert first_part(first.with_name("m-00002-of-00002.gguf")) == first
     assert resolve_model(str(first.with_name("m-00002-of-00002.gguf"))) == first
+    for name, target in (("second.gguf", "m-00002-of-00002.gguf"), ("again.gguf", "second.gguf")):
+        first.with_name(name).symlink_to(target)  # a link that does not have a part's name leads to the parts
+        assert first_part(first.with_name(name)) == first
 
 
 @pytest.mark.parametrize(

@@ -411,6 +411,7 @@ _EQUAL, _MHZ = [1024] * 8, 1000
             4,
         ),  # Snapdragon
         ([300] * 6 + [1024] * 2, [2000 * _MHZ] * 8, 2),  # equal frequencies, unequal cores
+        ([718] * 4 + [1024] * 4, [2800 * _MHZ] * 4 + [3900 * _MHZ] * 4, 8),  # NVIDIA GB10: eight are faster than four
         (_EQUAL, [2400 * _MHZ] * 8, 8),
         (_EQUAL, [5100 * _MHZ, 5000 * _MHZ, 4800 * _MHZ, 4700 * _MHZ] * 2, 8),  # favoured cores of one kind
         (None, [5100 * _MHZ] * 4 + [3300 * _MHZ] * 4, 4),  # Zen 5 and Zen 5c: frequencies only

@@ -43,16 +43,17 @@ class Conversation:
 
 
 def lay_out(render: Callable[[list[dict[str, Any]]], str], messages: Sequence[Message]) -> Conversation:
-    """Render messages as they are; those that get lost as typed parts (or as plain text, where they are parts); then all.
+    """Render messages as they are; those that get lost as typed parts (or parts as plain text); all; all others.
 
-    Some templates read ``message.content[0].text`` and nothing else, others only plain text.
+    Some templates read ``message.content[0].text`` and nothing else, others only plain text, others one of them by role.
     """
     shape = [dict(message) for message in messages]
     tried: list[list[dict[str, Any]]] = []
     lost: list[int] = []
     failure: TemplateError | None = None
-    for changes in ("none", "lost", "all"):
-        changed = {"none": [], "lost": lost, "all": range(len(messages))}[changes]
+    every = range(len(messages))
+    for changes in ("none", "lost", "all", "others"):
+        changed = {"none": [], "lost": lost, "all": every, "others": [*{*every} - {*lost}]}[changes]
         shape = [_other_shape(message) if index in changed else dict(message) for index, message in enumerate(messages)]
         if shape in tried:
             continue
@@ -60,13 +61,13 @@ def lay_out(render: Callable[[list[dict[str, Any]]], str], messages: Sequence[Me
         try:
             text = render(shape)
         except TemplateError as error:
-            failure = failure or error
+            failure = failure or (None if lost else error)
             continue
         parts, missing = _find(render, shape, text)
         if not missing:
             return Conversation(shape, text, parts, render)
         lost = lost or missing
-    if failure is not None and not lost:
+    if failure is not None:
         raise GenerationError(str(failure)) from None
     raise GenerationError(
         f"this model's chat template leaves out messages[{lost[0]}] ({messages[lost[0]].get('role')}) or a part of it: put "

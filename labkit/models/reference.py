@@ -16,7 +16,7 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _DEFAULT_QUANTIZATION = "Q4_K_M"
 # Files that accompany a model; a word in the repository's own name says nothing about a file.
 _COMPANION = re.compile(
-    r"mmproj|imatrix|(?<![a-z0-9])(mtp|nextn|eagle\d*|dflash|medusa|draft(?:er)?|assistant|speculator|lora|adapter"
+    r"mmproj|imatrix|(?<![a-z0-9])(mtp|nextn|eagle\d*|dflash|dspark|medusa|draft(?:er)?|assistant|speculator|lora|adapter"
     r"|projector|vocab|control[-_]?vector)(?![a-z0-9])"
 )
 _NO_MODEL = ("mmproj", "imatrix", "vocab", "projector")
@@ -48,6 +48,8 @@ def parse_reference(text: str) -> Reference:
     repository, below = match.groups()
     if below is None or below.lower().endswith(".gguf"):
         return Reference(repository, below)
+    if below.lower() == "latest":  # Ollama's name for no tag
+        return Reference(repository)
     return Reference(repository, None, below)
 
 
@@ -78,7 +80,8 @@ def choose(reference: Reference, files: Iterable[str]) -> tuple[str, str]:
     named = {
         file: _QUANTIZATION.sub("", _PART.sub("", file.lower()).removesuffix(".gguf").rpartition("/")[2]) for file in found
     }
-    pattern = re.compile(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9_])", re.IGNORECASE)
+    spelled = re.sub(r"(?i)^fp?(?=(16|32)$)", "fp?", re.escape(wanted))
+    pattern = re.compile(rf"(?<![a-z0-9]){spelled}(?![a-z0-9_])", re.IGNORECASE)
     fitting = [file for file in found if pattern.search(file)]
     if fitting:
         best = min(fitting, key=lambda file: (named[file] != base, len(file), file))

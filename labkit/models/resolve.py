@@ -87,10 +87,14 @@ def resolve_model(name_or_path: str | os.PathLike[str] | None) -> Path:
 def first_part(path: Path) -> Path:
     """Return the first part of a split model, which llama.cpp needs, given any part; the path itself if it is not there.
 
-    A link is not followed: in huggingface_hub's cache, only the links have the names of parts.
+    A link with the name of a part is not followed: in huggingface_hub's cache, only the links have such names.
     """
-    first = path.with_name(split_parts(path.name)[0])
-    return first if first.is_file() else path
+    link = path
+    while len(split_parts(link.name)) == 1 and link.is_symlink():
+        link = link.parent / link.readlink()
+    parts = split_parts(link.name)
+    first = link.with_name(parts[0])
+    return first if len(parts) > 1 and first.is_file() else path
 
 
 def _resolve_name(text: str) -> Path | None:

@@ -39,8 +39,9 @@ def fast_cpus(cpus: frozenset[int], root: Path = _ROOT) -> frozenset[int]:
 
     Notes
     -----
-    ARM's kernels report each core's capacity, in 1024ths of the fastest core's; other kernels only the maximum frequency,
-    which differs a little among equal cores (an AMD Ryzen's by up to 10 %), and more between kinds (Zen 5 and Zen 5c: 35 %).
+    ARM's kernels report each core's capacity, in 1024ths of the fastest core's; other kernels, and those that report one
+    capacity for all, only the maximum frequency. It differs a little among equal cores (an AMD Ryzen's by up to 10 %), and
+    more between kinds (Zen 5 and Zen 5c: 35 %).
 
     References
     ----------
@@ -52,7 +53,7 @@ def fast_cpus(cpus: frozenset[int], root: Path = _ROOT) -> frozenset[int]:
         speeds = {cpu: int(text) for cpu, text in texts.items() if text.isdigit()}
         most = max(speeds.values(), default=0)
         fast = frozenset(cpu for cpu, speed in speeds.items() if speed >= share * most)
-        if len(speeds) == len(cpus) and fast != cpus:
+        if len(speeds) == len(cpus) and len(set(speeds.values())) > 1:
             return fast
     return cpus
 
