@@ -20,8 +20,9 @@ from labkit.plots import plot_next_token, plot_threads
 from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, stream_threads
 from labkit.widgets import EXPLORERS, explorer
-from labkit.widgets.explorer import Explorer, Values, slider
+from labkit.widgets.explorer import Explorer, Values
 from labkit.widgets.parts.background import Background, Ticket
+from labkit.widgets.parts.controls import slider
 from labkit.widgets.parts.view import View
 from labkit.widgets.playground import Playground
 from labkit.widgets.playground import describe as describe_text

@@ -14,7 +14,8 @@ from labkit.gguf_file import read_header
 from labkit.gguf_file.fields import fields
 from labkit.gguf_file.formats import tensor_type
 from labkit.models import bundled_model_path
-from labkit.plots.treemap import Tile, plot_treemap, squarify
+from labkit.plots.file_bytes import plot_groups
+from labkit.plots.picture import canvas
 from labkit.quantize.blocks import quantize_rows
 from labkit.widgets import explore
 from labkit.widgets.gguf import N_FIRST, GGUFExplorer
@@ -117,38 +118,18 @@ def test_hex_names_every_field() -> None:
     assert "<b>" not in page
 
 
-# -- treemap -----------------------------------------------------------------------------------------------------------
+# -- groups ------------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(0, 1 << 40), max_size=40), st.floats(0.5, 20), st.floats(0.5, 20))
-def test_squarify_fills_the_room(sizes: list[int], width: float, height: float) -> None:
-    """Areas are proportional to the sizes; tiles stay inside and do not overlap."""
-    tiles = squarify(sizes, Tile(0, 0, width, height))
-    room, total = width * height, sum(sizes)
-    assert [tile.area for tile in tiles] == pytest.approx([room * size / max(1, total) for size in sizes], abs=1e-9 * room)
-    near = 1e-9 * (width + height)
-    for tile in tiles:
-        assert tile.x >= -near
-        assert tile.y >= -near
-        assert tile.x + tile.width <= width + near
-        assert tile.y + tile.height <= height + near
-    for index, one in enumerate(tiles):
-        for other in tiles[index + 1 :]:
-            wide = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
-            high = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
-            assert min(wide, high) <= near
-
-
-def test_plot_treemap_names_all_groups(header) -> None:
-    """Large groups are named in the picture, small ones below, all in the alt text; a dollar is not a formula."""
-    axes = plot_treemap({**groups_of(header.tensors, "part of the model"), "$x$": [1]})
-    texts = [text.get_text() for text in axes.texts]
-    assert any(text.startswith("feed-forward\n") for text in texts)
-    assert "norms" in texts[-1]
-    assert "$x$" in texts[-1]
-    assert all(not text.get_parse_math() for text in axes.texts)
-    assert "attention 15.82 MiB, 17.2 %" in axes.get_label()
-    assert isinstance(plot_treemap({}), Axes)
+def test_plot_groups_names_all_groups(header) -> None:
+    """Each group has a bar with its tensors, size and share; the largest is first, and all are in the alt text."""
+    axes = plot_groups(groups_of(header.tensors, "part of the model"), axes=canvas(3))
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0].startswith("feed-forward, ")
+    assert len(names) == len(axes.patches) == 4
+    assert "attention, 120 tensors: 15.82 MiB, 17.2 %" in axes.get_label()
+    assert all(name in axes.get_label() for name in names)
+    assert isinstance(plot_groups({}, axes=canvas(3)), Axes)
 
 
 def test_groups_include_every_byte(header) -> None:
@@ -206,7 +187,7 @@ def test_tensors_are_all_there(explorer, header) -> None:
     rows = {row[0]: (int(row[1]), int(row[2].replace(",", ""))) for row in explorer.view.tables[0].rows}
     assert rows == header.tensor_types
     assert "9 of 272 tensors" in move(explorer, search="blk.7.")
-    assert "Treemap of 2.11 MiB" in explorer.view.picture.get_label()
+    assert "Bar chart of 2.11 MiB" in explorer.view.picture.get_label()
     assert "0 of 272 tensors" in move(explorer, search="no such tensor")
     table, found = tensors_table(header, "q8_0")
     assert [row[0] for row in table.rows] == [tensor.name for tensor in found] == ["token_embd.weight"]

@@ -6,7 +6,7 @@ turns it into HTML with this description as alt text; a plain matplotlib figure 
 """
 
 from labkit.plots.block import plot_q4_0_block
-from labkit.plots.files import plot_bytes
+from labkit.plots.file_bytes import plot_bytes
 from labkit.plots.generation import plot_cache_growth, plot_generation
 from labkit.plots.layers import plot_experts, plot_layers, plot_offload
 from labkit.plots.memory import plot_memory

@@ -24,8 +24,6 @@ def plot_q4_0_block(data: bytes, *, axes: Axes | None = None) -> Axes:
     ----------
     data : bytes
         The block.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

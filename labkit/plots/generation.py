@@ -28,8 +28,6 @@ def plot_generation(
         Layers of the model.
     candidates : sequence of (str, float)
         The likeliest next tokens with their probabilities; the first is the chosen one.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

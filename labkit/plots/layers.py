@@ -23,8 +23,6 @@ def plot_layers(devices: Sequence[str], *, experts: Sequence[str] = (), axes: Ax
         The device's name for each layer, and for the output last.
     experts : sequence of str, optional
         The device of each layer's experts, drawn as a second row.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------
@@ -77,8 +75,6 @@ def plot_experts(chosen: Sequence[Sequence[int]], n_experts: int, *, axes: Axes 
         The experts that a token uses in each layer, by number from 0.
     n_experts : int
         Experts in each layer.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------
@@ -110,8 +106,6 @@ def plot_offload(measured: Mapping[int, float], *, machine: str, axes: Axes | No
         Layers on the GPU, the output included -> tokens per second; the first entry is none, the last one all.
     machine : str
         What it was measured on.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

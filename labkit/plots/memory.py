@@ -32,8 +32,6 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
         As `estimate_memory_usage` returns it; or several, by name.
     ram_bytes : int, optional
         RAM, drawn as a line; by default the estimate's ``available_bytes``, if at most three times the longest bar.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------
@@ -55,14 +53,10 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
     axes = new_axes(1.5 + 0.55 * len(bars)) if axes is None else axes
     texts = []
     for row, (label, device, estimate) in enumerate(bars):
-        left, sizes = 0.0, []
-        for part in (part for part in estimate.parts if part.device == device):
-            colour, hatch = _PARTS[part.name]
-            axes.barh(row, part.resident_bytes / MIB, left=left, color=colour, hatch=hatch, edgecolor="white")
-            left += part.resident_bytes / MIB
-            sizes.append(f"{part.name} {part.resident_bytes / MIB:.1f}")
-        axes.text(left, row, f" {left:,.0f} MiB", va="center")
-        texts.append(f"{label}: {left:.1f} MiB ({', '.join(sizes)})")
+        parts = {part.name: part.resident_bytes for part in estimate.parts if part.device == device}
+        total = _stack(axes, row, parts) / MIB
+        axes.text(total, row, f" {total:,.0f} MiB", va="center")
+        texts.append(f"{label}: {total:.1f} MiB ({_listed(parts)})")
     axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -99,8 +93,7 @@ def plot_fit(
             axes.plot([limits[place] / MIB] * 2, [row - 0.46, row + 0.46], color="black", linewidth=2.5)
         of = f" of {format_bytes(capacities[place])}" if kind != "reported" else ""
         axes.text(max(total, limits[place]) / MIB, row, f"  {total / MIB:,.0f} MiB{of}", va="center")
-        listed = ", ".join(f"{name} {size / MIB:.1f}" for name, size in parts.items())
-        texts.append(f"{place} {kind}".rstrip() + f": {total / MIB:.1f} MiB{of}" + (f" ({listed})" if listed else ""))
+        texts.append(f"{place} {kind}".rstrip() + f": {total / MIB:.1f} MiB{of}" + (f" ({_listed(parts)})" if parts else ""))
     axes.set_yticks(range(len(bars)), [f"{place},\n{kind}".rstrip(",\n") for place, kind, _ in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.5 * max(longest, *limits.values(), 0) / MIB)
@@ -112,7 +105,7 @@ def plot_fit(
     return axes
 
 
-def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool) -> int:
+def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool = False) -> int:
     """Draw a stacked bar; return its length in bytes."""
     left = 0
     for name, size in parts.items():
@@ -121,6 +114,10 @@ def _stack(axes: Axes, row: int, parts: Mapping[str, int], *, is_outlined: bool)
         axes.barh(row, size / MIB, width, left=left / MIB, color=colour, hatch=hatch, edgecolor=edge)
         left += size
     return left
+
+
+def _listed(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size / MIB:.1f}" for name, size in parts.items())
 
 
 def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, Any]], ram_bytes: int | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, OTHER, new_figure
+from labkit.plots.point_names import name_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def plot_tradeoff(comparison: Any) -> Figure:
     _draw_speeds(right, rows)
     points = _draw_losses(left, rows)
     figure.draw_without_rendering()  # computes the layout
-    _name_points(left, [row.quantization for row in rows], points)
+    name_points(left, [row.quantization for row in rows], points)
     figure.set_label(_tradeoff_text(comparison, rows))
     return figure
 
@@ -79,30 +80,6 @@ def _draw_speeds(axes: Axes, rows: Sequence[Any]) -> None:
     axes.set_xlabel("decode speed\n(multiple of the reference's)")
     axes.set_ylabel("type, largest file first")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-_PLACES = [(8, 0), (-8, 0), (0, 9), (0, -9), (8, 10), (-8, 10), (8, -10), (-8, -10)]  # points from a marker to its name
-
-
-def _name_points(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write each name next to its point, without covering another name or point."""
-    from matplotlib.transforms import Bbox
-
-    pixels = axes.transData.transform(points)
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
-    for name, point in zip(names, points, strict=True):
-        labels = [axes.annotate(name, point, place, textcoords="offset points", **_align(place)) for place in _PLACES]
-        boxes = [label.get_window_extent() for label in labels]
-        best = min(range(len(labels)), key=lambda index: boxes[index].count_overlaps(taken))
-        taken.append(boxes[best])
-        for index, label in enumerate(labels):
-            label.set_in_layout(False)
-            if index != best:
-                label.remove()
-
-
-def _align(place: tuple[int, int]) -> dict[str, Any]:
-    return {"va": "center", "ha": "left" if place[0] > 0 else "right" if place[0] < 0 else "center"}
 
 
 def _tradeoff_text(comparison: Any, rows: Sequence[Any]) -> str:

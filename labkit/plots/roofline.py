@@ -26,8 +26,6 @@ def plot_roofline(machines: Mapping[str, Point], points: Mapping[str, Point], *,
         Name -> (bytes read per second, operations per second).
     points : mapping
         Name -> (operations per byte, operations per second), as `PassWork.at` returns them.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

@@ -41,8 +41,6 @@ def plot_next_token(
         Probability at the right edge; longer bars end there, with their value. By default all bars fit.
     forbidden : sequence of bool
         Which tokens a grammar forbids: their bars and names are grey, and marked.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

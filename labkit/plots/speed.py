@@ -19,8 +19,6 @@ def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     ----------
     result : BenchmarkResult
         As `benchmark_inference` returns it, with ``max_tokens`` of at least 2.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------
@@ -74,8 +72,6 @@ def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     ----------
     result : MilestoneResult
         As `run_milestone` returns it.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

@@ -24,8 +24,6 @@ def plot_threads(
         Number of threads -> predicted decode speed, tokens per second.
     chosen : int
         A number of threads to mark; 0 is none.
-    axes : Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------

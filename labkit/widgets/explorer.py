@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import ipywidgets
 
@@ -15,15 +15,11 @@ from labkit.widgets.parts.accessibility import Names
 from labkit.widgets.parts.background import Background, Ticket
 from labkit.widgets.parts.view import View, message_html
 
-if TYPE_CHECKING:
-    from labkit.widgets.parts.loaded_model import Loaded
-
 Values = Mapping[str, Any]
 
 _log = logging.getLogger(__name__)
 _drawing = threading.Lock()  # matplotlib is not thread-safe
 _in_cells: dict[str, tuple[int, list[Explorer]]] = {}
-_WIDE = {"width": "100%", "max_width": "36em"}
 
 
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -169,33 +165,6 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         static = {"text/plain": repr(self), "text/html": self._first_html}
         return {**(super()._repr_mimebundle_(**options) or {}), **static}
-
-
-class ModelExplorer(Explorer):
-    """An explorer that computes with a model, which a subclass provides before it calls ``super().__init__``."""
-
-    _loaded: Loaded
-
-    def close(self) -> None:
-        """Close the explorer, and the model if it loaded one."""
-        super().close()
-        self._loaded.close()
-
-
-def slider(label: str, value: float, low: float, high: float, step: float, **options: Any) -> Any:
-    """Return a slider of integers or floats, depending on ``step``."""
-    kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    if kind is ipywidgets.FloatSlider:
-        options = {"readout_format": ".2f", **options}
-    settings = {"style": {"description_width": "initial"}, "layout": _WIDE, **options}
-    return kind(value=value, min=low, max=high, step=step, description=label, **settings)
-
-
-def button(label: str, act: Callable[[], object], *, tooltip: str = "") -> Any:
-    """Return a button that calls ``act`` when pressed."""
-    made = ipywidgets.Button(description=label, tooltip=tooltip or label)
-    made.on_click(lambda _button: act())
-    return made
 
 
 def _family(widget: Any) -> Iterable[Any]:

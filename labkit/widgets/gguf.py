@@ -5,21 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import ipywidgets
+
 from labkit.checks import visible
 from labkit.errors import ArgumentError
 from labkit.gguf_file import TensorInfo
 from labkit.gguf_file.fields import fields
 from labkit.gguf_file.source import LocalSource
 from labkit.models import resolve_model
+from labkit.plots.file_bytes import plot_groups
 from labkit.plots.picture import canvas
 from labkit.plots.quantization import plot_weights
-from labkit.plots.treemap import plot_treemap
-from labkit.widgets.explorer import Values, slider
+from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts import header_tables as contents
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.block import parts_of, steps_of
-from labkit.widgets.parts.controls import dropdown, search_box, tensor_menu
+from labkit.widgets.parts.controls import dropdown, slider, tensor_menu
 from labkit.widgets.parts.fields_html import fields_table, hex_html
 from labkit.widgets.parts.view import View
 from labkit.widgets.parts.weights import can_decode, read_bytes
@@ -36,16 +38,8 @@ _MAX_PLOTTED = 64  # weights of a block of 256: more would be unreadable
 class GGUFExplorer(FileExplorer):
     """A file's keys and tensors as searchable tables, its first bytes field by field, and a block decoded step by step.
 
-    Only the header and the displayed data are read. Of a damaged file, the first bytes can still be shown.
-
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file, a name or a URL; of a URL, only the header is read.
-    show : str
-        The initial view, one of `VIEWS`.
-    search : str
-        The initial search text.
+    Only the header and the displayed data are read; of a URL, only the header. Of a damaged file, the first bytes can still
+    be shown. ``show`` is the initial view, one of `VIEWS`; ``search`` the initial search text.
     """
 
     title: ClassVar[str] = "GGUF explorer"
@@ -56,7 +50,7 @@ class GGUFExplorer(FileExplorer):
         self.use_file(model)
         controls = {
             "show": dropdown("Show", VIEWS, show),
-            "search": search_box(search),
+            "search": ipywidgets.Text(description="Search", value=search, placeholder="any text in a row, for example rope"),
             "group": dropdown("Group tensors by", contents.GROUPINGS, contents.GROUPINGS[0]),
             "tensor": tensor_menu(self.tensors(lambda tensor: tensor.n_elements > 0)),
             "block": slider("Block", 0, 0, 1, 1),
@@ -82,8 +76,9 @@ class GGUFExplorer(FileExplorer):
 
     def _show_tensors(self, search: str, grouping: str) -> View:
         table, found = contents.tensors_table(self.header(), search)
-        sentence = f"{contents.header_sentence(self.header())} Shown: {table.title}; areas are their bytes."
-        axes = plot_treemap(contents.groups_of(found, grouping), axes=canvas(3.2, left=0.01, right=0.99))
+        sentence = f"{contents.header_sentence(self.header())} Shown: {table.title}."
+        groups = contents.groups_of(found, grouping)
+        axes = plot_groups(groups, axes=canvas(0.9 + 0.4 * max(1, len(groups)), left=0.37))
         return View(sentence, axes, [contents.groups_table(found, grouping)], contents.scrolled(table))
 
     def _show_first(self) -> View:

@@ -15,10 +15,11 @@ from labkit.plots.picture import MIB, canvas
 from labkit.system import Device, available_ram_bytes, engine_build, resident_bytes
 from labkit.tables import Table
 from labkit.units import format_bytes, round_up
-from labkit.widgets.explorer import Values, button, slider
+from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.memory import context_slider, mib_box
 from labkit.widgets.parts.background import Ticket
+from labkit.widgets.parts.controls import button, slider
 from labkit.widgets.parts.real_load import RealLoad, load_and_measure
 from labkit.widgets.parts.view import View
 from labkit.widgets.parts.what_fits import DEVICE, RAM, Sizes, by_place, estimate_from_header, most_gpu_layers, n_layers
@@ -46,16 +47,9 @@ def _where(place: str) -> str:
 class GPULayersExplorer(FileExplorer):
     """RAM and device memory by number of GPU layers: an estimate, and a real load if there is a device.
 
-    The device is this machine's GPU, or a second process that lends this machine's CPU and ends with the explorer.
-
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model (its file is loaded again), or a file or a name.
-    n_ctx : int
-        Initial context size in tokens; 0 is the trained one.
-    device_mib : int, optional
-        The device's memory; by default the GPU's free memory, or without a GPU two thirds of what all layers need.
+    The device is this machine's GPU, or a second process that lends this machine's CPU and ends with the explorer. ``n_ctx``
+    is the initial context in tokens; 0 is the trained one. ``device_mib`` is the device's memory, by default the GPU's free
+    memory, or without a GPU two thirds of what all layers need. A loaded model's file is loaded again.
 
     Raises
     ------

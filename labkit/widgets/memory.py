@@ -16,10 +16,10 @@ from labkit.plots.memory import plot_fit
 from labkit.plots.picture import MIB, canvas
 from labkit.system import available_ram_bytes, resident_bytes
 from labkit.tables import Table
-from labkit.widgets.explorer import Values, slider
+from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.controls import dropdown
+from labkit.widgets.parts.controls import dropdown, slider
 from labkit.widgets.parts.view import View
 from labkit.widgets.parts.what_fits import RAM, by_place, estimate_from_header, longest_context, trained_context
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _FLASH = (("auto", "auto"), ("on", True), ("off", False))
 _TYPES = [(name.upper(), name) for name in CACHE_TYPES]
-_LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
 
 
 def settings_of(values: Values) -> dict[str, Any]:
@@ -58,18 +57,13 @@ def context_slider(header: Header | None, n_ctx: int) -> Any:
 
 def mib_box(label: str, n_bytes: int) -> Any:
     """Return a box for an amount of memory in MiB."""
-    return ipywidgets.BoundedIntText(description=label, value=max(1, n_bytes // MIB), min=1, max=2**30, **_LOOK)
+    return ipywidgets.BoundedIntText(description=label, value=max(1, n_bytes // MIB), min=1, max=2**30)
 
 
 class MemoryExplorer(FileExplorer):
     """The RAM that a model needs: weights, cache, compute buffer and the rest, estimated from its header alone.
 
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or a name.
-    n_ctx : int
-        Initial context size in tokens; 0 is the trained one.
+    ``n_ctx`` is the initial context in tokens; 0 is the trained one.
 
     Raises
     ------

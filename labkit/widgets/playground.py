@@ -13,13 +13,12 @@ from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
 from labkit.errors import ArgumentError, LabkitError
 from labkit.output_files import written
 from labkit.tables import Table
-from labkit.widgets.explorer import ModelExplorer, Values, button, slider
+from labkit.widgets.explorer import Values
+from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.controls import button, dropdown, sampler_sliders, slider
 from labkit.widgets.parts.view import View
 
-_WIDE = {"width": "100%", "max_width": "48em"}
-_OWN_WIDTH = {"description_width": "initial"}
 _EVERY_S = 0.06  # between updates of the text in the browser
 _CONTINUE, _CHAT = "continue a text", "chat"
 _LABELS = {
@@ -44,19 +43,8 @@ def describe(chunk: TextChunk, *, stopped: bool = False) -> str:
 class Playground(ModelExplorer):
     """Generate text with any sampler settings, and watch it stream.
 
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or name to load.
-    prompt : str
-        The initial prompt.
-    mode : str
-        ``"continue a text"`` or ``"chat"``.
-
-    Attributes
-    ----------
-    transcript : Textarea
-        All prompts and answers; it can be edited, copied and saved.
+    ``mode`` is ``"continue a text"`` or ``"chat"``. ``transcript`` has all prompts and answers; it can be edited, copied and
+    saved.
     """
 
     title: ClassVar[str] = "Playground"
@@ -65,23 +53,17 @@ class Playground(ModelExplorer):
     def __init__(
         self, model: Model | Path | str | None = None, *, prompt: str = "The capital of France is", mode: str = _CONTINUE
     ) -> None:
-        self._loaded = Loaded(model, n_ctx=2048)
+        self.use_model(model, n_ctx=2048)
         self._messages: list[dict[str, str]] = []
-        self.transcript = ipywidgets.Textarea(description="Transcript", rows=10, style=_OWN_WIDTH, layout=_WIDE)
+        self.transcript = ipywidgets.Textarea(description="Transcript", rows=10)
         self.transcript.add_class("labkit-transcript")
         copy = button("Copy transcript", lambda: None)
         copy.add_class("labkit-copy")  # done in the browser: see accessibility.py
         super().__init__(
             {
-                "mode": ipywidgets.Dropdown(
-                    description="Mode", options=[_CONTINUE, _CHAT], value=mode, style=_OWN_WIDTH, layout=_WIDE
-                ),
-                "prompt": ipywidgets.Textarea(description="Prompt", value=prompt, rows=3, style=_OWN_WIDTH, layout=_WIDE),
-                "temperature": slider("Temperature", 0.7, 0.0, 2.0, 0.05),
-                "top_k": slider("Top-k (0 keeps all)", 40, 0, 100, 1),
-                "top_p": slider("Top-p", 0.95, 0.0, 1.0, 0.01),
-                "min_p": slider("Min-p", 0.05, 0.0, 1.0, 0.01),
-                "seed": slider("Seed", 0, 0, 100, 1),
+                "mode": dropdown("Mode", [_CONTINUE, _CHAT], mode),
+                "prompt": ipywidgets.Textarea(description="Prompt", value=prompt, rows=3),
+                **sampler_sliders(),
                 "max_tokens": slider("Max tokens", 64, 1, 512, 1),
             },
             actions=[
@@ -125,8 +107,8 @@ class Playground(ModelExplorer):
         self.report("")
 
     def _generate(self, values: Values, ticket: Ticket) -> None:
-        self.report("loading the model" if not self._loaded.is_ready else "processing the prompt")
-        model = self._loaded.model()
+        self.report("loading the model" if not self.has_model else "processing the prompt")
+        model = self.model()
         if ticket.cancelled:
             return
         stream, head = self._open(model, values)

@@ -14,10 +14,10 @@ from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.plots.quantization import plot_quantization
 from labkit.tables import Table
-from labkit.widgets.explorer import Values, slider
+from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.controls import dropdown, tensor_menu
+from labkit.widgets.parts.controls import dropdown, slider, tensor_menu
 from labkit.widgets.parts.view import View
 from labkit.widgets.parts.weights import (
     CHUNK,
@@ -87,16 +87,8 @@ def sentence(sampled: Sampled, name: str, found: Loss) -> str:
 class QuantizationExplorer(FileExplorer):
     """Requantize a tensor of a file into any of ten types, and show the error.
 
-    Weights are read when needed: 64 for the strip, at most 65,536 for the errors.
-
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or a name.
-    tensor : str, optional
-        The initial tensor; by default the first matrix.
-    quantization : str
-        The initial type.
+    Weights are read when needed: 64 for the strip, at most 65,536 for the errors. ``tensor`` is the initial tensor, by
+    default the first matrix; ``quantization`` the initial type.
     """
 
     title: ClassVar[str] = "Quantization explorer"

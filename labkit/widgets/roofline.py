@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import ipywidgets
-
 from labkit.checks import visible
 from labkit.errors import ArgumentTypeError, LabkitError
 from labkit.gguf_file import Header
@@ -16,10 +14,10 @@ from labkit.plots.picture import canvas
 from labkit.plots.roofline import plot_roofline
 from labkit.roofline import PassWork, SpeedPrediction, pass_work, predict_speed
 from labkit.tables import Table
-from labkit.widgets.explorer import Values, button, slider
+from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.controls import dropdown
+from labkit.widgets.parts.controls import button, dropdown, log_slider, slider
 from labkit.widgets.parts.view import View
 
 if TYPE_CHECKING:
@@ -38,14 +36,6 @@ _FILE = "the file"
 _LIMITS = {"bandwidth": "reading", "compute": "computing"}
 _USUAL = (10**10.7, 10**11.3)  # about 50 GB/s and 200 billion operations/s, as a laptop: until this machine is measured
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
-
-
-def log_slider(label: str, value: float, low: float, high: float) -> Any:
-    """Return a logarithmic slider from ``10**low`` to ``10**high``, twenty steps per power of ten."""
-    return ipywidgets.FloatLogSlider(
-        description=label, value=value, base=10, min=low, max=high, step=0.05, readout_format=",.0f", **_LOOK
-    )
 
 
 def describe(work: PassWork, machine: tuple[float, float], name: str, here: tuple[float, float] | None) -> str:
@@ -67,13 +57,8 @@ def describe(work: PassWork, machine: tuple[float, float], name: str, here: tupl
 class RooflineExplorer(FileExplorer):
     """The most tokens per second that reading and computing allow: for a file or a known shape, and any machine.
 
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or a name; the first choice of the menu.
-    machine : SpeedPrediction, optional
-        From `predict_speed`: this machine's figures. Without it, the sliders begin at those of a laptop, and a button
-        measures this machine.
+    ``machine``, from `predict_speed`, has this machine's figures. Without it, the sliders begin at those of a laptop, and a
+    button measures this machine.
 
     Raises
     ------

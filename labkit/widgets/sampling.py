@@ -17,9 +17,10 @@ from labkit.grammar.json_schema import grammar_of_schema
 from labkit.plots.picture import canvas
 from labkit.plots.sampling import plot_next_token
 from labkit.tables import Table
-from labkit.widgets.explorer import ModelExplorer, Values, button, slider
+from labkit.widgets.explorer import Values
+from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.controls import button, sampler_sliders
 from labkit.widgets.parts.view import View
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 N_BARS = 12
 _EDGES = (0.05, 0.1, 0.25, 0.5, 1.0)  # probabilities at the right edge of the picture
-_WIDE = {"width": "100%", "max_width": "36em"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +80,7 @@ def next_token(
 class SamplingExplorer(ModelExplorer):
     """The next token's distribution as bars, before and after the samplers; the logits are computed once per prompt.
 
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or name to load.
-    prompt : str
-        The initial prompt.
-    grammar : str or mapping, optional
-        A grammar (GBNF) or a JSON schema: adds a box to change it, and one for the answer that it constrains.
+    ``grammar``, a grammar (GBNF) or a JSON schema, adds a box to change it, and one for the answer that it constrains.
     """
 
     title: ClassVar[str] = "Sampling explorer"
@@ -99,7 +92,7 @@ class SamplingExplorer(ModelExplorer):
         prompt: str = "The best thing about cats is",
         grammar: str | Mapping[str, Any] | None = None,
     ) -> None:
-        self._loaded = Loaded(model, n_ctx=1024)
+        self.use_model(model, n_ctx=1024)
         self._computed: tuple[list[str], NDArray[np.float32], NDArray[np.bool_] | None] | None = None
         self.next: NextToken | None = None
         texts = {"prompt": _text_box("Prompt", prompt)}
@@ -109,18 +102,9 @@ class SamplingExplorer(ModelExplorer):
                 "grammar": _text_box("Grammar or JSON schema", rules),
                 "answer": _text_box("Answer so far", "", rows=1),
             }
-        self.choice = ipywidgets.Select(
-            description="Token to append", options=[], rows=5, style={"description_width": "initial"}, layout=_WIDE
-        )
+        self.choice = ipywidgets.Select(description="Token to append", options=[], rows=5)
         super().__init__(
-            {
-                **texts,
-                "temperature": slider("Temperature", 0.7, 0.0, 3.0, 0.05),
-                "top_k": slider("Top-k (0 keeps all)", 40, 0, 100, 1),
-                "top_p": slider("Top-p", 0.95, 0.0, 1.0, 0.01),
-                "min_p": slider("Min-p", 0.05, 0.0, 1.0, 0.01),
-                "seed": slider("Seed", 0, 0, 100, 1),
-            },
+            {**texts, **sampler_sliders()},
             actions=[
                 button("Append the drawn token", lambda: self.append(None)),
                 button("Append the selected token", lambda: self.append(self.choice.value)),
@@ -133,11 +117,11 @@ class SamplingExplorer(ModelExplorer):
         settings = dict(values)
         texts = prompt, answer, rules = [settings.pop(name, "") for name in ("prompt", "answer", "grammar")]
         if self._computed is None or self._computed[0] != texts:
-            allowed = allowed_tokens(self._loaded.model(), _as_grammar(rules), answer) if rules.strip() else None
-            self._computed = texts, next_token_logits(self._loaded.model(), prompt + answer), allowed
+            allowed = allowed_tokens(self.model(), _as_grammar(rules), answer) if rules.strip() else None
+            self._computed = texts, next_token_logits(self.model(), prompt + answer), allowed
         _, logits, allowed = self._computed
         self.next = found = next_token(logits, **settings, allowed=allowed)
-        names = [token_text(self._loaded.model(), token) or "(end)" for token in found.tokens]
+        names = [token_text(self.model(), token) or "(end)" for token in found.tokens]
         if not ticket.cancelled:
             self._offer(found, names)
         view = self._make_view(found, names, values["seed"])
@@ -150,9 +134,7 @@ class SamplingExplorer(ModelExplorer):
         """Append a token to the prompt, or to the answer with a grammar; None is the drawn one."""
         if self.next is not None:
             chosen = self.next.drawn if token is None else token
-            self.controls["answer" if "answer" in self.controls else "prompt"].value += token_text(
-                self._loaded.model(), chosen
-            )
+            self.controls["answer" if "answer" in self.controls else "prompt"].value += token_text(self.model(), chosen)
 
     def _offer(self, found: NextToken, names: list[str]) -> None:
         options = [
@@ -189,8 +171,7 @@ class SamplingExplorer(ModelExplorer):
 
 
 def _text_box(label: str, value: str, rows: int = 3) -> Any:
-    style = {"description_width": "initial"}
-    return ipywidgets.Textarea(value=value, description=label, continuous_update=False, rows=rows, style=style, layout=_WIDE)
+    return ipywidgets.Textarea(value=value, description=label, continuous_update=False, rows=rows)
 
 
 def _as_grammar(rules: str) -> str:

@@ -12,10 +12,10 @@ from labkit.serve import serve_model
 from labkit.serve.load import measure_cost, measure_users
 from labkit.serve.schedule import Served, StepCost, User, first_token_s, plan, tokens_per_second
 from labkit.tables import Table
-from labkit.widgets.explorer import ModelExplorer, Values, button, slider
+from labkit.widgets.explorer import Values
+from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.controls import dropdown
-from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.controls import button, dropdown, slider
 from labkit.widgets.parts.view import View
 
 TYPICAL = StepCost(step_s=0.010, prompt_s=0.003, answer_s=0.003)  # of the bundled model on two cores
@@ -48,18 +48,12 @@ def describe(served: Sequence[Served]) -> str:
 
 
 class ServingExplorer(ModelExplorer):
-    """Users, prompts and slots: when each user waits, is read and gets tokens, predicted and measured.
-
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or name to load.
-    """
+    """Users, prompts and slots: when each user waits, is read and gets tokens, predicted and measured."""
 
     title: ClassVar[str] = "Serving explorer"
 
     def __init__(self, model: Model | Path | str | None = None) -> None:
-        self._loaded = Loaded(model, n_ctx=1024)
+        self.use_model(model, n_ctx=1024)
         self._measured: tuple[Values, list[Served]] | None = None
         self.cost = TYPICAL
         super().__init__(
@@ -98,7 +92,7 @@ class ServingExplorer(ModelExplorer):
 
     def _measure(self, values: Values, ticket: Ticket) -> None:
         self.report("loading the model", 0, 3)
-        model = self._loaded.model()
+        model = self.model()
         n_ctx = max(512, values["n_prompt"] + values["n_answer"] + 64)
         with serve_model(model, n_parallel=values["slots"], n_ctx=n_ctx, cache_mib=0) as server:
             ticket.on_cancel(lambda: server.stop(0.0))

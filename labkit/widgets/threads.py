@@ -16,10 +16,11 @@ from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, measure_read_bandwidth, physical_cores_available
 from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, scaling, stream_threads
-from labkit.widgets.explorer import ModelExplorer, Values, button, slider
+from labkit.widgets.explorer import Values
+from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.busy_core import BusyCore, Expected, threads_text, view_busy, watch
-from labkit.widgets.parts.loaded_model import Loaded
+from labkit.widgets.parts.controls import button, slider
 from labkit.widgets.parts.view import View
 
 _DRAW_S = 1.0  # between pictures: drawing needs a core for a tenth of a second
@@ -76,20 +77,14 @@ def _last_text(last: ThreadSpeed) -> str:
 
 
 class ThreadsExplorer(ModelExplorer):
-    """Speed by number of threads, predicted and measured live, and the roofline; also next to a busy core.
-
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or name to load.
-    """
+    """Speed by number of threads, predicted and measured live, and the roofline; also next to a busy core."""
 
     title: ClassVar[str] = "Threads explorer"
     around_s: ClassVar[float] = 2.0  # with all cores free, before and after
     busy_s: ClassVar[float] = 10.0
 
     def __init__(self, model: Model | Path | str | None = None) -> None:
-        self._loaded = Loaded(model, n_ctx=256)
+        self.use_model(model, n_ctx=256)
         self._found: dict[int, ThreadSpeed] = {}
         self._last: ThreadSpeed | None = None  # measured
         self._lengths = (0, 0)  # of what was measured
@@ -123,7 +118,7 @@ class ThreadsExplorer(ModelExplorer):
             text = f"{threads_text(chosen)}: no prediction yet. {measured}This process may use {cores}."
             return View(text, None, [self._table((), None)])
         found = scaling(
-            self._loaded.model(),
+            self.model(),
             list(self._found.values()),
             n_prompt=values["n_prompt"],
             n_gen=values["n_gen"],
@@ -172,7 +167,7 @@ class ThreadsExplorer(ModelExplorer):
         if _depth(values) in self._predicted:
             return
         self.report("predicting: timing llama.cpp's kernels with one thread, and reading memory with all cores")
-        path = self._loaded.model().model_path
+        path = self.model().model_path
         one = predict_speed(path, n_threads=1, depth=_depth(values), n_prompt=values["n_prompt"])
         bandwidth = measure_read_bandwidth(physical_cores_available(), seconds=0.5)
         alone_s = sum(part.predicted_s for part in one.parts if part.limit == "overhead")
@@ -186,7 +181,7 @@ class ThreadsExplorer(ModelExplorer):
 
     def _measure(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
         self.report("loading the model", 0, len(counts))
-        model = self._loaded.model()
+        model = self.model()
         self._predict(values, ticket)
         stream = stream_threads(model, counts, n_prompt=values["n_prompt"], n_gen=values["n_gen"])
         ticket.on_cancel(stream.close)
@@ -199,11 +194,11 @@ class ThreadsExplorer(ModelExplorer):
 
     def _keep_busy(self, values: Values, ticket: Ticket) -> None:
         self.report("loading the model")
-        settings = self._loaded.model().settings
+        settings = self.model().settings
         self._predict(values, ticket)
         expected = self._predicted[_depth(values)].next_to_busy_core(settings.n_threads, adapts=settings.adapt_threads)
         drawn_s = 0.0
-        with contextlib.closing(watch(self._loaded.model(), ticket, self.around_s, self.busy_s)) as runs:
+        with contextlib.closing(watch(self.model(), ticket, self.around_s, self.busy_s)) as runs:
             for run in runs:
                 last = run.samples[-1]
                 phase = run.phase(last.end_s).replace("busy", "one core busy")

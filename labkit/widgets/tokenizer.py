@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import ipywidgets
 
-from labkit.widgets.explorer import ModelExplorer, Values
+from labkit.widgets.explorer import Values
+from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.loaded_model import Loaded
 from labkit.widgets.parts.pieces_html import Piece, pieces_html, pieces_table
 from labkit.widgets.parts.view import View
 
 if TYPE_CHECKING:
     from labkit.engine import Model
     from labkit.engine.tokenizer import Vocabulary
-
-_LOOK = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36em"}}
 
 
 def cut_into_pieces(vocabulary: Vocabulary, text: str, *, parse_special: bool = False) -> list[Piece]:
@@ -28,15 +26,7 @@ def cut_into_pieces(vocabulary: Vocabulary, text: str, *, parse_special: bool = 
 
 
 class TokenizerExplorer(ModelExplorer):
-    """A text's tokens as coloured pieces with ids and bytes, and their share of the context; updated while the user types.
-
-    Parameters
-    ----------
-    model : Model, Path or str, optional
-        A loaded model, or a file or name to load.
-    text : str
-        The initial text.
-    """
+    """A text's tokens as coloured pieces with ids and bytes, and their share of the context, while the user types."""
 
     title: ClassVar[str] = "Tokenizer explorer"
     settle_s: ClassVar[float] = 0.1
@@ -44,17 +34,15 @@ class TokenizerExplorer(ModelExplorer):
     def __init__(
         self, model: Model | Path | str | None = None, *, text: str = "The quick brown fox jumps over the lazy dog."
     ) -> None:
-        self._loaded = Loaded(model, n_ctx=2048)
+        self.use_model(model, n_ctx=2048)
         self.pieces: list[Piece] = []
-        box = ipywidgets.Textarea(description="Text", value=text, rows=4, placeholder="type or paste a text", **_LOOK)
-        special = ipywidgets.Checkbox(
-            description="Read control tokens, such as <|im_end|>", value=False, indent=False, **_LOOK
-        )
+        box = ipywidgets.Textarea(description="Text", value=text, rows=4, placeholder="type or paste a text")
+        special = ipywidgets.Checkbox(description="Read control tokens, such as <|im_end|>", value=False, indent=False)
         super().__init__({"text": box, "parse_special": special})
 
     def compute(self, values: Values, ticket: Ticket) -> View:
         """Tokenize the text."""
-        model = self._loaded.model()
+        model = self.model()
         with model.vocabulary() as vocabulary:
             pieces = cut_into_pieces(vocabulary, values["text"], parse_special=values["parse_special"])
         self.pieces = pieces
