@@ -28,12 +28,7 @@ _MAX_CHARACTERS_ALONE = 20_000  # of a value that is listed alone
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, by_header=True)
     parser.add_argument("--tensors", action="store_true", help="list the tensors")
-    parser.add_argument(
-        "--sort",
-        choices=tuple(_ORDERS),
-        default="order",
-        help="order of the tensors; default: as stored",
-    )
+    parser.add_argument("--sort", choices=tuple(_ORDERS), default="order", help="order of the tensors; default: as stored")
     parser.add_argument("--keys", action="store_true", help="list the metadata keys")
     parser.add_argument(
         "--filter", metavar="TEXT", help="only tensors (or keys) whose name or type matches this text or pattern"
@@ -75,16 +70,10 @@ def _show_card(info: ModelInfo, out: Output) -> None:
     out.table(("", ""), list(_card(info)))
     total = max(1, info.weights_bytes)
     rows = [
-        (
-            name,
-            f"{count:>7,}",
-            f"{format_bytes(n_bytes):>10}",
-            f"{n_bytes / total:>6.1%}",
-            f"{tensor_type(name).bits_per_weight:>6.3g}",
-        )
+        (name, f"{count:,}", format_bytes(n_bytes), f"{n_bytes / total:.1%}", f"{tensor_type(name).bits_per_weight:.3g}")
         for name, (count, n_bytes) in info.tensor_types.items()
     ]
-    out.table(("type", "tensors", "     bytes", " share", "bits/weight"), rows)
+    out.table(("type", "tensors", "bytes", "share", "bits/weight"), rows, right=range(1, 5))
     for warning in info.warnings:
         out.say(f"warning: {warning}", style="yellow")
     out.say("More: --keys lists the metadata, --tensors the tensors; --filter TEXT filters both.", style="dim")
@@ -147,19 +136,11 @@ def shorten_value(value: object, limit: int = _MAX_CHARACTERS) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
-def _right(heading: str, cells: list[str]) -> list[str]:
-    """Return a heading and its cells, right-aligned."""
-    width = max(map(len, (heading, *cells)))
-    return [cell.rjust(width) for cell in (heading, *cells)]
-
-
 def _show_tensors(tensors: Sequence[TensorInfo], n_all: int, out: Output) -> None:
-    shapes = [" × ".join(f"{length:,}" for length in tensor.shape) for tensor in tensors]
-    sizes = _right("bytes", [f"{tensor.n_bytes:,}" for tensor in tensors])
-    offsets = _right("offset", [f"{tensor.offset:,}" for tensor in tensors])
-    names, kinds = [tensor.name for tensor in tensors], [tensor.type.name for tensor in tensors]
-    out.table(
-        ("name", "type", "shape", sizes[0], offsets[0]), zip(names, kinds, shapes, sizes[1:], offsets[1:], strict=True)
-    )
+    rows = [
+        (one.name, one.type.name, " × ".join(f"{length:,}" for length in one.shape), f"{one.n_bytes:,}", f"{one.offset:,}")
+        for one in tensors
+    ]
+    out.table(("name", "type", "shape", "bytes", "offset"), rows, right=(3, 4))
     size = format_bytes(sum(tensor.n_bytes for tensor in tensors))
     out.say(f"{len(tensors):,} of {n_all:,} tensors, {size}", style="dim")

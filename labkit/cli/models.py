@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         (
             entry.name,
             entry.parameters,
-            format_bytes(entry.size_bytes) if entry.size_bytes else "?",
+            format_bytes(entry.size_bytes),
             entry.license,
             "yes" if entry.path else "no",
             entry.note,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import visible
@@ -67,8 +67,15 @@ class Output:
         self.say()
         self.say(text, style="bold")
 
-    def table(self, headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-        """Print a table; cells are plain text, not Rich markup."""
+    def table(
+        self,
+        headings: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        title: str | None = None,
+        right: Collection[int] = (),
+    ) -> None:
+        """Print a table; cells are plain text, not Rich markup. ``right`` has the numbers of right-aligned columns."""
         if self.as_json:
             return
         from rich import box
@@ -77,7 +84,7 @@ class Output:
 
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", show_header=any(headings))
         for index, heading in enumerate(headings):
-            table.add_column(heading, overflow="fold", no_wrap=index == 0, ratio=1 if index == len(headings) - 1 else None)
+            table.add_column(heading, overflow="fold", no_wrap=index == 0, justify="right" if index in right else "left")
         for row in rows:
             table.add_row(*(Text(plain(cell)) for cell in row))
         self.console.print(table)

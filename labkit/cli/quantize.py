@@ -8,14 +8,11 @@ from __future__ import annotations
 import argparse
 
 from labkit.cli.output import Output
-from labkit.gguf_file.formats import FILE_TYPES, tensor_type
+from labkit.gguf_file.formats import FILE_TYPES, NOT_WRITABLE, tensor_type
 from labkit.quantize import QuantizationResult, quantize_model
 from labkit.units import format_bytes, format_duration
 
 HELP = "write a smaller copy of a model"
-
-# llama.cpp's quantizer rejects these: all but the last need an importance matrix (each was tried on a tiny model)
-_NOT_WRITABLE = frozenset(["Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "NVFP4"])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +48,8 @@ def _show(result: QuantizationResult, notes: list[str], out: Output) -> None:
         ("time", format_duration(result.elapsed_s)),
     ]
     out.table(("", ""), rows)
-    counts = sorted(result.tensor_types.items(), key=lambda row: -row[1][1])
-    out.table(
-        ("type", "tensors", "     bytes"),
-        [(name, f"{count:>7,}", f"{format_bytes(size):>10}") for name, (count, size) in counts],
-    )
+    types = [(name, f"{count:,}", format_bytes(size)) for name, (count, size) in result.tensor_types.items()]
+    out.table(("type", "tensors", "bytes"), types, right=(1, 2))
     if result.fallbacks:
         fallbacks = [(fallback.tensor, fallback.wanted, fallback.given) for fallback in result.fallbacks]
         out.table(("tensor with a fallback type", "intended", "used"), fallbacks)
@@ -73,13 +67,13 @@ def _list_types(out: Output) -> int:
             "speed": kind.speed,
         }
         for kind in sorted(FILE_TYPES.values(), key=lambda kind: -tensor_type(kind.tensor_type).bits_per_weight)
-        if kind.name not in _NOT_WRITABLE
+        if kind.name not in NOT_WRITABLE
     ]
     rows = [
-        (kind["name"], kind["tensor_type"], f"{kind['bits_per_weight']:>6.3f}", kind["quality"] or "", kind["speed"] or "")
+        (kind["name"], kind["tensor_type"], f"{kind['bits_per_weight']:.3f}", kind["quality"] or "", kind["speed"] or "")
         for kind in kinds
     ]
-    out.table(("name", "tensors", "bits/weight", "quality", "speed"), rows)
+    out.table(("name", "tensors", "bits/weight", "quality", "speed"), rows, right=(2,))
     out.say("tensors: the type of most weights. Types that need an importance matrix are not listed.")
     out.result(kinds)
     return 0

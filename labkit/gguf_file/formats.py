@@ -22,33 +22,15 @@ from labkit.records import Record
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TensorType(Record):
-    """How the weights of one tensor are stored.
+    """How the weights of one tensor are stored."""
 
-    Attributes
-    ----------
-    id : int
-        The number in the file (``ggml_type``).
-    name : str
-        As people write it: ``"Q4_K"``.
-    block_size : int
-        Weights in one block; a row's length must be a multiple of it.
-    block_parts : tuple of (str, int)
-        The fields of one block and their bytes, in file order.
-    block_bytes : int
-        Bytes of one block: the sum of its parts.
-    bits_per_weight : float
-        ``8 * block_bytes / block_size``.
-    layout : str
-        One sentence: how weights are computed from a block.
-    """
-
-    id: int
-    name: str
-    block_size: int
-    block_parts: tuple[tuple[str, int], ...]
-    block_bytes: int
-    bits_per_weight: float
-    layout: str
+    id: int  # ggml_type, the number in the file
+    name: str  # as people write it: "Q4_K"
+    block_size: int  # weights in one block; a row's length must be a multiple of it
+    block_parts: tuple[tuple[str, int], ...]  # the fields of one block and their bytes, in file order
+    block_bytes: int  # of one block: the sum of its parts
+    bits_per_weight: float  # 8 * block_bytes / block_size
+    layout: str  # one sentence: how weights are computed from a block
 
     @property
     def is_quantized(self) -> bool:
@@ -201,6 +183,11 @@ FILE_TYPES: dict[int, FileType] = {row.id: row for row in (
 )}
 """Every file type that llama.cpp writes today, by ``general.file_type``."""
 # fmt: on
+
+NOT_WRITABLE = frozenset({
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S", "NVFP4",
+})  # fmt: skip
+"""File types that llama.cpp's quantizer refuses: all but NVFP4 need an importance matrix."""
 
 _TYPES_BY_NAME = {row.name.upper(): row for row in _ALL_TYPES}
 _FILE_TYPES_BY_NAME = {row.name.upper(): row for row in FILE_TYPES.values()}

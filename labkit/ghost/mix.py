@@ -15,14 +15,10 @@ from collections.abc import Iterable
 
 from labkit.errors import ArgumentError
 from labkit.gguf_file.file_type import FALLBACKS
-from labkit.gguf_file.formats import FILE_TYPES, FileType, TensorType, file_type, tensor_type
+from labkit.gguf_file.formats import FILE_TYPES, NOT_WRITABLE, FileType, TensorType, file_type, tensor_type
 from labkit.ghost.layout import Tensor
 from labkit.ghost.shape import Shape
 
-# They need an importance matrix (or, for NVFP4, llama.cpp's quantizer does not make them).
-_IMPOSSIBLE = frozenset({
-    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S", "NVFP4",
-})  # fmt: skip
 _KEPT = re.compile(r"_norm\.weight$|ffn_gate_inp\.weight$|ssm_conv1d|shortconv\.conv\.weight$")  # too small, too sensitive
 _WHOLE = {"output.weight": "output", "token_embd.weight": "embedding"}
 _PARTS = {"attn_v.weight": "value", "attn_k.weight": "key", "attn_output.weight": "attention output", "ffn_down": "down"}
@@ -31,8 +27,8 @@ _PARTS = {"attn_v.weight": "value", "attn_k.weight": "key", "attn_output.weight"
 def ghost_file_type(name: str) -> FileType:
     """Return a file type by name, if a ghost can have it."""
     kind = file_type(name)
-    if kind.name in _IMPOSSIBLE:
-        possible = ", ".join(row.name for row in FILE_TYPES.values() if row.name not in _IMPOSSIBLE)
+    if kind.name in NOT_WRITABLE:
+        possible = ", ".join(row.name for row in FILE_TYPES.values() if row.name not in NOT_WRITABLE)
         why = "is not made by llama.cpp's quantizer" if kind.name == "NVFP4" else "needs an importance matrix"
         raise ArgumentError(f"{kind.name} {why}, so a ghost cannot have it: choose one of {possible}")
     return kind

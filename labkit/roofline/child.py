@@ -96,9 +96,9 @@ class _Kernels:
         rows = -(-tokens // 64) * 64
         mask = self.c["ggml_new_tensor_2d"](values, _F16 if job["flash_attn"] else _F32, cells, rows)
         for _ in range(job["n_copies"]):
-            keys = self.c["ggml_new_tensor_3d"](values, job["type_k"], job["key_length"], cells, heads_kv)
+            keys = self.c["ggml_new_tensor_3d"](values, _F16, job["key_length"], cells, heads_kv)
             shape = (job["value_length"], cells) if job["flash_attn"] else (cells, job["value_length"])
-            cached = self.c["ggml_new_tensor_3d"](values, job["type_v"], *shape, heads_kv)
+            cached = self.c["ggml_new_tensor_3d"](values, _F16, *shape, heads_kv)
             scale = job["key_length"] ** -0.5
             if job["flash_attn"]:
                 result = self.c["ggml_flash_attn_ext"](values, query, keys, cached, mask, scale, 0.0, 0.0)

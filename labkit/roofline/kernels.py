@@ -28,7 +28,7 @@ class MatrixJob:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionJob:
-    """One layer's attention over ``n_cells`` cells for ``n_tokens`` tokens, alternating between ``n_copies`` layers."""
+    """One layer's attention over ``n_cells`` cells (F16) for ``n_tokens`` tokens; alternates between ``n_copies`` layers."""
 
     n_heads: int
     n_heads_kv: int
@@ -36,8 +36,6 @@ class AttentionJob:
     value_length: int
     n_cells: int
     n_tokens: int
-    type_k: int
-    type_v: int
     flash_attn: bool
     n_copies: int = 1
     kind: str = "attention"

@@ -12,7 +12,6 @@ from labkit.engine.options import MAX_THREADS
 from labkit.engine.settings import LoadRequest, choose_settings
 from labkit.errors import ArgumentTypeError
 from labkit.gguf_file import Header
-from labkit.gguf_file.formats import TENSOR_TYPES
 from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers, number
 from labkit.model_info import read_model_header
@@ -94,9 +93,9 @@ def predict_speed(
     request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
     build = engine_build_or_usual()
     chosen = choose_settings(request, facts_of(header), build).flash_attn
-    work = _Work(header, model_layers(header), flash_attn=chosen)
-    decode = work.a_pass(depth, 1, n_parallel)
-    prompt = work.a_pass(max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1)
+    layers = model_layers(header)
+    decode = _make_pass(header, layers, depth, 1, n_parallel, flash_attn=chosen)
+    prompt = _make_pass(header, layers, max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1, flash_attn=chosen)
     jobs = [*decode.jobs(), *prompt.jobs()]
     times = time_kernels(jobs, threads) if build.version else dict.fromkeys(jobs, 0.0)
     known = None if system is None or system.bandwidth_threads != threads else system.read_bytes_per_second
@@ -121,29 +120,8 @@ def predict_speed(
         flash_attn=chosen,
         parts=parts,
         prompt_parts=prompt_parts,
-        assumptions=_assumptions(header, work.layers, bandwidth_given=known is not None, timed=bool(build.version)),
+        assumptions=_assumptions(header, layers, bandwidth_given=known is not None, timed=bool(build.version)),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """A model and the settings of its passes."""
-
-    header: Header
-    layers: ModelLayers
-    flash_attn: bool
-
-    def a_pass(self, depth: int, n_tokens: int, n_seq: int) -> _Pass:
-        found = matrices(self.header, n_tokens * n_seq, n_seq)
-        return _Pass(
-            matrices=found,
-            attentions=attentions(self.layers, depth, n_tokens, n_seq),
-            width=number(self.header, "embedding_length", 1),
-            n_layers=len(self.layers.layers),
-            n_tokens=n_tokens * n_seq,
-            total_bytes=sum(matrix.n_bytes * matrix.count for matrix in found),
-            flash_attn=self.flash_attn,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +147,6 @@ class _Pass:
         return MatrixJob(matrix.type.id, matrix.n_in, matrix.n_out, columns, copies)
 
     def _attention(self, attention: Attention) -> AttentionJob:
-        one = attention.n_bytes(TENSOR_TYPES[1], TENSOR_TYPES[1])
         return AttentionJob(
             n_heads=attention.n_heads,
             n_heads_kv=attention.n_heads_kv,
@@ -177,10 +154,8 @@ class _Pass:
             value_length=attention.value_length,
             n_cells=attention.n_cells,
             n_tokens=min(attention.n_tokens, _MOST_COLUMNS),
-            type_k=1,
-            type_v=1,
             flash_attn=self.flash_attn,
-            n_copies=max(1, min(attention.count, _BEYOND_CACHES // max(one, 1), 64)),
+            n_copies=max(1, min(attention.count, _BEYOND_CACHES // max(attention.n_bytes, 1), 64)),
         )
 
     def _small(self) -> SmallJob:
@@ -193,6 +168,19 @@ class _Pass:
         seconds = count * times[self._small()] * max(1.0, self.n_tokens / _MOST_COLUMNS)
         found.append(SpeedPart("small operations", count, 0.0, 0.0, 0.0, 0.0, seconds, "overhead"))
         return tuple(sorted(found, key=lambda part: -part.predicted_s))
+
+
+def _make_pass(header: Header, layers: ModelLayers, depth: int, n_tokens: int, n_seq: int, *, flash_attn: bool) -> _Pass:
+    found = matrices(header, n_tokens * n_seq, n_seq)
+    return _Pass(
+        matrices=found,
+        attentions=attentions(layers, depth, n_tokens, n_seq),
+        width=number(header, "embedding_length", 1),
+        n_layers=len(layers.layers),
+        n_tokens=n_tokens * n_seq,
+        total_bytes=sum(matrix.n_bytes * matrix.count for matrix in found),
+        flash_attn=flash_attn,
+    )
 
 
 def _columns(matrix: Matrix) -> int:
@@ -224,7 +212,7 @@ def _attention_part(item: Attention, job: AttentionJob, times: Mapping[Job, floa
     return _part(
         name=f"attention over {item.n_cells:,} cells",
         count=item.count,
-        n_bytes=item.n_bytes(TENSOR_TYPES[1], TENSOR_TYPES[1]) * item.count,
+        n_bytes=item.n_bytes * item.count,
         operations=item.operations,
         bandwidth=bandwidth,
         compute_s=seconds,

@@ -8,11 +8,10 @@ from typing import Literal
 
 from labkit.checks import check_int
 from labkit.gguf_file import Header
-from labkit.gguf_file.formats import TENSOR_TYPES
 from labkit.kv_cache.layers import model_layers
 from labkit.model_info import read_model_header
 from labkit.records import Record
-from labkit.roofline.work import attentions, matrices
+from labkit.roofline.work import Attention, Matrix, attentions, matrices
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -80,10 +79,6 @@ def pass_work(
         check_int(name, value, least, 2**20)
     products = matrices(header, n_tokens * n_parallel, n_parallel)
     looks = attentions(model_layers(header), depth, n_tokens, n_parallel)
-    f16 = TENSOR_TYPES[1]
-    return PassWork(
-        n_tokens=n_tokens * n_parallel,
-        n_bytes=sum(each.n_bytes * each.count for each in products)
-        + sum(each.n_bytes(f16, f16) * each.count for each in looks),
-        operations=sum(each.operations for each in products) + sum(each.operations for each in looks),
-    )
+    work: list[Matrix | Attention] = [*products, *looks]
+    n_bytes, operations = sum(each.n_bytes * each.count for each in work), sum(each.operations for each in work)
+    return PassWork(n_tokens * n_parallel, n_bytes, operations)

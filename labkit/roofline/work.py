@@ -61,10 +61,10 @@ class Attention:
         """Multiplications and additions of all layers."""
         return 2.0 * self.n_heads * self.n_tokens * self.n_cells * (self.key_length + self.value_length) * self.count
 
-    def n_bytes(self, key: TensorType, value: TensorType) -> int:
-        """Bytes of the cells of one layer and sequence."""
-        widths = self.n_heads_kv * self.key_length, self.n_heads_kv * self.value_length
-        return self.n_cells * (key.row_bytes(widths[0]) + value.row_bytes(widths[1]))
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the cells of one layer and sequence, in F16."""
+        return 2 * self.n_cells * self.n_heads_kv * (self.key_length + self.value_length)
 
 
 def matrices(header: Header, n_tokens: int, n_outputs: int) -> tuple[Matrix, ...]:
