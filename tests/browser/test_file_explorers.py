@@ -127,7 +127,7 @@ def test_gguf_explorer_by_keyboard(lab: Lab) -> None:
         twin.write("Search", "search", "head_count")
         twin.choose("Show", "show")
         twin.write("Search", "search", "ffn")
-        assert "reemap" in str(twin.page.box.locator("img").first.get_attribute("alt"))
+        assert "Bar chart of" in str(twin.page.box.locator("img").first.get_attribute("alt"))
         twin.choose("Group tensors by", "group")
         twin.choose("Show", "show")
         twin.choose("Show", "show")
