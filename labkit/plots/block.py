@@ -20,16 +20,8 @@ _SCALE, _LOWER, _UPPER = "#F0E442", "#CFE8F7", "#FBE3B0"  # light shades of Okab
 def plot_q4_0_block(data: bytes, *, axes: Axes | None = None) -> Axes:
     """Draw the 18 bytes of a block of Q4_0: two of scale, and 16 with two weights each.
 
-    Parameters
-    ----------
-    data : bytes
-        The block.
-
-    Returns
-    -------
-    Axes
-        The bytes in the first row, in hexadecimal; in the second the index and value q of the weight in each lower half, in
-        the third those in each upper half.
+    The first row has the bytes of ``data`` in hexadecimal; the second the index and value q of the weight in each lower
+    half, the third those in each upper half.
 
     Raises
     ------

@@ -29,11 +29,6 @@ def plot_generation(
     candidates : sequence of (str, float)
         The likeliest next tokens with their probabilities; the first is the chosen one.
 
-    Returns
-    -------
-    Axes
-        A diagram without axes.
-
     Examples
     --------
     >>> plot_generation([(504, "The"), (6376, " sky")], n_layers=30, candidates=[(" is", 0.5), (" was", 0.1)]).get_label()
@@ -85,6 +80,8 @@ added to the tokens, and the loop begins again.'
 def plot_cache_growth(prompt: Sequence[str], written: Sequence[str], *, n_layers: int, n_cells: int) -> Figure:
     """Draw the KV cache as a grid of layers and tokens: after the prompt, and after each of the written tokens.
 
+    Each step has a panel, in which the new squares are hatched.
+
     Parameters
     ----------
     prompt, written : sequence of str
@@ -93,11 +90,6 @@ def plot_cache_growth(prompt: Sequence[str], written: Sequence[str], *, n_layers
         Layers of the model: rows of the grid.
     n_cells : int
         Columns to draw, of the cells that the context holds.
-
-    Returns
-    -------
-    Figure
-        A panel for each step, with the new squares hatched.
 
     Examples
     --------

@@ -17,17 +17,14 @@ _STYLES = (("#BBBBBB", ""), (MAIN, "//"), (OTHER, "\\\\"), ("#009E73", ".."))
 def plot_layers(devices: Sequence[str], *, experts: Sequence[str] = (), axes: Axes | None = None) -> Axes:
     """Draw the device of each layer as a row of boxes, from the embedding table to the output.
 
+    Each device has a colour and a hatch.
+
     Parameters
     ----------
     devices : sequence of str
         The device's name for each layer, and for the output last.
     experts : sequence of str, optional
         The device of each layer's experts, drawn as a second row.
-
-    Returns
-    -------
-    Axes
-        Boxes over the numbers of the layers; each device has a colour and a hatch.
 
     Examples
     --------
@@ -75,11 +72,6 @@ def plot_experts(chosen: Sequence[Sequence[int]], n_experts: int, *, axes: Axes 
         The experts that a token uses in each layer, by number from 0.
     n_experts : int
         Experts in each layer.
-
-    Returns
-    -------
-    Axes
-        The first layer at the top.
     """
     axes = new_axes(0.9 + 0.45 * len(chosen)) if axes is None else axes
     for layer, experts in enumerate(chosen):
@@ -100,17 +92,14 @@ def plot_experts(chosen: Sequence[Sequence[int]], n_experts: int, *, axes: Axes 
 def plot_offload(measured: Mapping[int, float], *, machine: str, axes: Axes | None = None) -> Axes:
     """Draw decode speed by number of layers on a GPU, and what the first and the last of them predict for the others.
 
+    The axis of the speed is logarithmic.
+
     Parameters
     ----------
     measured : mapping
         Layers on the GPU, the output included -> tokens per second; the first entry is none, the last one all.
     machine : str
         What it was measured on.
-
-    Returns
-    -------
-    Axes
-        Speed on a logarithmic axis.
 
     Notes
     -----

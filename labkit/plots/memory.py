@@ -26,17 +26,14 @@ _PARTS = {
 def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | None = None) -> Axes:
     """Draw the memory that models need, a stacked bar for each device, and the available RAM.
 
+    The bars are in MiB, when the context is full.
+
     Parameters
     ----------
     estimates : MemoryEstimate or mapping
         As `estimate_memory_usage` returns it; or several, by name.
     ram_bytes : int, optional
         RAM, drawn as a line; by default the estimate's ``available_bytes``, if at most three times the longest bar.
-
-    Returns
-    -------
-    Axes
-        Bars in MiB, at the peak.
 
     Examples
     --------

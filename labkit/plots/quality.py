@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 def plot_tradeoff(comparison: Any) -> Figure:
     """Draw the trade-off between types: divergence against file size, and decode speed.
 
+    Left: one point per type, the reference a square at 0. Right: one bar per type, the largest file first, the reference
+    hatched.
+
     Parameters
     ----------
     comparison : QuantizationComparison
         As `compare_quantizations` returns it.
-
-    Returns
-    -------
-    Figure
-        Left: one point per type, the reference a square at 0. Right: one bar per type, the largest file first, the reference
-        hatched.
 
     Notes
     -----

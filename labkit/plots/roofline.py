@@ -20,17 +20,14 @@ _MARKERS = "osD^vP"
 def plot_roofline(machines: Mapping[str, Point], points: Mapping[str, Point], *, axes: Axes | None = None) -> Axes:
     """Draw the roof of one or more machines, and measured or predicted speeds under it.
 
+    Operations per second by operations per byte, both logarithmic.
+
     Parameters
     ----------
     machines : mapping
         Name -> (bytes read per second, operations per second).
     points : mapping
         Name -> (operations per byte, operations per second), as `PassWork.at` returns them.
-
-    Returns
-    -------
-    Axes
-        Operations per second by operations per byte, both logarithmic.
 
     Raises
     ------

@@ -27,6 +27,8 @@ def plot_next_token(
 ) -> Axes:
     """Draw the likeliest tokens, two bars each: the probability before and after the samplers.
 
+    Bars in per cent, in the given order.
+
     Parameters
     ----------
     tokens : sequence of str
@@ -41,11 +43,6 @@ def plot_next_token(
         Probability at the right edge; longer bars end there, with their value. By default all bars fit.
     forbidden : sequence of bool
         Which tokens a grammar forbids: their bars and names are grey, and marked.
-
-    Returns
-    -------
-    Axes
-        Bars in per cent, in the given order.
 
     Examples
     --------

@@ -18,17 +18,14 @@ _PARTS = (("waits", "0.85", "//"), ("prompt (prefill)", OTHER, ".."), ("answer (
 def plot_schedule(schedules: Mapping[str, Sequence[Any]], *, width_inches: float = 8.0) -> Figure:
     """Draw schedules below each other on one time axis, with a bar per user.
 
+    A bar has three parts with colour and hatch: waiting, the prompt, the answer. A black line is the first token.
+
     Parameters
     ----------
     schedules : mapping
         Title -> `Served` records, as ``plan`` and ``measure_users`` return them.
     width_inches : float
         The figure's width.
-
-    Returns
-    -------
-    Figure
-        A bar has three parts with colour and hatch: waiting, the prompt, the answer. A black line is the first token.
     """
     rows = [len(served) for served in schedules.values()]
     figure = new_figure(width_inches, 1.1 + sum(0.45 + 0.2 * max(n, 3) for n in rows), layout="constrained")

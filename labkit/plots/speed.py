@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw the latency of each token: the median and range of all runs, and llama.cpp only.
 
+    Milliseconds by position of the token; the time to first token is in the title.
+
     Parameters
     ----------
     result : BenchmarkResult
         As `benchmark_inference` returns it, with ``max_tokens`` of at least 2.
-
-    Returns
-    -------
-    Axes
-        Milliseconds by position of the token; the time to first token is in the title.
 
     Raises
     ------
@@ -68,15 +65,12 @@ def _latencies(result: Any) -> list[tuple[float, ...]]:
 def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw the milestone's card: measured and predicted speeds, the bandwidth's limit, and the target.
 
+    Tokens per second, one row for a single stream and one for several prompts together.
+
     Parameters
     ----------
     result : MilestoneResult
         As `run_milestone` returns it.
-
-    Returns
-    -------
-    Axes
-        Tokens per second, one row for a single stream and one for several prompts together.
     """
     import textwrap
 

@@ -16,6 +16,8 @@ def plot_threads(
 ) -> Axes:
     """Draw decode and prefill speed by number of threads, relative to the speed with the fewest threads.
 
+    One line each, with the speeds at the points; the prediction and decode's ceiling dotted; cores marked.
+
     Parameters
     ----------
     scaling : ThreadScaling
@@ -24,11 +26,6 @@ def plot_threads(
         Number of threads -> predicted decode speed, tokens per second.
     chosen : int
         A number of threads to mark; 0 is none.
-
-    Returns
-    -------
-    Axes
-        One line each, with the speeds at the points; the prediction and decode's ceiling dotted; cores marked.
     """
     axes = new_axes(4) if axes is None else axes
     speeds, predicted = scaling.speeds, predicted or {}
