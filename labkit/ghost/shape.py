@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from labkit.checks import nearest
+from labkit.checks import check_flag, check_int, check_number, nearest
 from labkit.errors import ArgumentError, ArgumentTypeError
 
 
@@ -139,26 +139,12 @@ def _value(architecture: str, key: str, value: Any, known: tuple[str, ...]) -> A
         raise ArgumentError(f"a {architecture} shape has no key {key!r}{hint}; its keys are {', '.join(known)}")
     if key == "attention_layers":
         return _layers(value)
+    name = f"shape key {key!r}"
     if key == "tied":
-        if not isinstance(value, bool):
-            raise ArgumentTypeError(f"shape key 'tied' must be True or False, not {value!r}")
-        return value
+        return check_flag(name, value)
     if key in ("norm_eps", "freq_base", "freq_base_swa"):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ArgumentTypeError(f"shape key {key!r} must be a number, not {value!r}")
-        if not (math.isfinite(value) and value > 0):
-            raise ArgumentError(f"shape key {key!r} must be a finite number above 0, not {value}")
-        return float(value)
-    return _integer(key, value)
-
-
-def _integer(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"shape key {key!r} must be a whole number, not {value!r}")
-    least = 0 if key in _MAY_BE_ZERO else 1
-    if not least <= value <= _LARGEST:
-        raise ArgumentError(f"shape key {key!r} must be {least} to {_LARGEST:,}, not {value:,}")
-    return value
+        return check_number(name, value, 1e-30, 1e30)
+    return check_int(name, value, 0 if key in _MAY_BE_ZERO else 1, _LARGEST)
 
 
 def _layers(value: Any) -> tuple[int, ...]:

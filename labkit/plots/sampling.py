@@ -27,7 +27,7 @@ def plot_next_token(
 ) -> Axes:
     """Draw the likeliest tokens, two bars each: the probability before and after the samplers.
 
-    Bars in per cent, in the given order.
+    The bars are in per cent, in the given order.
 
     Parameters
     ----------

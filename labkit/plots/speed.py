@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw the latency of each token: the median and range of all runs, and llama.cpp only.
 
-    Milliseconds by position of the token; the time to first token is in the title.
+    The axes are milliseconds and the token's position; the time to first token is in the title.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _latencies(result: Any) -> list[tuple[float, ...]]:
 def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     """Draw the milestone's card: measured and predicted speeds, the bandwidth's limit, and the target.
 
-    Tokens per second, one row for a single stream and one for several prompts together.
+    One row is a single stream, one several prompts together, in tokens per second.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ def plot_threads(
 ) -> Axes:
     """Draw decode and prefill speed by number of threads, relative to the speed with the fewest threads.
 
-    One line each, with the speeds at the points; the prediction and decode's ceiling dotted; cores marked.
+    Speeds are written at the points; the prediction and decode's ceiling are dotted; cores are marked.
 
     Parameters
     ----------

@@ -6,12 +6,13 @@ llama.cpp itself refuses a key of the wrong type, with a reason, so only values 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NoReturn
 
 from labkit.checks import visible
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.kinds import name_kind
-from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, WITHOUT_ROTATION
+from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, LATENT, WITHOUT_ROTATION
 from labkit.gguf_file.source import gguf_error
 from labkit.system.architectures import engine_knows
 
@@ -207,3 +208,38 @@ def check_shapes(header: Header) -> tuple[str, ...]:
     if tokens is not None and not isinstance(tokens, (str, int, float)) and table.shape[1] != len(tokens):
         sentences.append(f"token_embd.weight has {table.shape[1]:,} rows, the vocabulary has {len(tokens):,} tokens")
     return tuple(sentences)
+
+
+def check_latent(header: Header) -> tuple[str, ...]:
+    """Refuse head lengths that do not match what llama.cpp's graph concatenates.
+
+    Notes
+    -----
+    ``key_length = kv_lora_rank + rope.dimension_count`` is cached per token; ``key_length_mla`` is the length of a
+    query head, of which ``rope.dimension_count`` are rotated (src/models/deepseek2.cpp).
+    """
+    cached = head_length(header)
+    rotated = uint(header, "rope.dimension_count", cached)
+    if header.architecture not in LATENT or cached is None or rotated is None:
+        return ()
+    unpacked, unpacked_v = uint(header, "attention.key_length_mla", 0), uint(header, "attention.value_length_mla", 0)
+    is_latent = bool(unpacked) and bool(unpacked_v)
+    head = (unpacked if is_latent else cached) or 0
+    if rotated >= head:
+        refuse(header, f"{rotated:,} of {head:,} dimensions of a head are rotated, at least one must be left")
+    rank = uint(header, "attention.kv_lora_rank", 0) or 0
+    if is_latent and cached != rank + rotated:
+        key = f"{header.architecture}.attention.key_length"
+        refuse(header, f"key '{key}' is {cached:,}, kv_lora_rank {rank:,} and rope.dimension_count {rotated:,} are needed")
+    heads_kv = per_layer(header, "attention.head_count_kv") or per_layer(header, "attention.head_count")
+    if is_latent and any(n_kv != 1 for n_kv in heads_kv):
+        refuse(header, f"key '{header.architecture}.attention.head_count_kv' is {max(heads_kv):,}, latent attention needs 1")
+    if header.hparam("attention.temperature_scale") and not uint(header, "attention.temperature_length"):
+        refuse(header, f"key '{header.architecture}.attention.temperature_length' is missing, but temperature_scale is set")
+    return ()
+
+
+HPARAM_CHECKS: tuple[Callable[[Header], tuple[str, ...]], ...] = (
+    check_kind, check_layers, check_output_length, check_experts, check_numbers, check_rope, check_attention, check_latent,
+    check_context, check_shapes,
+)  # fmt: skip
