@@ -83,7 +83,7 @@ def test_plot_bytes_names_axes_units_and_parts(info) -> None:
     assert axes.get_ylabel()
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["Q4_1, 210 tensors", "Q8_0, 1 tensor", "F32, 61 tensors", "header"]
-    assert [text.get_text().split(", ")[1] for text in axes.texts] == ["67.5%", "30.6%", "0.1%", "1.8%"]
+    assert [text.get_text().split(", ")[1] for text in axes.texts] == ["67.5 %", "30.6 %", "0.1 %", "1.8 %"]
 
 
 def test_plot_bytes_distinguishes_bars_without_colour(info) -> None:

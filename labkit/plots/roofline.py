@@ -20,7 +20,7 @@ _MARKERS = "osD^vP"
 def plot_roofline(machines: Mapping[str, Point], points: Mapping[str, Point], *, axes: Axes | None = None) -> Axes:
     """Draw the roof of one or more machines, and measured or predicted speeds under it.
 
-    The axes are operations per second and per byte, both logarithmic.
+    Operations per second are drawn over operations per byte, on logarithmic axes.
 
     Parameters
     ----------
