@@ -1,8 +1,8 @@
 """How long loading takes: a file known to be sound, and one that is tried in a child process first.
 
-``python benchmarks/load_time.py --rounds 15``: three ways to load the bundled model, in turn. "known" finds the facts of the
-file in the cache; "first" reads and checks the file, as the first load of a known layout does; "tried" also runs the
-trial, as the first load of an unknown one does.
+``python benchmarks/load_time.py --rounds 15``: three ways to load the bundled model (or ``--model PATH``), in turn. "known"
+finds the facts of the file in the cache; "first" reads and checks the file, as the first load of a known layout does;
+"tried" also runs the trial, as the first load of an unknown one does.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from unittest import mock
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--model", type=Path, help="another model, such as a part of a split one")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LABKIT_CACHE"] = folder
-        measure(Path(folder), rounds)
+        measure(Path(folder), args.rounds, args.model)
 
 
-def measure(cache: Path, rounds: int) -> None:
+def measure(cache: Path, rounds: int, model: Path | None) -> None:
     """Load in turn and print the medians."""
     import labkit
     from labkit.engine import load_facts
@@ -34,7 +35,7 @@ def measure(cache: Path, rounds: int) -> None:
     def load_s() -> float:
         load_facts._sound_file.cache_clear()
         started = time.perf_counter()
-        labkit.load_model(n_ctx=512).close()
+        labkit.load_model(model, n_ctx=512).close()
         return time.perf_counter() - started
 
     def first_s() -> float:
