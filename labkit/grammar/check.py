@@ -67,9 +67,18 @@ def endless_rules(grammar: str) -> set[str]:
     return {key for key in reader.rules if isinstance(key, str)} - find_ending(reader.rules)
 
 
+_NAMED = {
+    "\ufeff": "BYTE ORDER MARK",
+    "ï": "BYTE ORDER MARK read with the wrong encoding",
+    "_": "a rule's name has only A-Z, a-z, 0-9 and -",
+    "'": "a text is in double quotes",
+    "|": "alternatives go on in a new line if ( ) are around them, or if the line before ends with |",
+}
+
+
 def _named(char: str) -> str:
     """Name a character; those that nobody sees, by Unicode's names."""
-    name = {"\ufeff": "BYTE ORDER MARK", "ï": "BYTE ORDER MARK read with the wrong encoding"}.get(char)
+    name = _NAMED.get(char)
     unseen = char > "\x7f" and not char.isalnum()
     return f"{char!a} ({name or unicodedata.name(char, 'no name')})" if name or unseen else repr(char)
 
@@ -272,18 +281,18 @@ class _Reader:
     def _quoted(self, end: str) -> int:
         start = self.at
         self.at += 1
-        if end == "]" and self.text.startswith("^", self.at):
-            self.at += 1
+        negated = end == "]" and self.text.startswith("^", self.at)
+        self.at += negated
         size = 0
         while not self.text.startswith(end, self.at):
             if self.at >= len(self.text):
                 self._fail(f"this {self.text[start]} is never closed", start)
-            self._char()
+            self._char(halves=negated)
             size += 1
         self.at += 1
         return size
 
-    def _char(self) -> None:
+    def _char(self, *, halves: bool) -> None:
         if self.text[self.at] != "\\":
             self.at += 1
             return
@@ -294,6 +303,8 @@ class _Reader:
             self._fail(f"\\{escape} needs {digits} hexadecimal digits")
         if digits and int(code, 16) > 0x10FFFF:
             self._fail(f"\\{escape}{code} is above the last character, U+10FFFF")
+        if digits and not halves and 0xD800 <= int(code, 16) <= 0xDFFF:
+            self._fail(f"\\{escape}{code} is half of a character: write the whole one, such as \\U0001F600")
         if not digits and (not escape or escape not in '"[]\\trn-'):
             self._fail(f"unknown escape {ascii(chr(92) + escape)[1:-1]}")
         self.at += 2 + digits
