@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import labkit
 from labkit.chat_template.render import ChatTemplate
 from labkit.engine.chat_prompt import Tokenizer
+from labkit.engine.messages import check_messages
 from labkit.engine.tokenizer import ROLES
+from labkit.errors import ArgumentError
 from tests.tiny_models import write_tiny_model
 
 PAYLOADS = (
@@ -212,6 +214,19 @@ def test_templates_that_read_parts_get_parts(name: str) -> None:
     """A template that finds nothing in plain text, or fails on it, gets typed parts, message by message."""
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A river, of Asia <b>"}]
     assert ChatTemplate(PARTS[name]).render(talk) == "[system]Be brief.[user]A river, of Asia <b>"
+
+
+def test_a_list_of_text_parts_is_one_text() -> None:
+    """OpenAI's clients write a content as a list of parts; a part that is not text is named."""
+    parts = [{"type": "text", "text": "A river"}, {"type": "text", "text": " of Asia", "cache_control": {}}]
+    assert check_messages([{"role": "user", "content": parts}]) == [{"role": "user", "content": "A river of Asia"}]
+    for kind, part in {
+        "image_url": {"type": "image_url"},
+        "text": {"type": "text", "text": None},
+        "A river": "A river",
+    }.items():
+        with pytest.raises(ArgumentError, match=rf"messages\[0\] has a part of type '{kind}'.*only text"):
+            check_messages([{"role": "user", "content": [*parts, part]}])
 
 
 def test_what_a_template_itself_refuses_is_its_own_error() -> None:

@@ -104,8 +104,9 @@ def generate_chat(
     Parameters
     ----------
     messages : list of dict
-        Each with ``role`` (system, user, assistant or tool) and ``content`` (text). Control tokens typed in a message stay
-        text. An assistant's message may have ``tool_calls`` and ``reasoning_content``, which the template keeps or drops.
+        Each with ``role`` (system, user, assistant or tool) and ``content`` (text, or OpenAI's list of text parts). Control
+        tokens typed in a message stay text. An assistant's message may have ``tool_calls`` and ``reasoning_content``, which
+        the template keeps or drops.
     thinking : bool, optional
         Whether the model reasons before it answers; None leaves it to its template. False ends any reasoning at once.
     max_thinking_tokens : int, optional

@@ -59,8 +59,7 @@ def _check_message(index: int, message: Any) -> dict[str, Any]:
         near = nearest(unknown[0], _FIELDS[role])
         known = f"did you mean {near!r}?" if near else "known are " + ", ".join(map(repr, _FIELDS[role]))
         raise ArgumentError(f"messages[{index}] ({role}) has {one_line(repr(unknown[0]), 60)}: {known}")
-    if content is None and calls:
-        content = ""
+    content = "" if content is None and calls else _text_of(index, content)
     check_text(f"messages[{index}]['content']", content)
     checked = {"role": role, "content": content}
     for key in ("reasoning_content", "tool_call_id", "name"):
@@ -70,6 +69,17 @@ def _check_message(index: int, message: Any) -> dict[str, Any]:
     if calls:
         checked["tool_calls"] = _check_calls(index, calls)
     return checked
+
+
+def _text_of(index: int, content: Any) -> Any:
+    """Return a content that is a list of typed parts, as OpenAI's clients write it, as one text."""
+    if not isinstance(content, (list, tuple)):
+        return content
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, Mapping) else part
+            raise ArgumentError(f"messages[{index}] has a part of type {shown(kind)}: only text is supported")
+    return "".join(part["text"] for part in content)
 
 
 def _check_calls(index: int, calls: Any) -> list[dict[str, Any]]:

@@ -236,17 +236,10 @@ def _chat(
 
 
 def _message(index: int, message: Any) -> Any:
-    """Return a message as labkit writes it: one text, and no fields that are empty or only name the author."""
+    """Return a message as labkit writes it: no fields that are empty or only name the author."""
     if not isinstance(message, dict):
         return message
     plain = {key: value for key, value in message.items() if value not in (None, [], {}) and key != "name"}
     if plain.get("role") == "developer":
         plain["role"] = "system"
-    content = message.get("content")
-    if isinstance(content, list):
-        for part in content:
-            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                kind = part.get("type") if isinstance(part, Mapping) else part
-                raise ArgumentError(f"messages[{index}] has a part of type {shown(kind)}: only text is supported")
-        plain["content"] = "".join(part["text"] for part in content)
     return plain
