@@ -30,10 +30,10 @@ def main() -> None:
 def measure(cache: Path, rounds: int, model: Path | None) -> None:
     """Load in turn and print the medians."""
     import labkit
-    from labkit.engine import load_facts
+    from labkit.load_check import facts
 
     def load_s() -> float:
-        load_facts._sound_file.cache_clear()
+        facts._sound_file.cache_clear()
         started = time.perf_counter()
         labkit.load_model(model, n_ctx=512).close()
         return time.perf_counter() - started
@@ -44,7 +44,7 @@ def measure(cache: Path, rounds: int, model: Path | None) -> None:
         return load_s()
 
     def tried_s() -> float:
-        with mock.patch.object(load_facts, "has_known_layout", return_value=False):
+        with mock.patch("labkit.load_check.known_layout.has_known_layout", return_value=False):
             return first_s()
 
     load_s()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import labkit
-from labkit.engine.chat_options import ChatOptions, chat_prompt
-from labkit.engine.chat_prompt import Tokenizer
-from labkit.engine.thinking import Thinking
+from labkit.chat.options import ChatOptions, chat_prompt
+from labkit.chat.prompt import Tokenizer
+from labkit.chat.thinking import Thinking
 from tests.tiny_models import SPECIALS, write_tiny_model
 
 REASON, ANSWER = "17 is prime, as I\nsee. A <tag> & [x]", "Yes: 17 <think> is\n\n  prime </think>."

@@ -18,12 +18,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from labkit.engine.dry_run import check_by_trial
-from labkit.engine.known_layout import has_known_layout
 from labkit.errors import GGUFError, ModelLoadError
 from labkit.gguf_file import read_header
 from labkit.gguf_file.preflight import preflight
 from labkit.ghost import build_ghost_model
+from labkit.load_check.dry_run import check_by_trial
+from labkit.load_check.known_layout import has_known_layout
 from tests import (
     gguf_models as models,
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 import llama_cpp
 
-from labkit.engine import dry_run_child as child
 from labkit.engine.native import claim_log
+from labkit.load_check import dry_run_child as child
 
 __all__ = ["SETTINGS", "Layout", "lay_out"]
 

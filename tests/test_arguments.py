@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.checks import check_flag, check_int, check_number, check_text, one_line, shown
-from labkit.engine.load_facts import LoadFacts
 from labkit.engine.options import check_options, check_overrides_fit
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, ModelNotFoundError
 from labkit.gguf_file.formats import tensor_type
 from labkit.kv_cache import CACHE_TYPES
+from labkit.load_check.facts import LoadFacts
 
 HUGE = 10**5000  # Python refuses to print it
 

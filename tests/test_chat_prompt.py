@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labkit
+from labkit.chat.prompt import Tokenizer
 from labkit.chat_template.render import ChatTemplate
-from labkit.engine.chat_prompt import Tokenizer
-from labkit.engine.messages import check_messages
+from labkit.chat.messages import check_messages
 from labkit.engine.tokenizer import ROLES
 from labkit.errors import ArgumentError
 from tests.tiny_models import write_tiny_model

@@ -15,12 +15,12 @@ import pytest
 
 import labkit
 from labkit.children import ChildEndedError
-from labkit.engine.dry_run import lay_out
 from labkit.errors import ArgumentError
 from labkit.gguf_file import read_header
 from labkit.gguf_file.formats import tensor_type
 from labkit.gguf_file.preflight.architectures import EQUAL_HEADS
 from labkit.kv_cache.layers import _MORE_PATTERNS, model_layers
+from labkit.load_check.dry_run import lay_out
 from labkit.model_info import describe_model
 from labkit.system.architectures import engine_knows
 from tests.engine_facts import N_LAYERS, header

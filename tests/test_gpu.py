@@ -10,8 +10,8 @@ import pytest
 
 import labkit
 from labkit.cli import doctor
-from labkit.engine.load_facts import LoadFacts
 from labkit.engine.settings import LoadRequest, choose_settings
+from labkit.load_check.facts import LoadFacts
 from labkit.memory import dry_run
 from labkit.system.build import Device, EngineBuild
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import labkit
-from labkit.engine import dry_run, load_facts
 from labkit.errors import GGUFError, LabkitError, ModelLoadError
 from labkit.gguf_file import read_header
+from labkit.load_check import dry_run, facts
 from labkit.system.architectures import engine_knows
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import F32_TYPE, Parts, llama, weights
@@ -131,7 +131,7 @@ def _without(kind: str, tensor: str) -> Parts:
 @pytest.fixture
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
-    load_facts._sound_file.cache_clear()
+    facts._sound_file.cache_clear()
 
 
 @pytest.mark.usefixtures("_own_cache")
@@ -144,7 +144,7 @@ def test_what_is_unknown_is_tried_once(tmp_path: Path, monkeypatch: pytest.Monke
     for _ in range(2):
         for path in (known, unknown):
             labkit.load_model(path, n_ctx=256).close()
-        load_facts._sound_file.cache_clear()
+        facts._sound_file.cache_clear()
     assert asked == [unknown]
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_ends_the_process_is_refused_and_remembered(tmp_path: Path, 
     for _ in range(2):
         with pytest.raises(GGUFError, match="ended its process in a trial"):
             labkit.load_model(path, n_ctx=256)
-        load_facts._sound_file.cache_clear()
+        facts._sound_file.cache_clear()
         monkeypatch.setattr(dry_run, "lay_out", lambda *_, **__: pytest.fail("tried again"))
 
 
@@ -181,15 +181,15 @@ def test_a_trial_that_says_nothing_is_not_remembered(failure: str, tmp_path: Pat
         patched.setattr(dry_run, "lay_out", fail)
         if failure == "timeout":
             with pytest.raises(ModelLoadError, match="within 60 s"):
-                load_facts.sound_file(path)
+                facts.sound_file(path)
         else:
-            assert load_facts.sound_file(path).architecture == "phi3"
+            assert facts.sound_file(path).architecture == "phi3"
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 
 def test_known_layouts_are_exact(tmp_path: Path) -> None:
     """One tensor more, one less or one of another shape: the layout is not a known one."""
-    from labkit.engine.known_layout import has_known_layout
+    from labkit.load_check.known_layout import has_known_layout
 
     for name in ("blk.0.attn_q.weight", "blk.1.ffn_norm.weight", "output_norm.weight"):
         less, other, more = llama(), llama(), llama()

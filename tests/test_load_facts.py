@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit.engine import load_facts as known_files
-from labkit.engine.load_facts import learn, sound_file
 from labkit.errors import GGUFError
 from labkit.gguf_file import read_header
+from labkit.load_check import facts as known_files
+from labkit.load_check.facts import learn, sound_file
 from labkit.models import bundled_model_path
 
 

@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 
 import labkit
+from labkit.chat.messages import check_messages
+from labkit.chat.tool_choice import read_choice
 from labkit.chat_template.render import ChatTemplate
 from labkit.chat_template.tools import call_schema, check_tools
-from labkit.engine.messages import check_messages
-from labkit.engine.tool_choice import read_choice
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
 from tests.tiny_models import CHATML, write_tiny_model
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence as Tokens
 from typing import Any
 
 from labkit.batch.records import BatchItem
-from labkit.engine.chat_prompt import Tokenizer
+from labkit.chat.prompt import Tokenizer
+from labkit.chat.thinking import Thinking
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.generation import Output
 from labkit.engine.results import FinishReason, Kind
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
-from labkit.engine.thinking import Thinking
 from labkit.errors import LabkitError
 
 

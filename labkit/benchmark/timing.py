@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.chat.prompt import Tokenizer
 from labkit.checks import check_flag
-from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.generation import Generation, GenerationRequest
 from labkit.engine.model import check_model

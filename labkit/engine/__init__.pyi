@@ -1,3 +1,6 @@
+from labkit.chat.tool_choice import ToolChoice as ToolChoice
+from labkit.chat.tool_choice import choose_tool as choose_tool
+
 from .generate import allowed_tokens as allowed_tokens
 from .generate import count_chat_tokens as count_chat_tokens
 from .generate import count_tokens as count_tokens
@@ -14,5 +17,3 @@ from .results import GenerationReport as GenerationReport
 from .results import TextChunk as TextChunk
 from .results import TokenLogprob as TokenLogprob
 from .settings import ModelSettings as ModelSettings
-from .tool_choice import ToolChoice as ToolChoice
-from .tool_choice import choose_tool as choose_tool

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labkit.chat.messages import check_messages
+from labkit.chat.options import ChatOptions, chat_prompt
+from labkit.chat.thinking import Thinking
 from labkit.checks import check_flag, check_int
-from labkit.engine.chat_options import ChatOptions, chat_prompt
 from labkit.engine.generation import GenerationRequest, TextStream, prefill
 from labkit.engine.job import Job
-from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
 from labkit.engine.native import C
 from labkit.engine.results import TextChunk
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.engine.stepping import CancelledError
-from labkit.engine.thinking import Thinking
 from labkit.errors import ContextOverflowError, GenerationError, Interrupted
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit.engine.chat_prompt import Tokenizer
+from labkit.chat.prompt import Tokenizer
+from labkit.chat.thinking import Thinking
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.logprobs import token_logprob
 from labkit.engine.native import C
@@ -22,7 +23,6 @@ from labkit.engine.results import FinishReason, GenerationReport, Kind, TextChun
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import CancelledError, Stepper
-from labkit.engine.thinking import Thinking
 from labkit.engine.worker import INTERRUPTED
 from labkit.errors import Interrupted
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.chat.prompt import Tokenizer
 from labkit.checks import one_line
-from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.llama_methods import LlamaMethods
 from labkit.engine.native import C, EngineLog, cpu_overrides, progress_callback, safe_construction
 from labkit.engine.native_model import NativeModel

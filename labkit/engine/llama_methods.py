@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.chat.prompt import Tokenizer
 from labkit.checks import one_line
-from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.job import LockstepJob
 from labkit.engine.native import C, Llama, LlamaGrammar, LlamaState
 from labkit.engine.prompt_cache import PromptCache

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import check_flag, check_int
-from labkit.engine.load_facts import sound_file
 from labkit.engine.model import Model
 from labkit.engine.options import MAX_THREADS, check_overrides_fit, check_request
 from labkit.engine.settings import choose_settings, refuse_unfit
 from labkit.errors import LabkitWarning
+from labkit.load_check.facts import sound_file
 from labkit.models import resolve_model
 from labkit.system import engine_build
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit.engine.chat_prompt import Tokenizer
+from labkit.chat.prompt import Tokenizer
 from labkit.engine.generation import Generation, GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.llama_loading import LoadingLlama
-from labkit.engine.load_facts import LoadFacts
 from labkit.engine.native import C, EngineLog, give_back_memory, refuse_while_loading
 from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
@@ -24,6 +23,7 @@ from labkit.engine.stepping import CancelledError, Stepper, steps
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.kv_cache import PROMPT_STEP
+from labkit.load_check.facts import LoadFacts
 from labkit.system import cores_left_now
 from labkit.thread_control import Phase, ThreadController
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from labkit.engine.chat_prompt import Tokenizer
+from labkit.chat.prompt import Tokenizer
 from labkit.engine.native import AbortFlag, C
 
 

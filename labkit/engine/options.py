@@ -17,7 +17,7 @@ from labkit.kv_cache.size import cache_type
 from labkit.system import load_engine
 
 if TYPE_CHECKING:
-    from labkit.engine.load_facts import LoadFacts
+    from labkit.load_check.facts import LoadFacts
 
 MAX_THREADS = 512  # ggml's own limit, GGML_MAX_N_THREADS
 

@@ -16,7 +16,7 @@ from labkit.units import format_bytes, round_up
 
 if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
-    from labkit.engine.load_facts import LoadFacts
+    from labkit.load_check.facts import LoadFacts
     from labkit.system import EngineBuild
 
 _OF_LLAMA = (

@@ -14,8 +14,8 @@ from typing import Any
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
 from labkit.children import explain
-from labkit.engine.dry_run import lay_out
 from labkit.errors import ModelLoadError
+from labkit.load_check.dry_run import lay_out
 from labkit.system import engine_build
 
 _MIB = 1024**2

@@ -11,8 +11,8 @@ from typing import Any
 
 from labkit.checks import check_int, check_number, one_line
 from labkit.children import ask_child, explain
-from labkit.engine.load_facts import sound_file
 from labkit.errors import ArgumentTypeError, LabkitError, ModelLoadError
+from labkit.load_check.facts import sound_file
 from labkit.models import resolve_model
 from labkit.records import Record
 from labkit.system import check_engine

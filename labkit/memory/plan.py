@@ -74,9 +74,9 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
 
     ``build`` is the llama.cpp to plan for; by default this machine's.
     """
-    from labkit.engine.load_facts import facts_of
     from labkit.engine.options import check_override_tensor
     from labkit.engine.settings import LoadRequest, choose_settings
+    from labkit.load_check.facts import facts_of
 
     given = {**_DEFAULTS, **given}
     for name, low in (("n_ctx", 0), ("n_batch", 1), ("n_ubatch", 1), ("n_seq", 1), ("n_gpu_layers", -1)):

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit.checks import check_flag, check_int
-from labkit.engine.load_facts import facts_of
 from labkit.engine.options import MAX_THREADS
 from labkit.engine.settings import LoadRequest, choose_settings
 from labkit.errors import ArgumentTypeError
 from labkit.gguf_file import Header
 from labkit.gguf_file.preflight import preflight
 from labkit.kv_cache.layers import ModelLayers, model_layers, number
+from labkit.load_check.facts import facts_of
 from labkit.model_info import read_model_header
 from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time_kernels
 from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction

@@ -7,8 +7,8 @@ import time
 import uuid
 from typing import Any
 
+from labkit.chat.tool_choice import read_choice
 from labkit.engine.results import TokenLogprob
-from labkit.engine.tool_choice import read_choice
 from labkit.errors import GenerationError
 from labkit.serve.scheduler import Piece, Ticket
 

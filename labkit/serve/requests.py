@@ -8,13 +8,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from labkit.chat.messages import check_messages
+from labkit.chat.options import ChatOptions, chat_prompt
+from labkit.chat.thinking import Thinking
+from labkit.chat.tool_choice import ask_for_choice
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
-from labkit.engine.chat_options import ChatOptions, chat_prompt
-from labkit.engine.messages import check_messages
 from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
-from labkit.engine.thinking import Thinking
-from labkit.engine.tool_choice import ask_for_choice
 from labkit.errors import (
     ArgumentError,
     ArgumentTypeError,

@@ -25,7 +25,7 @@ def preflight(header: Header, *, vocabulary: bool = True) -> tuple[str, ...]:
     -----
     Most of the time is spent on the vocabulary: each string is read once, about 0.3 µs each, 15 ms for 49,152.
     The checks were found by loading mutated files in child processes (``tests/gguf_mutants.py``). A new architecture may
-    have other problems: `labkit.engine.load_facts` tries such a file in a child process.
+    have other problems: `labkit.load_check.facts` tries such a file in a child process.
     """
     checks = [*HPARAM_CHECKS, check_tensors, *([check_vocabulary] if vocabulary else [])]
     sentences = [sentence for check in checks for sentence in check(header)]

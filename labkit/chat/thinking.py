@@ -6,8 +6,8 @@ import re
 from collections import deque
 from typing import Any
 
+from labkit.chat.prompt import Tokenizer
 from labkit.chat_template.thinking import TAG, ThinkingForm
-from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.results import Kind
 from labkit.engine.sampler import Sampler
 

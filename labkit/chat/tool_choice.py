@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labkit.chat.messages import check_messages
+from labkit.chat.prompt import Tokenizer
 from labkit.chat_template.tools import call_format, call_schema, check_tools, describe, in_words, with_instructions
 from labkit.checks import check_flag
-from labkit.engine.chat_prompt import Tokenizer
 from labkit.engine.generate import generate_chat
-from labkit.engine.messages import check_messages
 from labkit.engine.model import Model, check_model
 from labkit.errors import ArgumentError, GenerationError
 from labkit.records import Record

@@ -60,9 +60,9 @@ def _sound_file(path: Path, *identity: str) -> LoadFacts:
         raise GGUFError(note)
     known = _facts(note)
     if known is None:  # these modules are needed once per file
-        from labkit.engine.dry_run import check_by_trial
-        from labkit.engine.known_layout import has_known_layout
         from labkit.gguf_file import read_header
+        from labkit.load_check.dry_run import check_by_trial
+        from labkit.load_check.known_layout import has_known_layout
 
         header = read_header(path)
         known = learn(header)

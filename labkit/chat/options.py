@@ -8,14 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from labkit.chat.thinking import Thinking
 from labkit.chat_template.thinking import ThinkingForm, switches
 from labkit.chat_template.tools import check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
-from labkit.engine.thinking import Thinking
 from labkit.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
-    from labkit.engine.chat_prompt import Tokenizer
+    from labkit.chat.prompt import Tokenizer
 
 _RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
 

@@ -1,4 +1,4 @@
-"""Lay out a model without allocating it: the script that `labkit.engine.dry_run` starts.
+"""Lay out a model without allocating it: the script that `labkit.load_check.dry_run` starts.
 
 It reads one line of JSON (the settings) and writes one (llama.cpp's log and this process's memory). On some files llama.cpp
 aborts the process; that ends only this child.
