@@ -33,6 +33,7 @@ CHILD = """
 import json, sys
 import labkit, numpy as np
 from labkit.benchmark.llama_bench import time_engine
+from labkit.engine.generate import run_request
 from labkit.engine.generation import GenerationRequest
 from labkit.engine.sampling_settings import check_sampling
 from labkit.system import engine_build, peak_resident_bytes
@@ -45,7 +46,7 @@ before = free()
 model = labkit.load_model(path, n_ctx, **options)
 with model.vocabulary() as vocabulary:
     tokens = np.random.default_rng(0).integers(vocabulary.n_vocab, size=n_ctx - 1).tolist()
-model.run_generation(GenerationRequest(tokens, 1, check_sampling(0, {})), lambda _: None)
+run_request(model, GenerationRequest(tokens, 1, check_sampling(0, {})))
 memory = {"gpu_bytes": before - free(), "ram_bytes": peak_resident_bytes()}
 time_engine(model, n_prompt, 4)
 times = time_engine(model, n_prompt, n_gen)

@@ -15,8 +15,8 @@ from typing import Any
 
 import labkit
 from labkit.chat.options import ChatOptions, chat_prompt
-from labkit.chat.prompt import Tokenizer
 from labkit.chat.thinking import Thinking
+from labkit.engine.tokenizer import Tokenizer
 from tests.tiny_models import SPECIALS, write_tiny_model
 
 REASON, ANSWER = "17 is prime, as I\nsee. A <tag> & [x]", "Yes: 17 <think> is\n\n  prime </think>."
@@ -73,7 +73,7 @@ def _result(tokenizer: Tokenizer, written: str | None, thinking: bool | None) ->
         tokens, split = chat_prompt(tokenizer, messages, ChatOptions(thinking))
     except labkit.LabkitError as error:
         return "no reasoning" if written is None and thinking and "no reasoning" in str(error) else f"error: {error}"
-    if split is None:
+    if not isinstance(split, Thinking):
         return "as it is" if written is None else "left in text"
     if written is None:
         return f"a form that does not exist: {split._form}"

@@ -14,7 +14,7 @@ LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
     "serve", "benchmark", "batch", "tuning", "quality", "memory", "roofline",
-    "second_context", "engine", "thread_control", "devices",
+    "chat", "second_context", "engine", "load_check", "thread_control", "devices",
     "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",
     "sampling",
@@ -22,7 +22,7 @@ LEVELS = (
 )  # fmt: skip
 LEVEL = {room: -level for level, room in enumerate(LEVELS)}
 HOMES = {
-    "llama_cpp": {"engine", "devices", "roofline", "memory", "system", "quantize"},
+    "llama_cpp": {"engine", "load_check", "devices", "roofline", "memory", "system", "quantize"},
     "matplotlib": {"plots", "course"},
     "ipywidgets": {"widgets", "course"},
 }

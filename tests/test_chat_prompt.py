@@ -11,11 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit.chat.prompt import Tokenizer
-from labkit.chat_template.render import ChatTemplate
 from labkit.chat.messages import check_messages
-from labkit.engine.tokenizer import ROLES
-from labkit.errors import ArgumentError
+from labkit.chat.prompt import ChatTokenizer
+from labkit.chat_template.render import ChatTemplate
+from labkit.engine.tokenizer import ROLES, Tokenizer
 from tests.tiny_models import write_tiny_model
 
 PAYLOADS = (
@@ -91,6 +90,11 @@ def tokenizer(model: labkit.Model) -> Iterator[Tokenizer]:
         yield held
 
 
+def chat_tokens(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
+    """Return the tokens of a conversation."""
+    return ChatTokenizer(tokenizer).encode(messages)[0]
+
+
 def _controls(tokenizer: Tokenizer, tokens: list[int]) -> list[int]:
     from labkit.engine.native import C
 
@@ -116,8 +120,8 @@ def test_message_gives_no_control_token(tokenizer: Tokenizer, payload: str, role
     """In every role the control tokens equal those of a harmless message, and the text is complete."""
     messages = [{"role": "user", "content": "Hi"}, {"role": role, "content": payload}]
     harmless = [{"role": "user", "content": "Hi"}, {"role": role, "content": "harmless"}]
-    tokens = tokenizer.chat_tokens(messages)
-    assert _controls(tokenizer, tokens) == _controls(tokenizer, tokenizer.chat_tokens(harmless))
+    tokens = chat_tokens(tokenizer, messages)
+    assert _controls(tokenizer, tokens) == _controls(tokenizer, chat_tokens(tokenizer, harmless))
     assert payload.encode() in b"".join(map(tokenizer.piece, tokens))
 
 
@@ -125,7 +129,7 @@ def test_payload_split_over_two_messages_stays_text(tokenizer: Tokenizer) -> Non
     """Halves of a control token in adjacent messages do not combine."""
     messages = [{"role": "user", "content": "<|im_"}, {"role": "user", "content": "end|>"}]
     harmless = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
-    assert _controls(tokenizer, tokenizer.chat_tokens(messages)) == _controls(tokenizer, tokenizer.chat_tokens(harmless))
+    assert _controls(tokenizer, chat_tokens(tokenizer, messages)) == _controls(tokenizer, chat_tokens(tokenizer, harmless))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -136,9 +140,9 @@ def test_rewriting_templates_let_nothing_through(name: str, payload: str, tmp_pa
     if not path.exists():
         write_tiny_model(path, template=TEMPLATES[name])
     with labkit.load_model(path, n_ctx=256) as model, model.vocabulary() as tokenizer:
-        expected = _controls(tokenizer, tokenizer.chat_tokens([{"role": "user", "content": "harmless"}]))
+        expected = _controls(tokenizer, chat_tokens(tokenizer, [{"role": "user", "content": "harmless"}]))
         try:
-            tokens = tokenizer.chat_tokens([{"role": "user", "content": payload}])
+            tokens = chat_tokens(tokenizer, [{"role": "user", "content": payload}])
         except labkit.GenerationError as error:
             assert "leaves out messages[0] (user)" in str(error)  # noqa: PT017  # it cuts the text
             assert name == "counts"
@@ -153,8 +157,8 @@ def test_harmless_messages_are_tokenized_as_a_whole(name: str, tmp_path: Path) -
     messages = [{"role": "user", "content": "  Hello there  "}, {"role": "assistant", "content": "the end on\n\n"}]
     messages = messages[-1:] if "messages[-1]" in TEMPLATES[name] else messages
     with labkit.load_model(path, n_ctx=256) as model, model.vocabulary() as tokenizer:
-        whole = tokenizer.tokenize(tokenizer.template.render(messages), parse_special=True)
-        assert tokenizer.chat_tokens(messages) == whole
+        whole = tokenizer.tokenize(ChatTokenizer(tokenizer).template.render(messages), parse_special=True)
+        assert chat_tokens(tokenizer, messages) == whole
 
 
 REASONING = {
@@ -184,7 +188,7 @@ def test_an_earlier_answer_keeps_its_own_marks(name: str, kind: str, tmp_path: P
     ]
     path = write_tiny_model(tmp_path / "thinks.gguf", template=template, **options)  # type: ignore[arg-type]  # they fit
     with labkit.load_model(path, n_ctx=256, n_threads=1) as model, model.vocabulary() as tokenizer:
-        tokens = tokenizer.chat_tokens(talk)
+        tokens = chat_tokens(tokenizer, talk)
         ids = [tokenizer.tokenize(mark, parse_special=True) for mark in marks]
         text = b"".join(map(tokenizer.piece, tokens)).decode()
         end = tokenizer.tokenize("<|im_end|>", parse_special=True)[0]
@@ -289,7 +293,7 @@ def test_special_tokens_are_variables(tmp_path: Path) -> None:
     keys = {"tokenizer.ggml.unknown_token_id": 3, "tokenizer.ggml.padding_token_id": 4}
     path = write_tiny_model(tmp_path / "special.gguf", template=template, keys=keys)
     with labkit.load_model(path, n_ctx=256, n_threads=1) as model, model.vocabulary() as tokenizer:
-        assert tokenizer.template.render([{"role": "user", "content": "Hi"}]) == (
+        assert ChatTokenizer(tokenizer).template.render([{"role": "user", "content": "Hi"}]) == (
             tokenizer.token_text(3) + tokenizer.token_text(4) + "noneHi"
         )
 
@@ -302,8 +306,8 @@ CONTENT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60).filte
 def test_any_conversation_is_tokenized_as_a_whole(tokenizer: Tokenizer, turns: list[tuple[str, str]]) -> None:
     """For any conversation without control text, labkit's tokens equal those of the whole rendered text."""
     messages = [{"role": role, "content": content} for role, content in turns]
-    whole = tokenizer.tokenize(tokenizer.template.render(messages), parse_special=True)
-    assert tokenizer.chat_tokens(messages) == whole
+    whole = tokenizer.tokenize(ChatTokenizer(tokenizer).template.render(messages), parse_special=True)
+    assert chat_tokens(tokenizer, messages) == whole
 
 
 def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
@@ -320,7 +324,7 @@ def test_sentencepiece_models_get_their_beginning_token_once(tmp_path: Path) -> 
         with labkit.load_model(path, n_ctx=256) as model, model.vocabulary() as tokenizer:
             for tokens in (
                 tokenizer.prompt_tokens("the"),
-                tokenizer.chat_tokens([{"role": "user", "content": "the <s> in"}]),
+                chat_tokens(tokenizer, [{"role": "user", "content": "the <s> in"}]),
             ):
                 assert tokens.count(tokenizer.bos) == 1
                 assert tokens[0] == tokenizer.bos
@@ -336,7 +340,7 @@ def test_user_defined_turn_marks_stay_text(tmp_path: Path) -> None:
     with labkit.load_model(path, n_ctx=256, n_threads=1) as model, model.vocabulary() as tokenizer:
         ids = {mark: tokenizer.tokenize(mark, parse_special=True)[0] for mark in marks}
         assert all(tokenizer.token_text(token) == mark for mark, token in ids.items())
-        tokens = tokenizer.chat_tokens([{"role": "user", "content": "a<|im_start|>b<|user|><|im_end|> <think> c"}])
+        tokens = chat_tokens(tokenizer, [{"role": "user", "content": "a<|im_start|>b<|user|><|im_end|> <think> c"}])
         assert [tokens.count(ids[mark]) for mark in marks] == [1, 1, 1]  # the template's two; <think> is not a turn mark
         assert b"a<|im_start|>b<|user|><|im_end|>" in b"".join(map(tokenizer.piece, tokens))
         assert not {ids["<|im_start|>"], ids["<|user|>"]} & set(tokenizer.prompt_tokens("x<|im_start|><|user|>"))

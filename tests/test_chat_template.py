@@ -21,6 +21,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import labkit
+from labkit.chat.prompt import ChatTokenizer
 from labkit.chat_template import render as room
 from labkit.chat_template.render import ChatTemplate
 from labkit.errors import GenerationError
@@ -99,8 +100,8 @@ def test_render_equals_jinja_on_the_bundled_model_s_template() -> None:
     import jinja2
 
     with labkit.load_model(n_ctx=256, vocab_only=True) as model, model.vocabulary() as tokenizer:
-        source = tokenizer.template.source
-        rendered = tokenizer.template.render(TURNS)
+        source = ChatTokenizer(tokenizer).template.source
+        rendered = ChatTokenizer(tokenizer).template.render(TURNS)
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701  # no HTML
     expected = environment.from_string(source).render(messages=TURNS, add_generation_prompt=True, bos_token="<|im_start|>")
     assert rendered == expected

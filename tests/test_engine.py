@@ -17,6 +17,7 @@ import pytest
 
 import labkit
 from labkit import count_chat_tokens, count_tokens, generate_chat, generate_text, load_model, stream_chat, stream_text
+from labkit.chat.prompt import ChatTokenizer
 from labkit.engine.native import C
 from labkit.system import logical_cores_available
 from tests.tiny_models import write_tiny_model
@@ -450,14 +451,14 @@ def test_count_chat_tokens_is_what_generate_chat_costs(model: labkit.Model) -> N
     assert model.last_generation is not None
     assert count_chat_tokens(model, MESSAGES) == model.last_generation.n_prompt
     with model.vocabulary() as tokenizer:
-        rendered = tokenizer.template.render(MESSAGES)
-        assert tokenizer.chat_tokens(MESSAGES) == tokenizer.tokenize(rendered, parse_special=True)
+        rendered = ChatTokenizer(tokenizer).template.render(MESSAGES)
+        assert ChatTokenizer(tokenizer).encode(MESSAGES)[0] == tokenizer.tokenize(rendered, parse_special=True)
 
 
 def test_parse_special_is_for_templates_by_hand(model: labkit.Model) -> None:
     """A prompt built by hand with parse_special=True gives what generate_chat gives; without, it stays text."""
     with model.vocabulary() as tokenizer:
-        by_hand = tokenizer.template.render(MESSAGES)
+        by_hand = ChatTokenizer(tokenizer).template.render(MESSAGES)
     assert generate_text(model, by_hand, 12, temperature=0, parse_special=True) == generate_chat(
         model, MESSAGES, 12, temperature=0
     )

@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
+from labkit.engine.generate import run_request
 from labkit.engine.generation import GenerationRequest
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.errors import LabkitError, LabkitWarning
@@ -389,7 +390,7 @@ def test_a_conversation_goes_on_where_it_ended(tmp_path: Path, kind: str) -> Non
             body = {"prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 2}
             _, answer, _ = post(f"{served.url}/v1/completions", body)
             assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == n_cached
-            own.run_generation(GenerationRequest(prompt, 8, SamplingSettings(temperature=0)), lambda _: None)
+            run_request(own, GenerationRequest(prompt, 8, SamplingSettings(temperature=0)))
             assert own.last_generation is not None
             alone = list(own.last_generation.token_ids)
             assert answer["choices"][0]["logprobs"]["tokens"] == [labkit.token_text(own, token) for token in alone]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import labkit
 from labkit.chat.options import ChatOptions, chat_prompt
-from labkit.chat.thinking import Splitter
+from labkit.chat.thinking import ThinkingText
 from labkit.chat_template.render import ChatTemplate
 from labkit.chat_template.thinking import ThinkingForm, switches
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -207,7 +207,7 @@ def test_any_cutting_gives_the_same_parts(data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
 
     def parts(pieces: list[str]) -> dict[str, str]:
-        splitter = Splitter(form, opened=opened)
+        splitter = ThinkingText(form, opened=opened)
         found = [part for piece in pieces for part in splitter.add(piece)] + splitter.add("", last=True)
         return {kind: "".join(text for one, text in found if one == kind) for kind in ("reasoning", "answer")}
 

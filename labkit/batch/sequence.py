@@ -7,13 +7,12 @@ from collections.abc import Sequence as Tokens
 from typing import Any
 
 from labkit.batch.records import BatchItem
-from labkit.chat.prompt import Tokenizer
-from labkit.chat.thinking import Thinking
 from labkit.engine.detokenizer import TextAssembler
-from labkit.engine.generation import Output
+from labkit.engine.generation import Output, Splitter
 from labkit.engine.results import FinishReason, Kind
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
+from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import LabkitError
 
 
@@ -25,7 +24,7 @@ class Request:
     prompt: list[int]
     max_tokens: int
     settings: SamplingSettings
-    thinking: Thinking | None = None
+    splitter: Splitter = dataclasses.field(default_factory=Splitter)
 
 
 class Sequence:
@@ -40,7 +39,7 @@ class Sequence:
         self.started = False
         settings = request.settings
         text = TextAssembler(settings.stop)
-        self.output = Output(tokenizer, request.max_tokens, text, settings.logprobs, request.thinking)
+        self.output = Output(tokenizer, request.max_tokens, text, settings.logprobs, request.splitter)
         self.pieces: list[str] = []
         self.thoughts = ""  # reasoning that was not passed on yet
         self.first_s: float | None = None
@@ -71,7 +70,7 @@ class Sequence:
 
     def sample(self, ctx: Any, row: int, elapsed_s: float) -> str:
         """Sample the next token from a row of logits; return the new text that is final."""
-        token = self.output.choose(self._sampler, ctx, row)
+        token = self.output.splitter.choose(self._sampler, ctx, row)
         self.now_s = elapsed_s
         if self.first_s is None:
             self.first_s = elapsed_s

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.chat.prompt import Tokenizer
 from labkit.checks import check_flag
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.generation import Generation, GenerationRequest
@@ -24,6 +23,7 @@ from labkit.engine.results import TextChunk
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_sampling
 from labkit.engine.stepping import CancelledError
+from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import ContextOverflowError
 from labkit.system import engine_build
 

@@ -6,16 +6,16 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.chat.prompt import ChatTokenizer
 from labkit.chat.thinking import Thinking
 from labkit.chat_template.thinking import ThinkingForm, switches
 from labkit.chat_template.tools import check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
+from labkit.engine.generation import Splitter
+from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import ArgumentError, ArgumentTypeError
-
-if TYPE_CHECKING:
-    from labkit.chat.prompt import Tokenizer
 
 _RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
 
@@ -32,24 +32,24 @@ class ChatOptions:
 
 def chat_prompt(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], options: ChatOptions, *, constrained: bool = False
-) -> tuple[list[int], Thinking | None]:
-    """Return the tokens of a checked conversation, and what splits the answer if the model's template has reasoning."""
+) -> tuple[list[int], Splitter]:
+    """Return the tokens of a checked conversation, and what splits the answer into reasoning and answer."""
     wanted = None if options.thinking is None else check_flag("thinking", options.thinking)
     budget = options.max_thinking_tokens
     if budget is not None:
         budget = check_int("max_thinking_tokens", budget, 0, 2**31 - 1, hint="; None means no limit")
     variables: dict[str, Any] = {} if options.tools is None else {"tools": check_tools(options.tools)}
     given = _check_mapping(options.template_options)
-    template = tokenizer.with_template(given.pop("chat_template", None))
-    form = template.thinking
+    chat = ChatTokenizer(tokenizer, given.pop("chat_template", None))
+    source, form = chat.template.source, chat.template.thinking
     if wanted and form is None:
         raise ArgumentError("thinking=True, but this model's chat template has no reasoning: leave thinking out")
     if wanted is not None:
-        variables |= switches(template.source, on=wanted)
-    variables |= _check_options(template.source, given)
-    tokens, text = tokenizer.chat_prompt(messages, template, **variables)
+        variables |= switches(source, on=wanted)
+    variables |= _check_options(source, given)
+    tokens, text = chat.encode(messages, **variables)
     if form is None:
-        return tokens, None
+        return tokens, Splitter()
     if wanted is False:
         budget = 0  # also where the template has no switch
     opened = _is_opened(form, text, messages[-1]["content"])

@@ -1,21 +1,20 @@
-"""Text and messages -> tokens, so that what a user typed never becomes a control token."""
+"""Messages -> tokens, so that what a user typed never becomes a control token."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.chat_template.conversation import REASONING, Conversation, texts_of
+from labkit.chat_template.render import ChatTemplate
 from labkit.checks import check_text
 from labkit.engine.native import C
-from labkit.engine.tokenizer import Vocabulary
-from labkit.errors import ArgumentError, GenerationError
-
-if TYPE_CHECKING:
-    from labkit.chat_template.conversation import Conversation
-    from labkit.chat_template.render import ChatTemplate
+from labkit.engine.tokenizer import Tokenizer
+from labkit.errors import GenerationError
 
 _SPACES = " \t\n\r\v\f"  # what C calls a space
 _NOTHING = re.compile("(?!)")
@@ -28,28 +27,17 @@ _OTHER_SPECIALS = {
 }  # fmt: skip
 
 
-class Tokenizer(Vocabulary):
-    """The vocabulary of a loaded model and its chat template: prompts and conversations -> tokens."""
+class ChatTokenizer:
+    """A model's tokenizer and chat template, its own or a given one: conversations -> tokens."""
 
-    def __init__(self, model: Any, vocab: Any) -> None:
-        super().__init__(model, vocab)
-        self._template: ChatTemplate | None = None
+    def __init__(self, tokenizer: Tokenizer, source: Any = None) -> None:
+        self._tokenizer = tokenizer
+        self.template = _template(_own_source(tokenizer) if source is None else _check_source(source), *_names(tokenizer))
 
-    def prompt_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Return the tokens of a prompt; an empty one begins with the beginning-of-sequence token, if there is one."""
-        tokens = self._tokenize(check_text("prompt", text), True, parse_special)
-        if not tokens and self.bos < 0:
-            raise ArgumentError("the prompt is empty and this model has no beginning-of-sequence token: write something")
-        return tokens or [self.bos]
+    def encode(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> tuple[list[int], str]:
+        """Return the tokens and the text of a conversation; ``more`` are tools and the template's variables.
 
-    def chat_tokens(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> list[int]:
-        """Return the tokens of a conversation; ``more`` are tools and the template's variables."""
-        return self.chat_prompt(messages, **more)[0]
-
-    def chat_prompt(
-        self, messages: Sequence[Mapping[str, Any]], template: ChatTemplate | None = None, **more: Any
-    ) -> tuple[list[int], str]:
-        """Return the tokens and the text of a conversation: control tokens from the template alone, never from a message.
+        Control tokens come from the template alone, never from a message.
 
         The template is rendered a second time with a mark instead of each message; the text around the marks is the
         template's own. Only this text is searched for control tokens. Everything between two of them, from template
@@ -65,7 +53,7 @@ class Tokenizer(Vocabulary):
         """
         hide, unhide = self._shield()
         shielded = [{key: one if key in ("role", "content") else hide(one) for key, one in m.items()} for m in messages]
-        talk = (template or self.template).lay_out(shielded, **hide(more))
+        talk = self.template.lay_out(shielded, **hide(more))
         if talk.parts is None:
             parts = self._split_masked(talk)
         else:
@@ -77,7 +65,7 @@ class Tokenizer(Vocabulary):
 
     def _shield(self) -> tuple[Callable[[Any], Any], dict[int, int]]:
         """Return a function that hides control tokens in the texts of a value, and the translation that undoes it."""
-        pattern, ids = self._specials()
+        pattern, ids = self._tokenizer.specials()
         firsts = {first: chr(_HIDDEN + number) for number, first in enumerate({name[0] for name in ids})}
 
         def hide(value: Any) -> Any:
@@ -89,43 +77,8 @@ class Tokenizer(Vocabulary):
 
         return hide, {ord(hidden): ord(first) for first, hidden in firsts.items()}
 
-    def with_template(self, source: Any) -> ChatTemplate:
-        """Return a template that a caller gives instead of the file's; the file's for None."""
-        if source is None:
-            return self.template
-        from labkit.chat_template.render import ChatTemplate
-
-        check_text("template_options['chat_template']", source)
-        return ChatTemplate(source, **self._special_names())
-
-    @property
-    def template(self) -> ChatTemplate:
-        """The model's own chat template."""
-        if self._template is None:
-            source = C.llama_model_chat_template(self.model, None)
-            if not source:
-                raise GenerationError(
-                    "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
-                )
-            from labkit.chat_template.render import ChatTemplate
-
-            self._template = ChatTemplate(source.decode("utf-8", errors="replace"), **self._special_names())
-        return self._template
-
-    def _special_names(self) -> dict[str, str]:
-        """Return the names of the special tokens as templates know them; of those that the file has."""
-        ids = {"bos_token": self.bos, "eos_token": int(C.llama_vocab_eos(self.vocab))}
-        value = ctypes.create_string_buffer(32)
-        for name, key in _OTHER_SPECIALS.items():
-            if C.llama_model_meta_val_str(self.model, f"tokenizer.ggml.{key}_token_id".encode(), value, len(value)) > 0:
-                ids[name] = int(value.value) if value.value.isdigit() else -1
-        texts = {name: self.token_text(token) for name, token in ids.items()}
-        return {name: text for name, text in texts.items() if text or name in ("bos_token", "eos_token")}
-
     def _split_masked(self, talk: Conversation) -> list[tuple[str, str]]:
         """Split a conversation that the template rewrites into (source, text)."""
-        from labkit.chat_template.conversation import REASONING, texts_of
-
         messages = talk.messages
         mask, unmask = self._masks(texts_of(messages))
 
@@ -137,7 +90,7 @@ class Tokenizer(Vocabulary):
         masked = talk.render_with(hide)
         parts: list[tuple[str, str]] = []
         start = 0
-        for match in self._specials()[0].finditer(masked):
+        for match in self._tokenizer.specials()[0].finditer(masked):
             parts += [("user", masked[start : match.start()].translate(unmask)), ("template", match[0])]
             start = match.end()
         parts.append(("user", masked[start:].translate(unmask)))
@@ -146,12 +99,12 @@ class Tokenizer(Vocabulary):
         # The template searches for such characters itself. If the control tokens are the same, they are its own; otherwise
         # it takes a user's text for one of them, so it is rendered without seeing it.
         own = [text for source, text in parts if source == "template"]
-        return [("template", talk.text)] if self._specials()[0].findall(talk.text) == own else parts
+        return [("template", talk.text)] if self._tokenizer.specials()[0].findall(talk.text) == own else parts
 
     def _own_marks(self) -> re.Pattern[str]:
         """Return a pattern of the special tokens that only an assistant writes."""
-        ids = self._specials()[1]
-        names = [name for name in ids if _OWN_MARK.search(name) and not self.is_end(ids[name])]
+        ids = self._tokenizer.specials()[1]
+        names = [name for name in ids if _OWN_MARK.search(name) and not self._tokenizer.is_end(ids[name])]
         return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
 
     def _masks(self, texts: Sequence[str]) -> tuple[dict[int, int], dict[int, int]]:
@@ -159,10 +112,10 @@ class Tokenizer(Vocabulary):
 
         Characters such as ``<`` are enough, unless a message has the name between them and the template might add them.
         """
-        inner = {core.casefold() for name in self._specials()[1] for core in re.findall(r"\w+", name)}
+        inner = {core.casefold() for name in self._tokenizer.specials()[1] for core in re.findall(r"\w+", name)}
         contents = [text.casefold() for text in texts]
-        chars = {c for name in self._specials()[1] for c in name if not c.isalnum() and not c.isspace()}
-        chars |= {c for name in self._specials()[1] for c in (name[0], name[-1]) if not c.isspace()}
+        chars = {c for name in self._tokenizer.specials()[1] for c in name if not c.isalnum() and not c.isspace()}
+        chars |= {c for name in self._tokenizer.specials()[1] for c in (name[0], name[-1]) if not c.isspace()}
         used = {ord(c) for text in texts for c in text}
         if any(core in content for core in inner for content in contents):
             chars |= {chr(code) for code in used if not chr(code).isspace()}
@@ -184,21 +137,21 @@ class Tokenizer(Vocabulary):
             for plain, special in self._partition(text, source):
                 run += plain.translate(unhide)
                 if special is not None:
-                    attributes = C.llama_vocab_get_attr(self.vocab, special)
+                    attributes = C.llama_vocab_get_attr(self._tokenizer.vocab, special)
                     tokens += [*flush(attributes), special]
                     run, strips = "", attributes
         return tokens + flush(0)
 
     def _plain(self, text: str) -> list[int]:
-        return self.tokenize(text) if text else []
+        return self._tokenizer.tokenize(text) if text else []
 
     def _with_bos(self, tokens: list[int]) -> list[int]:
-        wants_bos = self.bos >= 0 and C.llama_vocab_get_add_bos(self.vocab)
-        return tokens if not wants_bos or tokens[:1] == [self.bos] else [self.bos, *tokens]
+        wants_bos = self._tokenizer.bos >= 0 and C.llama_vocab_get_add_bos(self._tokenizer.vocab)
+        return tokens if not wants_bos or tokens[:1] == [self._tokenizer.bos] else [self._tokenizer.bos, *tokens]
 
     def _partition(self, text: str, source: str) -> list[tuple[str, int | None]]:
         """Split a text at the control tokens that may be in it: (plain text before, control token or None)."""
-        pattern, ids = self._specials()
+        pattern, ids = self._tokenizer.specials()
         if source != "template":
             pattern = self._own_marks() if source == "assistant" else _NOTHING
         result: list[tuple[str, int | None]] = []
@@ -207,6 +160,37 @@ class Tokenizer(Vocabulary):
             result.append((text[start : match.start()], ids[match[0]]))
             start = match.end()
         return [*result, (text[start:], None)]
+
+
+def _own_source(tokenizer: Tokenizer) -> str:
+    source = C.llama_model_chat_template(tokenizer.model, None)
+    if not source:
+        raise GenerationError(
+            "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
+        )
+    return str(source.decode("utf-8", errors="replace"))
+
+
+def _check_source(source: Any) -> str:
+    check_text("template_options['chat_template']", source)
+    return str(source)
+
+
+@functools.lru_cache(maxsize=16)
+def _template(source: str, *names: tuple[str, str]) -> ChatTemplate:
+    """Return a template, which remembers the form of reasoning that it found by rendering examples."""
+    return ChatTemplate(source, **dict(names))
+
+
+def _names(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    """Return the names of the special tokens as templates know them; of those that the file has."""
+    ids = {"bos_token": tokenizer.bos, "eos_token": int(C.llama_vocab_eos(tokenizer.vocab))}
+    value = ctypes.create_string_buffer(32)
+    for name, key in _OTHER_SPECIALS.items():
+        if C.llama_model_meta_val_str(tokenizer.model, f"tokenizer.ggml.{key}_token_id".encode(), value, len(value)) > 0:
+            ids[name] = int(value.value) if value.value.isdigit() else -1
+    texts = {name: tokenizer.token_text(token) for name, token in ids.items()}
+    return [(name, text) for name, text in texts.items() if text or name in ("bos_token", "eos_token")]
 
 
 def _split(pattern: re.Pattern[str], text: str) -> list[str]:

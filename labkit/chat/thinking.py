@@ -6,20 +6,21 @@ import re
 from collections import deque
 from typing import Any
 
-from labkit.chat.prompt import Tokenizer
 from labkit.chat_template.thinking import TAG, ThinkingForm
+from labkit.engine.generation import Splitter
 from labkit.engine.results import Kind
 from labkit.engine.sampler import Sampler
+from labkit.engine.tokenizer import Tokenizer
 
 
-class Splitter:
+class ThinkingText:
     r"""Split a text into reasoning and answer while it comes; the parts do not depend on how it is cut into pieces.
 
     Reasoning is only at the beginning; what does not follow the form stays in the answer. Spaces around it are dropped.
 
     Examples
     --------
-    >>> text = Splitter(ThinkingForm("<think>", "</think>"))
+    >>> text = ThinkingText(ThinkingForm("<think>", "</think>"))
     >>> text.add("<thi"), text.add("nk>\n1+1"), text.add("\n</think>\n\n2"), text.add("", last=True)
     ([], [('reasoning', '1+1')], [('answer', '2')], [])
     """
@@ -97,7 +98,7 @@ class Splitter:
         return next((n for n in range(longest, 0, -1) if self.form.end.startswith(self._held[-n:])), 0)
 
 
-class Thinking:
+class Thinking(Splitter):
     """One answer of a model that thinks: splits its text, ends its reasoning, and constrains only its answer.
 
     A mark that is a token of the vocabulary is only found as that token: it has a lone surrogate, which no text has, before
@@ -124,7 +125,7 @@ class Thinking:
         marks = {}
         for field in ("begin", "end", "turn", "answer"):
             marks[field] = re.sub(TAG, self._marked, getattr(form, field))
-        self._split = Splitter(ThinkingForm(**marks), opened=opened)
+        self._split = ThinkingText(ThinkingForm(**marks), opened=opened)
         self._forced: deque[int] = deque()
         self._n_tokens = 0
         self.reasoning = ""

@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labkit.chat.generate import generate_chat
 from labkit.chat.messages import check_messages
-from labkit.chat.prompt import Tokenizer
+from labkit.chat.prompt import ChatTokenizer
 from labkit.chat_template.tools import call_format, call_schema, check_tools, describe, in_words, with_instructions
 from labkit.checks import check_flag
-from labkit.engine.generate import generate_chat
 from labkit.engine.model import Model, check_model
+from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import ArgumentError, GenerationError
 from labkit.records import Record
 
@@ -106,7 +107,7 @@ def ask_for_choice(
     It does not use the template's own tools: they would ask for calls in another form than the grammar's.
     """
     text = f"{describe(tools)}\n{call_format(must_call=must_call)}"
-    return with_instructions(in_words(messages), text, system=tokenizer.template.has_system)
+    return with_instructions(in_words(messages), text, system=ChatTokenizer(tokenizer).template.has_system)
 
 
 def read_choice(answer: str) -> ToolChoice:

@@ -1,17 +1,11 @@
-from labkit.chat.tool_choice import ToolChoice as ToolChoice
-from labkit.chat.tool_choice import choose_tool as choose_tool
-
-from .generate import allowed_tokens as allowed_tokens
-from .generate import count_chat_tokens as count_chat_tokens
 from .generate import count_tokens as count_tokens
-from .generate import generate_chat as generate_chat
 from .generate import generate_text as generate_text
-from .generate import next_token_logits as next_token_logits
-from .generate import stream_chat as stream_chat
 from .generate import stream_text as stream_text
 from .generate import token_text as token_text
 from .generation import TextStream as TextStream
 from .loading import load_model as load_model
+from .logits import allowed_tokens as allowed_tokens
+from .logits import next_token_logits as next_token_logits
 from .model import Model as Model
 from .results import GenerationReport as GenerationReport
 from .results import TextChunk as TextChunk

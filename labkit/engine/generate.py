@@ -1,28 +1,15 @@
-"""The functions that students call: a text, a chat, a count of tokens, the logits of the next token."""
+"""generate_text, stream_text and count_tokens: what a caller passes, checked, and the text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from labkit.chat.messages import check_messages
-from labkit.chat.options import ChatOptions, chat_prompt
-from labkit.chat.thinking import Thinking
 from labkit.checks import check_flag, check_int
-from labkit.engine.generation import GenerationRequest, TextStream, prefill
-from labkit.engine.job import Job
+from labkit.engine.generation import GenerationRequest, Splitter, TextStream
 from labkit.engine.model import Model, check_model
-from labkit.engine.native import C
 from labkit.engine.results import TextChunk
-from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
-from labkit.engine.stepping import CancelledError
-from labkit.errors import ContextOverflowError, GenerationError, Interrupted
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from labkit.errors import ContextOverflowError, Interrupted
 
 
 def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any) -> str:
@@ -71,7 +58,7 @@ def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, tempe
     ...     labkit.generate_text(model, "1, 2, 3, 4,", max_tokens=6, temperature=0)
     ' 5, 6,'
     """
-    return "".join(chunk.text for chunk in _run(model, _text_request(model, prompt, max_tokens, temperature, kwargs)))
+    return "".join(chunk.text for chunk in run_request(model, _text_request(model, prompt, max_tokens, temperature, kwargs)))
 
 
 def stream_text(
@@ -84,77 +71,7 @@ def stream_text(
     TextStream
         An iterator of `TextChunk`; their joined texts are the text of `generate_text`.
     """
-    return _stream(model, _text_request(model, prompt, max_tokens, temperature, kwargs))
-
-
-def generate_chat(
-    model: Model,
-    messages: Sequence[Mapping[str, Any]],
-    max_tokens: int | None = 100,
-    temperature: float = 0.7,
-    *,
-    thinking: bool | None = None,
-    max_thinking_tokens: int | None = None,
-    tools: Sequence[Any] | None = None,
-    template_options: Mapping[str, Any] | None = None,
-    **kwargs: Any,
-) -> str:
-    """Answer a conversation with the model's own chat template.
-
-    Parameters
-    ----------
-    messages : list of dict
-        Each with ``role`` (system, user, assistant or tool) and ``content`` (text, or OpenAI's list of text parts). Control
-        tokens typed in a message stay text. An assistant's message may have ``tool_calls`` and ``reasoning_content``, which
-        the template keeps or drops.
-    thinking : bool, optional
-        Whether the model reasons before it answers; None leaves it to its template. False ends any reasoning at once.
-    max_thinking_tokens : int, optional
-        Tokens of reasoning; then the mark that ends it is put in, and the answer follows.
-    tools : list, optional
-        What the model may ask for: typed functions or OpenAI's dicts. Its request is text; see `choose_tool`.
-    template_options : dict, optional
-        More variables of the template, such as ``{"reasoning_effort": "low"}``; ``chat_template`` replaces the template.
-    max_tokens, temperature, **kwargs
-        As for `generate_text`, without ``parse_special``; reasoning counts as generated tokens. A grammar is for the answer.
-
-    Returns
-    -------
-    str
-        The assistant's answer. Its reasoning is in ``model.last_generation.reasoning``.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        For an empty list, an unknown role, a message without content, a wrong tool or option.
-    GenerationError
-        When the model has no chat template, or its template refuses the messages.
-    ContextOverflowError
-        As for `generate_text`.
-    """
-    options = ChatOptions(thinking, max_thinking_tokens, tools, template_options)
-    chunks = _run(model, _chat_request(model, messages, max_tokens, temperature, kwargs, options))
-    return "".join(chunk.text for chunk in chunks if chunk.kind == "answer")
-
-
-def stream_chat(
-    model: Model,
-    messages: Sequence[Mapping[str, Any]],
-    max_tokens: int | None = 100,
-    temperature: float = 0.7,
-    *,
-    thinking: bool | None = None,
-    max_thinking_tokens: int | None = None,
-    tools: Sequence[Any] | None = None,
-    template_options: Mapping[str, Any] | None = None,
-    **kwargs: Any,
-) -> TextStream:
-    """Answer a conversation and yield the answer while it is generated; same arguments as `generate_chat`.
-
-    Reasoning is yielded too, in chunks whose ``kind`` is ``"reasoning"``.
-    """
-    options = ChatOptions(thinking, max_thinking_tokens, tools, template_options)
-    return _stream(model, _chat_request(model, messages, max_tokens, temperature, kwargs, options))
+    return stream_request(model, _text_request(model, prompt, max_tokens, temperature, kwargs))
 
 
 def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_special: bool = False) -> int:
@@ -184,93 +101,6 @@ def count_tokens(model: Model, text: str, *, add_special: bool = False, parse_sp
         )
 
 
-def count_chat_tokens(
-    model: Model,
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    thinking: bool | None = None,
-    tools: Sequence[Any] | None = None,
-    template_options: Mapping[str, Any] | None = None,
-) -> int:
-    """Count the tokens of the prompt that `generate_chat` makes from a conversation, including the template."""
-    options = ChatOptions(thinking, None, tools, template_options)
-    with check_model(model).vocabulary() as tokenizer:
-        return len(chat_prompt(tokenizer, check_messages(messages), options)[0])
-
-
-def next_token_logits(model: Model, prompt: str, *, parse_special: bool = False) -> NDArray[np.float32]:
-    """Compute the logits of the token that would follow a text.
-
-    Parameters
-    ----------
-    model : Model
-        From `load_model`.
-    prompt : str
-        As for `generate_text`.
-    parse_special : bool
-        Read text such as ``<|im_end|>`` as one control token.
-
-    Returns
-    -------
-    array of float32, shape (n_vocab,)
-        A copy; higher means more likely. `labkit.sampling.softmax` converts them to probabilities.
-
-    Raises
-    ------
-    ContextOverflowError
-        When the prompt does not fit into the context.
-    GenerationError
-        When the engine fails, or the computation was cancelled.
-
-    Examples
-    --------
-    >>> import labkit
-    >>> with labkit.load_model(n_ctx=256) as model:
-    ...     logits = next_token_logits(model, "The capital of France is")
-    ...     logits.shape, token_text(model, int(logits.argmax()))
-    ((49152,), ' Paris')
-    """
-    parse = check_flag("parse_special", parse_special)
-    with check_model(model).vocabulary() as tokenizer:
-        tokens = tokenizer.prompt_tokens(prompt, parse_special=parse)
-    if len(tokens) > model.n_ctx():
-        raise ContextOverflowError(len(tokens), 0, model.n_ctx())
-    try:
-        return model.compute(lambda job: _logits(model, tokens, job))
-    except CancelledError:
-        raise GenerationError("this computation was cancelled") from None
-
-
-def allowed_tokens(model: Model, grammar: str, text: str = "") -> NDArray[np.bool_]:
-    """Return which tokens a grammar allows next: the mask that constrained decoding puts on the logits.
-
-    Parameters
-    ----------
-    grammar : str
-        GBNF, as for `generate_text`.
-    text : str
-        What was generated so far; the grammar must allow it.
-
-    Returns
-    -------
-    array of bool, shape (n_vocab,)
-        True for the tokens whose text may come next, and for the ends of a text where it may end.
-
-    Examples
-    --------
-    >>> import labkit
-    >>> with labkit.load_model(n_ctx=256) as model:
-    ...     mask = labkit.allowed_tokens(model, 'root ::= "yes" | "no"', "y")
-    ...     [labkit.token_text(model, int(token)) for token in mask.nonzero()[0]]
-    ['e', 'es']
-    """
-    settings = check_sampling(0, {"grammar": grammar})
-    with check_model(model).vocabulary() as tokenizer:
-        tokens = tokenizer.tokenize(text)
-        with Sampler(tokenizer.vocab, settings, silent=tokenizer.silent_tokens()) as sampler:
-            return sampler.allowed(tokens)
-
-
 def token_text(model: Model, token: int) -> str:
     """Return a token as text; part of a character as ``�``."""
     with check_model(model).vocabulary() as tokenizer:
@@ -285,42 +115,28 @@ def _text_request(
     settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
     with check_model(model).vocabulary() as tokenizer:
-        return _fit(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings, chat=False)
+        return fit_request(model, tokenizer.prompt_tokens(prompt, parse_special=parse_special), limit, settings)
 
 
-def _chat_request(
-    model: Model, messages: Any, max_tokens: Any, temperature: Any, kwargs: dict[str, Any], options: ChatOptions
+def fit_request(
+    model: Model, prompt: list[int], max_tokens: int | None, settings: SamplingSettings, splitter: Splitter | None = None
 ) -> GenerationRequest:
-    settings = check_sampling(temperature, kwargs)
-    limit = check_max_tokens(max_tokens)
-    checked = check_messages(messages)
-    with check_model(model).vocabulary() as tokenizer:
-        tokens, thinking = chat_prompt(tokenizer, checked, options, constrained=settings.grammar is not None)
-        return _fit(model, tokens, limit, settings, chat=True, thinking=thinking)
-
-
-def _fit(
-    model: Model,
-    prompt: list[int],
-    max_tokens: int | None,
-    settings: SamplingSettings,
-    *,
-    chat: bool,
-    thinking: Thinking | None = None,
-) -> GenerationRequest:
+    """Return a request that fits into the context; ``splitter`` is that of a chat."""
     n_ctx = model.n_ctx()
     if len(prompt) + (1 if max_tokens is None else max_tokens) > n_ctx:
         raise ContextOverflowError(len(prompt), max_tokens, n_ctx)
-    return GenerationRequest(prompt, n_ctx - len(prompt) if max_tokens is None else max_tokens, settings, chat, thinking)
+    limit = n_ctx - len(prompt) if max_tokens is None else max_tokens
+    return GenerationRequest(prompt, limit, settings, splitter or Splitter(), is_chat=splitter is not None)
 
 
-def _run(model: Model, request: GenerationRequest) -> list[TextChunk]:
+def run_request(model: Model, request: GenerationRequest) -> list[TextChunk]:
+    """Generate, and return the chunks; an interrupt says where the text so far is."""
     if request.max_tokens == 0:
         return []
     chunks: list[TextChunk] = []
     before = model.last_generation
     try:
-        model.run_generation(request, chunks.append)
+        model.compute(lambda job: model.run_generation(job, request, chunks.append))
     except Interrupted:
         report = model.last_generation
         if report is None or report is before:
@@ -330,21 +146,9 @@ def _run(model: Model, request: GenerationRequest) -> list[TextChunk]:
     return chunks
 
 
-def _stream(model: Model, request: GenerationRequest) -> TextStream:
+def stream_request(model: Model, request: GenerationRequest) -> TextStream:
+    """Return a stream that generates when it is read."""
     if request.max_tokens == 0:
         only = TextChunk("", len(request.prompt), 0, 0.0, 0.0, 0.0, "length")
         return TextStream((chunk for chunk in [only]), lambda: None)
-    return TextStream(*model.stream_generation(request))
-
-
-def _logits(model: Model, tokens: list[int], job: Job[NDArray[np.float32]]) -> NDArray[np.float32]:
-    try:
-        with model.steps(job) as steps:
-            n_reused = model.prepare_memory(tokens)
-            prefill(steps, tokens, model._cache.step, n_reused)
-            model._cache.add_prompt(tokens[n_reused:])
-        row = C.llama_get_logits_ith(model.native.ctx, -1)
-        return np.array(np.ctypeslib.as_array(row, shape=(model.native.n_vocab,)), dtype=np.float32)
-    except BaseException:
-        model.clear_memory()
-        raise
+    return TextStream(*model.stream_compute(lambda job: model.run_generation(job, request, job.items.put)))

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit.chat.prompt import Tokenizer
-from labkit.chat.thinking import Thinking
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.logprobs import token_logprob
 from labkit.engine.native import C
@@ -23,6 +21,7 @@ from labkit.engine.results import FinishReason, GenerationReport, Kind, TextChun
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import CancelledError, Stepper
+from labkit.engine.tokenizer import Tokenizer
 from labkit.engine.worker import INTERRUPTED
 from labkit.errors import Interrupted
 
@@ -43,70 +42,69 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
         steps.decode(C.llama_batch_get_one(ctypes.cast(address, ctypes.POINTER(C.llama_token)), count), count)
 
 
-class Output:
-    """Generated tokens, their text, and why generation ended: the last two steps of every loop, "append" and "stop?".
+class Splitter:
+    """What a text consists of: here of answer alone; `labkit.chat.thinking.Thinking` finds reasoning, and ends it."""
 
-    Without ``thinking`` all text is answer.
-    """
+    reasoning = ""  # what was found so far
+
+    def choose(self, sampler: Sampler, ctx: Any, row: int) -> int:
+        """Return the next token."""
+        return sampler.sample(ctx, row)
+
+    def goes_on(self, token: int) -> bool:
+        """Return whether the text goes on after a token that ends texts."""
+        return False
+
+    def mark(self, token: int) -> str:
+        """Return a character to put before a token's text."""
+        return ""
+
+    def split(self, text: str, *, last: bool = False) -> list[tuple[Kind, str]]:
+        """Return the parts of a new text."""
+        return [("answer", text)] if text else []
+
+
+class Output:
+    """Generated tokens, their text, and why generation ended: the last two steps of every loop, "append" and "stop?"."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        max_tokens: int,
-        text: TextAssembler,
-        n_logprobs: int | None = None,
-        thinking: Thinking | None = None,
+        self, tokenizer: Tokenizer, max_tokens: int, text: TextAssembler, n_logprobs: int | None, splitter: Splitter
     ) -> None:
         self._tokenizer, self._max_tokens, self._text, self._n_logprobs = tokenizer, max_tokens, text, n_logprobs
-        self.thinking = thinking
+        self.splitter = splitter
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason: FinishReason | None = None
 
-    def choose(self, sampler: Sampler, ctx: Any, row: int = -1) -> int:
-        """Return the next token, from the sampler or put in by a thinking budget."""
-        return sampler.sample(ctx, row) if self.thinking is None else self.thinking.choose(sampler, ctx, row)
-
     def append(self, token: int, ctx: Any, row: int = -1) -> list[tuple[Kind, str]]:
         """Add the token chosen from a row of logits; return parts that are now certain; set ``finish_reason`` at the end."""
-        thinking = self.thinking
-        if self._tokenizer.is_end(token) and (thinking is None or not thinking.goes_on(token)):
+        if self._tokenizer.is_end(token) and not self.splitter.goes_on(token):
             self.finish_reason = "end"
             return []
         self.tokens.append(token)
         if self._n_logprobs is not None:
             self.logprobs.append(token_logprob(ctx, row, self._tokenizer, token, self._n_logprobs))
-        text = self._text.add(self._tokenizer.piece(token), "" if thinking is None else thinking.mark(token))
+        text = self._text.add(self._tokenizer.piece(token), self.splitter.mark(token))
         if self._text.stopped:
             self.finish_reason = "stop"
         elif len(self.tokens) >= self._max_tokens:
             self.finish_reason = "length"
-        return self._parts(text)
+        return self.splitter.split(text)
 
     def finish(self) -> list[tuple[Kind, str]]:
         """Return the parts that were held back."""
-        return self._parts(self._text.finish(), last=True)
-
-    @property
-    def reasoning(self) -> str:
-        """What was thought so far."""
-        return "" if self.thinking is None else self.thinking.reasoning
-
-    def _parts(self, text: str, *, last: bool = False) -> list[tuple[Kind, str]]:
-        if self.thinking is not None:
-            return self.thinking.split(text, last=last)
-        return [("answer", text)] if text else []
+        return self.splitter.split(self._text.finish(), last=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationRequest:
-    """What to generate: a prompt's tokens, at most so many new ones, how to sample, and what splits a chat's answer."""
+    """What to generate: a prompt's tokens, ``max_tokens`` new ones, how to sample, and what splits a chat's answer."""
 
     prompt: list[int]
     max_tokens: int
     settings: SamplingSettings
-    chat: bool = False
-    thinking: Thinking | None = None
+    splitter: Splitter = dataclasses.field(default_factory=Splitter)
+    is_chat: bool = False  # its prompt may begin with an earlier answer, which is in the cache as it was generated
 
 
 class Generation:
@@ -119,7 +117,7 @@ class Generation:
         self.steps, self.tokenizer, self.step = steps, tokenizer, step
         self.prompt, self.settings = request.prompt, request.settings
         self.text = self.make_text(self.settings.stop)
-        self.output = Output(tokenizer, request.max_tokens, self.text, self.settings.logprobs, request.thinking)
+        self.output = Output(tokenizer, request.max_tokens, self.text, self.settings.logprobs, request.splitter)
         self.sampler: Sampler | None = None
         self.texts: list[str] = []
         self.n_reused = self.n_decoded = 0
@@ -140,7 +138,7 @@ class Generation:
                 prefill(self.steps, self.prompt, self.step, n_reused)
                 while True:
                     # 2. Sample: choose a token from the logits.
-                    token = output.choose(sampler, ctx)
+                    token = output.splitter.choose(sampler, ctx, -1)
                     if job.cancelled:  # during the step: the logits of a lost device are invalid
                         raise CancelledError
                     self.now_s = time.perf_counter()
@@ -193,7 +191,7 @@ class Generation:
             logprobs=tuple(self.output.logprobs),
             n_threads=self.steps.used.summary(),
             n_threads_batch=self.steps.used_batch.summary(),
-            reasoning=self.output.reasoning,
+            reasoning=self.output.splitter.reasoning,
             text="".join(self.texts),
         )
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.chat.prompt import Tokenizer
 from labkit.checks import one_line
 from labkit.engine.llama_methods import LlamaMethods
 from labkit.engine.native import C, EngineLog, cpu_overrides, progress_callback, safe_construction
 from labkit.engine.native_model import NativeModel
 from labkit.engine.stepping import free_cores
+from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import LabkitError, ModelLoadError
 from labkit.thread_control import ThreadController
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.chat.prompt import Tokenizer
 from labkit.checks import one_line
 from labkit.engine.job import LockstepJob
 from labkit.engine.native import C, Llama, LlamaGrammar, LlamaState
@@ -20,6 +19,7 @@ from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.sampler import refuse_unknown_tokens, sample_allowed
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import set_threads
+from labkit.engine.tokenizer import Tokenizer
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError, LabkitError, ModelClosedError
 from labkit.thread_control import ThreadController

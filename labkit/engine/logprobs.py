@@ -13,14 +13,14 @@ from labkit.engine.native import C
 from labkit.engine.results import TokenLogprob
 
 if TYPE_CHECKING:
-    from labkit.engine.tokenizer import Vocabulary
+    from labkit.engine.tokenizer import Tokenizer
 
 _LEAST = -9999.0  # as OpenAI writes "impossible", which JSON cannot
 
 
-def token_logprob(ctx: Any, index: int, vocabulary: Vocabulary, token: int, n_top: int) -> TokenLogprob:
+def token_logprob(ctx: Any, index: int, tokenizer: Tokenizer, token: int, n_top: int) -> TokenLogprob:
     """Return a token's probability in a row of logits, and the ``n_top`` most likely tokens."""
-    row = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), (vocabulary.n_vocab,))
+    row = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, index), (tokenizer.n_vocab,))
     logits = row.astype(np.float64) - row.max()
     logits = np.maximum(logits - np.log(np.exp(logits).sum()), _LEAST)
     n_top = min(n_top, len(logits))
@@ -28,7 +28,7 @@ def token_logprob(ctx: Any, index: int, vocabulary: Vocabulary, token: int, n_to
     ranked = sorted(best, key=lambda one: (-logits[one], one))
 
     def entry(one: int, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-        piece = vocabulary.piece(one) or vocabulary.token_text(one).encode()
+        piece = tokenizer.piece(one) or tokenizer.token_text(one).encode()
         return TokenLogprob(one, piece.decode("utf-8", "replace"), piece, float(logits[one]), top)
 
     return entry(token, tuple(entry(int(one)) for one in ranked))

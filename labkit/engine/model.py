@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit.chat.prompt import Tokenizer
 from labkit.engine.generation import Generation, GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.llama_loading import LoadingLlama
@@ -20,6 +19,7 @@ from labkit.engine.prompt_cache import PromptCache
 from labkit.engine.results import GenerationReport, TextChunk
 from labkit.engine.settings import ModelSettings
 from labkit.engine.stepping import CancelledError, Stepper, steps
+from labkit.engine.tokenizer import Tokenizer
 from labkit.engine.worker import Worker
 from labkit.errors import ArgumentTypeError, GenerationError, ModelClosedError, ModelLoadError
 from labkit.kv_cache import PROMPT_STEP
@@ -192,14 +192,6 @@ class Model(LoadingLlama):
 
     # -- generating ----------------------------------------------------------------------------------------------
 
-    def run_generation(self, request: GenerationRequest, emit: Callable[[TextChunk], None]) -> None:
-        """Generate from tokens and wait for the end; ``emit`` gets the chunks in the worker's thread."""
-        self.compute(lambda job: self._generate(job, request, emit))
-
-    def stream_generation(self, request: GenerationRequest) -> tuple[Iterator[TextChunk], Callable[[], object]]:
-        """Return an iterator that generates from tokens when it is read, and a function that cancels it from any thread."""
-        return self.stream_compute(lambda job: self._generate(job, request, job.items.put))
-
     def compute(self, function: Callable[[Job[T]], T]) -> T:
         """Run a function in this model's thread; Ctrl-C, `cancel` and `close` end it."""
         self._check_open()
@@ -259,8 +251,9 @@ class Model(LoadingLlama):
         if self._worker.is_here:
             raise GenerationError("a callback of this model cannot use it, because a computation is running")
 
-    def _generate(self, job: Job[Any], request: GenerationRequest, emit: Callable[[TextChunk], None]) -> None:
-        n_reused = self.prepare_memory(request.prompt, chat=request.chat)
+    def run_generation(self, job: Job[Any], request: GenerationRequest, emit: Callable[[TextChunk], None]) -> None:
+        """Generate, in this model's thread; ``emit`` gets the chunks."""
+        n_reused = self.prepare_memory(request.prompt, chat=request.is_chat)
         try:
             with self.steps(job) as steps:
                 generation = Generation(steps, self.native.tokenizer, self._cache.step, request)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from labkit.chat.prompt import Tokenizer
 from labkit.engine.native import AbortFlag, C
+from labkit.engine.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

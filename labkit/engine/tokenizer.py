@@ -1,4 +1,4 @@
-"""The vocabulary of a loaded model: text -> tokens, tokens -> bytes."""
+"""The tokenizer of a loaded model: text -> tokens, tokens -> bytes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _LONGEST_RUN = 300_000
 _RUN = re.compile(r"[^\W\d_]+|\d+|\s+|(?:[^\w\s]|_)+")
 
 
-class Vocabulary:
-    """The vocabulary of a loaded model."""
+class Tokenizer:
+    """The vocabulary of a loaded model; a text never becomes a control token unless ``parse_special`` asks for it."""
 
     def __init__(self, model: Any, vocab: Any) -> None:
         self.model, self.vocab = model, vocab
@@ -44,6 +44,13 @@ class Vocabulary:
         ``add_special`` adds the model's tokens around a text (usually a beginning-of-sequence token).
         """
         return self._tokenize(check_text("text", text), add_special, parse_special)
+
+    def prompt_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the tokens of a prompt; an empty one begins with the beginning-of-sequence token, if there is one."""
+        tokens = self._tokenize(check_text("prompt", text), True, parse_special)
+        if not tokens and self.bos < 0:
+            raise ArgumentError("the prompt is empty and this model has no beginning-of-sequence token: write something")
+        return tokens or [self.bos]
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         tokens = self._tokenize_whole(data, add_special, parse_special)
@@ -138,7 +145,8 @@ class Vocabulary:
             }
         return self._marker_names
 
-    def _specials(self) -> tuple[re.Pattern[str], dict[str, int]]:
+    def specials(self) -> tuple[re.Pattern[str], dict[str, int]]:
+        """Return a pattern of the names of control tokens and marks of turns, and their ids."""
         if self._special is None:
             attributes = C.llama_vocab_get_attr
             tokens = [token for token in range(self.n_vocab) if attributes(self.vocab, token) & _SPECIAL]

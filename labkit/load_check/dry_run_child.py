@@ -7,6 +7,7 @@ aborts the process; that ends only this child.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ def main() -> None:
     import llama_cpp
 
     if request["measures"]:
-        import labkit.engine.loading  # noqa: F401  # a process that loads a model has imported it too
+        importlib.import_module("labkit.engine.loading")  # a process that loads a model has imported it too
     from labkit.system import resident_bytes
 
     lines: list[str] = []

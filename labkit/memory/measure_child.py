@@ -44,12 +44,13 @@ def _fill(model: Any, seed: int) -> int:
     """Fill the context with random tokens and generate one more; return the number of filled cells."""
     import numpy as np
 
+    from labkit.engine.generate import run_request
     from labkit.engine.generation import GenerationRequest
     from labkit.engine.sampling_settings import check_sampling
 
     with model.vocabulary() as vocabulary:
         tokens = np.random.default_rng(seed).integers(vocabulary.n_vocab, size=model.settings.n_ctx - 1).tolist()
-    model.run_generation(GenerationRequest(tokens, 1, check_sampling(0, {})), lambda _: None)
+    run_request(model, GenerationRequest(tokens, 1, check_sampling(0, {})))
     return len(tokens) + 1
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.chat.messages import check_messages
 from labkit.chat.options import ChatOptions, chat_prompt
-from labkit.chat.thinking import Thinking
 from labkit.chat.tool_choice import ask_for_choice
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
+from labkit.engine.generation import Splitter
 from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import (
     ArgumentError,
@@ -92,7 +92,7 @@ class Prepared:
     stream: bool
     include_usage: bool
     has_tools: bool = False
-    thinking: Thinking | None = None
+    splitter: Splitter = dataclasses.field(default_factory=Splitter)
 
     @property
     def streams(self) -> bool:
@@ -123,12 +123,12 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
         raise ArgumentTypeError(f"stream_options must be an object, not {shown(options)}")
     limit = _limit(body, is_chat)
     tools, must_call = _tools(body) if is_chat else ([], False)
-    thinking = None
+    splitter = Splitter()
     if tools:
         schema = call_schema(tools, must_call=must_call)
         settings = dataclasses.replace(settings, grammar=check_sampling(0, {"json_schema": schema}).grammar)
     if is_chat:
-        prompt, thinking = _chat(model, body, tools, must_call=must_call, constrained=settings.grammar is not None)
+        prompt, splitter = _chat(model, body, tools, must_call=must_call, constrained=settings.grammar is not None)
     else:
         prompt = _prompt_tokens(model, body)
     if len(prompt) + (limit or 1) > n_ctx:
@@ -141,7 +141,7 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
         stream=check_flag("stream", body.get("stream", False)),
         include_usage=check_flag("include_usage", options.get("include_usage", False)),
         has_tools=bool(tools),
-        thinking=thinking,
+        splitter=splitter,
     )
 
 
@@ -222,7 +222,7 @@ def _tools(body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
 
 def _chat(
     model: Model, body: Mapping[str, Any], tools: list[dict[str, Any]], *, must_call: bool, constrained: bool
-) -> tuple[list[int], Thinking | None]:
+) -> tuple[list[int], Splitter]:
     messages = body.get("messages")
     if isinstance(messages, list):
         messages = [_message(index, message) for index, message in enumerate(messages)]

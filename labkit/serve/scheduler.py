@@ -177,7 +177,7 @@ class Scheduler(Loop):
             ticket.index = next(self._numbers)
             self.tickets[ticket.index] = ticket
             given = ticket.prepared
-            self.waiting.append(Request(ticket.index, given.prompt, given.max_tokens, given.settings, given.thinking))
+            self.waiting.append(Request(ticket.index, given.prompt, given.max_tokens, given.settings, given.splitter))
 
     def _admit(self, slots: Any) -> bool:
         """Drop cancelled requests, then give free slots to waiting ones."""

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import ipywidgets
 
-from labkit.engine import Model, TextChunk, TextStream, stream_chat, stream_text
+from labkit.chat import stream_chat
+from labkit.engine import Model, TextChunk, TextStream, stream_text
 from labkit.errors import ArgumentError, LabkitError
 from labkit.output_files import written
 from labkit.tables import Table

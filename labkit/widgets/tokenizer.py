@@ -16,10 +16,10 @@ from labkit.widgets.parts.view import View
 
 if TYPE_CHECKING:
     from labkit.engine import Model
-    from labkit.engine.tokenizer import Vocabulary
+    from labkit.engine.tokenizer import Tokenizer
 
 
-def cut_into_pieces(vocabulary: Vocabulary, text: str, *, parse_special: bool = False) -> list[Piece]:
+def cut_into_pieces(vocabulary: Tokenizer, text: str, *, parse_special: bool = False) -> list[Piece]:
     """Return the tokens of a text, without the tokens that some models add around it."""
     tokens = vocabulary.tokenize(text, parse_special=parse_special)
     return [Piece(token, vocabulary.piece(token), vocabulary.token_text(token)) for token in tokens]
