@@ -1,14 +1,12 @@
-"""benchmark_inference vs. llama.cpp's own counters, and the overhead of measuring.
+"""benchmark_inference vs. llama.cpp's own counters, and a bare loop.
 
-Three comparisons, each a ratio of two sides in one run:
+Two comparisons, each a ratio of two sides in one run:
 
 - one run, two clocks: the engine's tests timed by the wall clock, as in `benchmark_inference`, and by
   ``llama_perf_context``, which counts the time inside llama_decode;
 - two loops: benchmark_inference's results and a bare loop of llama_decode on the same tokens, timed by
   ``llama_perf_context``, alternating. Other programs can only slow a run, so the best runs are compared; the noise floor is
-  one half of the bare loop's runs over the other half;
-- the same generation with memory sampled 20 times per second and almost never: best over best, and the sampling thread's CPU
-  time over the duration of the run, which is almost free of noise.
+  one half of the bare loop's runs over the other half.
 
     uv run benchmarks/benchmark_agreement.py [--repeats 7]
 """
@@ -22,7 +20,7 @@ from typing import Any
 from common import median, report
 
 import labkit
-from labkit.benchmark import memory, timing
+from labkit.benchmark import timing
 from labkit.engine.native import C
 
 N_PROMPT, N_GEN = 256, 64
@@ -83,22 +81,6 @@ def two_loops(model: Any, text: str, repeats: int) -> dict[str, float]:
     }
 
 
-def cost(model: Any, text: str, repeats: int) -> dict[str, float]:
-    """Return the cost of sampling memory: the ratio of speeds, and the share of the sampling thread's CPU time."""
-    best: dict[float, float] = {}
-    shares = []
-    for repeat in range(repeats):
-        order = (0.05, 1e6) if repeat % 2 else (1e6, 0.05)
-        for interval_s in order:
-            memory.INTERVAL_S = interval_s
-            found = labkit.benchmark_inference(model, text, max_tokens=N_GEN, warmup=0, repeats=1, engine=False)
-            best[interval_s] = max(best.get(interval_s, 0.0), found.tokens_per_second)
-            if interval_s == 0.05:
-                shares.append(found.memory_sampling_share)
-    memory.INTERVAL_S = 0.05
-    return {"sampled_over_not": best[0.05] / best[1e6], "sampling_share": median(shares)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
@@ -109,25 +91,20 @@ def main() -> None:
         labkit.generate_text(model, text, 8, temperature=0)
         clocks = two_clocks(model, args.repeats)
         loops = two_loops(model, text, args.repeats)
-        costs = cost(model, text, args.repeats)
         gap = labkit.benchmark_inference(model, text, max_tokens=N_GEN, repeats=args.repeats).gap
     goals = {
         "one run, two clocks: within 2 %": all(abs(ratio - 1) <= 0.02 for ratio in clocks.values()),
         "two loops: within 2 %": all(abs(loops[part] - 1) <= 0.02 for part in ("prefill", "decode")),
-        "sampling memory: under 1 % of the time": costs["sampling_share"] < 0.01,
-        "speed with and without sampling: within 1 %": costs["sampled_over_not"] >= 0.99,
     }
     rows = [
         *((f"counters / wall clock, one run, {part}", f"{ratio:.4f}") for part, ratio in clocks.items()),
         *((f"benchmark_inference / bare loop, {part}", f"{loops[part]:.4f}") for part in ("prefill", "decode")),
         ("user's decode speed / bare loop", f"{loops['user_decode']:.4f}"),
         *((f"bare loop / bare loop (noise), {part}", f"{loops[f'{part}_noise']:.4f}") for part in ("prefill", "decode")),
-        ("with / without sampling memory, tokens/s", f"{costs['sampled_over_not']:.4f}"),
-        ("sampling thread's CPU time / duration of the run", f"{costs['sampling_share']:.5f}"),
         *((name.replace("_", " "), f"{1e3 * seconds:.4f} ms") for name, seconds in (gap or {}).items()),
         *((f"goal: {goal}", "met" if met else "MISSED") for goal, met in goals.items()),
     ]
-    results = {"clocks": clocks, "loops": loops, "cost": costs, "gap": dict(gap or {}), "goals": goals}
+    results = {"clocks": clocks, "loops": loops, "gap": dict(gap or {}), "goals": goals}
     report("benchmark_agreement", ("measurement", "ratio"), rows, results)
 
 

@@ -10,12 +10,11 @@ from typing import Any
 from labkit.batch.loop import Batch
 from labkit.batch.parallel import Choice, cells_of, check_parallel, choose_parallel
 from labkit.batch.records import BatchChunk, BatchItem, BatchResult
-from labkit.batch.sequence import Request
 from labkit.checks import check_flag, shown
-from labkit.engine.generation import Stream
+from labkit.engine.generation import GenerationRequest, Stream
 from labkit.engine.job import Job
 from labkit.engine.model import Model, check_model
-from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings, check_max_tokens, check_sampling
+from labkit.engine.sampling_settings import check_max_tokens, check_sampling
 from labkit.errors import ArgumentError, ArgumentTypeError, ContextOverflowError, LabkitError
 from labkit.progress import Progress, reporting
 
@@ -135,7 +134,7 @@ class _Plan:
     """The prompts to compute, those with ``max_tokens=0``, and those that failed."""
 
     n_prompts: int
-    requests: tuple[Request, ...]
+    requests: tuple[GenerationRequest, ...]
     empty: dict[int, int]
     failed: dict[int, LabkitError]
     n_parallel: int | None
@@ -151,7 +150,7 @@ def _plan(model: Model, prompts: Any, max_tokens: Any, temperature: Any, n_paral
     settings = check_sampling(temperature, options)
     limit = check_max_tokens(max_tokens)
     texts = _check_prompts(prompts)
-    requests: list[Request] = []
+    requests: list[GenerationRequest] = []
     empty: dict[int, int] = {}
     failed: dict[int, LabkitError] = {}
     with check_model(model).vocabulary() as tokenizer:
@@ -168,7 +167,7 @@ def _plan(model: Model, prompts: Any, max_tokens: Any, temperature: Any, n_paral
                 empty[index] = len(prompt)
             else:
                 count = n_ctx - len(prompt) if limit is None else limit
-                requests.append(Request(index, prompt, count, _seeded(settings, index)))
+                requests.append(GenerationRequest(prompt, count, settings.for_prompt(index), index=index))
     return _Plan(len(texts), tuple(requests), empty, failed, check_parallel(n_parallel))
 
 
@@ -186,12 +185,6 @@ def _overflow(index: int, n_prompt: int, max_tokens: int | None, n_ctx: int) -> 
     error = ContextOverflowError(n_prompt, max_tokens, n_ctx)
     error.args = (f"prompts[{index}]: {error}",)
     return error
-
-
-def _seeded(settings: SamplingSettings, index: int) -> SamplingSettings:
-    if settings.seed is None:
-        return settings
-    return dataclasses.replace(settings, seed=(settings.seed + index) % (MAX_SEED + 1))
 
 
 def _run(model: Model, plan: _Plan, progress: Progress | bool | None, *, strict: bool) -> BatchResult:

@@ -13,8 +13,9 @@ from collections.abc import Sequence as Many
 from typing import TYPE_CHECKING, Any
 
 from labkit.batch.records import BatchChunk, BatchItem
-from labkit.batch.sequence import Request, Sequence
+from labkit.batch.sequence import Sequence
 from labkit.batch.slots import Slots
+from labkit.engine.generation import GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import CancelledError, Stepper, ThreadsUsed
@@ -34,7 +35,7 @@ class Loop:
 
     def __init__(self, model: Model, n_batch: int) -> None:
         self.model, self.n_batch = model, n_batch
-        self.waiting: deque[Request] = deque()
+        self.waiting: deque[GenerationRequest] = deque()
         self.n_decodes = self.n_computed = 0
         self._tokenizer = model.native.tokenizer
         self._started_s = time.perf_counter()
@@ -48,7 +49,7 @@ class Loop:
     def _ended(self, sequence: Sequence, text: str, error: LabkitError | None) -> None:
         """Pass on the last text of a sequence, or its error."""
 
-    def _begin(self, request: Request) -> Sequence | None:
+    def _begin(self, request: GenerationRequest) -> Sequence | None:
         """Make the sequence of a request; None if that failed and was reported."""
         silent = self._tokenizer.silent_tokens() if request.settings.grammar is not None else ()
         return Sequence(request, self._tokenizer, silent)
@@ -139,7 +140,7 @@ class Batch(Loop):
     def __init__(
         self,
         model: Model,
-        requests: Many[Request],
+        requests: Many[GenerationRequest],
         n_parallel: int,
         n_cells: int,
         *,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.batch.sequence import Request
 from labkit.cache import file_identity, recall, remember
 from labkit.checks import check_int
+from labkit.engine.generation import GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import decode
@@ -48,7 +48,7 @@ def check_parallel(value: Any) -> int | None:
     return None if value is None else check_int("n_parallel", value, 1, MAX_PARALLEL, hint=hint)
 
 
-def cells_of(model: Model, requests: Sequence[Request]) -> int:
+def cells_of(model: Model, requests: Sequence[GenerationRequest]) -> int:
     """Return the maximum number of tokens of a sequence: the longest prompt with its text, rounded up to 256.
 
     If a model has two sets of rotary factors ("longrope"), llama.cpp chooses one by the context size; a sequence then gets

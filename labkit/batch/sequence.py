@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence as Tokens
 from typing import Any
 
 from labkit.batch.records import BatchItem
 from labkit.engine.detokenizer import TextAssembler
-from labkit.engine.generation import Output, Splitter
+from labkit.engine.generation import GenerationRequest, Output
 from labkit.engine.results import FinishReason, Kind
 from labkit.engine.sampler import Sampler
-from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import LabkitError
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A prompt that fits: index, tokens, ``max_tokens`` (at least 1), sampling settings, and what splits a chat's answer."""
-
-    index: int
-    prompt: list[int]
-    max_tokens: int
-    settings: SamplingSettings
-    splitter: Splitter = dataclasses.field(default_factory=Splitter)
 
 
 class Sequence:
@@ -33,7 +20,7 @@ class Sequence:
     ``n_past`` prompt tokens are in the cache; ``n_shared`` of them were copied from another sequence.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, silent: Tokens[int]) -> None:
+    def __init__(self, request: GenerationRequest, tokenizer: Tokenizer, silent: Tokens[int]) -> None:
         self.request = request
         self.n_past = self.n_shared = 0
         self.started = False

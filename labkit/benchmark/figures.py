@@ -65,8 +65,6 @@ def make_result(
         elapsed_s=elapsed_s,
         memory_bytes=memory.peak_bytes,
         memory_delta_bytes=memory.peak_bytes - memory.before_bytes,
-        memory_method=memory.method,
-        memory_sampling_share=memory.cost_s / memory.elapsed_s,
         engine_test=(f"pp{measured.engine[0].n_prompt}", f"tg{measured.engine[0].n_gen}") if measured.engine else (),
         engine_prompt_tokens_per_second=statistics.median(engine_prompt) if engine_prompt else None,
         engine_decode_tokens_per_second=statistics.median(engine_decode) if engine_decode else None,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from labkit.batch.loop import Batch
 from labkit.batch.parallel import cells_of, choose_parallel
-from labkit.batch.sequence import Request
 from labkit.benchmark.records import BenchmarkRun
 from labkit.benchmark.timing import EndlessTokenizer, TimedText
+from labkit.engine.generation import GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.model import Model
-from labkit.engine.sampling_settings import MAX_SEED, SamplingSettings
+from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import Stepper
 from labkit.errors import GenerationError
 
@@ -22,7 +21,9 @@ from labkit.errors import GenerationError
 class _TimedBatch(Batch):
     """A batch that records the time of each token."""
 
-    def __init__(self, model: Model, requests: Sequence[Request], n_parallel: int, n_cells: int, *, pin: int | None) -> None:
+    def __init__(
+        self, model: Model, requests: Sequence[GenerationRequest], n_parallel: int, n_cells: int, *, pin: int | None
+    ) -> None:
         how = {"emit": _drop, "report": _drop, "strict": True, "pin": pin}
         super().__init__(model, requests, n_parallel, n_cells, **how)  # type: ignore[arg-type]  # each has its type
         self._tokenizer = EndlessTokenizer(model.native.tokenizer)
@@ -47,13 +48,18 @@ def run_together(
     """Generate all texts, ``n_parallel`` at a time; return one run per text, and the total wall time."""
     model = texts[0].model
     started = time.perf_counter()
-    requests = [Request(index, text.tokens(), text.max_tokens, _seeded(settings, index)) for index, text in enumerate(texts)]
+    requests = [
+        GenerationRequest(text.tokens(), text.max_tokens, settings.for_prompt(index), index=index)
+        for index, text in enumerate(texts)
+    ]
     batch = model.compute(lambda job: _compute(model, job, requests, n_parallel, pin=texts[0].pin))
     elapsed_s = time.perf_counter() - started
     return [_run(batch, request, repeat, started) for request in requests], elapsed_s
 
 
-def _compute(model: Model, job: Job[Any], requests: Sequence[Request], n_parallel: int, *, pin: int | None) -> _TimedBatch:
+def _compute(
+    model: Model, job: Job[Any], requests: Sequence[GenerationRequest], n_parallel: int, *, pin: int | None
+) -> _TimedBatch:
     n_cells = cells_of(model, requests)
     choice = choose_parallel(model, job, len(requests), n_cells, n_parallel)
     batch = _TimedBatch(model, requests, choice.n_parallel, n_cells, pin=pin)
@@ -63,11 +69,7 @@ def _compute(model: Model, job: Job[Any], requests: Sequence[Request], n_paralle
     return batch
 
 
-def _seeded(settings: SamplingSettings, index: int) -> SamplingSettings:
-    return dataclasses.replace(settings, seed=((settings.seed or 0) + index) % (MAX_SEED + 1))
-
-
-def _run(batch: _TimedBatch, request: Request, repeat: int, started: float) -> BenchmarkRun:
+def _run(batch: _TimedBatch, request: GenerationRequest, repeat: int, started: float) -> BenchmarkRun:
     times_s = tuple(now - started for now in batch.times_s[request.index])
     return BenchmarkRun(
         repeat=repeat,

@@ -47,10 +47,6 @@ class BenchmarkResult(Record):
         Wall time of all repeats, without warm-up and engine tests.
     memory_bytes, memory_delta_bytes : int
         Peak RSS during the repeats, and its increase over the RSS before them.
-    memory_method : str
-        How the peak was measured.
-    memory_sampling_share : float
-        CPU time of the sampling thread over ``elapsed_s``.
     engine_test : tuple of str
         llama-bench's names of the two engine tests, such as ``("pp512", "tg128")``; empty without them.
     engine_prompt_tokens_per_second, engine_decode_tokens_per_second : float or None
@@ -87,8 +83,6 @@ class BenchmarkResult(Record):
     elapsed_s: float
     memory_bytes: int
     memory_delta_bytes: int
-    memory_method: str
-    memory_sampling_share: float
     engine_test: tuple[str, ...]
     engine_prompt_tokens_per_second: float | None
     engine_decode_tokens_per_second: float | None

@@ -12,7 +12,7 @@ from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import run_together
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings
 from labkit.benchmark.result import BenchmarkResult
-from labkit.benchmark.timing import ModelCard, TimedText, prepare_timing
+from labkit.benchmark.timing import TimedText, describe, prepare_timing
 from labkit.cache import sha256
 from labkit.checks import check_flag, check_int
 from labkit.engine import Model
@@ -118,10 +118,10 @@ def benchmark_inference(
     )
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
-    card, sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options, pin=plan.pin)
+    sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options, pin=plan.pin)
     with reporting(progress, "benchmark", "step") as report:
         measured = _Session(model, timed, sampling, plan, report).measure()
-    settings = _settings(model, card, sampling, plan, texts, timed)
+    settings = _settings(model, sampling, plan, texts, timed)
     return make_result(measured, settings, measure_system(bandwidth=False), _notes(model, plan, kwargs))
 
 
@@ -192,23 +192,9 @@ class _Session:
         return runs, sum(run.elapsed_s for run in runs)
 
     def _run(self, repeat: int, index: int, text: TimedText) -> BenchmarkRun:
-        times = text.run()
+        found = text.run(repeat, index)
         self._advance()
-        return BenchmarkRun(
-            repeat=repeat,
-            prompt=index,
-            n_prompt=times.n_prompt,
-            n_generated=len(times.token_times_s),
-            time_to_first_token_s=times.token_times_s[0],
-            prefill_s=times.prefill_s,
-            decode_s=times.token_times_s[-1] - times.token_times_s[0],
-            elapsed_s=times.elapsed_s,
-            engine_decode_s=times.engine_decode_s or None,
-            sampler_s=times.sampler_s,
-            text_s=times.text_s,
-            token_times_s=times.token_times_s,
-            n_threads=times.n_threads,
-        )
+        return found
 
     def _advance(self) -> None:
         self._done += 1
@@ -216,16 +202,12 @@ class _Session:
 
 
 def _settings(
-    model: Model, card: ModelCard, sampling: SamplingSettings, plan: _Plan, texts: list[str], timed: tuple[TimedText, ...]
+    model: Model, sampling: SamplingSettings, plan: _Plan, texts: list[str], timed: tuple[TimedText, ...]
 ) -> BenchmarkSettings:
     chosen = model.settings
     threads = {"n_threads": plan.pin, "n_threads_batch": plan.pin} if plan.pin else {}
     return BenchmarkSettings(
-        model=card.file_name,
-        model_type=card.description,
-        model_size_bytes=card.size_bytes,
-        model_n_params=card.n_params,
-        backends=card.backends,
+        **model.compute(lambda _: describe(model)),
         **{name: chosen[name] for name in _MODEL_SETTINGS} | threads,
         n_prompts=len(timed),
         n_prompt=tuple(text.n_prompt for text in timed),

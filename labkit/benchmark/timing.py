@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.benchmark.records import BenchmarkRun
 from labkit.checks import check_flag
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.generation import Generation, GenerationRequest
 from labkit.engine.model import check_model
 from labkit.engine.native import C
-from labkit.engine.results import TextChunk
 from labkit.engine.sampler import Sampler
 from labkit.engine.sampling_settings import SamplingSettings, check_sampling
 from labkit.engine.stepping import CancelledError
@@ -31,32 +31,6 @@ if TYPE_CHECKING:
     from labkit.engine.job import Job
     from labkit.engine.model import Model
     from labkit.engine.stepping import Stepper
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What llama-bench prints about a model: ``llama_model_desc``, ``_size`` and ``_n_params``, and the backends."""
-
-    file_name: str
-    description: str
-    size_bytes: int
-    n_params: int
-    backends: str
-
-
-@dataclasses.dataclass(frozen=True)
-class TimedRun:
-    """The times of one text; its decode times are of the tokens after the first."""
-
-    n_prompt: int
-    text: str
-    elapsed_s: float  # from the call to the return of the whole text
-    token_times_s: tuple[float, ...]  # from the call to each token, with tokenizing, prompt processing and sampling
-    prefill_s: float  # from the start of prompt processing until its logits are available
-    engine_decode_s: float  # computing, as counted by llama.cpp
-    sampler_s: float
-    text_s: float
-    n_threads: int | tuple[tuple[int, int], ...]  # as in `GenerationReport`
 
 
 class TimedText:
@@ -83,23 +57,21 @@ class TimedText:
         with self.model.vocabulary() as tokenizer:
             return tokenizer.prompt_tokens(self.prompt, parse_special=self.parse_special)
 
-    def run(self) -> TimedRun:
+    def run(self, repeat: int, index: int) -> BenchmarkRun:
         """Generate the text as `generate_text` does, starting with an empty cache."""
         self.model.compute(lambda _: self.model.clear_memory())
-        chunks: list[TextChunk] = []
         started = time.perf_counter()
         prompt = self.tokens()
-        generation: _TimedGeneration = self.model.compute(lambda job: self._generate(job, prompt, chunks))
-        text = "".join(chunk.text for chunk in chunks)
-        return generation.times(text, started, time.perf_counter())
+        generation: _TimedGeneration = self.model.compute(lambda job: self._generate(job, prompt))
+        return generation.times(repeat, index, started, time.perf_counter())
 
-    def _generate(self, job: Job[Any], prompt: list[int], chunks: list[TextChunk]) -> _TimedGeneration:
+    def _generate(self, job: Job[Any], prompt: list[int]) -> _TimedGeneration:
         model = self.model
         try:
             model.prepare_memory(prompt)
             with model.steps(job, pin=self.pin) as steps:
                 generation = _TimedGeneration(steps, model, prompt, self.max_tokens, self.settings)
-                report = generation.run(job, chunks.append)
+                report = generation.run(job, lambda _: None)
         finally:
             model.clear_memory()
         if report.finish_reason == "cancelled":
@@ -116,22 +88,27 @@ class _TimedGeneration(Generation):
         super().__init__(steps, self.clocked, model.prompt_step, GenerationRequest(prompt, max_tokens, settings))
         self.make_sampler = functools.partial(_ClockedSampler, n_tokens=max_tokens)
 
-    def times(self, text: str, started: float, ended: float) -> TimedRun:
-        """Return the times; both arguments are from ``time.perf_counter``."""
+    def times(self, repeat: int, index: int, started: float, ended: float) -> BenchmarkRun:
+        """Return the times; ``started`` and ``ended`` are from ``time.perf_counter``."""
         sampler, words = self.sampler, self.text
         if not isinstance(sampler, _ClockedSampler) or not isinstance(words, _ClockedText):
             raise CancelledError
         begins, ends = self.clocked.begins, words.ends
-        return TimedRun(
+        token_times_s = tuple(end - started for end in sampler.ends)
+        return BenchmarkRun(
+            repeat=repeat,
+            prompt=index,
             n_prompt=len(self.prompt),
-            text=text,
-            elapsed_s=ended - started,
-            token_times_s=tuple(end - started for end in sampler.ends),
+            n_generated=len(token_times_s),
+            time_to_first_token_s=token_times_s[0],
             prefill_s=sampler.begins[0] - self.started_s,
-            engine_decode_s=(sampler.counted_ms[1] - sampler.counted_ms[0]) / 1e3,
+            decode_s=token_times_s[-1] - token_times_s[0],
+            elapsed_s=ended - started,
+            engine_decode_s=(sampler.counted_ms[1] - sampler.counted_ms[0]) / 1e3 or None,
             # decode_s excludes sampling the first token and detokenizing the last one
             sampler_s=sum(sampler.ends[1:]) - sum(sampler.begins[1:]),
             text_s=sum(ends[:-1]) - sum(begins[:-1]),
+            token_times_s=token_times_s,
             n_threads=self.steps.used.summary(),
         )
 
@@ -203,7 +180,7 @@ def prepare_timing(
     options: Mapping[str, Any],
     *,
     pin: int | None = None,
-) -> tuple[ModelCard, SamplingSettings, tuple[TimedText, ...]]:
+) -> tuple[SamplingSettings, tuple[TimedText, ...]]:
     """Check all arguments before anything is computed; stop sequences in ``options`` are checked, then ignored."""
     checked: Model = check_model(model)
     given = dict(options)
@@ -212,19 +189,20 @@ def prepare_timing(
     texts = tuple(
         TimedText(checked, prompt, max_tokens, settings, parse_special=parse_special, pin=pin) for prompt in prompts
     )
-    return checked.compute(lambda _: _describe(checked)), settings, texts
+    return settings, texts
 
 
-def _describe(model: Model) -> ModelCard:
+def describe(model: Model) -> dict[str, Any]:
+    """Return what llama-bench prints about a model, in its thread: fields of `BenchmarkSettings`."""
     native = model.native.model
     room = ctypes.create_string_buffer(256)
     C.llama_model_desc(native, room, len(room))
     others = [name for name in engine_build().backends if name not in ("CPU", "RPC")]
     others += ["RPC"] if any(":" in name for name in model.settings.devices) else []  # an address, host:port
-    return ModelCard(
-        file_name=Path(model.model_path).name,
-        description=room.value.decode("utf-8", "replace"),
-        size_bytes=int(C.llama_model_size(native)),
-        n_params=int(C.llama_model_n_params(native)),
-        backends=",".join(others) or "CPU",
-    )
+    return {
+        "model": Path(model.model_path).name,
+        "model_type": room.value.decode("utf-8", "replace"),
+        "model_size_bytes": int(C.llama_model_size(native)),
+        "model_n_params": int(C.llama_model_n_params(native)),
+        "backends": ",".join(others) or "CPU",
+    }

@@ -98,12 +98,13 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationRequest:
-    """What to generate: a prompt's tokens, ``max_tokens`` new ones, how to sample, and what splits a chat's answer."""
+    """A prompt that fits: its tokens, at most ``max_tokens`` new ones, how to sample, and what splits a chat's answer."""
 
     prompt: list[int]
     max_tokens: int
     settings: SamplingSettings
     splitter: Splitter = dataclasses.field(default_factory=Splitter)
+    index: int = 0  # among the prompts of a batch, or a server's requests
     is_chat: bool = False  # its prompt may begin with an earlier answer, which is in the cache as it was generated
 
 

@@ -69,6 +69,10 @@ class SamplingSettings:
         """Whether the most likely token may be dropped; top-k, top-p and min-p always keep it."""
         return self.typical_p < 1.0 or (self.xtc_probability > 0.0 and self.xtc_threshold <= 0.5)
 
+    def for_prompt(self, index: int) -> SamplingSettings:
+        """Return the settings of a batch's prompt: a given seed plus the prompt's index."""
+        return self if self.seed is None else dataclasses.replace(self, seed=(self.seed + index) % (MAX_SEED + 1))
+
 
 _MAX_LAST_N = 2**20  # tokens; llama.cpp reserves memory for them
 MAX_LOGPROBS = 20  # as OpenAI

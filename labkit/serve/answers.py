@@ -26,25 +26,26 @@ class Form:
 
     def __init__(self, model_id: str, ticket: Ticket) -> None:
         given = self._given = ticket.prepared
+        self._is_chat = given.request.is_chat
         self.wants_usage = given.include_usage
         self._ticket, self._offset, self._begins = ticket, 0, True
-        name = "chat.completion" if given.is_chat else "text_completion"
+        name = "chat.completion" if self._is_chat else "text_completion"
         self._head = {
-            "id": f"{'chatcmpl' if given.is_chat else 'cmpl'}-{uuid.uuid4().hex}",
-            "object": f"{name}.chunk" if given.is_chat and given.stream else name,
+            "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "object": f"{name}.chunk" if self._is_chat and given.stream else name,
             "created": int(time.time()),
             "model": model_id,
         }
 
     def whole(self, piece: Piece) -> dict[str, Any]:
         """Return the whole answer."""
-        text = {"message": {"role": "assistant", **self._said(piece)}} if self._given.is_chat else {"text": piece.text}
+        text = {"message": {"role": "assistant", **self._said(piece)}} if self._is_chat else {"text": piece.text}
         return {**self._head, "choices": [self._choice(text, piece)], "usage": usage(self._ticket)}
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """Return a chunk of the answer."""
         text: dict[str, Any] = {"text": piece.text}
-        if self._given.is_chat:
+        if self._is_chat:
             text = {"delta": {**({"role": "assistant"} if self._begins else {}), **self._said(piece)}}
         self._begins = False
         extra = {"usage": None} if self._given.include_usage else {}
@@ -74,8 +75,8 @@ class Form:
 
     def _choice(self, text: dict[str, Any], piece: Piece) -> dict[str, Any]:
         logprobs: dict[str, Any] | None = None
-        if self._given.settings.logprobs is not None:
-            logprobs = _chat_logprobs(piece.logprobs) if self._given.is_chat else self._text_logprobs(piece.logprobs)
+        if self._given.request.settings.logprobs is not None:
+            logprobs = _chat_logprobs(piece.logprobs) if self._is_chat else self._text_logprobs(piece.logprobs)
         reason = _REASONS.get(piece.finish_reason or "")
         if "tool_calls" in (text.get("message") or text.get("delta") or ()):
             reason = "tool_calls"
@@ -96,7 +97,7 @@ class Form:
 
 def usage(ticket: Ticket) -> dict[str, Any]:
     """Return a request's tokens and times."""
-    n_prompt, n_generated = len(ticket.prepared.prompt), ticket.n_generated
+    n_prompt, n_generated = len(ticket.prepared.request.prompt), ticket.n_generated
     decode_s = ticket.ended_s - ticket.first_s
     return {
         "prompt_tokens": n_prompt,

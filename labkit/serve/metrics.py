@@ -35,7 +35,7 @@ class Metrics:
 
     def ended(self, ticket: Ticket) -> None:
         """Count a request that ended, or whose client left."""
-        self._tokens.labels("prompt").inc(len(ticket.prepared.prompt) if ticket.first_s else 0)
+        self._tokens.labels("prompt").inc(len(ticket.prepared.request.prompt) if ticket.first_s else 0)
         self._tokens.labels("prompt_cached").inc(ticket.n_cached)
         self._tokens.labels("generated").inc(ticket.n_generated)
         if ticket.first_s:

@@ -13,8 +13,8 @@ from labkit.chat.options import ChatOptions, chat_prompt
 from labkit.chat.tool_choice import ask_for_choice
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
-from labkit.engine.generation import Splitter
-from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
+from labkit.engine.generation import GenerationRequest, Splitter
+from labkit.engine.sampling_settings import MAX_LOGPROBS, check_max_tokens, check_sampling
 from labkit.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -83,16 +83,12 @@ def api_error(error: BaseException) -> ApiError:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A request that fits: its tokens, and how to answer."""
+    """A request that fits, and how to answer."""
 
-    prompt: list[int]
-    max_tokens: int
-    settings: SamplingSettings
-    is_chat: bool
+    request: GenerationRequest
     stream: bool
     include_usage: bool
-    has_tools: bool = False
-    splitter: Splitter = dataclasses.field(default_factory=Splitter)
+    has_tools: bool
 
     @property
     def streams(self) -> bool:
@@ -134,14 +130,10 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
     if len(prompt) + (limit or 1) > n_ctx:
         raise ContextOverflowError(len(prompt), limit, n_ctx)
     return Prepared(
-        prompt,
-        limit or n_ctx - len(prompt),
-        settings,
-        is_chat,
+        GenerationRequest(prompt, limit or n_ctx - len(prompt), settings, splitter, is_chat=is_chat),
         stream=check_flag("stream", body.get("stream", False)),
         include_usage=check_flag("include_usage", options.get("include_usage", False)),
         has_tools=bool(tools),
-        splitter=splitter,
     )
 
 

@@ -146,15 +146,6 @@ def tokens_per_second(served: Sequence[Served]) -> float:
     return sum(one.n_tokens for one in served) / _span_s(served)
 
 
-def mean_in_server(served: Sequence[Served]) -> float:
-    """Return the mean number of requests in the server, waiting or running.
-
-    >>> mean_in_server([Served(0, 0, 1, 2, 8), Served(1, 1, 2, 4, 8)])
-    1.25
-    """
-    return sum(one.total_s for one in served) / _span_s(served)
-
-
 def first_token_s(served: Sequence[Served], share: float) -> float:
     """Return the time within which this share of the users got their first token."""
     return float(np.quantile([one.first_token_s for one in served], share))

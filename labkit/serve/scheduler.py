@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.batch.loop import Loop
 from labkit.batch.parallel import choose_parallel
-from labkit.batch.sequence import Request, Sequence
+from labkit.batch.sequence import Sequence
+from labkit.engine.generation import GenerationRequest
 from labkit.engine.job import Job
 from labkit.engine.results import FinishReason, TokenLogprob
 from labkit.engine.stepping import CancelledError
@@ -176,8 +177,7 @@ class Scheduler(Loop):
             ticket = self._incoming.popleft()
             ticket.index = next(self._numbers)
             self.tickets[ticket.index] = ticket
-            given = ticket.prepared
-            self.waiting.append(Request(ticket.index, given.prompt, given.max_tokens, given.settings, given.splitter))
+            self.waiting.append(dataclasses.replace(ticket.prepared.request, index=ticket.index))
 
     def _admit(self, slots: Any) -> bool:
         """Drop cancelled requests, then give free slots to waiting ones."""
@@ -198,7 +198,7 @@ class Scheduler(Loop):
         super()._decode(steps, batch, n_rows)
         self.slots.decoded()
 
-    def _begin(self, request: Request) -> Sequence | None:
+    def _begin(self, request: GenerationRequest) -> Sequence | None:
         ticket = self.tickets[request.index]
         ticket.started_s = time.perf_counter()
         try:
