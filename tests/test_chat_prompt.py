@@ -15,6 +15,7 @@ from labkit.chat.messages import check_messages
 from labkit.chat.prompt import ChatTokenizer
 from labkit.chat_template.render import ChatTemplate
 from labkit.engine.tokenizer import ROLES, Tokenizer
+from labkit.errors import ArgumentError
 from tests.tiny_models import write_tiny_model
 
 PAYLOADS = (
