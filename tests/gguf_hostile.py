@@ -88,6 +88,8 @@ def _foreign() -> Iterator[Hostile]:
         bytes(100): r"zero bytes",
         b"G": r"first bytes of a GGUF",
         b"GGU": r"first bytes of a GGUF",
+        b'{"schemaVersion":2,"mediaType":"x"}': r"a manifest of Ollama's store.*give the blob",
+        b"{{ .System }}": r"a template",
         b"hello": r"not a GGUF: it begins with b'hell'",
         b"\x1b[31mred": r"not a GGUF.*\\x1b",
         b"gguf" + bytes(40): r"not a GGUF: it begins with b'gguf'",

@@ -38,6 +38,8 @@ _TEXTS: tuple[tuple[bytes, str, str], ...] = (
     (b"<!doctype html", "a web page (HTML), not a model", _FETCH),
     (b"<html", "a web page (HTML), not a model", _FETCH),
     (b"<?xml", "an XML document, perhaps a server's error message", _FETCH),
+    (b'{"schemaversion"', "a manifest of Ollama's store, not the model", "give the blob that it names, blobs/sha256-…"),
+    (b"{{", "a template, not the model", _OTHER),
     (b"{", "a JSON document, perhaps a server's error message", _FETCH),
     (b"entry not found", "a server's message 'Entry not found'", "check the address"),
     (b"invalid username or password", "a server's message about a missing login", "log in, then fetch it again"),
