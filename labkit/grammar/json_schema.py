@@ -45,14 +45,19 @@ def grammar_of_schema(schema: Any) -> str:
     ws ::= " "?
     """
     try:
-        grammar = _Converter(given_schema(schema)).convert()
+        return check_grammar(_Converter(given_schema(schema)).convert())
     except _NothingError as error:
         raise ArgumentError(f"{error}: no text matches this schema") from None
     except RecursionError:
         raise ArgumentError(
             "json_schema has references that are circular, or is nested too deeply: use a simpler one"
         ) from None
-    return check_grammar(grammar)
+    except ArgumentError as error:
+        place, _, reason = str(error).partition(": ")
+        if not place.startswith("grammar error"):
+            raise
+        circular = "a $ref leads back to itself, and a text of it would never begin: use a simpler one"
+        raise ArgumentError(f"json_schema: {circular if 'begins with itself' in reason else reason}") from None
 
 
 class _NothingError(ArgumentError):
