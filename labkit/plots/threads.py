@@ -31,13 +31,15 @@ def plot_threads(
     speeds, predicted = scaling.speeds, predicted or {}
     counts = [speed.n_threads for speed in speeds]
     lines = (
-        ("decode", [s.decode_tokens_per_second for s in speeds], MAIN, "o", "-", -14),
-        ("prefill", [s.prompt_tokens_per_second for s in speeds], OTHER, "s", "--", 8),
+        ("decode", [s.decode_tokens_per_second for s in speeds], MAIN, "o", "-"),
+        ("prefill", [s.prompt_tokens_per_second for s in speeds], OTHER, "s", "--"),
     )
-    for name, values, colour, marker, style, shift in lines if speeds else ():
+    for name, values, colour, marker, style in lines if speeds else ():
         axes.plot(counts, [v / values[0] for v in values], style, marker=marker, color=colour, label=f"{name} (tokens/s)")
-        for count, value in zip(counts, values, strict=True):
-            axes.annotate(_number(value), (count, value / values[0]), (0, shift), textcoords="offset points", ha="center")
+    for speed in speeds:  # the upper point's label above it, the lower one's below
+        points = [(each / values[0], each) for _, values, *_ in lines for each in [values[counts.index(speed.n_threads)]]]
+        for shift, (place, value) in zip((-14, 8), sorted(points, key=lambda point: point[0]), strict=True):
+            axes.annotate(_number(value), (speed.n_threads, place), (0, shift), textcoords="offset points", ha="center")
     for speed in (each for each in speeds if each.n_threads == chosen):
         place = speed.decode_tokens_per_second / speeds[0].decode_tokens_per_second
         axes.plot(chosen, place, "o", markersize=13, markerfacecolor="none", color="black")
@@ -61,7 +63,8 @@ def plot_threads(
     )
     _mark_counts(axes, scaling, {*counts, *predicted}, chosen)
     axes.margins(x=0.1)
-    axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend
+    highest = axes.get_ylim()[1]
+    axes.set_ylim(-0.15 * highest, 1.5 * highest)  # room for the legend, and for labels below low points
     axes.set_xlabel("threads")
     axes.set_ylabel(f"speed relative to {fewest} thread{'s' if fewest > 1 else ''}")
     axes.spines[["top", "right"]].set_visible(False)
