@@ -2,6 +2,7 @@
 
 import gc
 import html.parser
+import itertools
 import re
 import threading
 import time
@@ -526,6 +527,17 @@ def test_threads_explorer_stops_at_any_moment(model: labkit.Model, after: str) -
     assert made.wait(60)
     assert made.message == "done"
     made.close()
+
+
+def test_speeds_at_the_threads_do_not_cover_each_other() -> None:
+    """The labels of a busy machine's speeds are apart, and above the axis, whichever of the two lines is higher."""
+    speeds = (ThreadSpeed(1, 63.0, 29.0), ThreadSpeed(2, 22.0, 14.0), ThreadSpeed(3, 2.2, 0.1))
+    axes = plot_threads(ThreadScaling(16, 4, 2, 2, 160.0, speeds))
+    axes.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert min(box.y0 for box in boxes) >= axes.get_window_extent().y0
 
 
 def test_describe_names_the_fastest() -> None:

@@ -34,10 +34,12 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --soft: #555; }
 @media (prefers-color-scheme: dark) { :root { --ink: #eee; --page: #181818; --soft: #bbb; } }
 html { scroll-snap-type: y proximity; }
-body { margin: 0; font: 1.5rem/1.4 system-ui, sans-serif; color: var(--ink); background: var(--page); }
+body { margin: 0; font: clamp(1rem, min(2.9vh, 1.75vw), 2rem)/1.4 system-ui, sans-serif; color: var(--ink);
+  background: var(--page); }
 section { min-height: 100vh; box-sizing: border-box; padding: 3vh 5vw; scroll-snap-align: start; display: flex;
   flex-direction: column; gap: 1rem; }
 section > div { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 2rem; }
+@media (min-width: 50rem) { section > div:has(img) { grid-template-columns: 3fr 4fr; } }
 h1, h2 { margin: 0; line-height: 1.15; } ul { margin: 0 0 0.5em; padding-left: 1.2em; } p { margin: 0 0 0.5em; }
 img { background: #fff; width: 100% !important; max-height: 74vh; object-fit: contain; object-position: left top; }
 table { border-collapse: collapse; } td, th { padding: 0 1em 0 0; text-align: left; }

@@ -130,8 +130,8 @@ def _draw_ram(axes: Axes, bars: Sequence[tuple[str, str, Any]], ram_bytes: int |
     return f" RAM: {ram / MIB:.0f} MiB."
 
 
-def _add_legend(axes: Axes, names: set[str], *, below_inches: float | None = None) -> None:
-    """Add a legend below the axes, ``below_inches`` below them if their figure leaves that space."""
+def _add_legend(axes: Axes, names: set[str], *, below_inches: float = 0.48) -> None:
+    """Add a legend ``below_inches`` below the axes."""
     from matplotlib.patches import Patch
 
     patches = [
@@ -139,6 +139,6 @@ def _add_legend(axes: Axes, names: set[str], *, below_inches: float | None = Non
         for name, (colour, hatch) in _PARTS.items()
         if name in names
     ]
-    below = 0.28 if below_inches is None else below_inches / inches_of(axes)[1]
+    below = below_inches / inches_of(axes)[1]
     narrow = {"ncols": 5, "columnspacing": 1.2, "handlelength": 1.5}
     axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.45, -below), frameon=False, **narrow)

@@ -70,7 +70,7 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     axes.set_xlabel("operations per byte read")
     axes.set_ylabel("operations per second")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    axes.legend(framealpha=1, edgecolor="white", loc="upper left", fontsize=9)
     axes.set_label(_text(machines, points))
     return axes
 

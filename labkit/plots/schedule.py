@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PARTS = (("waits", "0.85", "//"), ("prompt (prefill)", OTHER, ".."), ("answer (decode)", MAIN, ""))
 
 
-def plot_schedule(schedules: Mapping[str, Sequence[Any]], *, width_inches: float = 8.0) -> Figure:
+def plot_schedule(schedules: Mapping[str, Sequence[Any]]) -> Figure:
     """Draw schedules below each other on one time axis, with a bar per user.
 
     A bar has three parts with colour and hatch: waiting, the prompt, the answer. A black line is the first token.
@@ -24,11 +24,9 @@ def plot_schedule(schedules: Mapping[str, Sequence[Any]], *, width_inches: float
     ----------
     schedules : mapping
         Title -> `Served` records, as ``plan`` and ``measure_users`` return them.
-    width_inches : float
-        The figure's width.
     """
     rows = [len(served) for served in schedules.values()]
-    figure = new_figure(width_inches, 1.1 + sum(0.45 + 0.2 * max(n, 3) for n in rows), layout="constrained")
+    figure = new_figure(6.5, 1.1 + sum(0.45 + 0.2 * max(n, 3) for n in rows), layout="constrained")
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=[max(n, 3) for n in rows])[:, 0]
     texts = []
     for axes, (title, served) in zip(panels, schedules.items(), strict=True):
@@ -39,7 +37,7 @@ def plot_schedule(schedules: Mapping[str, Sequence[Any]], *, width_inches: float
     longest_s = max(one.ended_s - min(each.arrived_s for each in served) for served in schedules.values() for one in served)
     panels[-1].set_xlim(0, 1.02 * longest_s)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9, columnspacing=1.2)
     figure.set_label(f"Bars over time, one per user: waiting, reading the prompt, answering. {' '.join(texts)}")
     return figure
 

@@ -40,10 +40,10 @@ def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     speed = result.decode_tokens_per_second or 0.0
     title = f"first token after {1e3 * result.time_to_first_token_s:.0f} ms, then {speed:.1f} tokens/s"
     axes.set_title(title)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # room for the legend
     axes.set_xlabel("position in the text (tokens)")
     axes.set_ylabel("time since the previous token (ms)")
-    axes.legend(frameon=False, ncols=2)
+    axes.legend(frameon=False, ncols=2, loc="upper left", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     texts = "; ".join(f"{name}: {1e3 * (seconds or 0):.2f} ms" for name, (seconds, _, _) in lines.items())
     median = 1e3 * (result.inter_token_latency_s or 0)
@@ -97,7 +97,7 @@ def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     kind = f"{result.parameter_count / 1e9:.2f} billion {'random weights: synthetic' if result.is_synthetic else 'weights'}"
     head = f"{'Passed' if result.passes else 'Not yet'}: {result.model_name} ({result.quantization})"
     machine = f"{result.system.cpu}, {result.n_threads} threads; {kind}"
-    axes.set_title(f"{head}\n{machine}\n" + "\n".join(textwrap.wrap(result.verdict, 80)), fontsize=10, loc="left")
+    axes.set_title("\n".join(textwrap.fill(text, 68) for text in (head, machine, result.verdict)), fontsize=10, loc="left")
     speeds = "; ".join(
         f"{name}: {figure.tokens_per_second:.1f} tokens/s measured, {figure.predicted_tokens_per_second:.1f} predicted"
         for name, figure in rows

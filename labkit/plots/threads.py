@@ -68,7 +68,7 @@ def plot_threads(
     axes.set_xlabel("threads")
     axes.set_ylabel(f"speed relative to {fewest} thread{'s' if fewest > 1 else ''}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
     axes.set_label(_text(scaling, predicted, chosen))
     return axes
 

@@ -78,7 +78,7 @@ class ServingExplorer(ModelExplorer):
         cost = self.cost
         step = f"A step takes {1e3 * cost.step_s:.1f} ms, and {1e3 * cost.prompt_s:.1f} ms per token of a prompt, "
         sentence += f" {step}{1e3 * cost.answer_s:.1f} ms per token of an answer ({times})."
-        picture = plot_schedule(schedules, width_inches=6)
+        picture = plot_schedule(schedules)
         return View(sentence, picture, [_table(name, served) for name, served in schedules.items()])
 
     def predict(self, values: Values) -> list[Served]:
