@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import typing
+from pathlib import Path
 from typing import Any, Literal, Optional
 
 import jsonschema
@@ -12,10 +14,12 @@ import pytest
 import labkit
 from labkit.chat.messages import check_messages
 from labkit.chat.tool_choice import read_choice
+from labkit.chat_template.calls import CallForm, read_calls
 from labkit.chat_template.render import ChatTemplate
 from labkit.chat_template.tools import call_schema, check_tools
+from labkit.engine.sampler import Sampler
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
-from tests.tiny_models import CHATML, write_tiny_model
+from tests.tiny_models import CHATML, SPECIALS, write_tiny_model
 
 
 def weather(city: str, days: int = 1, unit: Literal["C", "F"] = "C", tags: Optional[list[str]] = None) -> str:  # noqa: UP045
@@ -218,3 +222,89 @@ def test_the_bundled_model_chooses_and_goes_on() -> None:
         assert sorted(choice.arguments) == ["a", "b"]
         assert labkit.count_chat_tokens(model, TALK, tools=[add]) > labkit.count_chat_tokens(model, TALK)
         assert "3" in labkit.generate_chat(model, TALK, tools=[add], temperature=0, max_tokens=12)
+
+
+# -- calls in a template's own form -------------------------------------------------------------------------------------
+
+_TOOLS_OF = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}CALL{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}{% if tools %}{% endif %}"
+)
+_NAME, _GIVEN = "{{ c.function.name }}", "{{ c.function.arguments | tojson }}"
+# Form -> how its template writes a call, the form, and an answer with two calls (one where it has room for one).
+CALLS = {
+    "qwen": ('<tool_call>\n{"name": "N", "arguments": A}\n</tool_call>', CallForm("<tool_call>", "name", "arguments"),
+             'Let me see.\n<tool_call>{"name":"add","arguments":{"a": 1, "b": 2}}</tool_call>\n<tool_call>\n'
+             '{"arguments": {"city": "Rome"}, "name": "weather"}\n</tool_call>'),
+    "llama": ('{"name": "N", "parameters": A}', CallForm("", "name", "parameters"),
+              ' {"name": "add", "parameters": {"a": 1, "b": 2}}'),
+    "nemo": ('[TOOL_CALLS][{"name": "N", "arguments": A, "id": "call00001"}]',
+             CallForm("[TOOL_CALLS]", "name", "arguments"),
+             '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1, "b": 2}, "id": "x"}, '
+             '{"name": "weather", "arguments": {"city": "Rome"}}]'),
+    "devstral": ("[TOOL_CALLS]N[ARGS]A", CallForm("[TOOL_CALLS]", between="[ARGS]"),
+                 '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}[TOOL_CALLS]weather[ARGS]{"city": "Rome"}'),
+    "lines": ('<tool_calls>\n{"name": "N", "arguments": A}\n</tool_calls>', CallForm("<tool_calls>", "name", "arguments"),
+              '<tool_calls>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n{"name": "weather", "arguments": '
+              '{"city": "Rome"}}\n</tool_calls>'),
+}  # fmt: skip
+
+
+def _writes(call: str) -> str:
+    return _TOOLS_OF.replace("CALL", re.sub(r"\bA\b", _GIVEN, re.sub(r"\bN\b", _NAME, call)))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_in_a_template_s_own_form_are_read(name: str) -> None:
+    """The form is found by rendering, and all calls of known tools in an answer are read, each with its arguments."""
+    call, form, answer = CALLS[name]
+    assert ChatTemplate(_writes(call)).calls == form
+    expected = [("add", {"a": 1, "b": 2}), ("weather", {"city": "Rome"})][: 1 + (name != "llama")]
+    assert list(read_calls(form, answer, ["add", "weather"])) == expected
+    assert list(read_calls(form, answer, ["weather"])) == expected[1:]
+
+
+@pytest.mark.parametrize(
+    "call", ["", "<function=N><parameter=x>1</parameter></function>", "<t>N:0<a>A</t>", "N(A)", "[N(x=1)]"]
+)
+def test_calls_in_other_forms_are_not_guessed(call: str) -> None:
+    """A template without calls, with arguments that are not JSON, without a mark, or with a number has no known form."""
+    assert ChatTemplate(_writes(call)).calls is None
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("qwen", '<tool_call>{"name": "add", "arguments": {"a": 1'),  # cut off
+        ("qwen", '<tool_call>{"name": "add", "arguments": "a"}</tool_call>'),
+        ("qwen", 'I would write {"name": "add", "arguments": {"a": 1}}.'),
+        ("qwen", f"<tool_call>{'[' * 5000}"),
+        ("llama", 'For example {"name": "add", "parameters": {"a": 1}}'),
+        ("llama", '{"name": 1, "parameters": {"a": 1}}'),
+        ("llama", '{"name": ["add"], "parameters": {"a": 1}}'),
+        ("devstral", "[TOOL_CALLS]add[ARGS][1]"),
+    ],
+)
+def test_what_is_not_a_complete_call_is_text(name: str, answer: str) -> None:
+    """A call that was cut off, has other arguments, or is only mentioned is not read."""
+    assert read_calls(CALLS[name][1], answer, ["add"]) == ()
+
+
+def test_last_generation_has_the_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tools, last_generation has the calls, also where their mark is a control token; the text stays as it is."""
+    call, _, answer = CALLS["devstral"]
+    path = tmp_path / "model.gguf"
+    write_tiny_model(path, template=_writes(call), specials=(*SPECIALS, "[TOOL_CALLS]", "[ARGS]"))
+    with labkit.load_model(path, n_ctx=1024, n_threads=1) as model:
+        with model.vocabulary() as tokenizer:
+            tokens = tokenizer.tokenize(f"{answer}<|endoftext|>", parse_special=True)
+        said = list(tokens)
+        monkeypatch.setattr(Sampler, "sample", lambda *_, **__: said.pop(0))
+        text = labkit.generate_chat(model, ASK, 200, 0, tools=[add, weather])
+        assert model.last_generation is not None
+        calls = model.last_generation.tool_calls
+        assert [one["function"]["name"] for one in calls] == ["add", "weather"]
+        assert text == 'add{"a": 1, "b": 2}weather{"city": "Rome"}'
+        said[:] = tokens
+        labkit.generate_chat(model, [*ASK, {"role": "assistant", "tool_calls": calls}, *TALK[2:]], 200, 0)
+        assert model.last_generation.tool_calls == ()  # without tools

@@ -38,7 +38,8 @@ def generate_chat(
     max_thinking_tokens : int, optional
         Tokens of reasoning; then the mark that ends it is put in, and the answer follows.
     tools : list, optional
-        What the model may ask for: typed functions or OpenAI's dicts. Its request is text; see `choose_tool`.
+        What the model may ask for: typed functions or OpenAI's dicts. Its calls are text, and in
+        ``model.last_generation.tool_calls`` where the template writes them with JSON arguments; see `choose_tool`.
     template_options : dict, optional
         More variables of the template, such as ``{"reasoning_effort": "low"}``; ``chat_template`` replaces the template.
     max_tokens, temperature, **kwargs

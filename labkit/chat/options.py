@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labkit.chat.prompt import ChatTokenizer
 from labkit.chat.thinking import Thinking
+from labkit.chat_template.calls import CallForm, read_calls
 from labkit.chat_template.thinking import ThinkingForm, switches
 from labkit.chat_template.tools import check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
@@ -48,14 +49,33 @@ def chat_prompt(
         variables |= switches(source, on=wanted)
     variables |= _check_options(source, given)
     tokens, text = chat.encode(messages, **variables)
-    if form is None:
-        return tokens, Splitter()
+    splitter = Splitter()
     if wanted is False:
         budget = 0  # also where the template has no switch
-    opened = _is_opened(form, text, messages[-1]["content"])
-    return tokens, Thinking(
-        tokenizer, form, opened=opened, budget=budget, constrained=constrained, wanted=bool(wanted) and budget != 0
-    )
+    if form is not None:
+        opened = _is_opened(form, text, messages[-1]["content"])
+        wants = bool(wanted) and budget != 0
+        splitter = Thinking(tokenizer, form, opened=opened, budget=budget, constrained=constrained, wanted=wants)
+    if "tools" in variables and chat.template.calls is not None:
+        names = [tool["function"]["name"] for tool in variables["tools"]]
+        splitter.read_calls = _call_reader(tokenizer, chat.template.calls, names, splitter, form)
+    return tokens, splitter
+
+
+def _call_reader(
+    tokenizer: Tokenizer, calls: CallForm, names: Sequence[str], splitter: Splitter, form: ThinkingForm | None
+) -> Callable[[Sequence[int]], tuple[dict[str, Any], ...]]:
+    """Return a function that reads calls from an answer's tokens: marks may be control tokens, which its text lacks."""
+
+    def read(tokens: Sequence[int]) -> tuple[dict[str, Any], ...]:
+        pieces = (tokenizer.piece(token) or tokenizer.token_text(token).encode() for token in tokens)
+        text = b"".join(pieces).decode("utf-8", errors="replace")
+        if form is not None and splitter.reasoning:
+            text = text.rpartition(form.end)[2] if form.end in text else ""
+        found = read_calls(calls, text, names)
+        return tuple({"type": "function", "function": {"name": name, "arguments": given}} for name, given in found)
+
+    return read
 
 
 def _is_opened(form: ThinkingForm, text: str, last_content: str) -> bool:

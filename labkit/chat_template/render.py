@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.chat_template.calls import CallForm, find_call_form
 from labkit.chat_template.conversation import Conversation, TemplateError, lay_out
 from labkit.chat_template.thinking import ThinkingForm, find_form, with_reasoning
 from labkit.chat_template.tools import describe, in_words, with_instructions
@@ -85,6 +86,11 @@ class ChatTemplate:
     def thinking(self) -> ThinkingForm | None:
         """How this template writes reasoning; None if it has none."""
         return find_form(self.source, self.render_unchecked)
+
+    @functools.cached_property
+    def calls(self) -> CallForm | None:
+        """How this template writes calls of tools; None if it writes none, or in a form that is not known."""
+        return find_call_form(self.render_unchecked)
 
     def render_unchecked(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> str:
         """Render within 2 s, 8 million characters and 1 GB of memory."""

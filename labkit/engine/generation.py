@@ -11,7 +11,7 @@ import ctypes
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.engine.detokenizer import TextAssembler
@@ -46,6 +46,7 @@ class Splitter:
     """What a text consists of: here of answer alone; `labkit.chat.thinking.Thinking` finds reasoning, and ends it."""
 
     reasoning = ""  # what was found so far
+    read_calls: Callable[[Sequence[int]], tuple[dict[str, Any], ...]] | None = None  # of tools, from an answer's tokens
 
     def choose(self, sampler: Sampler, ctx: Any, row: int) -> int:
         """Return the next token."""
@@ -194,6 +195,7 @@ class Generation:
             n_threads_batch=self.steps.used_batch.summary(),
             reasoning=self.output.splitter.reasoning,
             text="".join(self.texts),
+            tool_calls=() if (read := self.output.splitter.read_calls) is None else read(self.output.tokens),
         )
 
 

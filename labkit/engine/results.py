@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from labkit.records import Record
 
@@ -102,6 +102,9 @@ class GenerationReport(Record):
         What the model thought before its answer, without its marks; empty if it did not.
     text : str
         The generated text; after an interrupt, the text so far.
+    tool_calls : tuple of dict
+        With ``tools``: the complete calls in the answer, as an assistant's message has them, where the model's template
+        writes calls in a known form; the text still has them. Check the arguments: they come from a text.
     """
 
     n_prompt: int
@@ -117,6 +120,7 @@ class GenerationReport(Record):
     n_threads_batch: int | tuple[tuple[int, int], ...] = 0
     reasoning: str = ""
     text: str = dataclasses.field(default="", repr=False)
+    tool_calls: tuple[dict[str, Any], ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def decode_tokens_per_second(self) -> float:
