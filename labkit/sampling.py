@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 def softmax(logits: ArrayLike) -> NDArray[np.float32]:
     """Return the probabilities of logits: ``exp(logit)``, divided by their sum.
 
-    Parameters
-    ----------
-    logits : array of shape (n_vocab,)
-        −inf is a dropped token.
-
-    Returns
-    -------
-    array of float32, shape (n_vocab,)
-
     Raises
     ------
     ArgumentError, ArgumentTypeError
@@ -65,9 +56,10 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> Logits:
     checked = _check(logits)
     if check_number("temperature", temperature, 0.0, np.inf) == 0.0:
         return keep_top_k(checked, 1)
-    with np.errstate(over="ignore"):  # a very low temperature overflows to −inf
-        shifted = (checked - checked.max()) / np.float32(temperature) if temperature < 1e-3 else None
-    return np.asarray(checked / np.float32(temperature) if shifted is None else shifted, dtype=np.float32)
+    if temperature < 1e-3:
+        checked = checked - checked.max()  # then a very low temperature overflows to −inf
+    with np.errstate(over="ignore"):
+        return np.asarray(checked / np.float32(temperature), dtype=np.float32)
 
 
 def keep_top_k(logits: ArrayLike, k: int) -> Logits:
@@ -117,8 +109,6 @@ def keep_min_p(logits: ArrayLike, p: float) -> Logits:
 def keep_typical(logits: ArrayLike, p: float) -> Logits:
     """Keep the tokens whose surprise is nearest to the expected one, until they have more than ``p`` together; 1 keeps all.
 
-    Notes
-    -----
     A token's surprise is −ln(probability); its expected value is the entropy.
 
     References
@@ -257,17 +247,8 @@ def draw_token(logits: ArrayLike, seed: int, *, ranked: bool = True) -> int:
     """Draw a token according to its probability, with llama.cpp's random numbers.
 
     A random number between 0 and 1 selects the token in whose interval it falls; each token's interval is as long as its
-    probability.
+    probability. With ``ranked`` the intervals are in the order of the logits, as after top-k and top-p, else of token IDs.
 
-    Parameters
-    ----------
-    seed : int
-        0 to 4,294,967,294, as in `generate_text`.
-    ranked : bool
-        Whether the intervals are in the order of the logits, as after top-k and top-p, or in the order of token IDs.
-
-    Notes
-    -----
     llama.cpp uses C++'s ``std::mt19937`` with ``std::uniform_real_distribution<double>``. The generator is the same
     everywhere (and in NumPy's ``RandomState``); the conversion of 2 × 32 bits to a double follows GCC's library, so it may
     differ on other systems.

@@ -80,14 +80,9 @@ def predict_speed(
     check_int("depth", depth, 0, 2**31 - 1)
     check_int("n_prompt", n_prompt, 1, 2**31 - 1)
     check_int("n_parallel", n_parallel, 1, 256)
-    if system is not None and not isinstance(system, SystemProfile):
-        raise ArgumentTypeError(f"system must come from measure_system(), not {type(system).__name__}")
     if flash_attn is not None:
         check_flag("flash_attn", flash_attn)
-    if n_threads is not None:
-        threads = check_int("n_threads", n_threads, 1, MAX_THREADS)
-    else:
-        threads = (system and system.bandwidth_threads) or cores_left_now()
+    threads = _threads(n_threads, system)
     header = read_model_header(model_path)
     preflight(header, vocabulary=False)
     request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
@@ -101,11 +96,10 @@ def predict_speed(
     known = None if system is None or system.bandwidth_threads != threads else system.read_bytes_per_second
     bandwidth = known or measure_read_bandwidth(threads, seconds=0.5)
     parts, prompt_parts = decode.parts(times, bandwidth), prompt.parts(times, bandwidth)
-    decode_s, prompt_s = (sum(part.predicted_s for part in found) for found in (parts, prompt_parts))
     n_bytes = sum(part.n_bytes for part in parts)
     return SpeedPrediction(
-        decode_tokens_per_second=n_parallel / decode_s,
-        prompt_tokens_per_second=prompt.n_tokens / prompt_s,
+        decode_tokens_per_second=n_parallel / sum(part.predicted_s for part in parts),
+        prompt_tokens_per_second=prompt.n_tokens / sum(part.predicted_s for part in prompt_parts),
         limit=_limit(parts),
         prompt_limit=_limit(prompt_parts),
         roofline_tokens_per_second=n_parallel * bandwidth / n_bytes,
@@ -122,6 +116,14 @@ def predict_speed(
         prompt_parts=prompt_parts,
         assumptions=_assumptions(header, layers, bandwidth_given=known is not None, timed=bool(build.version)),
     )
+
+
+def _threads(given: int | None, system: SystemProfile | None) -> int:
+    if system is not None and not isinstance(system, SystemProfile):
+        raise ArgumentTypeError(f"system must come from measure_system(), not {type(system).__name__}")
+    if given is not None:
+        return check_int("n_threads", given, 1, MAX_THREADS)
+    return (system and system.bandwidth_threads) or cores_left_now()
 
 
 @dataclasses.dataclass(frozen=True)
