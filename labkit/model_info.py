@@ -19,7 +19,7 @@ from labkit.models.hub import endpoint
 from labkit.models.pasted import hub_reference, unwrap
 from labkit.models.resolve import as_reference, cached_model
 from labkit.records import Record, to_plain
-from labkit.system.architectures import engine_knows
+from labkit.system.engine_library import engine_knows
 
 _STATE_KEYS = ("ssm.inner_size", "ssm.state_size", "shortconv.l_cache", "kda.head_dim", "wkv.head_size")
 

@@ -32,7 +32,7 @@ from labkit.gguf_file.formats import tensor_type
 from labkit.gguf_file.preflight import preflight
 from labkit.model_info import read_model_header
 from labkit.system import cpu_quota, unused_instructions
-from labkit.system.instructions import cpu_flags
+from labkit.system.build import cpu_flags
 from tests.gguf_models import llama
 from tests.gguf_mutants import mutate
 from tests.test_system import linux_only, version_2, write_files

@@ -22,7 +22,7 @@ from labkit.gguf_file.preflight.architectures import EQUAL_HEADS
 from labkit.kv_cache.layers import _MORE_PATTERNS, model_layers
 from labkit.load_check.dry_run import lay_out
 from labkit.model_info import describe_model
-from labkit.system.architectures import engine_knows
+from labkit.system.engine_library import engine_knows
 from tests.engine_facts import N_LAYERS, header
 from tests.tiny_models import write_tiny_model
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from labkit.system import install, library_file
-from labkit.system.architectures import engine_knows
+from labkit.system.engine_library import engine_knows
 from tests import broken_engine as broken
 from tests.broken_engine import ILLEGAL, environment, in_function, on_load, replace_bytes, set_field
 from tests.test_system import write_files

@@ -13,7 +13,7 @@ import labkit
 from labkit.errors import GGUFError, LabkitError, ModelLoadError
 from labkit.gguf_file import read_header
 from labkit.load_check import dry_run, facts
-from labkit.system.architectures import engine_knows
+from labkit.system.engine_library import engine_knows
 from tests.gguf_kinds import KINDS
 from tests.gguf_models import F32_TYPE, Parts, llama, weights
 from tests.gguf_zoo import STRING, U32

@@ -9,11 +9,9 @@ import pytest
 
 import labkit
 from labkit.model_info import read_model_header
-from labkit.widgets import explore
-from labkit.widgets.gpu_layers import GPULayersExplorer, describe
-from labkit.widgets.parts import real_load
+from labkit.widgets import explore, gpu_layers
+from labkit.widgets.gpu_layers import GPULayersExplorer, describe, load_and_measure
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.real_load import load_and_measure
 from labkit.widgets.parts.what_fits import DEVICE, RAM, by_place, estimate_from_header, most_gpu_layers, n_layers, reported
 
 MIB = 2**20
@@ -150,7 +148,7 @@ def test_a_real_load_matches_the_estimate(explorer: GPULayersExplorer) -> None:
 @no_gpu
 def test_stop_ends_a_load_within_a_second(explorer: GPULayersExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop ends a long generation; a slider's move before does not, and its view is shown afterwards."""
-    monkeypatch.setattr(real_load, "N_TOKENS", 400)
+    monkeypatch.setattr(gpu_layers, "N_TOKENS", 400)
     explorer.controls["n_gpu_layers"].value = 0
     explorer.load()
     until(lambda: explorer.message == "generating")
@@ -168,7 +166,7 @@ def test_stop_ends_a_load_within_a_second(explorer: GPULayersExplorer, monkeypat
 @needs_rpc
 def test_closing_in_the_middle_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Close ends the device's process, the model's thread and the explorer's thread."""
-    monkeypatch.setattr(real_load, "N_TOKENS", 400)
+    monkeypatch.setattr(gpu_layers, "N_TOKENS", 400)
     before, running = set(threading.enumerate()), set(psutil.Process().children())
     made = explore("gpu_layers", n_ctx=512)
     made.start_device()

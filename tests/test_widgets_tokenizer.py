@@ -6,8 +6,7 @@ import pytest
 
 import labkit
 from labkit.widgets import explore
-from labkit.widgets.parts.pieces_html import Piece, pieces_html, pieces_table
-from labkit.widgets.tokenizer import TokenizerExplorer, cut_into_pieces, describe
+from labkit.widgets.tokenizer import Piece, TokenizerExplorer, cut_into_pieces, describe, pieces_html, pieces_table
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def check_packages() -> Iterator[Finding]:
 def check_engine() -> Iterator[Finding]:
     """Check what llama.cpp was built with, and whether that suits this CPU (Linux says what a CPU has)."""
     from labkit.system import engine_build, rebuild_command, unused_instructions
-    from labkit.system.instructions import cpu_flags
+    from labkit.system.build import cpu_flags
 
     try:
         build = engine_build()

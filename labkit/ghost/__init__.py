@@ -9,7 +9,6 @@
     mix      file type -> type of each tensor, by llama.cpp's rules
     tokens   the bundled model's tokenizer, truncated or padded to a vocabulary size
     tiles    random blocks, quantized once and reused
-    pack     GGUF's header as bytes
     build    build_ghost_model
 """
 

@@ -4,7 +4,6 @@
 
     codecs   Q8_0, Q4_0, Q4_1 and (decoding only) Q4_K: bytes <-> weights, bit-identical to llama.cpp
     convert  quantize_model: a GGUF file -> a smaller one
-    process  start the quantizer's process, follow its log, stop it
     child    the script that runs llama.cpp's quantizer
 """
 

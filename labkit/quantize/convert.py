@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
+import queue
 import re
+import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from labkit.checks import check_flag, check_int
-from labkit.errors import ArgumentError, LabkitWarning
+from labkit.children import queue_lines, request_line, script_command
+from labkit.errors import ArgumentError, LabkitWarning, QuantizationError
 from labkit.gguf_file import Header, read_header
 from labkit.gguf_file.formats import file_type, tensor_type
 from labkit.gguf_file.preflight import preflight
 from labkit.models import resolve_model
 from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
-from labkit.quantize.process import run_quantizer
 from labkit.records import Record
 from labkit.system import check_engine, physical_cores_available
 
+_CHILD = Path(__file__).with_name("child.py")
+_STEP = re.compile(r"\[ *(\d+)/ *(\d+)\]")
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
 _FALLBACK = re.compile(r"warning: +(\S+) +- ncols.*required for type +(\w+)\).*-> falling back to +(\w+)")
 
 
@@ -146,3 +155,58 @@ def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
     if not check_flag("overwrite", overwrite):
         refuse_existing(path)
     return path
+
+
+def run_quantizer(request: Mapping[str, Any], report: Progress) -> str:
+    """Quantize in a child process and return llama.cpp's log."""
+    process = _start()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    reader = threading.Thread(target=queue_lines, args=(process.stdout, lines), name="labkit-quantize", daemon=True)
+    reader.start()
+    try:
+        process.stdin.write(request_line(request))  # type: ignore[union-attr]  # stdin=PIPE
+        process.stdin.flush()  # type: ignore[union-attr]  # likewise
+        return _follow(process, lines, report)
+    finally:  # also on Ctrl-C
+        process.kill()
+        process.wait()
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]  # stdin=PIPE
+        reader.join(5)
+        process.stdout.close()  # type: ignore[union-attr]  # stdout=PIPE
+
+
+def _start() -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            script_command(_CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise QuantizationError(f"the quantizer's process could not be started ({error}): nothing was written") from error
+
+
+def _follow(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes], report: Progress) -> str:
+    log: list[str] = []
+    errors: list[str] = []
+    while True:
+        try:
+            line = lines.get(timeout=0.2)  # short, so that Ctrl-C works on Windows too
+        except queue.Empty:
+            continue
+        message: dict[str, Any] = json.loads(line) if line else {"status": None}
+        if "status" in message:
+            break
+        log.append(message["log"])
+        if message["level"] == _ERROR_LEVEL:
+            errors.append(message["log"])
+        step = _STEP.match(message["log"])
+        if step:
+            report(int(step[1]), int(step[2]))
+    if message["status"] == 0:
+        return "".join(log)
+    reason = " ".join("".join(errors).replace("=", "").split())
+    if "iostream" in reason:
+        reason += "; is the disk full?"
+    if message["status"] is None:
+        reason = f"its process ended with {process.wait()} {reason}".strip()
+    raise QuantizationError(f"llama.cpp could not quantize the model ({reason or 'it gave no reason'}): nothing was written")

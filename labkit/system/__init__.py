@@ -10,12 +10,11 @@ respected. llama.cpp runs best with one thread per physical core, because two hy
     busy       busy processes, to try what happens next to them
     cores      physical, performance and logical cores
     ram        free RAM, RSS, peak RSS
-    build      llama.cpp's CPU features, backends, devices and repacked types
+    build      llama.cpp's CPU features, backends, devices and repacked types; instructions that it does not use
     engine_library  find llama.cpp's libraries, try them once in a subprocess (engine_child), import them
     library_file  why a library cannot be loaded here
     install    the command that installs a working llama.cpp here
     ggml       ggml's C functions
-    instructions  CPU instructions that the build does not use
     bandwidth  RAM read speed, bytes per second
     profile    all of these in one record
 """

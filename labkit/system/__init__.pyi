@@ -5,6 +5,7 @@ from .build import engine_build as engine_build
 from .build import engine_build_or_usual as engine_build_or_usual
 from .build import is_repacked as is_repacked
 from .build import repacked_types as repacked_types
+from .build import unused_instructions as unused_instructions
 from .busy import busy_cores as busy_cores
 from .cgroups import cpu_quota as cpu_quota
 from .cores import logical_cores_available as logical_cores_available
@@ -14,7 +15,6 @@ from .engine_library import check_engine as check_engine
 from .engine_library import load_engine as load_engine
 from .install import engine_command as engine_command
 from .install import rebuild_command as rebuild_command
-from .instructions import unused_instructions as unused_instructions
 from .load import CpuLoad as CpuLoad
 from .load import cores_left_now as cores_left_now
 from .profile import SystemProfile as SystemProfile

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from labkit.errors import EngineError
 from labkit.records import Record
+from labkit.system.cgroups import read_text
 from labkit.system.engine_library import load_engine
 from labkit.system.ggml import find_function
 from labkit.system.library_file import this_machine
@@ -40,6 +42,9 @@ _REPACK: dict[str, tuple[tuple[frozenset[str], int], ...]] = {
 # a multiple of 2 tiles of 16, the columns of the value here. F16 is copied unchanged.
 _AMX_ROWS = 32
 _AMX_COLUMNS = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ4_XS": 256, "F16": 16}
+
+# Kernel flag -> name in llama.cpp's system info, for the instructions that speed up matrix products most.
+_INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -167,6 +172,18 @@ def repacked_types(features: Iterable[str]) -> tuple[str, ...]:
     have = tuple(features)
     # 256 rows and columns satisfy every rule above.
     return tuple(name for name in dict.fromkeys((*_REPACK, *_AMX_COLUMNS)) if is_repacked(name, 256, 256, have))
+
+
+def unused_instructions(features: Iterable[str], root: Path = Path("/")) -> tuple[str, ...]:
+    """Return the instructions that the CPU has but llama.cpp was not built for; known only for Linux on x86."""
+    flags, have = cpu_flags(root), frozenset(features)
+    return tuple(name for flag, name in _INSTRUCTIONS if flag in flags and name not in have)
+
+
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """Return the CPU's features as Linux on x86 names them, such as ``"avx2"``; empty elsewhere."""
+    lines = read_text(root / "proc/cpuinfo").splitlines()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags") and ":" in line), []))
 
 
 def ggml_function(name: str, result: Any, *arguments: Any) -> Any:

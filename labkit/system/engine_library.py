@@ -12,8 +12,10 @@ import functools
 import gc
 import importlib.util
 import logging
+import mmap
 import os
 import re
+import string
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,15 @@ from labkit.errors import EngineError
 from labkit.prebuilt import VARIABLE, prebuilt_folder, why_not_prebuilt
 from labkit.system.cgroups import read_text
 from labkit.system.install import OLDEST, TOO_NEW, engine_command, unset_command, version_text
-from labkit.system.library_file import ILLEGAL, explain_fault, library_files, main_library
+from labkit.system.library_file import ILLEGAL, explain_fault, library_files, main_library, wrong_with
 
 _CHILD = Path(__file__).with_name("engine_child.py")
 _LIMIT_S = 120.0  # some 200 times as long as needed on an idle machine
 _LONGEST = 1200  # characters of a message, most of them the command
 _VERSION = re.compile(r"^__version__ *= *[\"'](\d+(?:\.\d+)*)", re.MULTILINE)
+
+_IN_NAMES = (string.ascii_lowercase + string.digits + "-.").encode()
+_LONGEST = 24  # characters that can come before a name where the linker stores it as the end of a longer one
 
 
 @functools.lru_cache(maxsize=1)
@@ -89,6 +94,37 @@ def library_folder() -> Path:
     """Return the folder that llama-cpp-python loads its libraries from."""
     _use_absolute_path()
     return Path(os.environ.get(VARIABLE) or _package() / "lib")
+
+
+@functools.lru_cache(maxsize=64)
+def engine_knows(architecture: str) -> bool:
+    """Return whether the installed llama.cpp has a name of this architecture; True where its library is not found.
+
+    Notes
+    -----
+    The library stores the names as C strings. A linker may store one as the end of another ("bert" in "neo-bert").
+    """
+    name = architecture.encode("utf-8", "replace") + b"\0"
+    file = _library()
+    if file is None:
+        return True
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(name)
+        while at >= 0:
+            before = content[max(0, at - _LONGEST) : at].rstrip(_IN_NAMES)
+            if before.endswith(b"\0"):
+                return True
+            at = content.find(name, at + 1)
+    return False
+
+
+def _library() -> Path | None:
+    """Return llama.cpp's main library; None where it is missing or damaged."""
+    try:
+        file = main_library(library_folder())
+    except EngineError:
+        return None
+    return None if file is None or wrong_with(file) else file
 
 
 def _use_absolute_path() -> None:

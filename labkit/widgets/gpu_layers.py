@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from labkit.checks import check_int
 from labkit.devices import ServedDevice, start_device
+from labkit.engine import Model, load_model, stream_text
 from labkit.errors import LabkitError
 from labkit.gguf_file import Header
 from labkit.plots.memory import plot_fit
@@ -20,12 +23,30 @@ from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.memory import context_slider, mib_box
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.controls import button, slider
-from labkit.widgets.parts.real_load import RealLoad, load_and_measure
 from labkit.widgets.parts.view import View
-from labkit.widgets.parts.what_fits import DEVICE, RAM, Sizes, by_place, estimate_from_header, most_gpu_layers, n_layers
+from labkit.widgets.parts.what_fits import (
+    DEVICE,
+    RAM,
+    Sizes,
+    by_place,
+    estimate_from_header,
+    most_gpu_layers,
+    n_layers,
+    reported,
+)
 
-if TYPE_CHECKING:
-    from labkit.engine import Model
+PROMPT, N_TOKENS = "Once upon a time", 24
+_EVERY_S = 0.1  # between progress updates in the browser
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RealLoad:
+    """The result of a real load: the sizes as the engine reports them, and the decode speed."""
+
+    sizes: Sizes
+    tokens_per_second: float
 
 
 def describe(estimated: Sizes, capacities: Mapping[str, int], layers: int, of: int, most: int) -> str:
@@ -190,3 +211,42 @@ def _sizes_table(estimated: Sizes, found: RealLoad | None) -> Table:
     rows = [(name, *(_mib(parts[name]) if name in parts else "" for _, parts in columns)) for name in names]
     rows.append(("total", *(_mib(sum(parts.values())) for _, parts in columns)))
     return Table("Memory by part and place", ("part", *(title for title, _ in columns)), rows)
+
+
+def load_and_measure(
+    file: Path | str,
+    n_ctx: int,
+    n_gpu_layers: int,
+    devices: Sequence[str | ServedDevice] | None,
+    report: Report,
+    ticket: Ticket,
+) -> RealLoad | None:
+    """Load a model, generate 24 tokens greedily, and return the speed and the buffer sizes; None if cancelled."""
+    rate = 0.0
+    try:
+        with load_model(file, n_ctx, n_gpu_layers=n_gpu_layers, devices=devices, progress=_advance(report, ticket)) as model:
+            stream = stream_text(model, PROMPT, N_TOKENS, 0.0)
+            ticket.on_cancel(stream.close)
+            for chunk in stream:
+                report("generating", chunk.n_generated, N_TOKENS)
+                rate = chunk.tokens_per_second
+            sizes = reported(model.load_log)
+    except LabkitError:
+        if not ticket.cancelled:
+            raise
+    return None if ticket.cancelled else RealLoad(sizes, rate)
+
+
+def _advance(report: Report, ticket: Ticket) -> Callable[[float], None]:
+    """Return a progress callback for `load_model` that also ends a cancelled load."""
+    updated_s = 0.0
+
+    def advance(fraction: float) -> None:
+        nonlocal updated_s
+        if ticket.cancelled:
+            raise LabkitError("stopped")
+        if time.monotonic() - updated_s > _EVERY_S:
+            updated_s = time.monotonic()
+            report("loading", round(100 * fraction), 100)
+
+    return advance

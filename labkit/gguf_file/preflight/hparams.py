@@ -14,7 +14,7 @@ from labkit.gguf_file.header import Header
 from labkit.gguf_file.kinds import name_kind
 from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, LATENT, WITHOUT_ROTATION
 from labkit.gguf_file.source import gguf_error
-from labkit.system.architectures import engine_knows
+from labkit.system.engine_library import engine_knows
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS

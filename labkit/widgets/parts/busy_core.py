@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 from labkit.engine import stream_text
-from labkit.plots.busy_core import plot_busy_core
+from labkit.plots.threads import plot_busy_core
 from labkit.system import busy_cores
 from labkit.tables import Table
 from labkit.widgets.parts.background import Ticket
