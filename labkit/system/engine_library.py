@@ -35,7 +35,7 @@ _LONGEST = 1200  # characters of a message, most of them the command
 _VERSION = re.compile(r"^__version__ *= *[\"'](\d+(?:\.\d+)*)", re.MULTILINE)
 
 _IN_NAMES = (string.ascii_lowercase + string.digits + "-.").encode()
-_LONGEST = 24  # characters that can come before a name where the linker stores it as the end of a longer one
+_LONGEST_BEFORE = 24  # characters that can come before a name where the linker stores it as the end of a longer one
 
 
 @functools.lru_cache(maxsize=1)
@@ -111,7 +111,7 @@ def engine_knows(architecture: str) -> bool:
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         at = content.find(name)
         while at >= 0:
-            before = content[max(0, at - _LONGEST) : at].rstrip(_IN_NAMES)
+            before = content[max(0, at - _LONGEST_BEFORE) : at].rstrip(_IN_NAMES)
             if before.endswith(b"\0"):
                 return True
             at = content.find(name, at + 1)
