@@ -129,6 +129,25 @@ def _copy_below(notebook: dict[str, Any], answer: str) -> None:
     )
 
 
+def _merged(notebook: dict[str, Any], answer: str) -> None:
+    notebook["cells"].remove(cell(notebook, "solve-count_min_p"))
+    cell(notebook, "solve-softmax_at")["source"] += f"\n\n{answer}"
+
+
+def _pasted(notebook: dict[str, Any], answer: str) -> None:
+    both = "\n\n".join(cell(notebook, f"solve-{name}")["source"] for name in SOLUTIONS)
+    _insert(notebook, "solve-softmax_at", both)
+    for name in SOLUTIONS:
+        notebook["cells"].remove(cell(notebook, f"solve-{name}"))
+
+
+def _one_cell(notebook: dict[str, Any], answer: str) -> None:
+    checks = [f"check-{name}" for name in SOLUTIONS]
+    text = "\n\n".join(cell(notebook, cell_id)["source"] for cell_id in [*(f"solve-{name}" for name in SOLUTIONS), *checks])
+    cell(notebook, checks[-1])["source"] = text
+    notebook["cells"] = [cell(notebook, cell_id) for cell_id in ("setup", checks[-1])]
+
+
 def _in_the_setup(notebook: dict[str, Any], answer: str) -> None:
     _helper(notebook, answer)
     notebook["cells"].remove(cell(notebook, "mine"))
@@ -137,6 +156,7 @@ def _in_the_setup(notebook: dict[str, Any], answer: str) -> None:
 
 SHAPES = (
     _keep, _split, _split_trial, _helper, _bound_again, _no_ids, _no_marks, _windows, _stub_copy, _copy_below, _in_the_setup,
+    _merged, _pasted, _one_cell,
 )  # fmt: skip
 
 
@@ -191,6 +211,7 @@ def _assert_agrees(folder: Path, chosen: list[tuple[Any, str]]) -> None:
         assert _at_home(notebooks[grade.display_name]) is right, grade.display_name
         assert grade.points - item.points == 2, grade
         told = {_copy_below.__name__: "below its check", _stub_copy.__name__: "more than one of its cells"}
+        told |= {shape.__name__: " is missing: " for shape in (_merged, _pasted, _one_cell)}
         assert all(told.get(shape, "nothing") in problem for problem in grade.problems), grade.problems
         assert "Traceback" not in item.message + item.check
         hint = "It changes what it is given"

@@ -189,6 +189,22 @@ def test_any_class_list_is_filled(tmp_path: Path, codec: str) -> None:
     assert content.decode(codec) == "name;login;05_sampling;07_benchmarking\r\nJäne;jdoe;3,5;6\r\nJohn;jroe;0,5\r\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"Last Name","First Name","Username","05_sampling [Total Pts: 4 Score] |123","07_benchmarking [Total Pts: 6] |9"\n'
+        '"Doe","Jane","jdoe",,\n',
+        "OrgDefinedId,05_sampling Points Grade <Numeric MaxPoints:4>,07_benchmarking Points Grade <Numeric>,End-of-Line "
+        "Indicator\n#jdoe,,,#\n",
+    ],
+)
+def test_other_systems_columns_are_filled(tmp_path: Path, text: str) -> None:
+    """The headers of Blackboard and the headers and ids of Brightspace are recognized: no column is added."""
+    filled, content = fill(tmp_path, text, student("jane", "Jane Doe", "jdoe"))
+    assert filled.cells == 2
+    assert content.decode() == text.replace(",,", ",3.5,6", 1).replace("6#", "6,#")
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     """--column names the column of a notebook, or of the total; an unknown or ambiguous one is an error."""
     text = "id,Sampling,Sum\njdoe,,\n"
@@ -261,6 +277,7 @@ def test_adjustments_are_read_in_any_encoding(tmp_path: Path, codec: str) -> Non
         ("jane-1,hw,-1,,", "at least 0"),
         ("jane-1,hw,half,,", "line 3: factor 'half'"),
         ('jane-1,hw,1,,"open', "line 3: a quoted cell does not end"),
+        ("jane-1,hw,0,5,,late", "line 3: more cells than columns"),
     ],
 )
 def test_wrong_adjustments_name_their_line(tmp_path: Path, line: str, words: str) -> None:
@@ -269,8 +286,12 @@ def test_wrong_adjustments_name_their_line(tmp_path: Path, line: str, words: str
         adjust(tmp_path, f"{HEADER}jane-1,hw,0.5,,ok\n{line}\n")
 
 
-def test_adjustments_without_columns_are_refused(tmp_path: Path) -> None:
-    """The columns student and notebook are needed; a missing file is created with all of them."""
+def test_adjustments_with_other_columns_are_refused(tmp_path: Path) -> None:
+    """Student and notebook are needed, a mistyped column is not skipped; a missing file is created with all columns."""
+    for header, words in (("student,factor", "no column notebook"), ("student,notebook,factr", "unknown column 'factr'")):
+        with pytest.raises(labkit.GradingError, match=words):
+            adjust(tmp_path, f"{header}\njane-1,hw,0.5\n")
+    (tmp_path / "adjustments.csv").unlink()
     assert read_adjustments(tmp_path, {}, ()) == []
     assert (tmp_path / "adjustments.csv").read_text() == HEADER
     for text in ("", "student,points\n"):

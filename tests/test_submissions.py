@@ -125,6 +125,15 @@ submission_502:
         ({"anon_x7kQz_900_05_sampling.ipynb": "{}"}, {"anon x7kQz": {"05_sampling"}}),
         ({f"week_3_10_chapter/{name}/05_sampling.ipynb": "{}" for name in THREE}, THREE),
         (
+            {f"hw-20241001T100000Z-00{number}.zip": zipped({f"hw/{name}/05_sampling.ipynb": "{}"})
+             for number, name in enumerate(THREE)},
+            THREE,
+        ),
+        (
+            {"a.zip": moodle(BOTH[0], {"Jane  Doe ": 1}), "b.zip": moodle(BOTH[1], {"Jane Doe": 9})},
+            {"Jane Doe": set(BOTH)},
+        ),
+        (
             {"download.zip": moodle(BOTH[0], {"Jane Doe": 1}), "slides/talk.pdf": "", "slides/try.ipynb": "{}"},
             {"Jane Doe": {BOTH[0]}},
         ),
@@ -164,6 +173,17 @@ def test_ambiguous_level_stops(tmp_path: Path, paths: list[str]) -> None:
     assert len(who(find_submissions(tmp_path, BOTH, level=0))) == 1
 
 
+@pytest.mark.parametrize("folder", ["week 1", "05_sampling", "submissions"])
+def test_files_named_like_students_stop(tmp_path: Path, folder: str) -> None:
+    """If only files are named like students, nothing is graded: the folder is not one student with older versions."""
+    notebook = json.dumps(source_notebook())
+    place(tmp_path / "class", {f"{folder}/{name}.ipynb": notebook for name in THREE})
+    words = rf"^no folder names the student: {folder} has {len(THREE)} files of hw"
+    with pytest.raises(labkit.GradingError, match=words):
+        find_submissions(tmp_path / "class", {*MARKS, folder}, MARKS)
+    assert len(who(find_submissions(tmp_path / "class", MARKS, MARKS, level=1))) == 1
+
+
 LETTERS = st.sampled_from(["ada", "bea", "cy", "dov", "eli", "fay", "gus"])
 
 
@@ -191,6 +211,11 @@ def test_one_level_names_the_students(students: set[str], above: list[str], belo
         "Kopie von hw",
         "hw-1",
         "hw-Copy1-Copy2",
+        "hw [1]",
+        "hw_2",
+        "hw – Kopie",
+        "Kopie van hw",
+        "hw.ipynb",
     ],
 )
 def test_copies_are_recognized_by_name(tmp_path: Path, name: str) -> None:
@@ -224,6 +249,7 @@ def test_other_files_are_listed_per_student(tmp_path: Path) -> None:
         "Jane_1_assignsubmission_file_/__MACOSX/._hw.ipynb": "",
         "Jane_1_assignsubmission_file_/.ipynb_checkpoints/hw-checkpoint.ipynb": "{}",
         "Jane_1_assignsubmission_file_/docs/glossary.md": "",
+        "Jane_1_assignsubmission_file_/guesses.json": "{}",
         "John_2_assignsubmission_onlinetext_/onlinetext.html": "",
         "John_2_assignsubmission_file_/hw.zip": b"PK\x03\x04 no zip",
         "roejo_5_text.html": "",

@@ -39,8 +39,12 @@ def read_adjustments(out: Path, students: Mapping[str, str], notebooks: Collecti
     columns = {name.strip().casefold(): index for index, name in enumerate(file.rows[0] if file.rows else ())}
     if missing := [name for name in _COLUMNS[:2] if name not in columns]:
         raise GradingError(f"{path} has no column {', '.join(missing)}: it needs {', '.join(_COLUMNS)}")
+    if unknown := [name for name in columns if name and name not in _COLUMNS]:
+        raise GradingError(f"{path} has an unknown column {unknown[0]!r}: it needs {', '.join(_COLUMNS)}")
     found = []
     for line, row in zip(file.lines[1:], file.rows[1:], strict=True):
+        if any(cell.strip() for cell in row[len(file.rows[0]) :]):
+            raise GradingError(f"{path}, line {line}: more cells than columns: put quotes around a reason with commas")
         cells = {name: row[columns[name]].strip() if columns.get(name, len(row)) < len(row) else "" for name in _COLUMNS}
         if any(cells.values()):
             found.append(_adjustment(f"{path}, line {line}", cells, file.delimiter, students, notebooks))

@@ -6,11 +6,11 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
-import logging
 import secrets
+import traceback
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from datetime import tzinfo
+from collections.abc import Collection, Sequence
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 from labkit import __version__
@@ -35,8 +35,6 @@ from labkit.grading.untrusted_text import visible
 from labkit.output_files import user_path, write_atomic, writing
 from labkit.progress import Progress, reporting
 from labkit.records import Record
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -96,16 +94,19 @@ def grade_course(
     seed = _seed(folder, seed, regrade)
     hidden = (INSTALLED, *(user_path(place).resolve() for place in (source, submissions, out)))
     builder = TaskBuilder(folder, sources, seed, limits or Limits(), hidden, unsafe_no_sandbox)
-    with _logging_to(folder / "grading.log"), reporting(progress, "grading", "notebook") as report:
+    with writing(folder / "grading.log"):
+        (folder / "grading.log").open("a").close()
+    with reporting(progress, "grading", "notebook") as report:
         reasons = {item: "new" if regrade else builder.why_to_grade(item) for item in chosen}
         todo = [item for item in chosen if reasons[item]]
         for reason, count in Counter(filter(None, reasons.values())).items():
             notes += [f"{count} kept grades no longer hold, graded again: changed: {reason}"] if reason != "new" else []
-        _LOG.info("%d notebooks to grade, %d already graded; labkit %s", len(todo), len(chosen) - len(todo), __version__)
+        counts = f"{len(todo)} notebooks to grade, {len(chosen) - len(todo)} already graded; labkit {__version__}"
+        _log(folder, "INFO", counts)
         for note in notes:
-            _LOG.warning("%s", note)
+            _log(folder, "WARNING", note)
         ungraded = _grade_all(builder, todo, jobs, executor, report)
-        _LOG.info("done")
+        _log(folder, "INFO", "done")
     notes += ungraded
     grades = read_grades(folder)
     adjustments = read_adjustments(folder, *_known_names(folder, found, sources))
@@ -210,13 +211,13 @@ def _score(builder: TaskBuilder, task: Task, rebuilt: Rebuilt, future: concurren
     except GradingError as error:
         problem = f"{label}: not graded: {error}; run the command again"
     except Exception as error:  # an error in one untrusted file must not stop the others
-        _LOG.exception("grading %s", label)
+        _log(builder.out, "ERROR", f"grading {label}: {traceback.format_exc()}")
         problem = f"{label}: not graded: {type(error).__name__}; please report this with the file"
     else:
         disagreements = (item.problem for item in exercises if item.problem)
         _keep(builder, task, exercises, (*rebuilt.problems, *disagreements), run.seconds)
         return []
-    _LOG.warning("%s", problem)
+    _log(builder.out, "WARNING", problem)
     return [problem]
 
 
@@ -250,40 +251,18 @@ def _keep(
     write_grade(builder.out, grade)
     write_atomic(builder.out / "times" / grade.student / f"{grade.notebook}.json", json.dumps(round(seconds, 2)) + "\n")
     points = f"{grade.points:g} of {grade.of_points:g} points in {seconds:.1f} s"
-    _LOG.info("%s, %s: %s. %s", grade.student, grade.notebook, points, " ".join(grade.problems))
+    _log(builder.out, "INFO", f"{grade.student}, {grade.notebook}: {points}. {' '.join(grade.problems)}")
 
 
 def _no_points(source: SourceNotebook, problem: str) -> tuple[ExerciseGrade, ...]:
     return tuple(ExerciseGrade(name, 0.0, points, 0, 0, "", problem, "", problem) for name, points in source.points.items())
 
 
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Append log messages to a file, with untrusted names escaped."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(_EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
-    level = _LOG.level
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        _LOG.setLevel(level)
-        _LOG.removeHandler(handler)
-        with contextlib.suppress(OSError):
-            handler.close()
-
-
-class _LogFile(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
-        """Ignore a full disk here: the grades on it report it in one line."""
-
-
-class _EscapingFormatter(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        return super().formatMessage(record).replace("\n", "\\n")
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+def _log(out: Path, level: str, text: str) -> None:
+    """Append a line to ``grading.log``, with untrusted names escaped; a full disk is reported by the grades on it."""
+    line = visible(f"{datetime.now():%Y-%m-%d %H:%M:%S} {level} {text}").replace("\n", "\\n")
+    with (
+        contextlib.suppress(OSError),
+        (out / "grading.log").open("a", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        stream.write(f"{line}\n")

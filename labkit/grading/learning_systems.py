@@ -68,7 +68,7 @@ class LearningSystems:
                 return _on_gradescope(self._gradescope[parts[:level]].get(part), level, parts[-1], int(match["number"]))
             if match := _MOODLE.match(part):
                 ids = frozenset({f"{PARTICIPANT}{match['user']}"})
-                person = Person(match["name"], match["user"], ids, parts[:level])
+                person = Person(" ".join(match["name"].split()), match["user"], ids, parts[:level])
                 return Found((person,), level, parts[-1] if level < len(parts) - 1 else match["file"] or "")
             is_file = level == len(parts) - 1 or level in entry.archives  # a folder may be called week_3_10_05
             if is_file and (match := _CANVAS_ANONYMOUS.match(part) or _CANVAS.match(part)):

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from labkit.course.source import SourceNotebook
 
 _SUFFIX = re.compile(
-    r"(?:[-_ ]*\((?P<a>\d+)\)|[- ](?P<b>\d{1,2})|[-_ ]+(?:copy|kopie|copie|copia|cópia|kopia|kopi)[-_ ]*(?P<c>\d*))$",
+    r"(?:[-_ ]*[(\[](?P<a>\d+)[)\]]|[-_ ](?P<b>\d{1,2})|\.ipynb"
+    r"|[-–—_ ]+(?:copy|kopie|copie|copia|cópia|kopia|kopi)[-_ ]*(?P<c>\d*))$",
     re.IGNORECASE,
 )
-_PREFIX = re.compile(r"^(?:copy of|kopie von|copie de|copia di|copia de|cópia de|kopia) +", re.IGNORECASE)
+_PREFIX = re.compile(r"^(?:copy of|kopie v[ao]n|copie de|copia di|copia de|cópia de|kopia) +", re.IGNORECASE)
 _MARKS = re.compile(rb'"(?:grade_id|id)"\s*:\s*"([^"\\]{1,200})"|\bcheck\(\s*(?:\\"|\')(\w{1,100})(?:\\"|\')')
 
 

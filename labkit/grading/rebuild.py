@@ -56,10 +56,13 @@ class _Layout:
     def answer(self, name: str) -> str:
         """Return a student's answer, its parts joined, and note problems with it."""
         parts, note = self._parts[name], self.problems.append
-        marked = [cell for cell in self._given if cell.grade_id == name]
         if not parts:
-            is_text = marked and all(cell.kind != "code" for cell in marked)
-            note(f"The answer cell of {name} is {'not a code cell' if is_text else 'missing'}: it counts as not answered.")
+            marked = [cell for cell in self._given if cell.grade_id == name]
+            elsewhere = [cell for cell in self._given if cell.kind == "code" and _defines(cell.source, name)]
+            fault = "not a code cell" if marked and all(cell.kind != "code" for cell in marked) else "missing"
+            result = "another cell defines it" if elsewhere else "it counts as not answered"
+            note(f"The answer cell of {name} is {fault}: {result}.")
+            return elsewhere[-1].source[:_MAX_CHARACTERS] if elsewhere else ""
         if len({text_of(part.source) for part in parts if _defines(part.source, name)}) > 1:
             note(f"{name} is defined in more than one of its cells: the last one above its check counts.")
         text = "\n\n".join(part.source.strip("\n") for part in parts)
@@ -136,9 +139,11 @@ class _Layout:
             return next((place for place in places if place is not None), _NOT_RUN if known else _OWN)
 
         homes = [home(cell) for cell in code]
-        for name in self._source.exercises.keys() - {cells[place].answers for place in homes if place >= 0}:
+        found = {cells[place].answers for place in homes if place >= 0}
+        spare = {_OWN, *(index for index, cell in enumerate(cells) if cell.checks and not cell.answers)}
+        for name in [name for name in self._source.exercises if name not in found]:  # in the notebook's order
             for at, cell in enumerate(code):
-                homes[at] = marks[name] if homes[at] == _OWN and _defines(cell.source, name) else homes[at]
+                homes[at] = marks[name] if homes[at] in spare and _defines(cell.source, name) else homes[at]
         return homes
 
     def _note_check(self, cell: SourceCell, changed: Sequence[Cell]) -> None:
@@ -150,5 +155,6 @@ class _Layout:
 
 
 def _defines(source: str, name: str) -> bool:
-    """Return whether a cell binds a name at its top level."""
-    return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*(?::[^=\n]*)?=(?!=)", source, re.MULTILINE))
+    """Return whether a cell binds a name."""
+    binding = rf"^[ \t]*(?:async\s+)?(?:def|class)\s+{name}\b|^(?:\w+ *, *)*{name} *(?::[^=\n]*|,[\w ,]*)?=(?!=)"
+    return bool(re.search(binding, source, re.MULTILINE))

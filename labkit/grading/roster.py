@@ -23,10 +23,13 @@ from labkit.records import Record
 
 TOTAL = "total"
 _POINTS_POSSIBLE = "points possible"  # Canvas's row above the students
-_ID = re.compile(r"\b(?:id|sid|ids|login|user ?name|user|identifier|e-?mail|courriel|matrikel\w*)\b", re.IGNORECASE)
+_ID = re.compile(
+    r"\b(?:id|sid|ids|orgdefinedid|login|user ?name|user|identifier|e-?mail|courriel|matrikel\w*)\b", re.IGNORECASE
+)
 _NAMES = ("student", "name", "full name", "fullname", "student name")
 _FIRST, _LAST = ("first name", "firstname", "vorname", "prénom"), ("last name", "lastname", "surname", "nachname", "nom")
 _OTHER_SCALE = re.compile(r"\((?:percentage|letter|feedback|prozent\w*|notenstufe)\)|feedback", re.IGNORECASE)
+_FROM_SYSTEM = {"email address", "identifier", "id number", "orgdefinedid"}  # exports that take no new columns
 _KEPT = {"ex", "n/a"}  # Canvas: excused, or not assigned to the student
 
 
@@ -150,7 +153,9 @@ class Roster:
         return extra + self._rows_equal(one, columns)
 
     def _rows_equal(self, text: str, columns: Sequence[int]) -> list[int]:
-        return [row for row in self._students if any(_fold(self._cell(row, index)) == _fold(text) for index in columns)]
+        # Brightspace writes # before each id
+        ids = {row: {_fold(self._cell(row, index)).removeprefix("#") for index in columns} for row in self._students}
+        return [row for row in self._students if _fold(text) in ids[row]]
 
     def _not_matched(self, student: Student, found: Sequence[int]) -> str:
         if found:
@@ -182,9 +187,7 @@ class Roster:
                         f"{self._file.path}: {names} are columns of {notebook}: choose with --column {notebook}=HEADER"
                     )
                 columns |= {notebook: found[0]} if found else {}
-        from_system = self._canvas or any(
-            _fold(name) in ("email address", "identifier", "id number") for name in self._header
-        )
+        from_system = self._canvas or any(_fold(name) in _FROM_SYSTEM for name in self._header)
         if not from_system:
             for notebook in notebooks:
                 if notebook not in columns:
@@ -212,8 +215,12 @@ class Roster:
 
 
 def _is_column_of(header: str, notebook: str) -> bool:
-    """Return whether a header names a notebook: also Canvas's ``NAME (1)`` and Moodle's ``Assignment: NAME (Real)``."""
-    bare = re.sub(r"\s*\([^()]*\)$", "", header)
+    """Return whether a header names a notebook: also with what learning systems add.
+
+    Canvas writes ``NAME (1)``, Moodle ``Assignment: NAME (Real)``, Blackboard ``NAME [Total Pts: 4 Score] |1``, Brightspace
+    ``NAME Points Grade <Numeric MaxPoints:4>``.
+    """
+    bare = re.sub(r"\s*(?:\([^()]*\)|\[[^]]*\].*|\w+ Grade <[^<>]*>)$", "", header)
     names = (header, bare, re.sub(r"^[^:]*:\s*", "", bare))
     return not _OTHER_SCALE.search(header) and _words(notebook) in map(_words, names)
 

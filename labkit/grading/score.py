@@ -23,7 +23,7 @@ _DISAGREES = (
     "The check of {name} printed that the answer is correct; {wrong} of {n} values that it was then asked for differ."
 )
 # besides the built-in types
-_SHOWN_TYPES = {"generator", "dict_keys", "dict_values", "dict_items", "function", "deque", "ndarray"}
+_SHOWN_TYPES = {"generator", "coroutine", "dict_keys", "dict_values", "dict_items", "function", "deque", "ndarray"}
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")  # memory addresses differ between runs
 
 
@@ -124,7 +124,7 @@ def _what_went_wrong(
 ) -> str:
     if not rebuilt.answers[exercise.name].strip():
         return "Not answered."
-    parts = [cell.cell_id for cell in rebuilt.cells if cell.answers == exercise.name]
+    parts = [cell.cell_id for cell in rebuilt.cells if cell.answers == exercise.name and cell.source.strip()]
     failure = next(filter(None, map(run.failure, parts)), "")
     if failure and (len(parts) == 1 or all(answer.error for answer in answers)):
         return f"The answer cell failed: {failure}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import combinations
 
@@ -14,7 +15,7 @@ _NO_STUDENT = re.compile(
     r"^(?:submissions?|submitted|students?|class|course|handed[ _-]?in|homeworks?|hw|assignments?|weeks?|groups?|grp|teams?"
     r"|sections?|chapters?|ch|labs?|units?|lessons?|sessions?|modules?|tutorials?|seminars?|projects?|exercises?|ex|tasks?|parts?"
     r"|abgaben?|woche|gruppe|kapitel|blatt|aufgaben?|(?:ü|ue)bung(?:en)?|semaine|groupe|rendus?|semana|grupo|entregas?|tareas?)"
-    r"(?:[-_ .]*(?:\d+|[a-z]|[ivx]+))?$",
+    r"(?:[-_ .]*(?:\d+|[a-z]|[ivx]+))?$|-\d{8}T\d{6}Z-",  # the last: a zip of Google Drive
     re.IGNORECASE,
 )
 # Folders that students make for several versions of their work.
@@ -39,8 +40,16 @@ def student_level(files: Sequence[tuple[tuple[str, ...], str]], notebooks: Colle
     plausible = [
         level
         for level in levels
-        if not all(_NO_STUDENT.match(parts[level]) or parts[level].casefold() in named for parts, _ in files)
-    ] or levels
+        if not all(_NO_STUDENT.search(parts[level]) or parts[level].casefold() in named for parts, _ in files)
+    ]
+    places = Counter((parts[:-1], notebook) for parts, notebook in files)
+    if not plausible and max(places.values()) > 1:  # week 1/alice.ipynb, week 1/bob.ipynb
+        folder, notebook = max(places, key=lambda place: places[place])
+        raise GradingError(
+            f"no folder names the student: {visible('/'.join(folder))} has {places[folder, notebook]} files of {notebook}; "
+            "nothing was graded: use one folder per student, or pass --student-level 1 if they are one student's"
+        )
+    plausible = plausible or levels
     clean = [level for level in plausible if not _mixed(files, level) and not _repeated(files, level)]
     if not clean and len(plausible) == 1 and not _mixed(files, plausible[0]):
         return plausible[0]  # a student's notebook in several weeks: the newest counts

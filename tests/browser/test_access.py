@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
+from labkit.models import bundled_model_path
 from labkit.widgets import EXPLORERS
 from tests.browser.jupyter import START_S, ExplorerPage, free_port, server, violations
 
@@ -75,6 +80,54 @@ def test_explore_opens_a_page_that_fits_a_narrow_screen(browser: Browser, tmp_pa
         assert requested
         assert [address for address in requested if not address.startswith(local)] == []
         page.close()
+
+
+@pytest.mark.thorough
+def test_pages_share_their_model_and_end_their_kernels(browser: Browser, tmp_path: Path) -> None:
+    """Two pages of one file share its weights; a page that is reloaded or closed ends its kernel within 30 s."""
+    pytest.importorskip("voila")
+    port = free_port()
+    command = [sys.executable, "-m", "labkit", "explore", "sampling", "--no-browser", "--port", str(port)]
+    before = _kernels()
+    with server(command, f"http://127.0.0.1:{port}/voila/static/voila.js", tmp_path, stop=signal.SIGINT):
+        pages = browser.new_page(), browser.new_page()
+        for page in pages:
+            page.goto(f"http://127.0.0.1:{port}/", timeout=START_S * 1000)
+            page.locator(".labkit-explorer").first.wait_for(timeout=START_S * 1000)
+        for number in _kernels() - before:
+            rss, pss = _mapped_kib(number, bundled_model_path())
+            assert pss < 0.6 * rss
+        for _ in range(3):
+            pages[0].reload(timeout=START_S * 1000)
+            pages[0].locator(".labkit-explorer").first.wait_for(timeout=START_S * 1000)
+        _wait_for_kernels(before, 2)
+        pages[0].close()
+        _wait_for_kernels(before, 1)
+        pages[1].close()
+        _wait_for_kernels(before, 0)
+
+
+def _kernels() -> set[int]:
+    """Return the process ids of the kernels that this test's programs run."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found |= {process.pid} if "ipykernel_launcher" in " ".join(process.cmdline()) else set()
+    return found
+
+
+def _wait_for_kernels(before: set[int], count: int) -> None:
+    ends_s = time.monotonic() + 30
+    while len(_kernels() - before) != count:
+        assert time.monotonic() < ends_s, f"{len(_kernels() - before)} kernels, not {count}"
+        time.sleep(0.5)
+
+
+def _mapped_kib(number: int, path: Path) -> tuple[int, int]:
+    """Return how much of a file a process has mapped, and its proportional share of that."""
+    maps = Path(f"/proc/{number}/smaps").read_text(encoding="utf-8")
+    entries = re.findall(rf"{re.escape(path.name)}\n.*?^Rss: +(\d+) kB\nPss: +(\d+)", maps, re.DOTALL | re.MULTILINE)
+    return sum(int(rss) for rss, _ in entries), sum(int(pss) for _, pss in entries)
 
 
 def test_explore_at_a_used_port_is_an_error() -> None:
