@@ -25,19 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPLORERS", "READ_FILES", "explore"]
 
-# name -> (module, class, description)
-EXPLORERS: dict[str, tuple[str, str, str]] = {
-    "gguf": ("gguf", "GGUFExplorer", "a file's keys, tensors and first bytes, and one block decoded step by step"),
-    "gpu_layers": ("gpu_layers", "GPULayersExplorer", "RAM and device memory by GPU layers, estimated and measured"),
-    "memory": ("memory", "MemoryExplorer", "RAM needed by context, cache types and batch sizes"),
-    "playground": ("playground", "Playground", "text generation or a chat, with sampler settings and streaming"),
-    "quantization": ("quantization", "QuantizationExplorer", "a tensor's weights in each quantization type, and the errors"),
-    "roofline": ("roofline", "RooflineExplorer", "a model's most tokens per second on any machine, and what limits it"),
-    "sampling": ("sampling", "SamplingExplorer", "the effect of temperature, top-k, top-p and min-p on the next token"),
-    "serving": ("serving", "ServingExplorer", "several users on some slots: who waits, and when the first token comes"),
-    "threads": ("threads", "ThreadsExplorer", "decode and prefill speed by number of threads, also next to a busy core"),
-    "tokenizer": ("tokenizer", "TokenizerExplorer", "a text's tokens while you type: pieces, ids, bytes and cost"),
-}
+# module -> class; docs/explorers.md describes them
+EXPLORERS = {
+    "gguf": "GGUFExplorer", "gpu_layers": "GPULayersExplorer", "memory": "MemoryExplorer", "playground": "Playground",
+    "quantization": "QuantizationExplorer", "roofline": "RooflineExplorer", "sampling": "SamplingExplorer",
+    "serving": "ServingExplorer", "threads": "ThreadsExplorer", "tokenizer": "TokenizerExplorer",
+}  # fmt: skip
 
 READ_FILES = frozenset({"gguf", "memory", "quantization"})  # these need a model's file, but not llama.cpp
 
@@ -67,7 +60,6 @@ def explore(name: str, model: Model | Path | str | None = None, **options: Any) 
     """
     if name not in EXPLORERS:
         raise ArgumentError(f"{name!r} is not an explorer: choose one of {', '.join(EXPLORERS)}")
-    module, kind, _ = EXPLORERS[name]
     with needs_extra():
-        made: Explorer = getattr(importlib.import_module(f"labkit.widgets.{module}"), kind)(model, **options)
+        made: Explorer = getattr(importlib.import_module(f"labkit.widgets.{name}"), EXPLORERS[name])(model, **options)
     return made

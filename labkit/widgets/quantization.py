@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -100,7 +100,6 @@ class QuantizationExplorer(FileExplorer):
             raise ArgumentError(f"{quantization!r} is not one of the types here: choose one of {', '.join(TYPES)}")
         self.use_file(model)
         self._sampled: Sampled | None = None
-        self._after: tuple[TensorInfo, str, Floats] | None = None
         tensors = self.tensors(lambda one: one.n_elements >= CHUNK and can_decode(one.type.name))
         if tensor is not None and tensors and tensor not in [one.name for one in tensors]:
             raise ArgumentError(f"the file has no tensor {tensor!r} that can be decoded: the GGUF explorer lists them")
@@ -110,21 +109,20 @@ class QuantizationExplorer(FileExplorer):
             "type": dropdown("Type", TYPES, quantization),
             "first": slider("First weight shown", 0, 0, STRIP_LENGTH, STRIP_LENGTH),
         }
-        self._controls_by_name = controls
-        self._fit()
-        controls["tensor"].observe(lambda _change: self._fit(), names="value")  # before the base class does
+        self._fit(controls)
+        controls["tensor"].observe(lambda _change: self._fit(controls), names="value")  # before the base class does
         super().__init__(controls)
 
     def compute(self, values: Values, ticket: Ticket) -> View:
         """Quantize the strip, and the sample if tensor or type has changed."""
         tensor, name = self.tensor(values["tensor"], _NONE), values["type"]
         sampled = self._sample(tensor)
-        errors = self._requantize(sampled, name) - sampled.weights
-        found = loss(sampled.weights, sampled.weights + errors)
+        quantized = requantize(name, sampled.weights)
+        found = loss(sampled.weights, quantized)
         first = min(values["first"], _last(tensor))
         before, after = strip(self.header(), tensor, name, first)
         types = {one: (tensor_type(one).bits_per_weight, result.relative) for one, result in sampled.losses.items()}
-        figure = plot_quantization(before, after, errors, types, chosen=name, first=first)
+        figure = plot_quantization(before, after, quantized - sampled.weights, types, chosen=name, first=first)
         return View(sentence(sampled, name, found), figure, _tables(sampled, name, before, after, first))
 
     def _sample(self, tensor: TensorInfo) -> Sampled:
@@ -137,15 +135,10 @@ class QuantizationExplorer(FileExplorer):
             self._sampled = Sampled(tensor, weights, losses(weights))
         return self._sampled
 
-    def _requantize(self, sampled: Sampled, name: str) -> Floats:
-        if self._after is None or self._after[0] is not sampled.tensor or self._after[1] != name:
-            self._after = sampled.tensor, name, requantize(name, sampled.weights)
-        return self._after[2]
-
-    def _fit(self) -> None:
+    def _fit(self, controls: dict[str, Any]) -> None:
         """Limit the strip to the tensor's weights."""
-        if (name := self._controls_by_name["tensor"].value) is not None:
-            self._controls_by_name["first"].max = max(STRIP_LENGTH, _last(self.tensor(name, _NONE)))
+        if (name := controls["tensor"].value) is not None:
+            controls["first"].max = max(STRIP_LENGTH, _last(self.tensor(name, _NONE)))
 
 
 def _last(tensor: TensorInfo) -> int:

@@ -143,7 +143,7 @@ class ThreadsExplorer(ModelExplorer):
         values, is_threads = self.values, change["owner"] is self.controls["threads"]
         if self._working_with is not None:  # work continues while a slider moves
             if is_threads:
-                self.show(self.compute({**self._working_with, "threads": values["threads"]}, Ticket()))
+                self._show(self._working_with, Ticket())
         elif is_threads and _depth(values) not in self._predicted:
             self.show(self.compute(values, Ticket()))
             self._start(self._predict)
@@ -177,7 +177,7 @@ class ThreadsExplorer(ModelExplorer):
         )
         if not ticket.cancelled:
             self.report("")
-            self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+            self._show(values, ticket)
 
     def _measure(self, counts: tuple[int, ...], values: Values, ticket: Ticket) -> None:
         self.report("loading the model", 0, len(counts))
@@ -188,7 +188,7 @@ class ThreadsExplorer(ModelExplorer):
         self.report(f"measuring {counts[0]} of {', '.join(map(str, counts))} threads", 0, len(counts))
         for done, speed in enumerate(stream, start=1):
             self._found[speed.n_threads] = self._last = speed
-            self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+            self._show(values, ticket)
             self.report(f"measured {done} of {len(counts)}", done, len(counts))
         self.report("done")
 
@@ -207,10 +207,14 @@ class ThreadsExplorer(ModelExplorer):
                 self._busy = run, expected
                 if time.monotonic() - drawn_s > _DRAW_S:
                     drawn_s = time.monotonic()
-                    self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+                    self._show(values, ticket)
         if self._busy is not None:
-            self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
+            self._show(values, ticket)
         self.report("done")
+
+    def _show(self, values: Values, ticket: Ticket) -> None:
+        """Show the view of these lengths, and of the number of threads that is chosen now."""
+        self.show(self.compute({**values, "threads": self.controls["threads"].value}, ticket))
 
     def _table(self, speeds: tuple[ThreadSpeed, ...], predicted: DecodeTime | None) -> Table:
         measured = {speed.n_threads: speed for speed in speeds}
