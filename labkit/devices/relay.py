@@ -16,6 +16,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from io import BufferedReader
 
 from labkit.devices.connection import Connection
 from labkit.devices.rpc_protocol import HEAD, HELLO_BYTES, LENGTH, Command, answer_bytes, substitute_answer
@@ -60,33 +61,33 @@ class Relay:
 
     def _serve_client(self, client: socket.socket) -> None:
         """Forward the requests of one connection; llama.cpp opens a new connection whenever it holds no buffer."""
-        reader = _Reader(client)
-        with contextlib.suppress(EOFError, OSError):
+        reader = client.makefile("rb", buffering=_CHUNK)
+        with contextlib.suppress(EOFError, OSError), reader:
             while True:
-                command, size = HEAD.unpack(reader.take(HEAD.size))
+                command, size = HEAD.unpack(_take(reader, HEAD.size))
                 whole = size if command == Command.GRAPH_COMPUTE else min(size, _WHOLE)
-                payload = reader.take(whole)
+                payload = _take(reader, whole)
                 if command == Command.HELLO:  # already sent to the device
                     client.sendall(LENGTH.pack(4 + HELLO_BYTES) + self._connection.version + bytes(HELLO_BYTES))
                 else:
                     self._pass_on(client, reader, command, payload, size)
 
-    def _pass_on(self, client: socket.socket, reader: _Reader, command: int, payload: bytes, size: int) -> None:
+    def _pass_on(self, client: socket.socket, reader: BufferedReader, command: int, payload: bytes, size: int) -> None:
         left, answered = size - len(payload), 0
         n_answer = answer_bytes(command, payload)
         device = self._connection
         try:
             with device.turn():
                 device.send(self._in_turn(command, payload, size))
-                for piece in reader.pieces(left):
+                for piece in _pieces(reader, left):
                     left -= len(piece)
                     device.send(piece)
                 if n_answer is not None:
-                    for piece in device.receive(n_answer):
-                        client.sendall(piece)
-                        answered += len(piece)
+                    for answer_piece in device.receive(n_answer):
+                        client.sendall(answer_piece)
+                        answered += len(answer_piece)
         except Exception:  # the device is lost, for any reason: llama.cpp gets answers anyway
-            for _ in reader.pieces(left):
+            for _ in _pieces(reader, left):
                 pass
             if n_answer is not None:
                 answer = LENGTH.pack(n_answer) + substitute_answer(command, payload, n_answer)
@@ -107,33 +108,22 @@ class _RelayThread(threading.Thread):
     pass
 
 
-class _Reader:
-    """Buffered reader of a socket; raises EOFError at the end."""
+def _take(reader: BufferedReader, n_bytes: int) -> bytes:
+    """Return exactly ``n_bytes``."""
+    data = reader.read(n_bytes)
+    if len(data) < n_bytes:
+        raise EOFError
+    return data
 
-    def __init__(self, source: socket.socket) -> None:
-        self._source = source
-        self._buffer = bytearray(_CHUNK)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
 
-    def take(self, n_bytes: int) -> bytes:
-        """Return exactly ``n_bytes``."""
-        if self._end - self._start >= n_bytes:
-            self._start += n_bytes
-            return bytes(self._view[self._start - n_bytes : self._start])
-        return b"".join(bytes(piece) for piece in self.pieces(n_bytes))
-
-    def pieces(self, n_bytes: int) -> Iterator[memoryview]:
-        """Yield ``n_bytes`` in chunks as they arrive; a chunk is valid until the next."""
-        while n_bytes:
-            if self._start == self._end:
-                self._start, self._end = 0, self._source.recv_into(self._buffer)
-                if self._end == 0:
-                    raise EOFError
-            piece = self._view[self._start : min(self._end, self._start + n_bytes)]
-            self._start += len(piece)
-            n_bytes -= len(piece)
-            yield piece
+def _pieces(reader: BufferedReader, n_bytes: int) -> Iterator[bytes]:
+    """Yield ``n_bytes`` in chunks as they arrive."""
+    while n_bytes:
+        piece = reader.read1(min(n_bytes, _CHUNK))
+        if not piece:
+            raise EOFError
+        n_bytes -= len(piece)
+        yield piece
 
 
 def _listen() -> socket.socket:
