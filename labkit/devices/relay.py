@@ -61,7 +61,7 @@ class Relay:
 
     def _serve_client(self, client: socket.socket) -> None:
         """Forward the requests of one connection; llama.cpp opens a new connection whenever it holds no buffer."""
-        reader = client.makefile("rb", buffering=_CHUNK)
+        reader = client.makefile("rb")
         with contextlib.suppress(EOFError, OSError), reader:
             while True:
                 command, size = HEAD.unpack(_take(reader, HEAD.size))
