@@ -60,5 +60,4 @@ def _draw(axes: Axes, parts: Mapping[str, int], hatched: str = "") -> str:
     axes.invert_yaxis()
     axes.set_xlabel("size (MiB)")
     axes.set_ylabel("part of the file")
-    axes.spines[["top", "right"]].set_visible(False)
     return "; ".join(f"{part}: {text}" for part, text in zip(parts, sizes, strict=True))

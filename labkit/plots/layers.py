@@ -121,7 +121,6 @@ def plot_offload(measured: Mapping[int, float], *, machine: str, axes: Axes | No
     axes.set_ylim(low, high)
     axes.set_xlabel("layers on the GPU")
     axes.set_ylabel("decode (tokens/s)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")
     figures = ", ".join(f"{n} layers {speed:g}" for n, speed in measured.items())
     axes.set_label(f"Line chart of decode speed over layers on a GPU, {machine}, tokens/s: {figures}.")

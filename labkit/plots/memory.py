@@ -61,7 +61,6 @@ def plot_memory(estimates: Any, *, ram_bytes: int | None = None, axes: Axes | No
     _add_legend(axes, {part.name for _, _, estimate in bars for part in estimate.parts})
     axes.set_xlabel("memory when the context is full (MiB)")
     axes.set_ylabel("device" if len(named) == 1 else "")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_label(f"Bar chart of memory at its peak. {'; '.join(texts)}.{limit}")
     return axes
 
@@ -97,7 +96,6 @@ def plot_fit(
     _add_legend(axes, {name for _, _, parts in bars for name in parts}, below_inches=0.42)
     line = "; black line: capacity" if any(limits.values()) else ""
     axes.set_xlabel(f"memory when the context is full (MiB){line}")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_label(f"Bar chart of memory at its peak. {'; '.join(texts)}.")
     return axes
 

@@ -69,7 +69,7 @@ def new_figure(width_inches: float, height_inches: float, **options: Any) -> Fig
 
 def new_axes(height_inches: float) -> Axes:
     """Return the Axes of a new figure: narrow, so that its text is as large as the notebook's."""
-    return new_figure(6.5, height_inches, layout="constrained").add_subplot()
+    return _open(new_figure(6.5, height_inches, layout="constrained").add_subplot())
 
 
 def inches_of(axes: Axes) -> tuple[float, float]:
@@ -85,4 +85,9 @@ def canvas(height_inches: float, *, left: float = 0.12, right: float = 0.97, bot
     """
     figure = new_figure(6, height_inches)
     figure.subplots_adjust(left=left, right=right, bottom=bottom_inches / height_inches, top=1 - 0.15 / height_inches)
-    return figure.add_subplot()
+    return _open(figure.add_subplot())
+
+
+def _open(axes: Axes) -> Axes:
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes

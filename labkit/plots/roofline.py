@@ -69,7 +69,6 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     axes.set_ylim(lowest / 4, highest * (highest / lowest) ** (0.12 * (1 + len(machines))))  # room for the legend
     axes.set_xlabel("operations per byte read")
     axes.set_ylabel("operations per second")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(framealpha=1, edgecolor="white", loc="upper left", fontsize=9)
     axes.set_label(_text(machines, points))
     return axes

@@ -68,7 +68,6 @@ def plot_next_token(
     axes.invert_yaxis()
     axes.set_xlim(0, 100 * limit if limit else max(1e-9, *(100 * value for value in (*before, *after))) * 1.05)
     axes.set_xlabel("probability of the next token (%)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     for bar, name, note in zip(axes.containers[0], axes.get_yticklabels(), notes, strict=True):
         if note:  # after the legend, which takes its colour from the first bar

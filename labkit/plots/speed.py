@@ -44,7 +44,6 @@ def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     axes.set_xlabel("position in the text (tokens)")
     axes.set_ylabel("time since the previous token (ms)")
     axes.legend(frameon=False, ncols=2, loc="upper left", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
     texts = "; ".join(f"{name}: {1e3 * (seconds or 0):.2f} ms" for name, (seconds, _, _) in lines.items())
     median = 1e3 * (result.inter_token_latency_s or 0)
     axes.set_label(
@@ -92,7 +91,6 @@ def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel("generated tokens of all prompts (tokens per second)")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     kind = f"{result.parameter_count / 1e9:.2f} billion {'random weights: synthetic' if result.is_synthetic else 'weights'}"
     head = f"{'Passed' if result.passes else 'Not yet'}: {result.model_name} ({result.quantization})"

@@ -68,7 +68,6 @@ def plot_threads(
     axes.set_ylim(-0.15 * highest, 1.5 * highest)  # room for the legend, and for labels below low points
     axes.set_xlabel("threads")
     axes.set_ylabel(f"speed relative to {fewest} thread{'s' if fewest > 1 else ''}")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", fontsize=9)
     axes.set_label(_text(scaling, predicted, chosen))
     return axes
