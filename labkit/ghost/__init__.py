@@ -5,9 +5,8 @@
     shape    Shape: a model's sizes, checked
     shapes   ghost_shapes: the sizes of real models, Llama-2-7B to Falcon-H1
     layout   Shape -> names and shapes of its tensors
-    keys     Shape -> the metadata of the file
+    keys     Shape -> the metadata of the file, with the bundled model's tokenizer for its vocabulary size
     mix      file type -> type of each tensor, by llama.cpp's rules
-    tokens   the bundled model's tokenizer, truncated or padded to a vocabulary size
     tiles    random blocks, quantized once and reused
     build    build_ghost_model
 """

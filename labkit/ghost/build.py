@@ -18,12 +18,11 @@ from labkit.checks import check_int
 from labkit.errors import ArgumentTypeError
 from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import TensorType
-from labkit.ghost.keys import describe, hparams
+from labkit.ghost.keys import control_tokens, describe, hparams, tokenizer_keys
 from labkit.ghost.layout import Tensor, layout
 from labkit.ghost.mix import choose_types, ghost_file_type
 from labkit.ghost.shapes import find_shape
 from labkit.ghost.tiles import Pools
-from labkit.ghost.tokens import control_tokens, tokenizer_keys
 from labkit.output_files import check_disk_space, new_file, refuse_existing, temporary_sibling
 from labkit.progress import Progress, reporting
 
@@ -79,7 +78,7 @@ def build_ghost_model(
     -----
     The rows of a matrix are drawn from a normal distribution with variance 1 / length, so activations neither grow nor
     shrink from layer to layer; norms are ones, and a state-space layer's decay is negative, as in trained models. The
-    tokenizer is the bundled model's, truncated or padded to the shape's vocabulary (`labkit.ghost.tokens`).
+    tokenizer is the bundled model's, truncated or padded to the shape's vocabulary (`labkit.ghost.keys`).
     Name, description and tags in the file mark it as synthetic.
 
     Examples

@@ -1,5 +1,11 @@
 """Shape -> the metadata that llama.cpp reads.
 
+The tokenizer is the bundled model's, for any vocabulary size. Its byte-pair tokens are in merge order: 17 control tokens,
+235 single bytes, then the merges. So a *prefix* is the tokenizer that the same training gives for a smaller vocabulary, with
+every merge of its tokens; this is used for Llama-2's 32,000. A larger vocabulary is *padded* with words that no merge
+produces: they need memory like real tokens, but no text is tokenized to them, and if a model generates one it reads
+" unused50123".
+
 References
 ----------
 llama.cpp: ``load_hparams`` in ``src/llama-model.cpp`` and ``load_arch_hparams`` in ``src/models/*.cpp``.
@@ -7,14 +13,22 @@ llama.cpp: ``load_hparams`` in ``src/llama-model.cpp`` and ``load_arch_hparams``
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from labkit.errors import ArgumentError
+from labkit.gguf_file import read_header
 from labkit.ghost.shape import READS, Shape
+from labkit.models import bundled_model_path
 
 MORE_KEYS: dict[str, Callable[[Any], dict[str, Any]]] = {}  # additional keys of an architecture
 _SOFTMAX = 1  # LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+_NORMAL, _CONTROL = 1, 3  # LLAMA_TOKEN_TYPE_NORMAL, _CONTROL
+_TOKENS, _KINDS, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
 
 
 def describe(architecture: str, shape_name: str, source: str, seed: int, file_type_id: int) -> dict[str, Any]:
@@ -116,3 +130,34 @@ def _state_space(s: Shape) -> dict[str, Any]:
         "ssm.state_size": s.ssm_d_state,
         "ssm.time_step_rank": s.rank,
     }
+
+
+def tokenizer_keys(n_vocab: int) -> dict[str, Any]:
+    """Return the metadata of a tokenizer with exactly ``n_vocab`` tokens, including the chat template."""
+    keys = dict(_bundled())
+    tokens, kinds, merges = keys[_TOKENS], keys[_KINDS], keys[_MERGES]
+    least = len(tokens) - len(merges)
+    if n_vocab < least:
+        raise ArgumentError(f"n_vocab is {n_vocab:,}: the tokenizer needs {least} tokens or more")
+    extra = [f"Ġunused{index}" for index in range(len(tokens), n_vocab)]
+    keys[_TOKENS] = [*tokens[:n_vocab], *extra]
+    keys[_KINDS] = np.concatenate([kinds[:n_vocab], np.full(len(extra), _NORMAL, np.int32)])
+    keys[_MERGES] = merges[: n_vocab - least]
+    if not keys[_MERGES]:
+        del keys[_MERGES]
+    return keys
+
+
+def control_tokens() -> int:
+    """Return the number of control tokens at the start of the vocabulary."""
+    return int(np.argmin(_bundled()[_KINDS] == _CONTROL))
+
+
+@functools.lru_cache(maxsize=1)
+def _bundled() -> dict[str, Any]:
+    """Read the bundled model's tokenizer: 50 ms, once per process."""
+    metadata = read_header(bundled_model_path()).metadata
+    keys = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+    keys[_TOKENS], keys[_MERGES] = list(keys[_TOKENS]), list(keys[_MERGES])
+    keys[_KINDS] = np.array(list(keys[_KINDS]), np.int32)
+    return keys
