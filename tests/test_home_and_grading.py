@@ -7,8 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import labkit
 from labkit.course.checks import judge, known_exercises, returns
 from labkit.course.exercise import call
 from labkit.course.source import SourceCell
@@ -64,6 +66,17 @@ def test_grading_finds_what_the_suite_finds(name: str) -> None:
     assert _is_right_when_graded(name, _answer(name, SOLUTIONS[name]), 1)
     for mistake in known_exercises()[name].mistakes:
         assert not _is_right_when_graded(name, mistake.answer, 1), mistake.hint
+
+
+def test_arrays_of_one_number_are_numbers() -> None:
+    """An array of one number, as gguf's reader gives, counts as a number in grading as it does at home."""
+    inputs = known_exercises()["get_model_info"].draw_inputs(1)[0]
+
+    def arrays(path: str) -> dict[str, Any]:
+        found = labkit.get_model_info(path)
+        return {key: np.array([value]) if isinstance(value, (int, float)) else value for key, value in found.items()}
+
+    assert call(arrays, inputs) == call(labkit.get_model_info, inputs)
 
 
 def test_enough_further_answers_are_tried() -> None:

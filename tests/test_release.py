@@ -192,6 +192,7 @@ DETAILS = "<details{}><summary>{}</summary>{}</details>"
         f"before\n### BEGIN HIDDEN TESTS\n{SECRET}\n### END HIDDEN TESTS\nafter",
         f"before\r\n### BEGIN SOLUTION\r\n{SECRET}\r\n### END SOLUTION\r\nafter",
         "before\n" + DETAILS.format("", "A solution", SECRET) + "\nafter",
+        "before\n" + DETAILS.format("", "Lösung", SECRET) + "\nafter",
         "before\n" + DETAILS.format(" open", "<b>Answers</b>", DETAILS.format("", "Why", "because") + SECRET) + "after",
         "before\n" + DETAILS.format("", "Hints", "hint" + DETAILS.format("", "Solution", SECRET)) + "\nafter",
     ],
@@ -248,7 +249,7 @@ def test_release_finds_solutions_anywhere(tmp_path: Path) -> None:
     released = json.loads((tmp_path / "out" / "05_made_up.ipynb").read_text(encoding="utf-8"))
     assert list(released["cells"][0]["attachments"]) == ["kept.png"]
     assert "widgets" not in released["metadata"]
-    notebook.cells[1].metadata["note"] = {"draft": [f"x\n  {SECRET}"]}
+    notebook.cells[1].metadata["note"] = {"draft": [f"x\n  {SECRET.replace(' ', '')}"]}
     with pytest.raises(labkit.GradingError, match=r"cell 2 \(value\), metadata, line \d+: a line of a solution"):
         release_course(_write(tmp_path / "source", notebook), tmp_path / "out2")
 

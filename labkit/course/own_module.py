@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from labkit.conformance.functions import scalar
 from labkit.errors import ArgumentError
 from labkit.output_files import write_atomic
 
@@ -79,32 +80,37 @@ def _generate_chat(function: Any, messages: list[dict[str, str]], max_tokens: in
     return [text.split()[:2], len(text) < 12 * max_tokens, given == messages]
 
 
+def _values(found: Any, *keys: str) -> list[Any]:
+    return [scalar(found[key]) for key in keys]
+
+
 def _get_model_info(function: Any, shape: dict[str, int], quantization: str) -> Any:
     from labkit.ghost import build_ghost_model
 
     with tempfile.TemporaryDirectory() as folder:
         found = function(str(build_ghost_model(f"{folder}/model.gguf", shape=shape, quantization=quantization)))
-        return {key: found[key].lower() if isinstance(found[key], str) else found[key] for key in INFO_KEYS}
+        values = zip(INFO_KEYS, _values(found, *INFO_KEYS), strict=True)
+        return {key: value.lower() if isinstance(value, str) else value for key, value in values}
 
 
 def _estimate_memory_usage(function: Any, n_ctx: int) -> Any:
-    found = function(_path(), n_ctx)
-    least = found["weights_bytes"] + found["kv_cache_bytes"]
-    total = least + 2**20 < found["total_bytes"] < least + 2**29
-    return [found["file_size_bytes"], found["kv_cache_bytes"], math.isclose(found["weights_bytes"], found["file_size_bytes"],
-            rel_tol=0.1), total]  # fmt: skip
+    keys = ("file_size_bytes", "weights_bytes", "kv_cache_bytes", "total_bytes")
+    size, weights, cache, total = _values(function(_path(), n_ctx), *keys)
+    fits = weights + cache + 2**20 < total < weights + cache + 2**29
+    return [size, cache, math.isclose(weights, size, rel_tol=0.1), fits]
 
 
 def _benchmark_inference(function: Any, n_prompts: int, max_tokens: int) -> Any:
     found = function(_model(), ["Once upon a time"] * n_prompts, max_tokens=max_tokens)
     long = function(_model(), ["The quick brown fox jumps over the lazy dog. " * 20], max_tokens=2)
-    first, elapsed, total = found["time_to_first_token_s"], found["elapsed_s"], found["total_tokens"]
-    times = 0 < first <= elapsed and 0.4 < found["tokens_per_second"] * elapsed / total < 2.5
-    return [total, times, long["time_to_first_token_s"] > first, 2**24 < found["memory_bytes"] < 2**44]
+    first, elapsed, total = _values(found, "time_to_first_token_s", "elapsed_s", "total_tokens")
+    speed, memory, longer = *_values(found, "tokens_per_second", "memory_bytes"), *_values(long, "time_to_first_token_s")
+    times = 0 < first <= elapsed and 0.4 < speed * elapsed / total < 2.5
+    return [total, times, longer > first, 2**24 < memory < 2**44]
 
 
 def _count_tokens(function: Any, text: str) -> Any:
-    return function(_model(), text)
+    return scalar(function(_model(), text))
 
 
 _USES: Mapping[str, Callable[..., Any]] = {

@@ -54,8 +54,7 @@ EXERCISES = (
             Mistake("A model that leaves exactly 1 GB fits, too.", lambda models, free: _fitting(models, free - 1.25)),
             Mistake("That is how many fit: which ones?", lambda models, free: len(_fitting(models, free - 1))),
             Mistake(
-                "Those are sizes: what was asked for?",
-                lambda models, free: [size for _, size in models if size + 1 <= free],
+                "Those are sizes: what was asked for?", lambda models, free: [size for _, size in models if size + 1 <= free]
             ),
             Mistake(
                 "Is that what fits, or what does not?",

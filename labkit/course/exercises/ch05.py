@@ -136,10 +136,7 @@ EXERCISES = (
                 "Is a negative logit likelier or less likely after your division?",
                 lambda *given: _penalize(*given, divides=True),
             ),
-            Mistake(
-                "A token that does not occur keeps its logit.",
-                lambda *given: _penalize(*given, absent=True),
-            ),
+            Mistake("A token that does not occur keeps its logit.", lambda *given: _penalize(*given, absent=True)),
             Mistake(
                 "The frequency penalty counts every occurrence.",
                 lambda logit, count, repeat, frequency, presence: _penalize(logit, count, repeat, 0.0, frequency + presence),

@@ -62,10 +62,7 @@ EXERCISES = (
             ),
             Mistake("You count a time at which there was no token.", _paced(lambda stamps: len(stamps))),
             Mistake("Is the prompt read at the speed of writing?", _paced(lambda stamps: len(stamps) - 1, begin=0)),
-            Mistake(
-                "Does the clock begin at 0?",
-                lambda stamps: [stamps[1], (len(stamps) - 2) / (stamps[-1] - stamps[1])],
-            ),
+            Mistake("Does the clock begin at 0?", lambda stamps: [stamps[1], (len(stamps) - 2) / (stamps[-1] - stamps[1])]),
             Mistake(
                 "One of the two is upside down.",
                 lambda stamps: [stamps[1] - stamps[0], (stamps[-1] - stamps[1]) / (len(stamps) - 2)],

@@ -60,10 +60,7 @@ EXERCISES = (
         inputs=_masked,
         mistakes=(
             Mistake("Forbidden tokens still have a probability.", _open),
-            Mistake(
-                "A logit of 0 is not impossible: exp(0) is 1.",
-                _zeroed,
-            ),
+            Mistake("A logit of 0 is not impossible: exp(0) is 1.", _zeroed),
             Mistake(
                 "The allowed ones no longer add up to 1: divide by their sum.",
                 lambda logits, allowed: [p if k else 0.0 for p, k in zip(_open(logits), allowed, strict=True)],

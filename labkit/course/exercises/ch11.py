@@ -106,10 +106,7 @@ EXERCISES = (
                 "A key and a value depend on all tokens before: after the first difference, nothing can be used.",
                 lambda slots, prompt: (
                     len(prompt)
-                    - max(
-                        (sum(a == b for a, b in zip(cached, prompt[:-1], strict=False)) for cached in slots),
-                        default=0,
-                    )
+                    - max((sum(a == b for a, b in zip(cached, prompt[:-1], strict=False)) for cached in slots), default=0)
                 ),
             ),
             Mistake("Any slot may have the beginning, not only the first.", lambda slots, prompt: _rest(slots[:1], prompt)),

@@ -21,11 +21,7 @@ EXERCISES = (
         name="active_weights",
         points=2,
         question="the weights that a token reads: all that are outside of experts, and those in the chosen experts.",
-        examples=(
-            ((30.5, 29.0, 128, 8), 3.3125),
-            ((46.7, 45.1, 8, 2), 12.875),
-            ((10.0, 6.0, 4, 4), 10.0),
-        ),
+        examples=(((30.5, 29.0, 128, 8), 3.3125), ((46.7, 45.1, 8, 2), 12.875), ((10.0, 6.0, 4, 4), 10.0)),
         inputs=_mixture,
         mistakes=(
             Mistake("Not everything is an expert: attention is read for every token.", lambda t, e, n, used: t * used / n),
@@ -71,8 +67,7 @@ EXERCISES = (
                 lambda room, n, rest, experts: n - (room - rest) // experts if room >= rest else -1,
             ),
             Mistake(
-                "What if not even the rest fits?",
-                lambda room, n, rest, experts: max(0, n - max(0, room - rest) // experts),
+                "What if not even the rest fits?", lambda room, n, rest, experts: max(0, n - max(0, room - rest) // experts)
             ),
         ),
         hints=(

@@ -107,12 +107,7 @@ def require_sandbox() -> None:
 
 
 def start_sandboxed(
-    arguments: Sequence[str],
-    limits: Limits,
-    *,
-    files: Mapping[str, str],
-    hidden: Sequence[Path],
-    unsafe: bool,
+    arguments: Sequence[str], limits: Limits, *, files: Mapping[str, str], hidden: Sequence[Path], unsafe: bool
 ) -> SandboxedProcess:
     """Start a kernel in a sandbox, or without one (``unsafe``) in a temporary folder.
 
