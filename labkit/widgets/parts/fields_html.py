@@ -14,7 +14,7 @@ _LINES = 16  # before it scrolls: whole ones
 LIGHT_COLOURS = ("#CFE8F7", "#FBE3B0", "#BFE6D8", "#F3D3E4")  # light shades of Okabe and Ito's, for black text
 _PAGE = (
     '<pre tabindex="0" role="region" aria-label="The first bytes, {n} per line, and the fields that start in each line" '
-    'style="overflow:auto;box-sizing:content-box;max-height:{height}em;white-space:pre;line-height:1.6;font-size:0.85em;'
+    'style="overflow:auto;box-sizing:content-box;max-height:{height}em;white-space:pre;line-height:1.6;font-size:0.8em;'
     'color:#000;background:#fff;padding:0 4px">{lines}</pre>'
 )
 
@@ -32,7 +32,7 @@ def hex_html(data: bytes, fields: Sequence[Field]) -> str:
         ]
         gap = " " * (3 * (_BYTES - len(row)))
         names = html.escape(", ".join(starting))
-        lines.append(f"{start:5}  {code}{gap} {html.escape(letters.ljust(_BYTES))}  {names}".rstrip())
+        lines.append(f"{start:3} {code}{gap} {html.escape(letters.ljust(_BYTES))} {names}".rstrip())
     return _PAGE.format(n=_BYTES, height=1.6 * _LINES, lines="\n".join(lines))
 
 
