@@ -173,6 +173,16 @@ def test_ambiguous_level_stops(tmp_path: Path, paths: list[str]) -> None:
     assert len(who(find_submissions(tmp_path, BOTH, level=0))) == 1
 
 
+def test_grades_are_not_submissions(tmp_path: Path) -> None:
+    """A folder of grades in the folder of submissions is not a student; it cannot be that folder itself."""
+    place(tmp_path, {"alice/hw.ipynb": "{}", "books/grades/alice/hw.json": "{}", "books/feedback/alice.html": ""})
+    found = find_submissions(tmp_path, {NAME}, out=tmp_path / "books")
+    assert [student.student for student in found.students] == ["alice"]
+    assert found.problems == ()
+    with pytest.raises(labkit.ArgumentError, match="choose another folder for the grades"):
+        find_submissions(tmp_path, {NAME}, out=tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["week 1", "05_sampling", "submissions"])
 def test_files_named_like_students_stop(tmp_path: Path, folder: str) -> None:
     """If only files are named like students, nothing is graded: the folder is not one student with older versions."""

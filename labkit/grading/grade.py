@@ -83,10 +83,10 @@ def grade_course(
         require_sandbox()
     sources = read_sources(source)
     marks = {name: marks_of(read) for name, read in sources.items()}
-    found = find_submissions(submissions, sources, marks, zone=zone, level=student_level)
+    folder = user_path(out).resolve()
+    found = find_submissions(submissions, sources, marks, zone=zone, level=student_level, out=folder)
     chosen = _chosen(found.submissions, only)
     list_of_class = Roster(roster, sources, columns, match_names=match_names) if roster else None
-    folder = user_path(out).resolve()
     notes = list(found.problems)
     gone = put_aside(folder, {student.student for student in found.students}, sources) if found.submissions else []
     notes += [f"{name}: no submission any more: the grades are in {folder / 'gone'} now, not in the books" for name in gone]

@@ -75,11 +75,13 @@ def find_submissions(
     *,
     zone: tzinfo | None = None,
     level: int | None = None,
+    out: Path | None = None,
 ) -> Class:
     """Find the submissions of given notebooks (names without .ipynb) in a folder or a zip.
 
     ``marks`` identify notebooks by their cells. ``zone`` is the time zone of zips; ``level`` says which folder names the
-    student: 1 is the topmost, 0 means that everything is from one student.
+    student: 1 is the topmost, 0 means that everything is from one student. What is below ``out``, the absolute path of the
+    folder with the grades, is not a submission.
     """
     folder = user_path(place)
     if level is not None and level < 0:
@@ -88,6 +90,11 @@ def find_submissions(
         if not folder.exists():
             raise ArgumentError(f"{folder} not found: name the folder or zip with the submissions")
         entries, problems = entries_in(folder, zone)
+        if out and out.is_relative_to(folder.resolve()):
+            own = out.relative_to(folder.resolve()).parts
+            if not own:
+                raise ArgumentError(f"{out} has the submissions: choose another folder for the grades")
+            entries = [entry for entry in entries if entry.parts[: len(own)] != own]
     except OSError as error:
         raise ArgumentError(f"{folder} cannot be read: {error.strerror or error}") from None
     files = _files(
