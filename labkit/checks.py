@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -53,14 +54,22 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     return value
 
 
-def check_items(name: str, value: Any, what: str) -> tuple[Any, ...]:
-    """Return the items of a list, tuple or other iterable; a single text is refused."""
+def check_items(name: str, value: Any, what: str, *, hint: str = "") -> tuple[Any, ...]:
+    """Return the items of a list, tuple or array; texts, mappings, sets, and iterators, which may not end, are refused."""
     try:
-        if isinstance(value, (str, bytes)):
+        if isinstance(value, (str, bytes, Mapping, Set, Iterator)):
             raise TypeError
         return tuple(value)
     except Exception as error:  # an untrusted __iter__ can raise anything
-        raise ArgumentTypeError(f"{name} must be a list of {what}, not {shown(value)}") from error
+        raise ArgumentTypeError(f"{name} must be a list of {what}, not {shown(value)}{hint}") from error
+
+
+def check_json(name: str, value: Any) -> Any:
+    """Return a copy of a value as JSON has it: lists, dicts with texts as keys, texts, numbers, True, False and None."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"{name} must be plain values, as JSON has them: {one_line(error, 100)}") from None
 
 
 def check_text(name: str, value: Any) -> bytes:

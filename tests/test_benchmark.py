@@ -182,7 +182,6 @@ def test_the_gap_adds_up(result: labkit.BenchmarkResult) -> None:
     parts = [gap[f"{name}_s_per_token"] for name in ("engine", "depth", "sampler", "text", "python")]
     assert sum(parts) == pytest.approx(gap.user_s_per_token)
     assert min(parts[0], *parts[2:]) > 0
-    assert (result.sampler_s_per_token, result.text_s_per_token, result.python_s_per_token) == tuple(parts[2:])
 
 
 def test_every_token_is_generated_after_the_end_of_the_text(model: labkit.Model) -> None:

@@ -69,7 +69,7 @@ CASES: tuple[dict[str, Any], ...] = (
     {"n_ctx": 1000, "n_ubatch": 128},
     {"n_ctx": 3072, "flash_attn": True},
     {"n_ctx": 2048, "n_seq": 4},
-    {"n_ctx": 1024, "n_seq": 2, "kv_unified": True, "swa_full": True},
+    {"n_ctx": 1024, "n_seq": 2, "swa_full": True},
 )
 QUANTIZED: tuple[dict[str, Any], ...] = (
     {"n_ctx": 2048, "flash_attn": True, "type_k": Q8, "type_v": Q8},
@@ -205,7 +205,7 @@ def test_formula_is_fast() -> None:
     header = read_header(labkit.bundled_model_path())
     given = dict.fromkeys(("n_gpu_layers",), 0) | dict.fromkeys(("type_k", "type_v"), "f16")
     given |= {"n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None, "flash_attn": "auto", "swa_full": False}
-    given |= {"kv_unified": False, "n_outputs_max": None, "devices": None, "tensor_split": None}
+    given |= {"n_outputs_max": None, "devices": None, "tensor_split": None}
     plan = make_plan(header, 2048, **given)
     away = dataclasses.replace(plan, header=dataclasses.replace(header, paths=()))
     assert estimate_plan(away, "formula").kv_cache_bytes == 47_185_920

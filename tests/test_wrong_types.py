@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "get_model_info": ({}, "model_path"),
     "estimate_memory_usage": (
         {"method": "formula"},
-        "model_path n_ctx n_gpu_layers type_k type_v n_batch n_ubatch n_seq use_mmap flash_attn swa_full kv_unified "
+        "model_path n_ctx n_gpu_layers type_k type_v n_batch n_ubatch n_seq use_mmap flash_attn swa_full "
         "n_outputs_max devices tensor_split method",
     ),
     "recommend_settings": ({}, "model_path ram devices n_ctx"),

@@ -10,7 +10,7 @@ from typing import Any
 from labkit.batch.loop import Batch
 from labkit.batch.parallel import Choice, cells_of, check_parallel, choose_parallel
 from labkit.batch.records import BatchChunk, BatchItem, BatchResult
-from labkit.checks import check_flag, shown
+from labkit.checks import check_flag, check_items, shown
 from labkit.engine.generation import GenerationRequest, Stream
 from labkit.engine.job import Job
 from labkit.engine.model import Model, check_model
@@ -172,13 +172,12 @@ def _plan(model: Model, prompts: Any, max_tokens: Any, temperature: Any, n_paral
 
 
 def _check_prompts(prompts: Any) -> list[str]:
-    example = 'write ["first prompt", "second prompt"]'
-    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
-        raise ArgumentTypeError(f"prompts must be a list of texts, not {shown(prompts)}: {example}")
-    for index, prompt in enumerate(prompts):
+    example = ': write ["first prompt", "second prompt"]'
+    texts = check_items("prompts", prompts, "texts", hint=example)
+    for index, prompt in enumerate(texts):
         if not isinstance(prompt, str):
-            raise ArgumentTypeError(f"prompts[{index}] must be text (str), not {shown(prompt)}: {example}")
-    return list(prompts)
+            raise ArgumentTypeError(f"prompts[{index}] must be text (str), not {shown(prompt)}{example}")
+    return list(texts)
 
 
 def _overflow(index: int, n_prompt: int, max_tokens: int | None, n_ctx: int) -> ContextOverflowError:

@@ -47,7 +47,6 @@ def make_result(
     latencies = [latency for run in runs for latency in run.inter_token_latencies_s]
     engine_prompt = tuple(times.n_prompt / times.prompt_s for times in measured.engine)
     engine_decode = tuple(times.n_gen / times.decode_s for times in measured.engine)
-    gap = _gap(measured)
     elapsed_s = sum(measured.elapsed_s)
     noise = (max(samples) - min(samples)) / statistics.median(samples)
     if noise > _NOISY:
@@ -70,10 +69,7 @@ def make_result(
         engine_decode_tokens_per_second=statistics.median(engine_decode) if engine_decode else None,
         engine_prompt_samples=engine_prompt,
         engine_decode_samples=engine_decode,
-        gap=gap,
-        sampler_s_per_token=None if gap is None else gap.sampler_s_per_token,
-        text_s_per_token=None if gap is None else gap.text_s_per_token,
-        python_s_per_token=None if gap is None else gap.python_s_per_token,
+        gap=_gap(measured),
         noise=noise,
         samples=samples,
         decode_samples=decode,

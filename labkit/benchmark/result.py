@@ -54,9 +54,7 @@ class BenchmarkResult(Record):
     engine_prompt_samples, engine_decode_samples : tuple of float
         Tokens per second of each repeat.
     gap : SpeedGap or None
-        The parts of the user's time per token, in seconds.
-    sampler_s_per_token, text_s_per_token, python_s_per_token : float or None
-        Parts of ``gap``; None if several prompts ran together or ``max_tokens`` is 1.
+        The parts of the user's time per token, in seconds; None if several prompts ran together or ``max_tokens`` is 1.
     noise : float
         Spread of the repeats: the highest ``tokens_per_second`` minus the lowest, over the median.
     samples : tuple of float
@@ -89,9 +87,6 @@ class BenchmarkResult(Record):
     engine_prompt_samples: tuple[float, ...]
     engine_decode_samples: tuple[float, ...]
     gap: SpeedGap | None
-    sampler_s_per_token: float | None
-    text_s_per_token: float | None
-    python_s_per_token: float | None
     noise: float
     samples: tuple[float, ...]
     decode_samples: tuple[float, ...]

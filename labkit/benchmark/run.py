@@ -14,11 +14,11 @@ from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings
 from labkit.benchmark.result import BenchmarkResult
 from labkit.benchmark.timing import TimedText, describe, prepare_timing
 from labkit.cache import sha256
-from labkit.checks import check_flag, check_int
+from labkit.checks import check_flag, check_int, check_items
 from labkit.engine import Model
 from labkit.engine.model import check_model
 from labkit.engine.sampling_settings import SamplingSettings
-from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.errors import ArgumentError
 from labkit.progress import Progress, reporting
 from labkit.system import measure_system
 
@@ -128,11 +128,10 @@ def benchmark_inference(
 def _texts(prompts: Any) -> list[str]:
     if isinstance(prompts, str):
         return [prompts]
-    if isinstance(prompts, (bytes, Mapping)) or not isinstance(prompts, Sequence):
-        raise ArgumentTypeError(f"prompts must be a text or a list of texts, not {type(prompts).__name__}")
-    if not prompts:
+    texts = check_items("prompts", prompts, "texts, or one text")
+    if not texts:
         raise ArgumentError("prompts is empty: give at least one text")
-    return list(prompts)
+    return list(texts)
 
 
 @dataclasses.dataclass(frozen=True)

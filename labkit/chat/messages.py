@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from labkit.checks import check_text, nearest, one_line, shown
+from labkit.checks import check_items, check_text, nearest, one_line, shown
 from labkit.engine.tokenizer import ROLES
 from labkit.errors import ArgumentError, ArgumentTypeError
 
@@ -25,14 +25,13 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
 
     Calls get an ``id`` and their ``arguments`` as a dict; a tool's result gets ``tool_call_id`` and ``name`` of its call.
     """
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise ArgumentTypeError(f"messages must be a list of dicts, not {type(messages).__name__}: {_EXAMPLE}")
-    if not messages:
+    given = check_items("messages", messages, "dicts", hint=f": {_EXAMPLE}")
+    if not given:
         raise ArgumentError(f"messages is empty: {_EXAMPLE}")
     checked: list[dict[str, Any]] = []
     waiting: dict[str, str] = {}  # calls without a result: id -> name
     n_calls = 0
-    for index, message in enumerate(messages):
+    for index, message in enumerate(given):
         one = _check_message(index, message)
         if one["role"] == "tool":
             _match(index, one, waiting)
@@ -83,9 +82,9 @@ def _text_of(index: int, content: Any) -> Any:
 
 
 def _check_calls(index: int, calls: Any) -> list[dict[str, Any]]:
-    if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Sequence):
-        raise ArgumentTypeError(f"messages[{index}]['tool_calls'] must be a list of calls: write [{_CALL}]")
-    return [_check_call(f"messages[{index}]['tool_calls'][{number}]", call) for number, call in enumerate(calls)]
+    name = f"messages[{index}]['tool_calls']"
+    given = check_items(name, calls, "calls", hint=f": write [{_CALL}]")
+    return [_check_call(f"{name}[{number}]", call) for number, call in enumerate(given)]
 
 
 def _check_call(what: str, call: Any) -> dict[str, Any]:

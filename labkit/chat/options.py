@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from labkit.chat.thinking import Thinking
 from labkit.chat_template.calls import CallForm, read_calls
 from labkit.chat_template.thinking import ThinkingForm, switches
 from labkit.chat_template.tools import check_tools
-from labkit.checks import check_flag, check_int, one_line, shown
+from labkit.checks import check_flag, check_int, check_json, one_line, shown
 from labkit.engine.generation import Splitter
 from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -98,10 +97,5 @@ def _check_options(source: str, given: dict[str, Any]) -> dict[str, Any]:
             raise ArgumentError(
                 f"template_options[{one_line(repr(name), 60)}] {why}: read labkit.get_model_info(…).chat_template"
             )
-    try:
-        checked: dict[str, Any] = json.loads(json.dumps(given))
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(
-            f"template_options are not JSON ({one_line(error, 100)}): use texts, numbers, lists"
-        ) from None
+    checked: dict[str, Any] = check_json("template_options", given)
     return checked

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from labkit.checks import one_line, shown
+from labkit.checks import check_items, check_json, one_line, shown
 from labkit.errors import ArgumentError, ArgumentTypeError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -33,9 +33,10 @@ def check_tools(tools: Any) -> list[dict[str, Any]]:
     >>> check_tools([add])[0]["function"]["parameters"]["required"]
     ['a']
     """
-    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence) or not tools:
-        raise ArgumentTypeError(f"tools must be a list of functions or dicts, not {shown(tools)}: {_EXAMPLE}")
-    checked = [_of_function(tool) if callable(tool) else _of_dict(index, tool) for index, tool in enumerate(tools)]
+    given = check_items("tools", tools, "functions or dicts", hint=f": {_EXAMPLE}")
+    if not given:
+        raise ArgumentTypeError(f"tools must be a list of at least one function or dict: {_EXAMPLE}")
+    checked = [_of_function(tool) if callable(tool) else _of_dict(index, tool) for index, tool in enumerate(given)]
     names = [tool["function"]["name"] for tool in checked]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -55,14 +56,8 @@ def _of_dict(index: int, tool: Any) -> dict[str, Any]:
     parameters = {"type": "object", "properties": {}} if parameters is None else parameters
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
         raise ArgumentTypeError(f"tool {name!r}: parameters must be a JSON schema of an object, not {shown(parameters)}")
-    described = {"name": name, "description": str(function.get("description") or ""), "parameters": dict(parameters)}
-    try:
-        json.dumps(described)
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(
-            f"tool {name!r} is not JSON ({one_line(error, 100)}): use plain dicts, lists, texts"
-        ) from None
-    return {"type": "function", "function": described}
+    described = {"name": name, "description": str(function.get("description") or ""), "parameters": parameters}
+    return {"type": "function", "function": check_json(f"tool {name!r}", described)}
 
 
 def _of_function(function: Callable[..., Any]) -> dict[str, Any]:

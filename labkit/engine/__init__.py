@@ -26,8 +26,7 @@ The same loop in 95 lines, without threads, cancelling, or care for the caller's
     llama_methods  Llama's own methods, in the model's thread
 
 `labkit.chat` answers conversations, `logits` has what a model computes before it chooses, and several files share `native`
-(llama.cpp's C interface, its log, its abort flag), `native_model` (pointers to a loaded model), `prompt_cache`, `results`,
-`logprobs`.
+(llama.cpp's C interface, its log, its abort flag), `prompt_cache`, `results` and `logprobs`.
 """
 
 import lazy_loader

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.checks import one_line
 from labkit.engine.llama_methods import LlamaMethods
-from labkit.engine.native import C, EngineLog, cpu_overrides, progress_callback, safe_construction
-from labkit.engine.native_model import NativeModel
+from labkit.engine.native import AbortFlag, C, EngineLog, cpu_overrides, progress_callback, safe_construction
 from labkit.engine.stepping import free_cores
 from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import LabkitError, ModelLoadError
@@ -20,6 +20,25 @@ if TYPE_CHECKING:
     from labkit.devices.borrow import ModelDevices
 
 _SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on the slowest conceivable machine: more is contention
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeModel:
+    """``model.native``: use it in the model's thread only, in a function passed to ``model.compute``."""
+
+    ctx: Any
+    model: Any
+    vocab: Any
+    tokenizer: Tokenizer
+    flag: AbortFlag  # ends the running computation
+    n_vocab: int
+    has_state: bool  # layers have a recurrent state, which cannot return to an earlier token
+    has_window: bool  # layers keep only a sliding window, which cannot return far
+
+    @property
+    def memory(self) -> Any:
+        """The context's cache; None for a model without one, such as BERT."""
+        return C.llama_get_memory(self.ctx)
 
 
 class LoadingLlama(LlamaMethods):

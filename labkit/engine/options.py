@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import check_flag, check_int, check_number, check_text, nearest, one_line, shown
+from labkit.checks import check_flag, check_int, check_items, check_number, check_text, nearest, one_line, shown
 from labkit.engine.settings import LoadRequest
 from labkit.errors import ArgumentError, ArgumentTypeError, ModelNotFoundError
 from labkit.kv_cache.size import cache_type
@@ -100,11 +99,9 @@ def _check_cache_type(name: str, value: Any) -> str:
 
 
 def _check_tensor_split(name: str, value: Any) -> list[float]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise ArgumentTypeError(f"{name} must be a list of shares, one per device, such as [0.7, 0.3]")
-    given = list(itertools.islice(value, 17))
+    given = check_items(name, value, "shares, one per device, such as [0.7, 0.3]")
     if not 0 < len(given) <= 16:
-        raise ArgumentError(f"{name} has {len(given) if given else 'no'} shares or more: give 1 to 16, one per device")
+        raise ArgumentError(f"{name} has {len(given)} shares: give 1 to 16, one per device")
     return [check_number(f"{name}[{index}]", share, 0.0, 1e6) for index, share in enumerate(given)]
 
 

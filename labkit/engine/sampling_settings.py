@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from labkit.checks import check_int, check_number, check_text, one_line, shown
+from labkit.checks import check_int, check_items, check_number, check_text, one_line
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.system import load_engine
 
@@ -123,9 +123,7 @@ def _check(name: str, value: Any) -> Any:
 
 
 def _check_texts(name: str, value: Any) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Sequence):
-        raise ArgumentTypeError(f"{name} must be a text or a list of texts, not {shown(value)}")
+    texts = (value,) if isinstance(value, str) else check_items(name, value, "texts, or one text")
     for text in texts:
         data = check_text(name, text)
         if not text:
@@ -135,7 +133,7 @@ def _check_texts(name: str, value: Any) -> tuple[str, ...]:
             raise ArgumentError(
                 f"{name} has a text with a NUL or of {len(data):,} bytes: at most {_MAX_BREAKER_BYTES} are possible"
             )
-    return tuple(texts)
+    return texts
 
 
 def _check_grammar(given: Mapping[str, Any]) -> str | None:

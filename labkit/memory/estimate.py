@@ -54,7 +54,6 @@ def estimate_memory_usage(
     flash_attn: bool | str = "auto",
     swa_full: bool = False,
     method: str = "auto",
-    kv_unified: bool = False,
     n_outputs_max: int | None = None,
     devices: Sequence[Any] | None = None,
     tensor_split: Sequence[float] | None = None,
@@ -74,7 +73,7 @@ def estimate_memory_usage(
     type_k, type_v : str
         Types of the cache: ``"f16"``, ``"q8_0"``, …
     n_seq : int
-        Sequences decoded together, each with separate cells unless ``kv_unified``.
+        Sequences decoded together, each with separate cells.
     use_mmap, flash_attn : bool, None or "auto"
         None and ``"auto"``: as `load_model` chooses on this machine.
     swa_full : bool
@@ -125,7 +124,6 @@ def estimate_memory_usage(
         use_mmap=use_mmap,
         flash_attn=flash_attn,
         swa_full=swa_full,
-        kv_unified=kv_unified,
         n_outputs_max=n_outputs_max,
         devices=devices,
         tensor_split=tensor_split,
@@ -179,7 +177,6 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
             type_v=plan.value.id,
             flash_attn_type=int(plan.batch.flash_attn),
             swa_full=plan.swa_full,
-            kv_unified=plan.kv_unified,
         )
     except ModelLoadError as error:
         if method == "simulate":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import threading
 from pathlib import Path
 from typing import Any
 
-from labkit.checks import check_int, check_number, one_line
+from labkit.checks import check_int, check_json, check_number
 from labkit.children import ask_child, explain
-from labkit.errors import ArgumentTypeError, LabkitError, ModelLoadError
+from labkit.errors import LabkitError, ModelLoadError
 from labkit.load_check.facts import sound_file
 from labkit.models import resolve_model
 from labkit.records import Record
@@ -84,14 +83,11 @@ def measure_memory(
     check_int("n_ctx", n_ctx, 0, 2**31 - 1)
     check_int("seed", seed, 0, 2**63)
     check_number("limit_s", limit_s, 0, threading.TIMEOUT_MAX)
-    try:
-        json.dumps(options)
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"the options of a measurement must be plain values: {one_line(error)}") from error
+    plain = check_json("options", options)
     path = resolve_model(model_path)
     with contextlib.suppress(LabkitError):  # the child reports it
         sound_file(path)  # reading an unknown file's header takes some MB, once
-    request = {"model": str(path), "n_ctx": n_ctx, "seed": seed, "options": options}
+    request = {"model": str(path), "n_ctx": n_ctx, "seed": seed, "options": plain}
     with explain("the measurement", LabkitError, "choose a smaller n_ctx", died="does the model fit in RAM?"):
         answer = ask_child(_CHILD, request, limit_s)
     if "error" in answer:

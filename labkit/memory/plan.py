@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS: dict[str, Any] = {
     "n_gpu_layers": 0, "type_k": "f16", "type_v": "f16", "n_batch": 512, "n_ubatch": 512, "n_seq": 1, "use_mmap": None,
-    "flash_attn": "auto", "swa_full": False, "kv_unified": False, "n_outputs_max": None, "devices": None,
+    "flash_attn": "auto", "swa_full": False, "n_outputs_max": None, "devices": None,
     "tensor_split": None, "override_tensor": None, "build": None,
 }  # fmt: skip
 
@@ -48,7 +48,6 @@ class Plan:
     n_seq: int
     n_outputs_max: int
     swa_full: bool
-    kv_unified: bool
     layer_devices: tuple[int, ...]
     device_names: tuple[str, ...]
     build: EngineBuild
@@ -83,7 +82,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         check_int(name, n_ctx if name == "n_ctx" else given[name], low, 2**31 - 1)
     key, value = cache_type("type_k", given["type_k"]), cache_type("type_v", given["type_v"])
     flash = None if isinstance(given["flash_attn"], str) and given["flash_attn"] == "auto" else given["flash_attn"]
-    flags = {"flash_attn": flash, **{name: given[name] for name in ("use_mmap", "swa_full", "kv_unified")}}
+    flags = {"flash_attn": flash, **{name: given[name] for name in ("use_mmap", "swa_full")}}
     for name, flag in flags.items():
         if flag is not None:
             check_flag(name, flag)
@@ -117,7 +116,6 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         settings.n_ctx,
         n_seq=n_seq,
         n_ubatch=settings.n_ubatch,
-        unified=given["kv_unified"],
         swa_full=given["swa_full"],
     )
     n_outputs = n_seq if wanted is None else wanted or settings.n_batch
@@ -136,7 +134,6 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         n_seq=n_seq,
         n_outputs_max=n_outputs,
         swa_full=given["swa_full"],
-        kv_unified=given["kv_unified"],
         layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
         device_names=names,
         build=installed,
