@@ -110,6 +110,14 @@ def token_batch(n_tokens: int) -> Iterator[Any]:
         C.llama_batch_free(batch)
 
 
+def fill(batch: Any, tokens: Any, start: int, n_rows: int) -> None:
+    """Put tokens into a batch, at positions from ``start`` on, with a row of logits for each of the last ``n_rows``."""
+    count = batch.n_tokens = len(tokens)
+    view(batch.token, count)[:] = tokens
+    view(batch.pos, count)[:] = np.arange(start, start + count)
+    view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
+
+
 def view(pointer: Any, count: int) -> Any:
     """Return native memory as an array."""
     return np.ctypeslib.as_array(pointer, (count,))

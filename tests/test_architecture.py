@@ -13,7 +13,7 @@ from tools.measure_house import PACKAGE, find_circles, import_graph
 LEVELS = (
     "__main__", "cli",
     "milestone", "widgets", "grading", "course", "conformance",
-    "serve", "benchmark", "batch", "tuning", "quality", "memory", "roofline",
+    "serve", "benchmark", "batch", "quality", "tuning", "memory", "roofline",
     "chat", "second_context", "engine", "load_check", "thread_control", "devices",
     "grammar", "chat_template",
     "tuned_settings", "ghost", "model_info", "kv_cache", "quantize", "gguf_file", "models", "system", "plots",

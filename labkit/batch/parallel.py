@@ -19,7 +19,7 @@ from labkit.engine.stepping import decode
 from labkit.errors import GenerationError
 from labkit.kv_cache import CELLS
 from labkit.memory import estimate_memory_usage
-from labkit.second_context import second_context, token_batch, view
+from labkit.second_context import fill, second_context, token_batch
 from labkit.system import available_ram_bytes, load_engine
 from labkit.units import format_bytes, round_up
 
@@ -139,9 +139,7 @@ def _time_steps(model: Model, job: Job[Any], sizes: Sequence[int], n_threads: in
     most, first_s = max(sizes), time.perf_counter()
     with second_context(model, n_ctx=CELLS, n_batch=most, n_rows=most) as ctx, token_batch(most) as batch:
         C.llama_set_n_threads(ctx, n_threads, n_threads)
-        view(batch.token, most)[:] = np.arange(most) * 7 % n_vocab
-        view(batch.pos, most)[:] = np.arange(most)
-        view(batch.logits, most)[:] = 1
+        fill(batch, np.arange(most) * 7 % n_vocab, 0, most)
         for size in sizes:
             batch.n_tokens = size
             tried: list[float] = []

@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from labkit.checks import shown
 from labkit.engine.loading import load_model
 from labkit.engine.model import Model
@@ -22,10 +20,11 @@ from labkit.output_files import user_path
 from labkit.progress import Progress, reporting
 from labkit.quality.comparison import QuantizationComparison, QuantizationQuality
 from labkit.quality.divergence import DivergenceResult, Predictions, compare_with, recorded
-from labkit.quality.scoring import Window, time_decoding
+from labkit.quality.scoring import Window
 from labkit.quality.windows import check_size, evaluation_text, text_windows
 from labkit.quantize import quantize_model
 from labkit.system import cores_left_now
+from labkit.tuning.timed_context import time_tokens
 
 DEFAULT_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
 _DECODED, _ROUNDS = 32, 3  # tokens timed per round; each round covers all types, so a temporary slowdown affects all of them
@@ -71,7 +70,7 @@ def compare_quantizations(
 
     Notes
     -----
-    Speeds are timed in three rounds over all types, as in llama-bench: with given tokens, without sampling. Only one model
+    Speeds are timed in three rounds over all types, as in llama-bench: with random tokens, without sampling. Only one model
     is loaded at a time.
 
     Examples
@@ -191,14 +190,12 @@ class _Run:
 
     def _time(self, paths: list[Path]) -> dict[Path, list[tuple[float, float]]]:
         """Return tokens per second of prompt and of decoding, one pair per round."""
-        n_prompt = min(self.n_ctx, 256)
-        tokens = np.resize(np.concatenate([window.tokens for window in self.windows]), n_prompt + _DECODED)
         speeds: dict[Path, list[tuple[float, float]]] = {path: [] for path in paths}
         n_threads = self.n_threads or cores_left_now()  # the same for all types
         for _ in range(_ROUNDS):
             for path in paths:
                 with self._open(path) as model:
-                    speeds[path].append(time_decoding(model, tokens, n_prompt, n_threads))
+                    speeds[path].append(time_tokens(model, n_threads, min(self.n_ctx, 256), _DECODED))
                 self._advance()
         return speeds
 

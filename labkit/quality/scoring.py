@@ -7,9 +7,7 @@ per token; the rows are passed on in slices, so memory use does not grow with th
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy.typing as npt
 from labkit.engine.job import Job
 from labkit.engine.native import C
 from labkit.engine.stepping import Stepper
-from labkit.second_context import second_context, token_batch, view
+from labkit.second_context import fill, second_context, token_batch
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -60,7 +58,7 @@ class _Scoring:
     def run(self, windows: Iterable[Window]) -> None:
         """Compute the windows in order."""
         with (
-            self._context() as ctx,
+            second_context(self.model, n_ctx=self.n_ctx, n_batch=self.n_batch, n_rows=self.n_rows) as ctx,
             token_batch(self.n_batch) as batch,
             self.model.steps(self.job, ctx=ctx) as steps,
         ):
@@ -76,42 +74,7 @@ class _Scoring:
                     rows = np.ctypeslib.as_array(C.llama_get_logits(ctx), (len(targets), self.n_vocab))
                     self.consume(rows, targets)
 
-    def time(self, tokens: Tokens, n_prompt: int, n_threads: int) -> tuple[float, float]:
-        """Compute the prompt, then the rest one token at a time; see `time_decoding`."""
-        with (
-            self._context() as ctx,
-            token_batch(self.n_batch) as batch,
-            self.model.steps(self.job, ctx=ctx, pin=n_threads) as steps,
-        ):
-            started = time.perf_counter()
-            for start in range(0, n_prompt, self.n_batch):
-                self._decode(steps, batch, tokens[: min(n_prompt, start + self.n_batch)], start, 1)
-            first = time.perf_counter()
-            for start in range(n_prompt, len(tokens)):
-                self._decode(steps, batch, tokens[: start + 1], start, 1)
-            ended = time.perf_counter()
-        return n_prompt / (first - started), (len(tokens) - n_prompt) / (ended - first)
-
     def _decode(self, steps: Stepper, batch: Any, tokens: Tokens, start: int, n_rows: int) -> None:
         """Decode tokens from ``start`` on, with a row of logits for each of the last ``n_rows``."""
-        count = len(tokens) - start
-        batch.n_tokens = count
-        view(batch.token, count)[:] = tokens[start:]
-        view(batch.pos, count)[:] = np.arange(start, start + count)
-        view(batch.logits, count)[:] = np.arange(count) >= count - n_rows
-        steps.decode(batch, count, self._phase if n_rows else None)
-
-    def _context(self) -> AbstractContextManager[Any]:
-        return second_context(self.model, n_ctx=self.n_ctx, n_batch=self.n_batch, n_rows=self.n_rows)
-
-
-def time_decoding(model: Model, tokens: Tokens, n_prompt: int, n_threads: int) -> tuple[float, float]:
-    """Time ``n_prompt`` tokens as a prompt, then the others one at a time, without sampling, as in llama-bench.
-
-    Returns tokens per second of both.
-    """
-    return model.compute(lambda job: _Scoring(model, job, len(tokens), _drop).time(tokens, n_prompt, n_threads))
-
-
-def _drop(_rows: Rows, _targets: Tokens) -> None:
-    return None
+        fill(batch, tokens[start:], start, n_rows)
+        steps.decode(batch, batch.n_tokens, self._phase if n_rows else None)

@@ -86,8 +86,7 @@ def stream_threads(
     counts = _check_counts(n_threads)
     check_int("n_prompt", n_prompt, 1, 2**20)
     check_int("n_gen", n_gen, 1, 2**20)
-    chosen = check_model(model).settings
-    trial = Trial(chosen.flash_attn, chosen.type_k, chosen.type_v, min(512, chosen.n_ubatch))
+    trial = Trial.of(check_model(model))
 
     def measure(job: Job[Any]) -> None:
         with open_trial(model, trial, n_prompt, n_gen) as context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from labkit.engine.native import C
 from labkit.engine.stepping import decode
 from labkit.kv_cache import CELLS
 from labkit.kv_cache.size import cache_type
-from labkit.second_context import second_context, token_batch, view
+from labkit.second_context import fill, second_context, token_batch, view
 from labkit.units import round_up
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Trial:
     type_v: str
     n_ubatch: int
     n_parallel: int = 1
+
+    @classmethod
+    def of(cls, model: Model) -> Trial:
+        """Return the settings that a model was loaded with."""
+        chosen = model.settings
+        return cls(chosen.flash_attn, chosen.type_k, chosen.type_v, min(512, chosen.n_ubatch))
 
 
 class TrialContext:
@@ -53,12 +60,7 @@ class TrialContext:
         started_s = time.perf_counter()
         with token_batch(step) as batch:
             for start in range(0, self._n_prompt, step):
-                piece = tokens[start : start + step]
-                count = batch.n_tokens = len(piece)
-                view(batch.token, step)[:count] = piece
-                view(batch.pos, step)[:count] = np.arange(start, start + count)
-                view(batch.logits, step)[:count] = 0
-                batch.logits[count - 1] = 1
+                fill(batch, tokens[start : start + step], start, 1)
                 decode(self._ctx, batch, job)
         C.llama_synchronize(self._ctx)
         elapsed_s = time.perf_counter() - started_s
@@ -114,3 +116,13 @@ def open_trial(model: Model, trial: Trial, n_prompt: int, n_gen: int) -> Iterato
         changes=changes,
     ) as ctx:
         yield TrialContext(model, ctx, trial, n_prompt, n_gen)
+
+
+def time_tokens(model: Model, n_threads: int, n_prompt: int, n_gen: int) -> tuple[float, float]:
+    """Return tokens per second of a prompt and of the tokens after it, with the model's own settings."""
+
+    def measure(job: Job[Any]) -> tuple[float, float]:
+        with open_trial(model, Trial.of(model), n_prompt, n_gen) as context:
+            return n_prompt / context.prompt_s(job, n_threads), 1 / context.step_s(job, n_threads, math.inf)
+
+    return model.compute(measure)
