@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -159,11 +160,7 @@ def _fitting(model: Model, wanted: int, n_cells: int) -> int:
     if model.settings.n_gpu_layers != 0:  # the engine reports when a device is full
         return wanted
     room = _SHARE_OF_FREE * available_ram_bytes()
-    low, high = 0, wanted
-    while low < high:
-        middle = (low + high + 1) // 2 if high < wanted else high
-        low, high = (middle, high) if _needed(model, middle, n_cells) <= room else (low, middle - 1)
-    return max(low, 1)
+    return max(1, bisect.bisect_right(range(1, wanted + 1), room, key=lambda n_seq: _needed(model, n_seq, n_cells)))
 
 
 def _needed(model: Model, n_seq: int, n_cells: int) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labkit.batch.parallel import MAX_PARALLEL
 from labkit.benchmark.figures import Measured, make_result
 from labkit.benchmark.llama_bench import EngineTimes, time_engine
 from labkit.benchmark.memory import MemoryWatch
@@ -29,7 +30,6 @@ _MODEL_SETTINGS = (
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
 
 MAX_REPEATS = 100_000
-MAX_PARALLEL = 256  # llama.cpp's maximum number of sequences
 
 
 def benchmark_inference(

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from labkit.benchmark.run import MAX_PARALLEL, MAX_REPEATS
+    from labkit.batch.parallel import MAX_PARALLEL
+    from labkit.benchmark.run import MAX_REPEATS
     from labkit.checks import check_int
 
     limits = {"n_prompt": 2**31 - 1, "n_gen": 2**31 - 1, "repetitions": MAX_REPEATS, "n_parallel": MAX_PARALLEL}

@@ -30,17 +30,9 @@ COMPUTING = (
     "embed", "eval", "generate", "load_state", "reset", "sample", "save_state", "set_cache", "set_seed",
 )  # fmt: skip
 READING = (
-    "detokenize",
-    "n_ctx",
-    "n_embd",
-    "n_vocab",
-    "pooling_type",
-    "token_bos",
-    "token_eos",
-    "token_nl",
-    "tokenize",
+    "detokenize", "n_ctx", "n_embd", "n_vocab", "pooling_type", "token_bos", "token_eos", "token_nl", "tokenize",
     "tokenizer",
-)
+)  # fmt: skip
 READING_PROPERTIES = ("ctx", "model", "eval_tokens", "eval_logits")
 _TOKENS = ("eval", "generate")
 _PROMPTS = ("__call__", "create_completion")

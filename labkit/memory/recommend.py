@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -169,14 +170,8 @@ class _Search:
 
     def _largest(self, wanted: int, kind: str) -> int:
         """Return the largest context, up to ``wanted``, that fits in RAM and devices; 0 for none."""
-        low, high = 0, wanted // CELLS
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.most_layers(middle * CELLS, kind) is None:
-                high = middle - 1
-            else:
-                low = middle
-        return low * CELLS
+        sizes = range(CELLS, wanted + 1, CELLS)
+        return CELLS * bisect.bisect_left(sizes, True, key=lambda size: self.most_layers(size, kind) is None)
 
     def choose(self, wanted: int, *, exactly: bool) -> tuple[str, int]:
         """Return the cache type and the context."""

@@ -107,16 +107,12 @@ def measure_divergence(
     chosen = evaluation_text() if text is None else text
     windows = text_windows(reference, chosen, size)
     _refuse_other_vocabulary(windows, text_windows(model, chosen, size), model, reference)
-    with reporting(progress, "divergence", "window") as report, tempfile.TemporaryDirectory() as folder:
-
-        def first_half(done: int, total: int) -> None:
-            report(done, 2 * total)
-
-        def second_half(done: int, total: int) -> None:
-            report(total + done, 2 * total)
-
-        with recorded(reference, windows, size, Path(folder), first_half) as predictions:
-            return compare_with(predictions, model, windows, size, second_half)
+    with (
+        reporting(progress, "divergence", "window") as report,
+        tempfile.TemporaryDirectory() as folder,
+        recorded(reference, windows, size, Path(folder), lambda done, total: report(done, 2 * total)) as predictions,
+    ):
+        return compare_with(predictions, model, windows, size, lambda done, total: report(total + done, 2 * total))
 
 
 def _refuse_other_vocabulary(ours: list[Window], theirs: list[Window], model: Model, reference: Model) -> None:
@@ -132,21 +128,17 @@ class Predictions:
     """A reference's predictions in a file (rows of log probabilities), and its surprises on the same tokens."""
 
     def __init__(self, file: IO[bytes], n_vocab: int) -> None:
-        self._file, self._n_vocab = file, n_vocab
+        self.file, self._n_vocab = file, n_vocab
         self.surprises = Surprises()
 
     def write(self, logits: Rows, targets: Tokens) -> None:
         """Add rows of logits."""
         self.surprises.add(logits, targets)
-        log_softmax(logits).tofile(self._file)
-
-    def rewind(self) -> None:
-        """Return to the first row."""
-        self._file.seek(0)
+        log_softmax(logits).tofile(self.file)
 
     def read(self, n_rows: int) -> Rows:
         """Return the next rows, shape (n_rows, n_vocab)."""
-        rows = np.fromfile(self._file, dtype=np.float32, count=n_rows * self._n_vocab)
+        rows = np.fromfile(self.file, dtype=np.float32, count=n_rows * self._n_vocab)
         return rows.reshape(n_rows, self._n_vocab)
 
 
@@ -177,7 +169,7 @@ def compare_with(
 ) -> DivergenceResult:
     """Compute a model's predictions on the same windows, and compare them with the reference's."""
     found, gaps = Surprises(), list[Gap]()
-    predictions.rewind()
+    predictions.file.seek(0)
 
     def compare(logits: Rows, targets: Tokens) -> None:
         found.add(logits, targets)

@@ -49,13 +49,8 @@ class App:
         self.model_id = Path(model.model_path).stem
         info = get_model_info(model.model_path)
         meta = {"n_ctx": n_ctx, "n_params": info.parameter_count, "size": info.file_size_bytes}
-        self._entry = {
-            "id": self.model_id,
-            "object": "model",
-            "created": int(time.time()),
-            "owned_by": "labkit",
-            "meta": meta,
-        }
+        about = {"id": self.model_id, "object": "model", "created": int(time.time()), "owned_by": "labkit"}
+        self._entry = {**about, "meta": meta}
         self._n_body_bytes = 0
         self.metrics = Metrics(self._running, lambda: max(0.0, self.n_open - self._running()), self._stored)
         self._embedding = asyncio.Lock()

@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.serve.schedule import Served, StepCost, User
 
-_WORDS = (
+_WORDS = [
     "time",
     "year",
     "people",
@@ -27,7 +27,7 @@ _WORDS = (
     "school",
     "state",
     "group",
-)
+]
 
 
 def some_text(n_words: int, seed: int) -> str:

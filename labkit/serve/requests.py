@@ -14,7 +14,7 @@ from labkit.chat.tool_choice import ask_for_choice
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
 from labkit.engine.generation import GenerationRequest, Splitter
-from labkit.engine.sampling_settings import MAX_LOGPROBS, check_max_tokens, check_sampling
+from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -28,18 +28,8 @@ if TYPE_CHECKING:
 
 _MAX_STOPS = 16  # each costs time per token
 _COMPLETION_TOKENS = 16  # OpenAI's default of max_tokens in /v1/completions
-_SAMPLING = (
-    "seed", "stop", "repeat_penalty", "frequency_penalty", "presence_penalty", "repeat_last_n", "dry_multiplier",
-    "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "top_n_sigma", "top_k", "typical_p",
-    "top_p", "min_p", "xtc_probability", "xtc_threshold",
-)  # fmt: skip
-_NEUTRAL = {
-    "n": 1,
-    "best_of": 1,
-    "logit_bias": {},
-    "echo": False,
-    "suffix": "",
-}
+_SAMPLING = {field.name for field in dataclasses.fields(SamplingSettings)} - {"temperature", "grammar", "logprobs"}
+_NEUTRAL = {"n": 1, "best_of": 1, "logit_bias": {}, "echo": False, "suffix": ""}
 _MISSING = {
     "functions": "functions (use tools)", "audio": "audio", "logit_bias": "logit_bias", "echo": "echo",
     "suffix": "suffix", "n": "more than one choice (n)", "best_of": "best_of",
