@@ -71,17 +71,15 @@ class BenchmarkSettings(Record):
         Of the weights.
     backends : str
         The backends that llama.cpp was built with.
-    n_threads, n_threads_batch, n_gpu_layers, n_ctx, n_batch, n_ubatch, use_mmap, flash_attn, type_k, type_v
-        As in `ModelSettings`; cache types as llama.cpp's numbers.
-    devices : tuple of str
+    n_threads, …, devices
+        As in `ModelSettings`.
     n_prompts : int
     n_prompt : tuple of int
         Tokens of each prompt.
     prompts_sha256 : str
         Hash of the prompts' text; it differs for different texts.
-    max_tokens, warmup, repeats, n_parallel : int
-    temperature, top_p, min_p, repeat_penalty : float
-    top_k, seed : int
+    max_tokens, …, seed
+        Arguments of `benchmark_inference`.
     adapt_threads : bool
         Whether fewer threads could be used while other programs needed the cores; the runs have the numbers.
     constrained : bool

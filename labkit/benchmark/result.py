@@ -97,10 +97,10 @@ class BenchmarkResult(Record):
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return _text(self)
+        return "\n\n".join([*(table.to_text() for table in _tables(self)), *self.notes])
 
     def _repr_html_(self) -> str:
-        return _html(self)
+        return "".join(table.to_html() for table in _tables(self)) + notes_html(self.notes)
 
     def compare(self, other: Mapping[str, Any]) -> BenchmarkComparison:
         """Compare this result with another: `compare_benchmarks`."""
@@ -111,12 +111,14 @@ class BenchmarkResult(Record):
         return written(json.dumps(self.to_dict(), indent=2, ensure_ascii=False), path)
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """Return one row per run, unrounded, as CSV; with a path, also write it there."""
-        return written(_runs_csv(self), path)
+        """Return one unrounded row per run as CSV, without the times of its tokens; with a path, also write it there."""
+        return written(to_csv(self.runs, without=("token_times_s",)), path)
 
     def to_markdown(self, path: str | Path | None = None) -> str:
         """Return llama-bench's table and the user's figures as Markdown; with a path, also write it there."""
-        return written(_markdown(self), path)
+        tests, summary = _tables(self)
+        parts = [tests.to_markdown(right=(1, 2, 4, 5, 6)), summary.to_markdown(), *self.notes]
+        return written("\n\n".join(parts) + "\n", path)
 
     def plot(self, *, axes: Any = None) -> Any:
         """Draw the inter-token latencies with `labkit.plots.plot_benchmark` and return the matplotlib Axes."""
@@ -208,24 +210,6 @@ def _tables(result: BenchmarkResult) -> tuple[Table, Table]:
     return Table(title, HEADINGS, bench_rows(result)), Table("", (), summary_rows(result))
 
 
-def _markdown(result: BenchmarkResult) -> str:
-    tests, summary = _tables(result)
-    return "\n\n".join([tests.to_markdown(right=(1, 2, 4, 5, 6)), summary.to_markdown(), *result.notes]) + "\n"
-
-
-def _text(result: BenchmarkResult) -> str:
-    return "\n\n".join([*(table.to_text() for table in _tables(result)), *result.notes])
-
-
-def _html(result: BenchmarkResult) -> str:
-    return "".join(table.to_html() for table in _tables(result)) + notes_html(result.notes)
-
-
 def bench_csv(result: BenchmarkResult) -> str:
     """Return one row per test as CSV, like ``llama-bench -o csv``."""
     return to_csv(bench_records(result))
-
-
-def _runs_csv(result: BenchmarkResult) -> str:
-    """Return one row per run as CSV, without the times of single tokens."""
-    return to_csv(result.runs, without=("token_times_s",))

@@ -13,12 +13,12 @@ from labkit.benchmark.memory import MemoryWatch
 from labkit.benchmark.parallel import run_together
 from labkit.benchmark.records import BenchmarkRun, BenchmarkSettings
 from labkit.benchmark.result import BenchmarkResult
-from labkit.benchmark.timing import TimedText, describe, prepare_timing
+from labkit.benchmark.timing import TimedText, describe
 from labkit.cache import sha256
 from labkit.checks import check_flag, check_int, check_items
 from labkit.engine import Model
 from labkit.engine.model import check_model
-from labkit.engine.sampling_settings import SamplingSettings
+from labkit.engine.sampling_settings import SamplingSettings, check_sampling
 from labkit.errors import ArgumentError
 from labkit.progress import Progress, reporting
 from labkit.system import measure_system
@@ -108,17 +108,22 @@ def benchmark_inference(
     >>> result.total_tokens, len(result.runs), result.time_to_first_token_s < result.elapsed_s
     (16, 2, True)
     """
+    check_model(model)
     plan = _Plan(
         max_tokens=check_int("max_tokens", max_tokens, 1, 2**31 - 1),
         warmup=check_int("warmup", warmup, 0, 1000),
         repeats=check_int("repeats", repeats, 1, MAX_REPEATS),
         n_parallel=check_int("n_parallel", n_parallel, 1, MAX_PARALLEL),
         engine=check_flag("engine", engine),
-        pin=None if check_flag("adapt_threads", adapt_threads) else check_model(model).threads_to_keep(),
+        pin=None if check_flag("adapt_threads", adapt_threads) else model.threads_to_keep(),
     )
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
-    sampling, timed = prepare_timing(model, texts, plan.max_tokens, temperature, options, pin=plan.pin)
+    parse_special = check_flag("parse_special", options.pop("parse_special", False))
+    sampling = dataclasses.replace(check_sampling(temperature, options), stop=())
+    timed = tuple(
+        TimedText(model, text, plan.max_tokens, sampling, parse_special=parse_special, pin=plan.pin) for text in texts
+    )
     with reporting(progress, "benchmark", "step") as report:
         measured = _Session(model, timed, sampling, plan, report).measure()
     settings = _settings(model, sampling, plan, texts, timed)

@@ -7,21 +7,17 @@ two computations. Reading them takes about a microsecond per token.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import functools
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.benchmark.records import BenchmarkRun
-from labkit.checks import check_flag
 from labkit.engine.detokenizer import TextAssembler
 from labkit.engine.generation import Generation, GenerationRequest
-from labkit.engine.model import check_model
 from labkit.engine.native import C
 from labkit.engine.sampler import Sampler
-from labkit.engine.sampling_settings import SamplingSettings, check_sampling
+from labkit.engine.sampling_settings import SamplingSettings
 from labkit.engine.stepping import CancelledError
 from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import ContextOverflowError
@@ -170,26 +166,6 @@ class _ClockedText(TextAssembler):
         text = super().add(piece, mark)
         self.ends.append(time.perf_counter())
         return text
-
-
-def prepare_timing(
-    model: Any,
-    prompts: list[str],
-    max_tokens: int,
-    temperature: Any,
-    options: Mapping[str, Any],
-    *,
-    pin: int | None = None,
-) -> tuple[SamplingSettings, tuple[TimedText, ...]]:
-    """Check all arguments before anything is computed; stop sequences in ``options`` are checked, then ignored."""
-    checked: Model = check_model(model)
-    given = dict(options)
-    parse_special = check_flag("parse_special", given.pop("parse_special", False))
-    settings = dataclasses.replace(check_sampling(temperature, given), stop=())
-    texts = tuple(
-        TimedText(checked, prompt, max_tokens, settings, parse_special=parse_special, pin=pin) for prompt in prompts
-    )
-    return settings, texts
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -39,14 +39,17 @@ def chat_prompt(
     if budget is not None:
         budget = check_int("max_thinking_tokens", budget, 0, 2**31 - 1, hint="; None means no limit")
     variables: dict[str, Any] = {} if options.tools is None else {"tools": check_tools(options.tools)}
-    given = _check_mapping(options.template_options)
-    chat = ChatTokenizer(tokenizer, given.pop("chat_template", None))
+    if not isinstance(options.template_options, (Mapping, type(None))):
+        given = shown(options.template_options)
+        raise ArgumentTypeError(f"template_options must be a dict of the template's variables, not {given}")
+    more = dict(options.template_options or {})
+    chat = ChatTokenizer(tokenizer, more.pop("chat_template", None))
     source, form = chat.template.source, chat.template.thinking
     if wanted and form is None:
         raise ArgumentError("thinking=True, but this model's chat template has no reasoning: leave thinking out")
     if wanted is not None:
         variables |= switches(source, on=wanted)
-    variables |= _check_options(source, given)
+    variables |= _check_options(source, more)
     tokens, text = chat.encode(messages, **variables)
     splitter = Splitter()
     if wanted is False:
@@ -82,12 +85,6 @@ def _is_opened(form: ThinkingForm, text: str, last_content: str) -> bool:
     content = last_content.strip()
     tail = text.rpartition(content)[2] if content and content in text else text
     return tail.rfind(form.begin) > tail.rfind(form.end)
-
-
-def _check_mapping(given: Any) -> dict[str, Any]:
-    if not isinstance(given, (Mapping, type(None))):
-        raise ArgumentTypeError(f"template_options must be a dict of the template's variables, not {shown(given)}")
-    return dict(given or {})
 
 
 def _check_options(source: str, given: dict[str, Any]) -> dict[str, Any]:

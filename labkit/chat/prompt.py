@@ -32,7 +32,9 @@ class ChatTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, source: Any = None) -> None:
         self._tokenizer = tokenizer
-        self.template = _template(_own_source(tokenizer) if source is None else _check_source(source), *_names(tokenizer))
+        if source is not None:
+            check_text("template_options['chat_template']", source)
+        self.template = _template(_own_source(tokenizer) if source is None else source, *_names(tokenizer))
 
     def encode(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> tuple[list[int], str]:
         """Return the tokens and the text of a conversation; ``more`` are tools and the template's variables.
@@ -131,7 +133,8 @@ class ChatTokenizer:
 
         def flush(next_strips: int) -> list[int]:
             text = run.lstrip(_SPACES) if strips & C.LLAMA_TOKEN_ATTR_RSTRIP else run
-            return self._plain(text.rstrip(_SPACES) if next_strips & C.LLAMA_TOKEN_ATTR_LSTRIP else text)
+            text = text.rstrip(_SPACES) if next_strips & C.LLAMA_TOKEN_ATTR_LSTRIP else text
+            return self._tokenizer.tokenize(text) if text else []
 
         for source, text in parts:
             for plain, special in self._partition(text, source):
@@ -141,9 +144,6 @@ class ChatTokenizer:
                     tokens += [*flush(attributes), special]
                     run, strips = "", attributes
         return tokens + flush(0)
-
-    def _plain(self, text: str) -> list[int]:
-        return self._tokenizer.tokenize(text) if text else []
 
     def _with_bos(self, tokens: list[int]) -> list[int]:
         wants_bos = self._tokenizer.bos >= 0 and C.llama_vocab_get_add_bos(self._tokenizer.vocab)
@@ -169,11 +169,6 @@ def _own_source(tokenizer: Tokenizer) -> str:
             "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
         )
     return str(source.decode("utf-8", errors="replace"))
-
-
-def _check_source(source: Any) -> str:
-    check_text("template_options['chat_template']", source)
-    return str(source)
 
 
 @functools.lru_cache(maxsize=16)

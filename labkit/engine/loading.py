@@ -20,8 +20,6 @@ from labkit.system import engine_build
 
 if TYPE_CHECKING:
     from labkit.devices import ServedDevice
-    from labkit.devices.borrow import ModelDevices
-    from labkit.system import EngineBuild
 
 _warned: set[str] = set()
 
@@ -107,7 +105,11 @@ def load_model(
     facts = sound_file(path, vocab_only=bool(request.others.get("vocab_only")))
     check_overrides_fit(request.others.get("kv_overrides", {}), facts)
     build = engine_build()
-    borrowed = None if devices is None else _borrow(devices, build)
+    borrowed = None
+    if devices is not None:
+        from labkit.devices.borrow import borrow_devices
+
+        borrowed = borrow_devices(devices, build)
     try:
         if borrowed is None and request.n_gpu_layers != 0 and not build.has_gpu:
             _warn_once(
@@ -131,12 +133,6 @@ def load_model(
         if borrowed is not None and not borrowed.in_use:  # otherwise the model releases them
             borrowed.release()
         raise
-
-
-def _borrow(devices: Any, build: EngineBuild) -> ModelDevices:
-    from labkit.devices.borrow import borrow_devices
-
-    return borrow_devices(devices, build)
 
 
 @contextlib.contextmanager

@@ -274,16 +274,13 @@ class Model(LoadingLlama):
         same = self._cache.reusable(prompt, chat=chat) if self.n_tokens == 0 else 0
         goes_on = same == len(self._cache.tokens)  # then nothing is cut, which a recurrent state or a window does not allow
         if same and not goes_on:
-            cut = self._may_cut() and C.llama_memory_seq_rm(self.native.memory, 0, same, -1)
-            same = same if cut else 0
+            may_cut = not (self.native.has_state or C.llama_model_n_swa(self.native.model))
+            same = same if may_cut and C.llama_memory_seq_rm(self.native.memory, 0, same, -1) else 0
         if not same:
             self.clear_memory()
         self._cache.cut(same)
         self.n_tokens = 0
         return same
-
-    def _may_cut(self) -> bool:
-        return not (self.native.has_state or C.llama_model_n_swa(self.native.model))
 
 
 def check_model(model: Any) -> Model:
