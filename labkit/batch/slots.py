@@ -17,6 +17,7 @@ from typing import Any
 
 from labkit.batch.sequence import Sequence
 from labkit.engine.native import C
+from labkit.engine.prompt_cache import common_length
 
 WORTH_COPYING = 16  # tokens; computing fewer is about as fast as a copy, and needs no more reads of the weights
 
@@ -108,20 +109,6 @@ class Slots:
             self._copy(source, target)
             self.sequences[target], self.sequences[source] = self.sequences[source], None
             self._cut(source, 0)
-
-
-def common_length(first: list[int], second: list[int], most: int) -> int:
-    """Return the length of the common prefix of two lists, up to ``most``.
-
-    Examples
-    --------
-    >>> common_length([1, 2, 3, 4], [1, 2, 4, 4], 3)
-    2
-    """
-    most = min(most, len(first), len(second))
-    if first[:most] == second[:most]:
-        return max(most, 0)
-    return next(index for index in range(most) if first[index] != second[index])
 
 
 def moves(active: list[int]) -> list[tuple[int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -86,7 +85,7 @@ class ChatTokenizer:
 
         def hide(index: int, text: str) -> str:
             seen = re.compile(f"({self._own_marks().pattern}|{REASONING.pattern})", re.IGNORECASE)
-            pieces = _split(seen, text) if messages[index]["role"] == "assistant" else [text]
+            pieces = seen.split(text) if messages[index]["role"] == "assistant" else [text]
             return "".join(piece if number % 2 else piece.translate(mask) for number, piece in enumerate(pieces))
 
         masked = talk.render_with(hide)
@@ -186,9 +185,3 @@ def _names(tokenizer: Tokenizer) -> list[tuple[str, str]]:
             ids[name] = int(value.value) if value.value.isdigit() else -1
     texts = {name: tokenizer.token_text(token) for name, token in ids.items()}
     return [(name, text) for name, text in texts.items() if text or name in ("bos_token", "eos_token")]
-
-
-def _split(pattern: re.Pattern[str], text: str) -> list[str]:
-    """Split a text into pieces without and with a match, in turn."""
-    places = [0, *(place for match in pattern.finditer(text) for place in match.span()), len(text)]
-    return [text[begin:end] for begin, end in itertools.pairwise(places)]

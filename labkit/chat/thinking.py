@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 from labkit.chat_template.thinking import TAG, ThinkingForm
+from labkit.engine.detokenizer import n_undecided
 from labkit.engine.generation import Splitter
 from labkit.engine.results import Kind
 from labkit.engine.sampler import Sampler
@@ -67,7 +68,9 @@ class ThinkingText:
             text = self._held[:at].rstrip()
             self._go_on("after", self._held[at + len(self.form.end) :])
         else:
-            text = (self._held if last else self._held[: len(self._held) - self._undecided()]).rstrip()
+            text = (
+                self._held if last else self._held[: len(self._held) - n_undecided(self._held, (self.form.end,))]
+            ).rstrip()
             self._held = self._held[len(text) :]
         if text and self._n_blocks > 1:
             text, self._n_blocks = f"\n\n{text}", 1
@@ -91,11 +94,6 @@ class ThinkingText:
     def _go_on(self, state: str, rest: str) -> None:
         self.state, self._held, self._trim = state, rest, True
         self._n_blocks += state == "reasoning"
-
-    def _undecided(self) -> int:
-        """Return the length of the longest end of the held text that begins the end mark."""
-        longest = min(len(self._held), len(self.form.end) - 1)
-        return next((n for n in range(longest, 0, -1) if self.form.end.startswith(self._held[-n:])), 0)
 
 
 class Thinking(Splitter):

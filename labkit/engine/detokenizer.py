@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 
 
 class TextAssembler:
@@ -41,7 +42,7 @@ class TextAssembler:
         if found:
             self.stopped = True
             return self._release(min(found)[1])
-        return self._release(len(self._held) - self._undecided())
+        return self._release(len(self._held) - n_undecided(self._held, self.stops))
 
     def finish(self) -> str:
         """Return the held text; an incomplete character at the end is dropped."""
@@ -51,10 +52,14 @@ class TextAssembler:
         text, self._held = self._held[:end], self._held[end:]
         return text
 
-    def _undecided(self) -> int:
-        """Return the length of the longest suffix of the held text that is a prefix of a stop sequence."""
-        longest = min(len(self._held), max(map(len, self.stops)) - 1)
-        for length in range(longest, 0, -1):
-            if any(stop.startswith(self._held[-length:]) for stop in self.stops):
-                return length
-        return 0
+
+def n_undecided(text: str, marks: Sequence[str]) -> int:
+    """Return the length of the longest end of a text that may be the beginning of a mark.
+
+    Examples
+    --------
+    >>> n_undecided("one E", ("END",)), n_undecided("END", ("END",))
+    (1, 0)
+    """
+    longest = min(len(text), max(map(len, marks)) - 1)
+    return next((n for n in range(longest, 0, -1) if any(mark.startswith(text[-n:]) for mark in marks)), 0)

@@ -44,8 +44,7 @@ class PromptCache:
 
     def reusable(self, prompt: Sequence[int], *, chat: bool = False) -> int:
         """Return how many of a prompt's tokens need not be computed again; never all of them."""
-        most = min(len(self.tokens), len(prompt) - 1)
-        same = next((index for index in range(most) if prompt[index] != self.tokens[index]), most)
+        same = common_length(self.tokens, prompt, len(prompt) - 1)
         if not chat:
             return min(same, self._whole) // self.step * self.step
         if same == len(self.tokens):
@@ -69,3 +68,17 @@ class PromptCache:
         """Append tokens that were computed one by one."""
         self._begins += range(len(self.tokens), len(self.tokens) + len(tokens))
         self.tokens += tokens
+
+
+def common_length(first: Sequence[int], second: Sequence[int], most: int) -> int:
+    """Return the length of the common prefix of two sequences, up to ``most``.
+
+    Examples
+    --------
+    >>> common_length([1, 2, 3, 4], [1, 2, 4, 4], 3)
+    2
+    """
+    most = min(most, len(first), len(second))
+    if first[:most] == second[:most]:
+        return max(most, 0)
+    return next(index for index in range(most) if first[index] != second[index])

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from labkit.batch.slots import Slots, common_length
+from labkit.batch.slots import Slots
 from labkit.engine.native import C
+from labkit.engine.prompt_cache import common_length
 
 _WORTH_KEEPING = 64  # tokens; fewer are computed about as fast as their state is copied
 _State = tuple[list[int], Any]  # tokens, and their state as an array of bytes
