@@ -168,15 +168,15 @@ def _simulated(plan: Plan, method: str, assumptions: list[str]) -> Simulation | 
         return simulate(
             plan.header.paths[0],
             n_ctx=plan.cells.n_ctx,
-            n_batch=plan.n_batch,
-            n_ubatch=plan.n_ubatch,
+            n_batch=plan.settings.n_batch,
+            n_ubatch=plan.settings.n_ubatch,
             n_gpu_layers=plan.gpu_layers or 0,
             n_seq_max=plan.n_seq,
             n_outputs_max=plan.n_outputs_max,
             type_k=plan.key.id,
             type_v=plan.value.id,
             flash_attn_type=int(plan.batch.flash_attn),
-            swa_full=plan.swa_full,
+            swa_full=plan.settings.swa_full,
         )
     except ModelLoadError as error:
         if method == "simulate":
@@ -204,7 +204,7 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
     if plan.has_cuda:
         size = _CUDA_KERNELS_GPU + (0 if plan.batch.flash_attn else _CUBLAS_GPU)
         parts.append(_part(plan, "runtime", 0, size, "CUDA's kernels and work space, as measured on an H100"))
-    if plan.use_mmap:
+    if plan.settings.use_mmap:
         assumptions.append("mapped weights count as resident: the system can drop their pages and read them again")
     return parts
 

@@ -21,6 +21,7 @@ from labkit.model_info import vocab_size
 from labkit.units import round_up
 
 if TYPE_CHECKING:
+    from labkit.engine.settings import ModelSettings
     from labkit.system import EngineBuild
 
 
@@ -42,12 +43,9 @@ class Plan:
     n_vocab: int
     key: TensorType
     value: TensorType
-    use_mmap: bool
-    n_batch: int
-    n_ubatch: int
+    settings: ModelSettings  # what `load_model` would choose
     n_seq: int
     n_outputs_max: int
-    swa_full: bool
     layer_devices: tuple[int, ...]
     device_names: tuple[str, ...]
     build: EngineBuild
@@ -64,7 +62,7 @@ class Plan:
     def weight_buffers(self) -> list[WeightBuffer]:
         """The buffers that hold the weights."""
         return place_weights(
-            self.header, self.layer_devices, mapped=self.use_mmap, features=self.features, on_cpu=self.on_cpu
+            self.header, self.layer_devices, mapped=self.settings.use_mmap, features=self.features, on_cpu=self.on_cpu
         )
 
 
@@ -100,9 +98,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         n_ctx=n_ctx,
         n_threads=1,
         n_gpu_layers=given["n_gpu_layers"] if build.has_gpu else 0,
-        n_batch=given["n_batch"],
-        n_ubatch=given["n_ubatch"],
-        use_mmap=given["use_mmap"],
+        **{name: given[name] for name in ("n_batch", "n_ubatch", "use_mmap", "swa_full")},
         flash_attn=flash,
         type_k=key.name.lower(),
         type_v=value.name.lower(),
@@ -111,13 +107,7 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
     layers = model_layers(header)
     check_cache_types(layers, key, value, flash_attn=settings.flash_attn)
     n_seq = given["n_seq"]
-    cells = cache_shape(
-        layers,
-        settings.n_ctx,
-        n_seq=n_seq,
-        n_ubatch=settings.n_ubatch,
-        swa_full=given["swa_full"],
-    )
+    cells = cache_shape(layers, settings.n_ctx, n_seq=n_seq, n_ubatch=settings.n_ubatch, swa_full=settings.swa_full)
     n_outputs = n_seq if wanted is None else wanted or settings.n_batch
     names, shares = _devices(served, given["tensor_split"], bool(given["n_gpu_layers"]) or build.has_gpu)
     return Plan(
@@ -128,12 +118,9 @@ def make_plan(header: Header, n_ctx: int, **given: Any) -> Plan:
         n_vocab=vocab_size(header) or 0,
         key=key,
         value=value,
-        use_mmap=settings.use_mmap,
-        n_batch=settings.n_batch,
-        n_ubatch=settings.n_ubatch,
+        settings=settings,
         n_seq=n_seq,
         n_outputs_max=n_outputs,
-        swa_full=given["swa_full"],
         layer_devices=tuple(place_layers(len(layers.layers), given["n_gpu_layers"], shares)),
         device_names=names,
         build=installed,
