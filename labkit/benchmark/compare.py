@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labkit.benchmark.stats import median_interval
+from labkit.checks import visible
 from labkit.errors import ArgumentError, ArgumentTypeError
 from labkit.records import Record, to_plain
 
@@ -140,10 +141,5 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any], ignored: set
         if isinstance(a, dict) and isinstance(b, dict):
             found += [f"{key}.{text}" for text in _differing(a, b, ignored)]
         else:
-            found.append(f"{key}: {_short(a)} vs. {_short(b)}")
+            found.append(f"{key}: {visible(a, 40)} vs. {visible(b, 40)}")
     return found
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labkit.checks import shown
+from labkit.checks import check_items
 from labkit.engine.loading import load_model
 from labkit.engine.model import Model
-from labkit.errors import ArgumentError, ArgumentTypeError, LabkitWarning
+from labkit.errors import ArgumentError, LabkitWarning
 from labkit.gguf_file.formats import FileType, file_type, tensor_type
 from labkit.model_info import ModelInfo, get_model_info
 from labkit.models import resolve_model
@@ -98,10 +98,8 @@ def compare_quantizations(
 
 
 def _kinds(quantizations: Sequence[str]) -> list[FileType]:
-    if isinstance(quantizations, str) or not isinstance(quantizations, Sequence):
-        given = shown(quantizations)
-        raise ArgumentTypeError(f"quantizations must be a list of file types, not {given}: try ['Q8_0', 'Q4_K_M']")
-    kinds = list(dict.fromkeys(map(file_type, quantizations)))
+    given = check_items("quantizations", quantizations, "file types", hint=": try ['Q8_0', 'Q4_K_M']")
+    kinds = list(dict.fromkeys(map(file_type, given)))
     if not kinds:
         raise ArgumentError("quantizations is empty: name at least one file type, such as 'Q4_K_M'")
     return kinds
