@@ -43,7 +43,7 @@ def prefill(steps: Stepper, prompt: list[int], step: int, n_reused: int = 0) -> 
 
 
 class Splitter:
-    """What a text consists of: here of answer alone; `labkit.chat.thinking.Thinking` finds reasoning, and ends it."""
+    """Divide a text into parts: here all is answer; `labkit.chat.thinking.Thinking` finds reasoning, and ends it."""
 
     reasoning = ""  # what was found so far
     read_calls: Callable[[Sequence[int]], tuple[dict[str, Any], ...]] | None = None  # of tools, from an answer's tokens
