@@ -121,7 +121,7 @@ def open_trial(model: Model, trial: Trial, n_prompt: int, n_gen: int) -> Iterato
 def time_tokens(model: Model, n_threads: int, n_prompt: int, n_gen: int) -> tuple[float, float]:
     """Return tokens per second of a prompt and of the tokens after it, with the model's own settings."""
 
-    def measure(job: Job[Any]) -> tuple[float, float]:
+    def measure(job: Job[tuple[float, float]]) -> tuple[float, float]:
         with open_trial(model, Trial.of(model), n_prompt, n_gen) as context:
             return n_prompt / context.prompt_s(job, n_threads), 1 / context.step_s(job, n_threads, math.inf)
 
