@@ -50,7 +50,7 @@ def plot_next_token(
     'Bar chart of the next token. “ Paris” (drawn): 50.0 %, now 75.0 %; “ the”: 25.0 %, now 25.0 %.'
     """
     axes = new_axes(0.8 + 0.42 * len(tokens)) if axes is None else axes
-    notes = [" ✗" if no else "" for no in forbidden or [False] * len(tokens)]
+    notes = [" ✗" if no else "" for no in (forbidden if len(forbidden) else [False] * len(tokens))]
     names = [f"{label_of(token)}{' ◀ drawn' if place == chosen else notes[place]}" for place, token in enumerate(tokens)]
     for shift, values, colour, hatch, label in (
         (-0.2, before, OTHER, "//", "model"),
