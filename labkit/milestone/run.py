@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from labkit.batch import generate_batch_results
 from labkit.benchmark import benchmark_inference
@@ -72,13 +73,17 @@ def run_milestone(
     _refuse_unfit(path, cells)
     system = measure_system(seconds=0.5)
     threads = cores_left_now() if n_threads is None else n_threads  # the same for predictions and measurements
-    predictions = {
-        n: predict_speed(path, n_threads=threads, system=system, depth=_DEPTH, n_parallel=n, n_prompt=1)  # decoding alone
-        for n in (1, len(LAB_PROMPTS), *_MORE)
-    }
+
+    def predict(*numbers: int) -> dict[int, SpeedPrediction]:
+        options: dict[str, Any] = {"n_threads": threads, "system": system, "depth": _DEPTH, "n_prompt": 1}  # decoding alone
+        return {n: predict_speed(path, n_parallel=n, **options) for n in numbers}
+
+    predictions = predict(1, len(LAB_PROMPTS))
     with load_model(path, n_ctx=cells, n_threads=threads) as model:
         one, _ = _measure(model, 1, max_tokens, predictions[1], target)
         together, memory = _measure(model, len(LAB_PROMPTS), max_tokens, predictions[len(LAB_PROMPTS)], target)
+    if not together.passes:  # only then the advice needs them
+        predictions |= predict(*_MORE)
     counts = info.parameter_count >= _COUNTS_FROM and info.bits_per_weight <= _QUANTIZED
     return MilestoneResult(
         model=path.name,
