@@ -61,9 +61,10 @@ def test_the_card_has_three_formats(result: labkit.MilestoneResult, tmp_path: Pa
 
 
 def test_a_ghost_is_called_synthetic(tmp_path: Path) -> None:
-    """A ghost model is labelled as synthetic, on the card too."""
+    """A ghost model is labelled as synthetic, on the card too; one that is too slow gets advice for more prompts."""
     path = labkit.build_ghost_model(tmp_path / "ghost.gguf", shape="tiny")
-    result = labkit.run_milestone(path, max_tokens=2)
+    result = labkit.run_milestone(path, max_tokens=2, target=1e6)
+    assert "prompts together" in result.advice[-1]
     assert result.is_synthetic
     assert "synthetic" in result.to_text()
 
