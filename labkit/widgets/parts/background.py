@@ -60,12 +60,6 @@ class Background(Generic[T]):
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request runs or waits."""
-        with self._condition:
-            return self._thread is not None
-
     def submit(self, request: T) -> None:
         """Run this request, and cancel those that run or wait."""
         with self._condition:
