@@ -33,7 +33,7 @@ def main() -> None:
     llama_cpp.llama_log_set(log, None)
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype, settings.nthread = request["ftype"], request["n_threads"]
-    settings.allow_requantize = request["allow_requantize"]
+    settings.allow_requantize = True
     status = llama_cpp.llama_model_quantize(request["source"].encode(), request["output"].encode(), ctypes.byref(settings))
     _send(answers, status=status)
     os._exit(0)

@@ -112,21 +112,13 @@ def quantize_model(
     header = read_header(given)
     check_engine()
     path = _target(target, header, overwrite=overwrite)
-    warned = preflight(header)
+    warned = (*preflight(header), *_warn_of_loss(header))
     n_bytes = int(header.parameter_count * tensor_type(kind.tensor_type).bits_per_weight / 8)
     check_disk_space(path.parent, n_bytes, f"a copy in {kind.name}")
-    quantized = sorted({t.type.name for t in header.tensors if t.type.is_quantized})
-    if quantized:
-        lossy = (
-            f"{header.source} is already quantized ({', '.join(quantized)}): quantize from F16 or F32 for the best quality"
-        )
-        warnings.warn(lossy, LabkitWarning, stacklevel=2)
-        warned = (*warned, lossy)
     request = {
         "ftype": kind.id,
         "n_threads": threads,
         "source": os.path.abspath(header.paths[0]),  # noqa: PTH100 - never resolved: parts find each other by their names
-        "allow_requantize": bool(quantized),
     }
     with temporary_sibling(path) as temporary, reporting(progress, "quantizing", "tensor") as report:
         log = run_quantizer({**request, "folder": str(path.parent), "output": temporary.name}, report)
@@ -146,6 +138,16 @@ def quantize_model(
         fallbacks=tuple(Fallback(name, wanted.upper(), given.upper()) for name, wanted, given in _FALLBACK.findall(log)),
         warnings=warned,
     )
+
+
+def _warn_of_loss(header: Header) -> tuple[str, ...]:
+    """Warn about a source that is already quantized; return the warning."""
+    quantized = sorted({tensor.type.name for tensor in header.tensors if tensor.type.is_quantized})
+    if not quantized:
+        return ()
+    lossy = f"{header.source} is already quantized ({', '.join(quantized)}): quantize from F16 or F32 for the best quality"
+    warnings.warn(lossy, LabkitWarning, stacklevel=3)
+    return (lossy,)
 
 
 def _target(target: str | Path, header: Header, *, overwrite: bool) -> Path:
