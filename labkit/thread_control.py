@@ -98,22 +98,10 @@ class Phase:
         return min((usual * max(1.0, k / n) for k, usual in enumerate(self.usual) if usual), default=0.0)
 
     def record(self, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> int:
-        """Record the time of the chosen step.
+        """Record the seconds of the chosen step, and its work in units; return the change of the number of threads.
 
-        Parameters
-        ----------
-        units : float
-            Its work: tokens, or the caller's unit.
-        seconds : float
-        free : float or None
-            Cores that are idle or used by this process; None is unknown.
-        ended : bool
-            The step was ended at its limit.
-
-        Returns
-        -------
-        int
-            The change of the number of threads: 0, or less than 0 after contention, or more after a successful trial.
+        ``free`` are the cores that are idle or used by this process, if known; ``ended``: the step was ended at its limit.
+        The change is less than 0 after contention, and more after a successful trial.
         """
         self.n_steps += 1
         self._credit = min(self._credit + TRIAL_SHARE, _MAX_CREDIT)
@@ -229,12 +217,8 @@ class ThreadController:
     def begin(self, free: float | None, fewest: int | None = None) -> None:
         """Start a generation: use what is known about the machine since the last one.
 
-        Parameters
-        ----------
-        free : float or None
-            Cores that were idle or used by this process recently.
-        fewest : int or None
-            Threads that another model of this process has just settled on because of other programs.
+        ``free`` are the cores that were idle or used by this process recently; ``fewest`` the threads that another model of
+        this process has just settled on because of other programs.
         """
         for phase in self._phases:
             n = phase.n_threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
 import tempfile
 import warnings
@@ -14,7 +15,7 @@ from labkit.engine.loading import load_model
 from labkit.engine.model import Model
 from labkit.errors import ArgumentError, LabkitWarning
 from labkit.gguf_file.formats import FileType, file_type, tensor_type
-from labkit.model_info import ModelInfo, get_model_info
+from labkit.model_info import get_model_info
 from labkit.models import resolve_model
 from labkit.output_files import user_path
 from labkit.progress import Progress, reporting
@@ -200,19 +201,14 @@ class _Run:
     def _row(
         self, kind: FileType, path: Path, found: DivergenceResult, speeds: dict[Path, list[tuple[float, float]]]
     ) -> QuantizationQuality:
-        info: ModelInfo = get_model_info(path)
+        info = get_model_info(path)
+        same = {field.name: found[field.name] for field in dataclasses.fields(QuantizationQuality) if field.name in found}
         own, base = speeds[path], speeds[self.reference]
         return QuantizationQuality(
             quantization=kind.name,
             file_size_bytes=info.file_size_bytes,
             bits_per_weight=info.bits_per_weight,
-            perplexity=found.perplexity,
-            perplexity_standard_error=found.perplexity_standard_error,
-            perplexity_ratio=found.perplexity_ratio,
-            kl_divergence=found.kl_divergence,
-            kl_p99=found.kl_p99,
-            top_token_agreement=found.top_token_agreement,
-            delta_p_rms=found.delta_p_rms,
+            **same,
             prompt_tokens_per_second=statistics.median(prompt for prompt, _ in own),
             decode_tokens_per_second=statistics.median(decode for _, decode in own),
             decode_ratio=statistics.median(mine[1] / its[1] for mine, its in zip(own, base, strict=True)),

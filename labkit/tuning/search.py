@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 CLEARLY = 0.98  # a better setting must need at most this fraction of the time: noise is about 2 %
 
@@ -21,6 +22,12 @@ class Point:
     n_ubatch: int
     attention: tuple[bool, str, str]
     n_parallel: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, by the names that `Tried` and `TunedSettings` have for them."""
+        plain = {name: value for name, value in dataclasses.asdict(self).items() if name != "attention"}
+        return {**plain, **dict(zip(("flash_attn", "type_k", "type_v"), self.attention, strict=True))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,13 +121,7 @@ class Session:
         """What was measured, with the least seconds of each setting: other programs only ever add to them."""
         return [
             Tried(
-                n_threads=point.n_threads,
-                n_threads_batch=point.n_threads_batch,
-                n_ubatch=point.n_ubatch,
-                flash_attn=point.attention[0],
-                type_k=point.attention[1],
-                type_v=point.attention[2],
-                n_parallel=point.n_parallel,
+                **point.settings,
                 prompt_s=self._prompts.known(_prompt_key(point), point.n_threads_batch),
                 step_s=self._steps.known(_step_key(point), point.n_threads) if steps else None,
             )
@@ -225,20 +219,13 @@ class Session:
 
     def result(self, goal: str, grid: Grid, start: Point, best: Point, speedup: float, started_s: float) -> TunedSettings:
         """Return the best settings, with reasons."""
-        flash, type_k, type_v = best.attention
         return TunedSettings(
             model=Path(self.model.model_path).name,
             goal=goal,
             n_prompt=self.n_prompt,
             n_gen=self.n_gen,
-            n_threads=best.n_threads,
-            n_threads_batch=best.n_threads_batch,
+            **best.settings,
             n_batch=max(best.n_ubatch, 512),
-            n_ubatch=best.n_ubatch,
-            flash_attn=flash,
-            type_k=type_k,
-            type_v=type_v,
-            n_parallel=best.n_parallel,
             prompt_tokens_per_second=self.n_prompt / self.prompt_s(best),
             decode_tokens_per_second=best.n_parallel / self.step_s(best),
             memory_bytes=self.memory_bytes(best),
