@@ -53,18 +53,13 @@ def check_grammar(grammar: str) -> str:
 
 def tokens_in(grammar: str) -> list[str]:
     """Return the tokens in a checked grammar, such as ``<|im_end|>`` or ``<[7]>``; a model may not have them."""
-    if "<" not in grammar:
-        return []
-    reader = _Reader(grammar)
-    reader.read()
-    return reader.tokens
+    return _Reader(grammar).read().tokens if "<" in grammar else []
 
 
 def endless_rules(grammar: str) -> set[str]:
     """Return the rules of a grammar that only texts without an end follow."""
-    reader = _Reader(grammar)
-    reader.read()
-    return {key for key in reader.rules if isinstance(key, str)} - find_ending(reader.rules)
+    rules = _Reader(grammar).read().rules
+    return {key for key in rules if isinstance(key, str)} - find_ending(rules)
 
 
 _NAMED = {
@@ -115,7 +110,7 @@ class _Reader:
         self.tokens: list[str] = []
         self.repeated: list[tuple[list[Symbol], int]] = []
 
-    def read(self) -> None:
+    def read(self) -> _Reader:
         self._match(_SPACE_AND_LINES)
         while self.at < len(self.text):
             self._rule()
@@ -126,6 +121,7 @@ class _Reader:
         if "root" not in self.rules:
             raise ArgumentError("the grammar has no rule named root, the start rule: add one, such as root ::= …")
         self._check_rules()
+        return self
 
     def _check_rules(self) -> None:
         nullable = find_nullable(self.rules)
