@@ -24,8 +24,9 @@ import labkit
 from labkit import generate_batch, generate_batch_results, generate_text, stream_batch
 from labkit.batch import parallel
 from labkit.batch.parallel import fastest
-from labkit.batch.slots import WORTH_COPYING, common_length, moves
+from labkit.batch.slots import WORTH_COPYING, moves
 from labkit.engine import stepping
+from labkit.engine.prompt_cache import common_length
 from labkit.quality.scoring import Window, score_windows
 from labkit.system import resident_bytes
 from tests import more_ghosts  # noqa: F401  # adds architectures

@@ -597,7 +597,7 @@ def test_any_json_is_prepared_or_refused(model: labkit.Model, body: dict[str, An
     except (LabkitError, ApiError) as error:
         found = api_error(error)
     if isinstance(found, Prepared):
-        assert 0 < len(found.prompt) + found.max_tokens <= 1024
+        assert 0 < len(found.request.prompt) + found.request.max_tokens <= 1024
     else:
         assert found.status == 400
 
