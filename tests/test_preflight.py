@@ -64,6 +64,11 @@ def _kind(name: str, **numbers: int) -> Parts:
     return _changed(KINDS[name](), **{f"{name}__{key}": _with(U32, value) for key, value in numbers.items()})
 
 
+def _sections(*sizes: int) -> Parts:
+    """Return a model whose rotation has sections."""
+    return _changed(models.llama(architecture="qwen2vl"), qwen2vl__rope__dimension_sections=_with(ARRAY, list(sizes), I32))
+
+
 def _without(base: Parts, tensor: str) -> Parts:
     return Parts(base.keys, {name: entry for name, entry in base.tensors.items() if name != tensor})
 
@@ -99,6 +104,9 @@ KILLERS: dict[str, tuple[Parts, str]] = {
         _kind("qwen2", attention__key_length=32, rope__dimension_count=32), r"key heads of 32 and value heads of 16, qwen2"),
     "odd rotation": (_kind("gemma2", rope__dimension_count=15), r"dimension_count' is 15, an even number up to .* 16"),
     "window of 2^31-1": (_kind("gemma3", attention__sliding_window=(1 << 31) - 1), r"sliding_window' is 2,147,483,647"),
+    "sections too long": (_sections(2, 3, 255, 0), r"sections' is \[2, 3, 255, 0\], sizes that add up to 1 to 16"),
+    "no sections": (_sections(0, 0, 0, 5), r"sections' is \[0, 0, 0, 5\]"),
+    "sections of nothing": (_sections(1, -1, 0, 0), r"sections' is \[1, 4294967295, 0, 0\]"),
     "latent key too short": (_kind("deepseek2", attention__key_length=40), r"key_length' is 40, kv_lora_rank 32 and .* 16"),
     "latent key all rotated": (_kind("deepseek2", attention__key_length_mla=16), r"16 of 16 dimensions of a head"),
     "two latent keys": (_kind("deepseek2", attention__head_count_kv=2), r"head_count_kv' is 2, latent attention needs 1"),
@@ -174,6 +182,7 @@ SOUND: dict[str, Parts] = {
     "empty tokens": _tokens(GPT2, {300: "", 301: ""}),
     "tokens that are invalid UTF-8 when cut": _tokens(GPT2, {300: "\u20ac", 301: "\0"}),
     "a head count for each layer": _changed(LLAMA, llama__attention__head_count_kv=_with(ARRAY, [2, 2], U32)),
+    "sections": _sections(2, 3, 3, 0),
     "yarn": _changed(LLAMA, llama__rope__scaling__type=_with(STRING, "yarn"), llama__rope__scaling__factor=_with(F32, 4.0)),
     "no rope.dimension_count": Parts({k: v for k, v in LLAMA.keys.items() if "dimension" not in k}, LLAMA.tensors),
     "no end token added": _changed(GPT2, tokenizer__ggml__add_eos_token=_with(BOOL, False)),

@@ -33,6 +33,11 @@ FULL_ROTATION = frozenset(_FULL_ROTATION_NAMES.split())
 WITHOUT_ROTATION = frozenset({"glm5-next"})
 """Architectures that need ``rope.dimension_count`` to be 0; in the others a 0 causes an endless loop."""
 
+WITH_SECTIONS = frozenset({
+    "qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen4exp", "qwen3tts",
+})  # fmt: skip
+"""Architectures that rotate by ``rope.dimension_sections``; others do where these are not 0 (``llama_model_rope_type``)."""
+
 LATENT = frozenset({"deepseek2", "deepseek2-ocr", "deepseek32", "glm-dsa", "mistral4"})
 """Architectures with the latent attention of deepseek2.cpp and its assertions."""
 

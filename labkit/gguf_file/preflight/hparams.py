@@ -12,7 +12,13 @@ from typing import NoReturn
 from labkit.checks import visible
 from labkit.gguf_file.header import Header
 from labkit.gguf_file.kinds import name_kind
-from labkit.gguf_file.preflight.architectures import EQUAL_HEADS, FULL_ROTATION, LATENT, WITHOUT_ROTATION
+from labkit.gguf_file.preflight.architectures import (
+    EQUAL_HEADS,
+    FULL_ROTATION,
+    LATENT,
+    WITH_SECTIONS,
+    WITHOUT_ROTATION,
+)
 from labkit.gguf_file.source import gguf_error
 from labkit.system.engine_library import engine_knows
 
@@ -132,7 +138,20 @@ def check_rope(header: Header) -> tuple[str, ...]:
         refuse(header, f"key '{header.architecture}.rope.scaling.type' is '{visible(kind)}', known are {known}")
     for suffix in ("", "_swa"):
         _check_rotation(header, suffix)
+    _check_sections(header)
     return ()
+
+
+def _check_sections(header: Header) -> None:
+    """Refuse sections that the rotated dimensions cannot have: ``ggml_mrope_cache_init`` asserts it in the first pass."""
+    sections = per_layer(header, "rope.dimension_sections")
+    most = uint(header, "rope.dimension_count", head_length(header))
+    if most is None or not sections:
+        return
+    used = any(sections) or header.architecture in WITH_SECTIONS
+    if used and (not any(sections[:3]) or sum(sections) * 4 // len(sections) > most):
+        key = f"{header.architecture}.rope.dimension_sections"
+        refuse(header, f"key '{key}' is {[*sections]}, sizes that add up to 1 to {most:,} are needed")
 
 
 def _check_rotation(header: Header, suffix: str) -> None:
