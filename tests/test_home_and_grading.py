@@ -15,7 +15,6 @@ from labkit.course.checks import judge, known_exercises, returns
 from labkit.course.exercise import call
 from labkit.course.source import SourceCell
 from labkit.grading.run_notebook import Job, run_notebook
-from labkit.grading.score import inputs_to_try
 from tests.grading import LIMITS, why_no_sandbox
 from tests.test_exercises import SOLUTIONS, _answer
 
@@ -43,7 +42,7 @@ ANSWERS = _further()
 
 def _is_right_when_graded(name: str, answer: Any, seed: int) -> bool:
     exercise, solution = known_exercises()[name], _answer(name, SOLUTIONS[name])
-    given = inputs_to_try(exercise, seed) or []
+    given = exercise.inputs_to_try(seed) or []
     return all(returns(exercise, answer, inputs, call(solution, inputs)[0]) for inputs in given)
 
 
@@ -93,7 +92,7 @@ def test_sandbox_agrees_on_further_answers() -> None:
         chosen = {name: cells[number] for name, cells in ANSWERS.items() if number < len(cells)}
         cells = tuple(SourceCell(name, cell, answers=name) for name, (cell, _) in chosen.items())
         exercises = {name: known_exercises()[name] for name in chosen}
-        inputs = {name: inputs_to_try(exercise, 1) for name, exercise in exercises.items()}
+        inputs = {name: exercise.inputs_to_try(1) for name, exercise in exercises.items()}
         run = run_notebook(Job(cells, inputs, LIMITS, {}, (), False))
         for name, (cell, right) in chosen.items():
             solution = _answer(name, SOLUTIONS[name])

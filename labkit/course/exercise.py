@@ -107,6 +107,10 @@ class Exercise:
         generator = random.Random(f"{self.name}-{seed}")  # noqa: S311  # inputs of an exercise, not a secret
         return [self.inputs(generator) for _ in range(3 if self.by_suite else 8)]
 
+    def inputs_to_try(self, seed: int) -> list[Inputs] | None:
+        """Return the inputs of the examples (including edge cases) and those drawn for grading; None for a value."""
+        return [*(inputs for inputs, _ in self.examples), *self.draw_inputs(seed)] if self.is_function else None
+
 
 def equal(answer: Any, expected: Any, *, relative: float, absolute: float) -> bool:
     """Return whether two plain values are equal; only built-in types count, as an object's ``==`` may lie."""

@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import check_number
+from labkit.checks import check_number, check_text
 from labkit.course.guess import read_guess
-from labkit.errors import ArgumentTypeError
 from labkit.output_files import write_atomic
 from labkit.plots.picture import MAIN, OTHER, Picture, new_axes
 from labkit.records import Record
@@ -58,7 +57,9 @@ def predict(question: str, unit: str = "") -> Prediction:
     >>> speed.compare(104)
     you guessed 50, measured 104 tokens/s: a factor of 2.1 too low
     """
-    key = (_text("question", question), _text("unit", unit))
+    check_text("question", question)
+    check_text("unit", unit)
+    key = (question, unit)
     if key not in _boxes:
         _boxes[key] = Prediction(*key)
         _boxes[key]._restore(_kept_guesses().get(_name(key), ""))
@@ -256,13 +257,6 @@ def _in_notebook() -> bool:
     """Return whether this process is a notebook's kernel."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return type(shell).__name__ == "ZMQInteractiveShell"
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        kind = type(value).__name__
-        raise ArgumentTypeError(f"{name} must be text (str), not {kind}: write predict('How fast?', 'tokens/s')")
-    return value
 
 
 def _write(value: float, *, digits: int = 3) -> str:

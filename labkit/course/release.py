@@ -60,19 +60,24 @@ def release_course(source: str | Path, target: str | Path, *, overwrite: bool = 
     texts = {name: text for name, (text, _, _) in documents.items()}
     files = {**_for_assistants(folder), **exercises_file(folder), **_pages(folder, texts.values())}
     _refuse_leaks({**texts, **files}, set[str]().union(*(lines for _, _, lines in documents.values())))
-    with writing(place):
-        existing = [name for name in (*texts, *files, MANIFEST) if (place / name).exists()]
-    if existing and not overwrite:
-        raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
     entries = [_manifest_entry(name, text, read) for name, (text, read, _) in documents.items()]
     extras = [{"file": name, "sha256": sha256(text)} for name, text in files.items()]
     manifest = json.dumps({"schema": _SCHEMA, "notebooks": entries, "files": extras}, indent=1, sort_keys=True) + "\n"
-    write_all({place / name: text for name, text in {**texts, **files, MANIFEST: manifest}.items()})
+    write_files(place, {**texts, **files, MANIFEST: manifest}, overwrite=overwrite)
     notebooks = tuple(
         ReleasedNotebook(entry["file"], tuple(documents[entry["file"]][1].points), entry["points"], entry["sha256"])
         for entry in entries
     )
     return ReleaseResult(str(place), notebooks, sum(notebook.points for notebook in notebooks))
+
+
+def write_files(place: Path, files: Mapping[str, str | bytes], *, overwrite: bool) -> None:
+    """Write files into a folder, all or none; replace existing ones only if ``overwrite``."""
+    with writing(place):
+        existing = [name for name in files if (place / name).exists()]
+    if existing and not overwrite:
+        raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
+    write_all({place / name: content for name, content in files.items()})
 
 
 def stub_of(source: str, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.course.checks import judge, returns
-from labkit.course.exercise import Exercise, call
+from labkit.course.exercise import Exercise, Inputs, call
 from labkit.course.release import stub_of
 from labkit.course.source import SourceCell, SourceNotebook, read_sources
 from labkit.errors import GradingError
@@ -63,27 +63,20 @@ def _fault(notebook: SourceNotebook, exercise: Exercise) -> str:
 
 
 def _solution_fault(exercise: Exercise, answer: Any) -> str:
+    """Return a fault of the solution, or of inputs that do not tell a known mistake from it: it would get all points."""
     passed, message = judge(exercise, answer)
     if not passed:
         return f"its solution is wrong: {message}"
-    for inputs in exercise.draw_inputs(_SEED):
+    results: list[tuple[Inputs, Any]] = []
+    for inputs in exercise.inputs_to_try(_SEED) or []:
         try:
-            expected, _ = call(answer, inputs)
+            results.append((inputs, call(answer, inputs)[0]))
         except Exception as error:
             return f"its solution fails on {inputs!r}: {type(error).__name__}: {error}"
-        if not returns(exercise, answer, inputs, expected):
+        if not returns(exercise, answer, *results[-1]):
             return f"its solution returns different results for the same inputs {inputs!r}"
-    return _undetected_mistake(exercise, answer)
-
-
-def _undetected_mistake(exercise: Exercise, answer: Any) -> str:
-    """Return a fault if the drawn inputs do not distinguish a mistake from the solution: it would get all points."""
-    if not exercise.is_function:
-        return ""
-    drawn = [*exercise.draw_inputs(_SEED), *(inputs for inputs, _ in exercise.examples)]
-    expected = [(inputs, call(answer, inputs)[0]) for inputs in drawn]
-    for mistake in exercise.mistakes:
-        if all(returns(exercise, mistake.answer, inputs, value) for inputs, value in expected):
+    for mistake in exercise.mistakes if results else ():
+        if all(returns(exercise, mistake.answer, *result) for result in results):
             return f"grading would not detect the mistake: {mistake.hint}"
     return ""
 

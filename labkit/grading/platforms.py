@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import labkit
+from labkit.course.release import write_files
 from labkit.course.source import exercises_file, read_sources
 from labkit.errors import ArgumentError, GradingError
 from labkit.extras import DISTRIBUTION
 from labkit.grading.gradebook import Grade
 from labkit.grading.untrusted_text import visible
-from labkit.output_files import user_path, write_all, writing
+from labkit.output_files import user_path, write_atomic
 
 PLATFORMS = ("gradescope", "classroom", "actions")
 UNSAFE = "UNSAFE: graded without a sandbox. Submitted code could read the solutions and change this result."
@@ -144,11 +145,7 @@ def package_for(
         files = {".github/workflows/grade.yml": filled(_WORKFLOW), **{f"grading/{n}": text for n, text in grading.items()}}
     else:
         raise ArgumentError(f"no platform is named {platform!r}: choose one of {', '.join(PLATFORMS)}")
-    with writing(place):
-        existing = [name for name in files if (place / name).exists()]
-    if existing and not overwrite:
-        raise ArgumentError(f"{place} already has {existing[0]}: name another folder, or pass overwrite=True (--force)")
-    write_all({place / name: text for name, text in files.items()})
+    write_files(place, files, overwrite=overwrite)
     return [place / name for name in files]
 
 
@@ -164,7 +161,7 @@ def write_results(platform: str, out: Path, grades: Sequence[Grade], problems: S
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a", encoding="utf-8") as stream:
                 stream.write(text)
-    write_all({out / name: text})
+    write_atomic(out / name, text)
     return out / name
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.course.checks import CHANGES, judge
-from labkit.course.exercise import Exercise, Inputs
+from labkit.course.exercise import Exercise
 from labkit.course.kinds import wrong_kind
 from labkit.course.source import SourceNotebook
 from labkit.errors import GradingError
@@ -66,13 +66,6 @@ def reference_of(source: SourceNotebook, run: Run) -> Reference:
         if not exercise.is_function and not _is_right(exercise, run.answers[name][0], expected[name][0]):
             raise GradingError(f"{source.name}: the exercise {name} rejects the instructor's solution")
     return Reference(expected, {name: _check_text(source, run, name) for name in source.exercises})
-
-
-def inputs_to_try(exercise: Exercise, seed: int) -> list[Inputs] | None:
-    """Return the inputs of an exercise's examples (including edge cases) and inputs drawn for grading; None for a value."""
-    if not exercise.is_function:
-        return None
-    return [*(inputs for inputs, _ in exercise.examples), *exercise.draw_inputs(seed)]
 
 
 def score(source: SourceNotebook, rebuilt: Rebuilt, run: Run, name: str, reference: Reference) -> ExerciseGrade:

@@ -17,7 +17,7 @@ from labkit.grading.gradebook import read_grade
 from labkit.grading.rebuild import Rebuilt, rebuild
 from labkit.grading.run_notebook import Job, Run
 from labkit.grading.sandbox.limits import Limits
-from labkit.grading.score import Reference, inputs_to_try, reference_of
+from labkit.grading.score import Reference, reference_of
 from labkit.grading.submissions import Submission
 
 
@@ -72,7 +72,7 @@ class TaskBuilder:
 
     def job(self, source: SourceNotebook, cells: tuple[SourceCell, ...]) -> Job:
         """Return a job that runs the given cells as this notebook."""
-        inputs = {name: inputs_to_try(exercise, self.seed) for name, exercise in source.exercises.items()}
+        inputs = {name: exercise.inputs_to_try(self.seed) for name, exercise in source.exercises.items()}
         return Job(cells, inputs, self.limits, source.files, self.hidden, self.unsafe)
 
     def reference(self, source: SourceNotebook, run: Callable[[Job], Run]) -> Reference:
