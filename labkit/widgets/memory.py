@@ -42,7 +42,7 @@ def describe(estimate: MemoryEstimate, n_ctx: int, longest: int | None = None) -
         fits = f"the longest context that fits is {longest:,} tokens"
         text += f"; {fits}" if longest else f"; not even a context of {CELLS} tokens fits"
     largest = max(estimate.parts, key=lambda part: part.resident_bytes)
-    text += f". Largest part: {largest.name}, {largest.resident_bytes / estimate.total_bytes:.0%}."
+    text += f". Largest part: {largest.name}, {100 * largest.resident_bytes / estimate.total_bytes:.0f} %."
     rounded = f" The context of {n_ctx:,} tokens is rounded up to {estimate.n_ctx:,}."
     return text + (rounded if n_ctx != estimate.n_ctx else "")
 

@@ -164,7 +164,7 @@ class SamplingExplorer(ModelExplorer):
         sentence = (
             f"{found.n_kept:,} token{'s' if found.n_kept != 1 else ''} can be drawn. Entropy: {found.entropy_bits:.2f} bits "
             f"before, {found.entropy_after_bits:.2f} after: like a uniform choice among {2**found.entropy_after_bits:.1f}. "
-            f"Seed {seed} draws {names[place]!r} ({found.after[place]:.1%})."
+            f"Seed {seed} draws {names[place]!r} ({100 * found.after[place]:.1f} %)."
         )
         table = Table(f"The {N_BARS} likeliest tokens", ("token", "model", "after the samplers", ""), rows)
         return View(sentence, axes, [table])

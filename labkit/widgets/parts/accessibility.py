@@ -67,7 +67,6 @@ _STYLE = """
 .labkit-explorer .labkit-wide img { min-width: 30em; height: auto; } /* scrolls on a phone, so that text stays readable */
 .labkit-explorer :focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 .labkit-explorer .noUi-handle { border-color: var(--jp-ui-font-color1, #212121) !important; } /* else white on white */
-.labkit-explorer .noUi-target { background: var(--jp-ui-font-color2, #757575) !important; }
 .labkit-explorer caption { text-align: left; font-weight: bold; color: inherit; }
 .labkit-explorer pre { white-space: pre-wrap; }
 """
