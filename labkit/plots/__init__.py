@@ -1,8 +1,9 @@
 """Draw records into matplotlib Axes, and show them in a notebook as a picture with alt text.
 
-Every ``plot_…`` draws into new or given Axes, or makes a Figure of several panels. It labels all axes with units, uses
-more than colour to distinguish things, and sets the label of the Axes or Figure to a description of the picture. `Picture`
-turns it into HTML with this description as alt text; a plain matplotlib figure has none in JupyterLab.
+Every ``plot_…`` returns the Axes that it drew, new ones or those given as ``axes``, or a Figure of several panels. It labels
+all axes with units, uses more than colour to distinguish things, and sets the label of the Axes or Figure to a description
+of the picture. `Picture` turns it into HTML with this description as alt text; a plain matplotlib figure has none in
+JupyterLab.
 """
 
 from labkit.plots.block import plot_q4_0_block

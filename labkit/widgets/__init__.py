@@ -3,6 +3,8 @@
 ::
 
     explorer             Explorer, their base class
+    file_explorer        for those that read a file, model_explorer for those that compute with a model
+    parts/controls       sliders, buttons, menus
     parts/background     one thread at most, and only the newest request
     parts/view           a sentence, a picture and tables, as HTML
     parts/accessibility  script and style for screen readers and narrow screens
