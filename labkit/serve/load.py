@@ -12,22 +12,9 @@ from typing import Any
 
 from labkit.serve.schedule import Served, StepCost, User
 
-_WORDS = [
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "group",
-]
+_WORDS = (
+    "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state", "group",
+)  # fmt: skip
 
 
 def some_text(n_words: int, seed: int) -> str:
