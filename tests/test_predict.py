@@ -201,6 +201,7 @@ def test_guess_set_in_code_shows_in_the_field() -> None:
         (45, 45, "you guessed 45, measured 45 tokens: exactly right"),
         (100, 104, "you guessed 100, measured 104 tokens: 4.0% too low"),
         (0, 3, "you guessed 0, measured 3 tokens: 3 too low"),
+        (3, 1, "you guessed 3, measured 1 token: a factor of 3 too high"),
         (-2, -3, "you guessed -2, measured -3 tokens: 1 too high"),
         (None, 3.614, "measured 3.61 tokens (no guess yet: write one in the box and run this cell again)"),
     ],

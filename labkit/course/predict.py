@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import html
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,6 +268,8 @@ def _write(value: float, *, digits: int = 3) -> str:
 
 
 def _quantity(value: float, unit: str) -> str:
+    if value == 1 and re.fullmatch(r"(?!of\b)[a-z ]+s", unit) and unit != "times":  # 1 token, not 1 tokens
+        unit = unit[:-1]
     return f"{_write(value)} {unit}".rstrip()
 
 
