@@ -14,12 +14,26 @@ from labkit.records import Record
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GhostShape(Record):
-    """A named shape for `build_ghost_model`."""
+    """A named shape for `build_ghost_model`.
+
+    Attributes
+    ----------
+    architecture : str
+        As in ``general.architecture``.
+    name : str
+        The name to give as ``shape``.
+    source : str
+        The model whose configuration has these sizes; the tiny shapes are artificial.
+    settable : tuple of str
+        The allowed keys in a dict of changes.
+    shape : Shape
+        The sizes.
+    """
 
     architecture: str
-    name: str  #: to give as ``shape``
-    source: str  #: the model whose configuration has these sizes; the tiny shapes are artificial
-    settable: tuple[str, ...]  #: the allowed keys in a dict of changes
+    name: str
+    source: str
+    settable: tuple[str, ...]
     shape: Shape
 
 

@@ -14,38 +14,79 @@ from labkit.system import SystemProfile
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MilestoneFigure(Record):
-    """The speed of one stream, or of several prompts together."""
+    """The speed of one stream, or of several prompts together.
 
-    n_parallel: int  #: prompts together
-    tokens_per_second: float  #: of all prompts over the wall time, prompt processing included: compared with the target
-    decode_tokens_per_second: float  #: generation alone
-    predicted_tokens_per_second: float  #: generation alone, predicted by `predict_speed`
-    roofline_tokens_per_second: float  #: the maximum that this machine's bandwidth allows
-    limit: str  #: "bandwidth", "compute" or "overhead"
-    passes: bool  #: whether it is over the target
+    Attributes
+    ----------
+    n_parallel : int
+        Prompts together.
+    tokens_per_second : float
+        Generated tokens of all prompts over the wall time, prompt processing included. This is compared with the target.
+    decode_tokens_per_second : float
+        Generation alone.
+    predicted_tokens_per_second : float
+        Generation alone, predicted by `predict_speed` from llama.cpp's kernels.
+    roofline_tokens_per_second : float
+        The maximum that this machine's bandwidth allows.
+    limit : str
+        ``"bandwidth"``, ``"compute"`` or ``"overhead"``: what limits the speed.
+    passes : bool
+        Whether it is over the target.
+    """
+
+    n_parallel: int
+    tokens_per_second: float
+    decode_tokens_per_second: float
+    predicted_tokens_per_second: float
+    roofline_tokens_per_second: float
+    limit: str
+    passes: bool
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MilestoneResult(Record):
-    """A model's speed on this machine, compared with the target."""
+    """A model's speed on this machine, compared with the target.
 
-    model: str  #: the file's name
+    Attributes
+    ----------
+    model : str
+        The file's name.
+    model_name, architecture, quantization : str
+    parameter_count, file_size_bytes : int
+    is_synthetic : bool
+        Whether it is a ghost model: real shape and speed, random weights, so its text is noise.
+    counts : bool
+        Whether it is a quantized model of 6.5 billion weights or more, as the milestone requires.
+    target_tokens_per_second : float
+    one_stream, together : MilestoneFigure
+    passes : bool
+        Whether it counts and one of the two speeds is over the target.
+    verdict : str
+    advice : tuple of str
+        What would make it pass, with numbers; or by how much it passes.
+    max_tokens, n_threads : int
+    memory_bytes : int
+        Peak RSS.
+    system : SystemProfile
+    """
+
+    model: str
     model_name: str
     architecture: str
     quantization: str
     parameter_count: int
     file_size_bytes: int
-    is_synthetic: bool  #: whether it is a ghost model: real shape and speed, random weights, so its text is noise
-    counts: bool  #: whether it is a quantized model of 6.5 billion weights or more, as the milestone requires
+    is_synthetic: bool
+    counts: bool
     target_tokens_per_second: float
     one_stream: MilestoneFigure
     together: MilestoneFigure
-    passes: bool  #: whether it counts and one of the two speeds is over the target
+    passes: bool
     verdict: str
-    advice: tuple[str, ...]  #: what would make it pass, with numbers; or by how much it passes
+    advice: tuple[str, ...]
     max_tokens: int
     n_threads: int
-    memory_bytes: int  #: peak RSS
+    memory_bytes: int
     system: SystemProfile
 
     def to_json(self, path: str | Path | None = None) -> str:

@@ -14,18 +14,40 @@ BUNDLED_NAME = "smollm2-135m"
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModelEntry(Record):
-    """One known model."""
+    """One known model.
 
-    name: str  #: for `load_model` and `fetch_model`
-    parameters: str  #: number of weights, rounded: "135M"
-    quantization: str  #: file type: "Q4_K_M"
-    repository: str  #: on the hub
+    Attributes
+    ----------
+    name : str
+        Name for `load_model` and `fetch_model`.
+    parameters : str
+        Number of weights, rounded: ``"135M"``.
+    quantization : str
+        File type: ``"Q4_K_M"``.
+    repository, filename : str
+        Repository and file on the hub.
+    size_bytes : int
+        Size of the file.
+    license : str
+        The licence named in the model card. Only "apache-2.0" is an open-source licence; read the others.
+    sha256 : str
+        Checksum of the file.
+    note : str
+        What the model is useful for in the course.
+    path : Path or None
+        Its file on this machine: bundled, or in huggingface_hub's cache; None if it has not been fetched.
+    """
+
+    name: str
+    parameters: str
+    quantization: str
+    repository: str
     filename: str
     size_bytes: int
-    license: str  #: as named in the model card; only "apache-2.0" is an open-source licence, read the others
+    license: str
     sha256: str
-    note: str  #: what the model is useful for in the course
-    path: Path | None = None  #: its file on this machine; None if it has not been fetched
+    note: str
+    path: Path | None = None
 
 
 # Sizes and checksums come from the hub's LFS pointers (for the bundled model, from the installed file) and agree in at

@@ -45,18 +45,38 @@ class Fallback(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class QuantizationResult(Record):
-    """Result of `quantize_model`."""
+    """Result of `quantize_model`.
+
+    Attributes
+    ----------
+    source, target : Path
+        The files.
+    quantization : str
+        The file type, such as ``"Q4_K_M"``.
+    source_bytes, target_bytes : int
+        Sizes of the files, all parts of a split source together.
+    bits_per_weight : float
+        ``8 * target_bytes / weights``.
+    elapsed_s : float
+        Wall time, including the start of the process.
+    tensor_types : dict
+        Type -> (tensors, bytes) in the target.
+    fallbacks : tuple of Fallback
+        Tensors that got another type than the file type intends.
+    warnings : tuple of str
+        Problems of the source.
+    """
 
     source: Path
     target: Path
-    quantization: str  #: the file type, such as "Q4_K_M"
-    source_bytes: int  #: of all parts together
+    quantization: str
+    source_bytes: int
     target_bytes: int
-    bits_per_weight: float  #: 8 * target_bytes / weights
-    elapsed_s: float  #: wall time, including the start of the process
-    tensor_types: Mapping[str, tuple[int, int]]  #: type -> (tensors, bytes) in the target
-    fallbacks: tuple[Fallback, ...]  #: tensors that got another type than the file type intends
-    warnings: tuple[str, ...]  #: problems of the source
+    bits_per_weight: float
+    elapsed_s: float
+    tensor_types: Mapping[str, tuple[int, int]]
+    fallbacks: tuple[Fallback, ...]
+    warnings: tuple[str, ...]
 
 
 def quantize_model(

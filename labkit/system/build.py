@@ -66,15 +66,33 @@ class Device(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class EngineBuild(Record):
-    """Features of the installed llama.cpp."""
+    """Features of the installed llama.cpp.
 
-    version: str  #: of llama-cpp-python; empty if it cannot be loaded and a usual build is assumed
-    features: tuple[str, ...]  #: of the CPU backend: "AVX2", "REPACK"; a value other than 1 is kept: "SVE_CNT=32"
-    backends: tuple[str, ...]  #: in the build: "CPU", "RPC", "CUDA", "Metal"
-    has_gpu: bool  #: whether one is usable; ``llama_supports_gpu_offload`` is true for every build with RPC
-    has_rpc: bool  #: whether layers can run in another process or on another machine
-    repacked_types: tuple[str, ...]  #: tensor types that the CPU backend repacks into a second copy (see `is_repacked`)
-    devices: tuple[Device, ...]  #: the CPU included
+    Attributes
+    ----------
+    version : str
+        Version of llama-cpp-python; empty if it cannot be loaded and a usual build is assumed.
+    features : tuple of str
+        Features of the CPU backend ("AVX2", "NEON", "OPENMP", "REPACK", …); a value other than 1 is kept ("SVE_CNT=32").
+    backends : tuple of str
+        Names of the backends in the build ("CPU", "RPC", "CUDA", "Metal", …).
+    has_gpu : bool
+        Whether a GPU is usable. ``llama_supports_gpu_offload`` does not say: it is true for every build with RPC.
+    has_rpc : bool
+        Whether layers can run in another process or on another machine.
+    repacked_types : tuple of str
+        Tensor types that the CPU backend repacks into a second copy (see `is_repacked`).
+    devices : tuple of Device
+        Every device, the CPU included.
+    """
+
+    version: str
+    features: tuple[str, ...]
+    backends: tuple[str, ...]
+    has_gpu: bool
+    has_rpc: bool
+    repacked_types: tuple[str, ...]
+    devices: tuple[Device, ...]
 
     @property
     def why_no_gpu(self) -> str:

@@ -15,19 +15,39 @@ from labkit.system.ram import available_ram_bytes, total_ram_bytes
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SystemProfile(Record):
-    """What this process may use of the machine, and the build of llama.cpp."""
+    """What this process may use of the machine, and the build of llama.cpp.
 
-    os: str  #: operating system and release
-    cpu: str  #: name of the processor
-    physical_cores: int  #: that this process may use
-    performance_cores: int  #: the fast ones of them
+    Attributes
+    ----------
+    os, cpu : str
+        Operating system and release; name of the processor.
+    physical_cores, performance_cores, logical_cores : int
+        Cores this process may use (see `physical_cores_available`).
+    cpu_quota : float or None
+        The container's limit in CPUs.
+    ram_total_bytes, ram_available_bytes : int
+        RAM this process may use, and how much of it is free now.
+    read_bytes_per_second : float or None
+        Memory read bandwidth with ``bandwidth_threads`` threads; None where it was not measured.
+    bandwidth_threads : int or None
+        Number of reading threads.
+    bandwidth_method : str or None
+        Method of the measurement, one sentence.
+    engine : EngineBuild
+        Features of the installed llama.cpp.
+    """
+
+    os: str
+    cpu: str
+    physical_cores: int
+    performance_cores: int
     logical_cores: int
-    cpu_quota: float | None  #: the container's limit in CPUs
-    ram_total_bytes: int  #: that this process may use
-    ram_available_bytes: int  #: free now
-    read_bytes_per_second: float | None  #: with ``bandwidth_threads`` threads; None where it was not measured
+    cpu_quota: float | None
+    ram_total_bytes: int
+    ram_available_bytes: int
+    read_bytes_per_second: float | None
     bandwidth_threads: int | None
-    bandwidth_method: str | None  #: one sentence
+    bandwidth_method: str | None
     engine: EngineBuild
 
 
