@@ -28,37 +28,78 @@ PerLayer = int | tuple[int, ...] | None
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModelInfo(Record):
-    """Description of a model. A value missing from the file is None."""
+    """Description of a model. A value missing from the file is None.
+
+    Attributes
+    ----------
+    architecture, name, quantization : str
+        For example ``"llama"``; the model's name, or the file's; the usual name, such as ``"Q4_K_M"``.
+    parameter_count : int
+        Number of weights in all tensors.
+    context_length : int or None
+        Context length of the training, tokens.
+    file_size_bytes, weights_bytes : int
+        Size of all files; size of the tensors alone.
+    bits_per_weight : float
+        ``8 * weights_bytes / parameter_count``.
+    gguf_version, tensor_count : int
+        Version of the format; tensors in all parts.
+    tensor_types : dict
+        Type -> (number of tensors, their bytes), largest first.
+    block_count, embedding_length : int or None
+        Number of layers; numbers per token embedding.
+    feed_forward_length, head_count, head_count_kv : int, tuple of int or None
+        One number where all layers agree, else one per layer; 0 where a layer has none.
+    head_dim_k, head_dim_v : int or None
+        Length of one key and one value head, as they are cached.
+    sliding_window : int or None
+        Tokens that the sliding-window layers look back, where the engine uses a window.
+    expert_count, expert_used_count : int or None
+        For a mixture of experts: number of experts, and number used per token.
+    layer_kinds : tuple of str
+        Differences from plain attention: ``"mixture of experts"``, ``"sliding window"``, ``"latent attention"``,
+        ``"recurrent"``, ``"hybrid"``.
+    vocab_size : int or None
+        Tokens in the vocabulary.
+    tokenizer, chat_template, license : str or None
+        ``"gpt2"`` is byte-pair, ``"llama"`` SentencePiece; the Jinja template; the license as named in the file.
+    metadata : Mapping
+        Every key; long arrays are lazy.
+    warnings : tuple of str
+        Problems of the file, and whether `load_model` will refuse it; one sentence each.
+    path : str
+        The path or address that was read.
+    """
 
     architecture: str
-    name: str  #: the model's, or the file's
-    quantization: str  #: the usual name, such as "Q4_K_M"
-    parameter_count: int  #: weights in all tensors
-    context_length: int | None  #: of the training, tokens
-    file_size_bytes: int  #: of all files
-    weights_bytes: int  #: of the tensors alone
-    bits_per_weight: float  #: 8 * weights_bytes / parameter_count
+    name: str
+    quantization: str
+    parameter_count: int
+    context_length: int | None
+    file_size_bytes: int
+    weights_bytes: int
+    bits_per_weight: float
     gguf_version: int
-    tensor_count: int  #: in all parts
-    tensor_types: dict[str, tuple[int, int]]  #: type -> (number of tensors, their bytes), largest first
-    block_count: int | None  #: layers
-    embedding_length: int | None  #: numbers per token embedding
-    feed_forward_length: PerLayer  #: one number where all layers agree, else one per layer
-    head_count: PerLayer  #: likewise; 0 where a layer has none
+    tensor_count: int
+    tensor_types: dict[str, tuple[int, int]]
+    block_count: int | None
+    embedding_length: int | None
+    feed_forward_length: PerLayer
+    head_count: PerLayer
     head_count_kv: PerLayer
-    head_dim_k: int | None  #: length of one key head, as it is cached
+    head_dim_k: int | None
     head_dim_v: int | None
-    sliding_window: int | None  #: tokens that the sliding-window layers look back, where the engine uses a window
-    expert_count: int | None  #: of a mixture of experts
-    expert_used_count: PerLayer  #: per token
-    layer_kinds: tuple[str, ...]  #: "mixture of experts", "sliding window", "latent attention", "recurrent", "hybrid"
-    vocab_size: int | None  #: tokens
-    tokenizer: str | None  #: "gpt2" is byte-pair, "llama" SentencePiece
-    chat_template: str | None  #: Jinja
-    license: str | None  #: as named in the file
-    metadata: Mapping[str, Any]  #: every key; long arrays are lazy
-    warnings: tuple[str, ...]  #: problems of the file, and whether `load_model` will refuse it; one sentence each
-    path: str  #: the path or address that was read
+    sliding_window: int | None
+    expert_count: int | None
+    expert_used_count: PerLayer
+    layer_kinds: tuple[str, ...]
+    vocab_size: int | None
+    tokenizer: str | None
+    chat_template: str | None
+    license: str | None
+    metadata: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    path: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values; a long array becomes its type and length."""

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 def softmax(logits: ArrayLike) -> NDArray[np.float32]:
     """Return the probabilities of logits: ``exp(logit)``, divided by their sum.
 
+    Parameters
+    ----------
+    logits : array of shape (n_vocab,)
+        −inf is a dropped token.
+
+    Returns
+    -------
+    array of float32, shape (n_vocab,)
+
     Raises
     ------
     ArgumentError, ArgumentTypeError
@@ -247,8 +256,17 @@ def draw_token(logits: ArrayLike, seed: int, *, ranked: bool = True) -> int:
     """Draw a token according to its probability, with llama.cpp's random numbers.
 
     A random number between 0 and 1 selects the token in whose interval it falls; each token's interval is as long as its
-    probability. With ``ranked`` the intervals are in the order of the logits, as after top-k and top-p, else of token IDs.
+    probability.
 
+    Parameters
+    ----------
+    seed : int
+        0 to 4,294,967,294, as in `generate_text`.
+    ranked : bool
+        Whether the intervals are in the order of the logits, as after top-k and top-p, or in the order of token IDs.
+
+    Notes
+    -----
     llama.cpp uses C++'s ``std::mt19937`` with ``std::uniform_real_distribution<double>``. The generator is the same
     everywhere (and in NumPy's ``RandomState``); the conversion of 2 × 32 bits to a double follows GCC's library, so it may
     differ on other systems.
