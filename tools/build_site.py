@@ -88,8 +88,9 @@ def add_explorers(folder: Path) -> None:
             (folder / "pyodide" / name).write_bytes(source.read())
     with zipfile.ZipFile(folder / "labkit.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for package in (ROOT / "labkit", Path(lazy_loader.__file__).parent):
-            for file in sorted([*package.rglob("*.py"), *package.rglob("*.pyi")]):
-                packed.write(file, file.relative_to(package.parent))
+            for file in sorted(package.rglob("*")):  # data files, too
+                if file.is_file() and file.suffix != ".pyc":
+                    packed.write(file, file.relative_to(package.parent))
         packed.write(folder / "explorers.py", "explorers.py")
     (folder / "examples").mkdir()
     path = bundled_model_path()
