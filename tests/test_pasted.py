@@ -133,7 +133,7 @@ def test_what_is_not_there_is_listed(tag: str) -> None:
 
 
 def test_other_spellings_of_a_tag_are_known() -> None:
-    """F16 is also called FP16, and Ollama's "latest" is no tag."""
+    """F16 is also called FP16, and Ollama's "latest" is not a tag."""
     for tag, name in itertools.product(("f16", "FP16"), ("m-fp16.gguf", "m-F16.gguf")):
         assert choose_file(parse_reference(f"x/m-GGUF:{tag}"), [*FILES, name, "m-BF16.gguf"]) == name
     assert parse_reference("hf.co/x/m-GGUF:latest") == parse_reference("x/m-GGUF")

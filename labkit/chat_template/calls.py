@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -101,7 +102,7 @@ def _example(render: Callable[..., str], name: str) -> tuple[str, str]:
 def _form_of(prompt: str, text: str, name: str) -> CallForm | None:
     said = text[len(_common(prompt, text)) :]
     head, _, rest = said.partition(name)
-    mark = next((match[0] for match in reversed(list(re.finditer(_MARK, head)))), "")
+    mark = ["", *re.findall(_MARK, head)][-1]
     for at in range(len(head)):  # the whole call as an object
         value, end = _json_at(said, at) if head[at] == "{" else (None, 0)
         if isinstance(value, dict) and end > len(head):
@@ -117,8 +118,7 @@ def _form_of(prompt: str, text: str, name: str) -> CallForm | None:
 
 def _common(first: str, second: str) -> str:
     """Return the beginning that two texts have in common, without a part of a mark."""
-    n = next((n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
-    return re.sub(r"[<\[][^>\]]*\Z", "", first[:n])
+    return re.sub(r"[<\[][^>\]]*\Z", "", os.path.commonprefix([first, second]))  # noqa: RUF071  # texts, not paths
 
 
 _MARK = r"<[^<>\s]{1,60}>|\[[A-Z_]{1,60}\]"
