@@ -8,9 +8,12 @@ import enum
 import json
 import random
 import re
+import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -285,6 +288,26 @@ REFUSED: list[tuple[Any, str]] = [
     ({"$defs": {"a": {}}, "allOf": [{"$id": "http://a.b/", "$ref": "#/$defs/a"}]}, "add '.schema'"),
     ({"allOf": [7, 8]}, "expected a schema"), ({"items": {"$dynamicRef": "#x"}}, "not supported"),
 ]  # fmt: skip
+
+
+def test_circular_references_do_not_use_up_the_stack() -> None:
+    """They are found by their depth: at Python's own limit, the finalizers of other objects would fail, too."""
+    depths = []
+
+    def note(frame: FrameType | None, event: str, _: object) -> None:
+        depths.append(len(list(traceback.walk_stack(frame))))
+
+    parts = {"a": {"allOf": [{"$ref": "#/$defs/a"}], "minLength": 1},
+             "b": {"properties": {"c": {"$ref": "#/$defs/b"}}, "required": ["c"]}}  # fmt: skip
+    for schema in ({"$ref": "#/$defs/a"}, {"oneOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]}):
+        depths.clear()
+        sys.setprofile(note)
+        try:
+            with pytest.raises(labkit.ArgumentError, match="circular"):
+                grammar_of_schema({"$defs": parts, **schema})
+        finally:
+            sys.setprofile(None)
+        assert max(depths) - depths[0] < 600
 
 
 @pytest.mark.parametrize(("schema", "what"), REFUSED, ids=range(len(REFUSED)))

@@ -26,7 +26,7 @@ from labkit.grammar.json_rules import KEYWORDS, LENGTHS, NEEDS, RULES, SAME_FORM
 from labkit.grammar.number_range import integer_range, number_range
 from labkit.grammar.regex import grammar_of_pattern, quote
 from labkit.grammar.schema_form import MAX_DEPTH, MAX_NODES, Form, SchemaReader, fail, given_schema, refuse_size
-from labkit.grammar.schema_join import COMBINING, TWO_PATTERNS, Joiner, OverlapError, both, kinds_of, property_form
+from labkit.grammar.schema_join import CIRCULAR, COMBINING, TWO_PATTERNS, Joiner, OverlapError, both, kinds_of, property_form
 
 MAX_CHARACTERS = 1_000_000
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]')
@@ -49,9 +49,7 @@ def grammar_of_schema(schema: Any) -> str:
     except _NothingError as error:
         raise ArgumentError(f"{error}: no text matches this schema") from None
     except RecursionError:
-        raise ArgumentError(
-            "json_schema has references that are circular, or is nested too deeply: use a simpler one"
-        ) from None
+        raise ArgumentError(CIRCULAR) from None
     except ArgumentError as error:
         place, _, reason = str(error).partition(": ")
         if not place.startswith("grammar error"):

@@ -7,13 +7,17 @@ text has to match one. A text that follows one of them matches the whole: where 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from labkit.errors import ArgumentError
 from labkit.grammar.json_rules import KEYWORDS, TYPES
 from labkit.grammar.schema_form import MAX_NODES, Form, refuse_size
 
+CIRCULAR = "json_schema has references that are circular, or is nested too deeply: use a simpler one"
 COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
+_MAX_DEPTH = 120  # joins inside joins, about four calls each: far from Python's limit, at which finalizers fail, too
 TWO_PATTERNS = r"(?=[\s\S]*(?:"
 _LARGER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _SMALLER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
@@ -29,12 +33,27 @@ class Joiner:
     def __init__(self, targets: Sequence[Form]) -> None:
         self.targets = targets
         self._n_joined = 0
+        self._depth = 0
 
     def plain(self, form: Form) -> list[dict[str, Any]]:
         """Return plain forms (without combining keywords; a list of values is alone), one of which a text has to match."""
         self._n_joined += 1
         if self._n_joined > MAX_NODES:
             refuse_size()
+        with self._deeper():
+            return self._plain(form)
+
+    @contextmanager
+    def _deeper(self) -> Iterator[None]:
+        if self._depth == _MAX_DEPTH:
+            raise ArgumentError(CIRCULAR)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def _plain(self, form: Form) -> list[dict[str, Any]]:
         if isinstance(form, bool):
             return [{}] if form else []
         found = [{key: value for key, value in form.items() if key not in COMBINING and not key.startswith("unevaluated")}]
@@ -146,7 +165,8 @@ class Joiner:
         return None
 
     def _values_differ(self, mine: Form, others: Form) -> bool:
-        return mine is not False and all(self._apart(a, b) is a for a in self.plain(mine) for b in self.plain(others))
+        with self._deeper():
+            return mine is not False and all(self._apart(a, b) is a for a in self.plain(mine) for b in self.plain(others))
 
 
 def kinds_of(form: dict[str, Any]) -> list[str]:
