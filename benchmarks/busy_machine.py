@@ -3,9 +3,9 @@
 Other programs are Python loops that keep a core busy: none, one or two; in the session of this script, or each in a
 separate session, which Linux schedules as a group (like a browser); steadily, or half a second on and half a second off.
 Each side is a process that keeps its model loaded. Sides alternate; a run reads a prompt of 128 tokens and generates up to
-96, for at most 2 seconds. Ratios are of medians.
+96, for at most 2 seconds; next to bursts, which may hit a prompt or not, it reads it four times. Ratios are of medians.
 
-    uv run benchmarks/busy_machine.py [--repeats 5] [--model bundled|1B]
+    uv run benchmarks/busy_machine.py [--repeats 5] [--model bundled|1B] [--situations bursts]
 
 Finally, a core becomes busy and free again during one generation, to count the tokens until the threads adapt.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -102,13 +103,13 @@ class Side:
         self.name = name
         command = [sys.executable, __file__, "--side", name, "--model", model]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask()  # a first run loads everything
+        self.ask(1)  # a first run loads everything
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self, n_reads: int) -> dict[str, Any]:
         """Run once; return the measurements."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("run\n")
+        self.process.stdin.write(f"{n_reads}\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
         return answer
@@ -118,10 +119,15 @@ class Side:
         self.process.wait()
 
 
-def by_labkit(model: Any) -> dict[str, Any]:
-    """Read the prompt and generate with labkit."""
+def by_labkit(model: Any, n_reads: int) -> dict[str, Any]:
+    """Read the prompt ``n_reads`` times and generate with labkit."""
     prompt = model.tokenize(TEXT.encode())[:N_PROMPT]
     text = model.detokenize(prompt).decode()
+    speeds = []
+    for _ in range(n_reads - 1):
+        model.reset()
+        labkit.generate_text(model, text, 1, temperature=0)
+        speeds.append(model.last_generation.prompt_tokens_per_second)
     model.reset()
     with labkit.stream_text(model, text, N_TOKENS, temperature=0) as stream:
         first = None
@@ -132,18 +138,19 @@ def by_labkit(model: Any) -> dict[str, Any]:
     done = model.last_generation
     return {
         "decode": done.decode_tokens_per_second,
-        "prefill": done.prompt_tokens_per_second,
+        "prefill": statistics.harmonic_mean([*speeds, done.prompt_tokens_per_second]),
         "threads": [done.n_threads_batch, done.n_threads],
     }
 
 
-def by_llama(llama: Any) -> dict[str, Any]:
-    """Read the prompt and generate with Llama's own eval and sample."""
+def by_llama(llama: Any, n_reads: int) -> dict[str, Any]:
+    """Read the prompt ``n_reads`` times and generate with Llama's own eval and sample."""
     prompt = llama.tokenize(TEXT.encode())[:N_PROMPT]
-    llama.reset()
     begun = time.perf_counter()
-    llama.eval(prompt)
-    token = llama.sample(temp=0.0)
+    for _ in range(n_reads):
+        llama.reset()
+        llama.eval(prompt)
+        token = llama.sample(temp=0.0)
     first = time.perf_counter()
     count = 0
     while count < N_TOKENS and time.perf_counter() - first < LIMIT_S:
@@ -152,33 +159,33 @@ def by_llama(llama: Any) -> dict[str, Any]:
         count += 1
     return {
         "decode": count / (time.perf_counter() - first),
-        "prefill": len(prompt) / (first - begun),
+        "prefill": n_reads * len(prompt) / (first - begun),
         "threads": [llama.n_threads_batch, llama.n_threads],
     }
 
 
 def serve(name: str, path: str) -> None:
-    """Run one side: measure once per line on stdin."""
+    """Run one side: measure once per line on stdin, which is the number of times to read the prompt."""
     if name.startswith("llama"):
         import llama_cpp
 
         n = physical_cores_available() if name == "llama all" else None
         llama = llama_cpp.Llama(path, n_ctx=2048, n_threads=n, n_threads_batch=n, verbose=False)
-        run = lambda: by_llama(llama)  # noqa: E731
+        run = lambda n_reads: by_llama(llama, n_reads)  # noqa: E731
     else:
         pinned = None if name == "labkit" else int(name.split()[-1])
         model = labkit.load_model(path, n_ctx=2048, n_threads=pinned)
-        run = lambda: by_labkit(model)  # noqa: E731
-    for _ in sys.stdin:
-        print(json.dumps(run()), flush=True)
+        run = lambda n_reads: by_labkit(model, n_reads)  # noqa: E731
+    for line in sys.stdin:
+        print(json.dumps(run(int(line))), flush=True)
 
 
-def compare(sides: list[Side], repeats: int) -> dict[str, dict[str, float]]:
+def compare(sides: list[Side], repeats: int, n_reads: int) -> dict[str, dict[str, float]]:
     """Return the median speeds of each side; sides alternate."""
     found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for repeat in range(repeats):
         for side in sides[repeat % len(sides) :] + sides[: repeat % len(sides)]:
-            found[side.name].append(side.ask())
+            found[side.name].append(side.ask(n_reads))
     return {
         name: {part: median([run[part] for run in runs]) for part in ("decode", "prefill")} for name, runs in found.items()
     }
@@ -217,6 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", default="bundled", help="bundled, or 1B: a synthetic model of that shape (0.7 GB)")
+    parser.add_argument("--situations", default="", help="only those with this text in their names, such as bursts")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
@@ -232,8 +240,10 @@ def main() -> None:
         rows, results = [], {}
         goals = {}
         for situation, (n, own, burst) in SITUATIONS.items():
+            if arguments.situations not in situation:
+                continue
             with others(n, own_session=own, burst=burst):
-                speeds = compare(sides, arguments.repeats)
+                speeds = compare(sides, arguments.repeats, 4 if burst else 1)
             results[situation] = speeds
             print(situation, json.dumps(speeds), file=sys.stderr, flush=True)
             for part in ("decode", "prefill"):
