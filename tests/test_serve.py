@@ -302,11 +302,39 @@ def test_embeddings(tmp_path: Path, server: labkit.Server) -> None:
         labkit.serve_model(encoder) as served,
         openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as api,
     ):
-        found = api.embeddings.create(model="", input=["the", "a the"], encoding_format="float")
+        found = api.embeddings.create(model="", input=["the", "a the"])  # in base64, the client's default
         assert [len(one.embedding) for one in found.data] == [64, 64]
+        plain = api.embeddings.create(model="", input="the", encoding_format="float").data[0].embedding
+        assert plain == pytest.approx(found.data[0].embedding, abs=1e-5)
+        for changes in ({"input": "the " * 300}, {"dimensions": 8}, {"encoding_format": "hex"}):
+            assert post(f"{served.url}/v1/embeddings", {"input": "the", **changes})[0] == 400
         assert found.data[0].embedding == pytest.approx(encoder.create_embedding("the")["data"][0]["embedding"], abs=1e-5)
         assert post(f"{served.url}/v1/chat/completions", {"messages": HELLO})[0] == 400
     assert post(f"{server.url}/v1/embeddings", {"input": "the"})[0] == 400
+
+
+def test_models_without_pooling_give_no_vector_of_a_text(tiny_path: Path) -> None:
+    """A vector per token is not what OpenAI's clients read; the mean is one per text."""
+    for pooling, status in ((0, 400), (1, 200)):
+        with (
+            labkit.load_model(tiny_path, n_ctx=256, n_threads=1, embedding=True, pooling_type=pooling) as own,
+            labkit.serve_model(own) as served,
+        ):
+            assert post(f"{served.url}/v1/embeddings", {"input": "the end"})[0] == status
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"response_format": {"type": "json_object", "schema": {"enum": ["yes", "no"]}}},
+        {"json_schema": {"enum": ["yes", "no"]}},
+        {"grammar": 'root ::= "\\"" ("yes" | "no") "\\""', "stop": "", "seed": -1},
+    ],
+    ids=str,
+)
+def test_forms_of_llama_cpps_server_are_followed(server: labkit.Server, form: dict[str, Any]) -> None:
+    """Its fields ``schema``, ``json_schema`` and ``grammar`` constrain the answer; none of them is dropped in silence."""
+    assert json.loads(chat(server, max_tokens=30, **form)["choices"][0]["message"]["content"]) in ("yes", "no")
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------
@@ -541,6 +569,9 @@ def test_reasoning_is_a_field_of_its_own(tmp_path: Path) -> None:
         ({"messages": HELLO, "tools": TOOLS, "tool_choice": "other"}, 400, "invalid_value"),
         ({"messages": HELLO, "tools": TOOLS, "tool_choice": {"function": {"name": "other"}}}, 400, "invalid_value"),
         ({"messages": HELLO, "tools": TOOLS, "response_format": {"type": "json_object"}}, 400, "invalid_value"),
+        ({"messages": HELLO, "tools": TOOLS, "grammar": "root ::= [a]"}, 400, "invalid_value"),
+        ({"messages": HELLO, "json_schema": {}, "response_format": {"type": "json_object"}}, 400, "invalid_value"),
+        ({"messages": HELLO, "tool_choice": "required"}, 400, "invalid_value"),
         ({"messages": HELLO, "chat_template_kwargs": {"unknown_name": 1}}, 400, "invalid_value"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "invalid_value"),
         ({"messages": HELLO, "tools": [{"type": "function"}]}, 400, "invalid_value"),
@@ -579,7 +610,7 @@ _FIELDS = (
     "messages", "prompt", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens",
     "stream", "stream_options", "logprobs", "top_logprobs", "response_format", "grammar", "n", "tools", "tool_choice",
     "frequency_penalty", "presence_penalty", "repeat_penalty", "dry_multiplier", "logit_bias", "echo",
-    "dry_sequence_breakers", "suffix", "best_of", "user",
+    "dry_sequence_breakers", "suffix", "best_of", "user", "json_schema",
 )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def moodle(chapter: str, numbers: Mapping[str, int]) -> bytes:
 
 THREE = {"alice": {"05_sampling"}, "bob": {"05_sampling"}, "carol": {"05_sampling"}}
 JANE = {"Jane Doe": set(BOTH), "John Roe": set(BOTH), "Ana Li": set(BOTH)}
+DAYS = {"Monday A": "alice", "Mittwoch": "bob", "24.12.2025": "carol"}
 FLAT = {f"{name}/05_sampling.ipynb": "{}" for name in ("alice", "bob", "carol")}
 GRADESCOPE = b"""---
 submission_501:
@@ -94,6 +95,9 @@ submission_502:
         ({"all.zip": zipped({f"submissions/{path}": text for path, text in FLAT.items()})}, THREE),
         ({f"week {1 + (name == 'bob')}/{name}/05_sampling.ipynb": "{}" for name in THREE}, THREE),
         ({f"group-a/{name}/05_sampling.ipynb": "{}" for name in THREE}, THREE),
+        ({f"2024-10-0{n}/{name}/05_sampling.ipynb": "{}" for n, name in enumerate(THREE)}, THREE),
+        ({f"{day}/{name}/05_sampling.ipynb": "{}" for day, name in DAYS.items()}, {one: {BOTH[0]} for one in DAYS.values()}),
+        ({f"{one}/{v}05_sampling.ipynb": "{}" for one in THREE for v in ("", "venv/lib/site-packages/x/notebooks/")}, THREE),
         ({f"red/{name}/05_sampling.ipynb": "{}" for name in THREE}, THREE),
         ({f"red/{one}/05_sampling.ipynb": "{}" for one in ("70311", "70312")}, {"70311": {BOTH[0]}, "70312": {BOTH[0]}}),
         ({f"red/{one}/05_sampling.ipynb": "{}" for one in ("Newman", "Oldf")}, {"Newman": {BOTH[0]}, "Oldf": {BOTH[0]}}),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import json
+import random
 import re
 import typing
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import jsonschema
+import pydantic
 import pytest
 
 import labkit
@@ -19,6 +22,8 @@ from labkit.chat_template.render import ChatTemplate
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.engine.sampler import Sampler
 from labkit.errors import ArgumentError, ArgumentTypeError, GenerationError
+from labkit.grammar.json_schema import grammar_of_schema
+from tests.gbnf import Grammar
 from tests.tiny_models import CHATML, SPECIALS, write_tiny_model
 
 
@@ -93,7 +98,7 @@ def many(*numbers: int) -> None:
     """Have any number of parameters."""
 
 
-def strange(a: complex) -> None:
+def strange(a: type) -> None:
     """Have a type that JSON lacks."""
 
 
@@ -178,6 +183,44 @@ def babbler(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[labkit.
     """Load a model whose text means nothing."""
     with labkit.load_model(write_tiny_model(tmp_path_factory.mktemp("tools") / "m.gguf"), n_ctx=2048, n_threads=1) as model:
         yield model
+
+
+class Place(pydantic.BaseModel):
+    street: str
+
+
+class Guest(pydantic.BaseModel):
+    age: Annotated[int, pydantic.Field(ge=1, le=5)]
+    home: Place
+    friends: tuple[Guest, ...] = ()
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def test_a_choice_follows_the_types_of_its_function() -> None:
+    """Pydantic accepts what the grammar writes: for classes within classes, bounds, enumerations and dicts of one type."""
+
+    def book(guest: Guest, room: Annotated[int, pydantic.Field(le=9)], colour: Colour, prices: dict[str, bool]) -> None: ...
+
+    def walk(a: list[Place], b: Annotated[str, ...], c: dict, d: typing.Dict, e: Any) -> None: ...  # type: ignore[type-arg]  # noqa: UP006
+
+    grammar = Grammar(grammar_of_schema(call_schema(check_tools([book, walk, Guest]), must_call=True)))
+    called = {"book": pydantic.validate_call(book), "walk": pydantic.validate_call(walk), "Guest": Guest}
+    said = [json.loads(grammar.text(random.Random(seed))) for seed in range(60)]
+    for one in said:
+        called[one["tool"]](**one["arguments"])
+    assert {one["tool"] for one in said} == called.keys()
+    assert any(one["arguments"]["guest"].get("friends") for one in said if one["tool"] == "book")
+
+
+def test_a_tool_may_be_a_class_that_contains_itself() -> None:
+    """A schema that is only a reference keeps the properties of what it leads to."""
+    grammar = Grammar(grammar_of_schema(call_schema(check_tools([{"name": "f", "parameters": Guest.model_json_schema()}]))))
+    said = [json.loads(grammar.text(random.Random(seed))) for seed in range(20)]
+    assert any(Guest(**one["arguments"]).friends for one in said if one["tool"])
 
 
 def test_every_choice_follows_its_schema(babbler: labkit.Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import inspect
 import json
 import re
@@ -19,6 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DESCRIPTION = r"^[ \t]*{}[ \t]*(?:\([^)\n]*\))?:[ \t]*(?:[\w\[\], |]+\n[ \t]+)?(\S.*)$"
 _SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable)
+_COMBINING = {"$ref", "allOf", "anyOf", "oneOf"}
 _UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))
 _EXAMPLE = "write {'type': 'function', 'function': {'name': …, 'description': …, 'parameters': {…}}}, or pass a function"
 
@@ -67,46 +69,62 @@ def _of_function(function: Callable[..., Any]) -> dict[str, Any]:
         raise ArgumentError(f"a tool needs a name, and {shown(function)} has none: use def")
     try:
         signature = inspect.signature(function)
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         raise ArgumentTypeError(f"the parameters of tool {name!r} cannot be read ({one_line(error, 100)})") from None
     about = inspect.getdoc(function) or ""
     properties: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}  # of classes within classes
     required: list[str] = []
     for key, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ArgumentTypeError(f"tool {name!r} has *{key}: a tool needs named parameters")
         if key not in hints:
             raise ArgumentTypeError(f"tool {name!r}: parameter {key!r} has no type: write {key}: str, or another type")
-        properties[key] = _schema(f"tool {name!r}: parameter {key!r}", hints[key])
+        properties[key] = _schema(f"tool {name!r}: parameter {key!r}", hints[key], definitions)
         if said := re.search(_DESCRIPTION.format(re.escape(key)), about, re.MULTILINE):
             properties[key]["description"] = said[1].strip()
         if parameter.default is parameter.empty:
             required.append(key)
     parameters = {"type": "object", "properties": properties, "required": required}
+    parameters |= {"$defs": definitions} if definitions else {}
     head = " ".join(about.split("\n\n")[0].split())
     return {"type": "function", "function": {"name": name, "description": head, "parameters": parameters}}
 
 
-def _schema(what: str, hint: Any) -> dict[str, Any]:
-    """Return the JSON schema of a type."""
+def _schema(what: str, hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of a type; what its references lead to goes into ``definitions``."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint in _SIMPLE:
-        return {"type": _SIMPLE[hint]}
+    if hint is Any:
+        return {}
     if origin is typing.Literal:
         return {"enum": list(inner)}
     if origin in _UNIONS:
-        return {"anyOf": [_schema(what, one) for one in inner]}
-    if origin is typing.Annotated:
-        return _schema(what, inner[0])
+        return {"anyOf": [_schema(what, one, definitions) for one in inner]}
     if hint in _LISTS or origin in _LISTS:
-        return {"type": "array", "items": _schema(what, inner[0])} if inner else {"type": "array"}
-    if hint is dict or (origin is dict and inner[0] is str):
-        return {"type": "object"}
-    if hasattr(hint, "model_json_schema"):
-        return dict(hint.model_json_schema())
-    known = "str, int, float, bool, list, dict, Literal, Optional or a pydantic class"
-    raise ArgumentTypeError(f"{what} has the type {one_line(hint, 60)}: use {known}")
+        return {"type": "array", **({"items": _schema(what, inner[0], definitions)} if inner else {})}
+    if hint is dict or (origin is dict and inner[:1] in ((), (str,))):
+        return {"type": "object", **({"additionalProperties": _schema(what, inner[1], definitions)} if inner else {})}
+    if origin is typing.Annotated:
+        with contextlib.suppress(ArgumentTypeError):  # pydantic knows its own Field(ge=1)
+            return _class_schema(what, hint, definitions)
+        return _schema(what, inner[0], definitions)
+    return {"type": _SIMPLE[hint]} if hint in _SIMPLE else _class_schema(what, hint, definitions)
+
+
+def _class_schema(what: str, hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of a class or another type, as pydantic writes it."""
+    try:
+        from pydantic import TypeAdapter
+
+        schema: dict[str, Any] = TypeAdapter(hint).json_schema()
+    except Exception:  # not installed, or no JSON can be an object of this type
+        known = "str, int, float, bool, list, dict, Literal, Optional, or with pydantic installed a class that it knows"
+        raise ArgumentTypeError(f"{what} has the type {one_line(hint, 60)}: use {known}") from None
+    for name, definition in schema.pop("$defs", {}).items():
+        if definitions.setdefault(name, definition) != definition:
+            raise ArgumentError(f"{what} needs a second class named {name!r}: rename one")
+    return schema
 
 
 def call_schema(tools: Sequence[Mapping[str, Any]], *, must_call: bool = False) -> dict[str, Any]:
@@ -114,7 +132,9 @@ def call_schema(tools: Sequence[Mapping[str, Any]], *, must_call: bool = False) 
     choices: list[dict[str, Any]] = []
     for tool in tools:
         root = f"#/anyOf/{len(choices)}/properties/arguments"
-        arguments = {"type": "object", "additionalProperties": False, **_moved(tool["function"]["parameters"], root)}
+        given = _moved(tool["function"]["parameters"], root)
+        closed = {} if _COMBINING & given.keys() else {"additionalProperties": False}  # others' properties are not seen
+        arguments = {"type": "object", **closed, **given}
         choices.append(_object(tool={"const": tool["function"]["name"]}, arguments=arguments))
     if not must_call:
         choices.append(_object(tool={"const": None}, answer={"type": "string"}))

@@ -46,6 +46,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             os._exit(1)  # whatever still runs is lost, as requested
 
     options: dict[str, Any] = {"embedding": True} if args.embedding else {}
+    if args.embedding and not any(key.endswith(".pooling_type") for key in labkit.get_model_info(args.model).metadata):
+        options["pooling_type"] = 1  # the mean of the tokens' vectors, as OpenAI's clients want one per text
     n_ctx = args.n_ctx if args.embedding else min(256, args.n_ctx)  # the slots have separate contexts
     with (
         labkit.load_model(args.model, n_ctx, args.threads, args.gpu_layers, **options) as model,

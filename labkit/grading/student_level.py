@@ -10,12 +10,14 @@ from itertools import combinations
 from labkit.errors import GradingError
 from labkit.grading.untrusted_text import visible
 
-# Folders for a class, a week or a group, in some languages; "alice" is none of them, and "week 3" or "group-b" is.
+# Folders for a class, a week or a group, in some languages; "alice" is none of them; "week 3", "group-b", "2026-11-20" are.
 _NO_STUDENT = re.compile(
     r"^(?:submissions?|submitted|students?|class|course|handed[ _-]?in|homeworks?|hw|assignments?|weeks?|groups?|grp|teams?"
     r"|sections?|chapters?|ch|labs?|units?|lessons?|sessions?|modules?|tutorials?|seminars?|projects?|exercises?|ex|tasks?|parts?"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:mon|diens|donners|frei|sams|sonn)tag|mittwoch"
     r"|abgaben?|woche|gruppe|kapitel|blatt|aufgaben?|(?:ü|ue)bung(?:en)?|semaine|groupe|rendus?|semana|grupo|entregas?|tareas?)"
-    r"(?:[-_ .]*(?:\d+|[a-z]|[ivx]+))?$|-\d{8}T\d{6}Z-",  # the last: a zip of Google Drive
+    r"(?:[-_ .]*(?:\d+|[a-z]|[ivx]+))?$|^\d{4}[-_.]\d\d(?:[-_.]\d\d)?$|^\d\d[-_.]\d\d[-_.]\d{4}$"
+    r"|-\d{8}T\d{6}Z-",  # a zip of Google Drive
     re.IGNORECASE,
 )
 # Folders that students make for several versions of their work.

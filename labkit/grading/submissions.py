@@ -21,7 +21,9 @@ from labkit.grading.student_level import student_level
 from labkit.grading.untrusted_text import visible
 from labkit.output_files import user_path
 
-_IGNORED_FOLDERS = {"__MACOSX", ".ipynb_checkpoints", ".git", "__pycache__", ".virtual_documents"}
+_IGNORED_FOLDERS = {
+    "__MACOSX", ".ipynb_checkpoints", ".git", "__pycache__", ".virtual_documents", "site-packages", "node_modules",
+}  # fmt: skip  # labkit's own package has the course
 # released, written by a prediction box, or made by Windows
 _IGNORED_FILES = {"manifest.json", "exercises.py", "agents.md", "guesses.json", "thumbs.db", "desktop.ini"}
 _UNKNOWN = "skipped: neither the folder nor the file name identifies the student: use one folder per student"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hmac
 import math
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +197,18 @@ class App:
             raise ApiError(400, "this model was loaded for embeddings: start the server without --embedding")
         return self.scheduler
 
+    def _embed(self, texts: list[str]) -> Any:
+        if self.model.pooling_type() == 0:
+            message = "this model gives a vector per token, not per text: load it with pooling_type=1, their mean"
+            raise ApiError(400, message, "unsupported")
+        with self.model.vocabulary() as tokenizer:
+            longest = max(len(tokenizer.tokenize(text, add_special=True)) for text in texts)
+        n_batch = self.model.n_batch  # llama-cpp-python would drop the rest in silence
+        if longest > min(self.n_ctx, n_batch):
+            message = f"a text has {longest:,} tokens, too many for n_ctx={self.n_ctx:,} and n_batch={n_batch:,}: split it"
+            raise ApiError(400, message, "context_length_exceeded")
+        return self.model.create_embedding(texts)
+
     async def embed(self, request: Request) -> Response:
         """Return the embeddings of texts."""
         body = read_json(await self._body(request))
@@ -204,11 +218,18 @@ class App:
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
             raise ApiError(400, "input must be a text or a list of texts, none of them empty", "invalid_value")
-        if body.get("encoding_format", "float") != "float":
-            raise ApiError(400, 'encoding_format must be "float"', "invalid_value")
+        form = body.get("encoding_format") or "float"
+        if form not in ("float", "base64"):
+            raise ApiError(400, 'encoding_format must be "float" or "base64"', "invalid_value")
+        if body.get("dimensions") is not None:
+            raise ApiError(400, "this server does not support 'dimensions': leave it out", "unsupported_parameter")
         with self._admitted():
             async with self._embedding:
-                found = await asyncio.to_thread(self.model.create_embedding, texts)
+                found = await asyncio.to_thread(self._embed, texts)
+        if form == "base64":  # what OpenAI's client asks for
+            for one in found["data"]:
+                numbers = struct.pack(f"<{len(one['embedding'])}f", *one["embedding"])
+                one["embedding"] = base64.b64encode(numbers).decode()
         return JSONResponse({**found, "model": self.model_id})
 
 

@@ -14,7 +14,7 @@ from labkit.chat.tool_choice import ask_for_choice
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
 from labkit.engine.generation import GenerationRequest, Splitter
-from labkit.engine.sampling_settings import MAX_LOGPROBS, SamplingSettings, check_max_tokens, check_sampling
+from labkit.engine.sampling_settings import MAX_LOGPROBS, MAX_SEED, SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_STOPS = 16  # each costs time per token
 _COMPLETION_TOKENS = 16  # OpenAI's default of max_tokens in /v1/completions
-_SAMPLING = {field.name for field in dataclasses.fields(SamplingSettings)} - {"temperature", "grammar", "logprobs"}
+_SAMPLING = {field.name for field in dataclasses.fields(SamplingSettings)} - {"temperature", "logprobs"} | {"json_schema"}
 _NEUTRAL = {"n": 1, "best_of": 1, "logit_bias": {}, "echo": False, "suffix": ""}
 _MISSING = {
     "functions": "functions (use tools)", "audio": "audio", "logit_bias": "logit_bias", "echo": "echo",
@@ -134,13 +134,17 @@ def _refuse_missing(body: Mapping[str, Any]) -> None:
 
 
 def _options(body: Mapping[str, Any]) -> dict[str, Any]:
-    options = {name: body[name] for name in _SAMPLING if name in body}
+    options = {name: body[name] for name in _SAMPLING if body.get(name, "") != ""}
+    if type(options.get("seed")) is int:
+        options["seed"] %= MAX_SEED + 1  # OpenAI's have 64 bits
     if isinstance(options.get("stop"), list) and len(options["stop"]) > _MAX_STOPS:
         raise ArgumentError(f"stop has {len(options['stop']):,} texts: at most {_MAX_STOPS} are possible")
     form = body.get("response_format", {"type": "text"})
     kind = form.get("type") if isinstance(form, Mapping) else None
+    if kind != "text" and "json_schema" in options:
+        raise ArgumentError("json_schema and response_format were both given: an answer can follow one of them, so send one")
     if kind == "json_object":
-        options["json_schema"] = {"type": "object"}
+        options["json_schema"] = form.get("schema") or {"type": "object"}  # as in llama.cpp's server
     elif kind == "json_schema":
         given = form.get("json_schema")
         options["json_schema"] = given.get("schema") if isinstance(given, Mapping) else None
@@ -186,11 +190,13 @@ def _prompt_tokens(model: Model, body: Mapping[str, Any]) -> list[int]:
 def _tools(body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
     """Return the tools that the answer may call, and whether it has to."""
     choice = body.get("tool_choice", "auto")
-    if not body.get("tools") or choice == "none":
+    if choice == "none" or (not body.get("tools") and choice == "auto"):
         return [], False
-    tools = check_tools(body["tools"])
-    if body.get("response_format", {"type": "text"}) != {"type": "text"}:
-        raise ArgumentError("tools and response_format were both given: an answer can follow one of them, so send one")
+    tools = check_tools(body.get("tools", []))
+    if body.get("response_format", {"type": "text"}) != {"type": "text"} or body.get("grammar") or "json_schema" in body:
+        raise ArgumentError(
+            "tools and response_format, json_schema or grammar were given: an answer can follow one of them, so send one"
+        )
     if isinstance(choice, Mapping):
         function = choice.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None
