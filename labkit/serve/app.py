@@ -198,7 +198,7 @@ class App:
         return self.scheduler
 
     def _embed(self, texts: list[str]) -> Any:
-        if self.model.pooling_type() == 0:
+        if int(self.model.pooling_type()) == 0:
             message = "this model gives a vector per token, not per text: load it with pooling_type=1, their mean"
             raise ApiError(400, message, "unsupported")
         with self.model.vocabulary() as tokenizer:
