@@ -126,6 +126,12 @@ submission_502:
             {"doejane 12": set(BOTH)},
         ),
         ({"c.zip": zipped({"doe_j_12_900_work.zip": zipped({"x/05_sampling.ipynb": "{}"})})}, {"doe_j 12": {BOTH[0]}}),
+        ({f"hw_5_{one}_attempt_2026-11-2{n}-10-00-00_05_sampling.ipynb": "{}" for n in (0, 1) for one in THREE}, THREE),
+        (
+            {f"12-{n}0 - Ann-Li O'Hara - {day} 1000 AM/05_sampling.ipynb": "{}"
+             for n, day in enumerate(("Nov 20, 2026", "21 November, 2026"))},
+            {"Ann-Li O'Hara 12": {BOTH[0]}},
+        ),
         ({"anon_x7kQz_900_05_sampling.ipynb": "{}"}, {"anon x7kQz": {"05_sampling"}}),
         ({f"week_3_10_chapter/{name}/05_sampling.ipynb": "{}" for name in THREE}, THREE),
         (
@@ -313,6 +319,21 @@ def test_latest_submission_counts(tmp_path: Path) -> None:
     assert "older submissions, ignored: alice/hw (2).ipynb, alice/hw.ipynb" in alice
     assert "the latest copy by its name" in bob
     assert "the learning system's number of this one is the highest" in doe
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hw_jane_attempt_2026-11-{}-09-30-00_05_sampling.ipynb",
+        "12-3{0} - Jane Doe - Nov {0}, 2026 930 AM/05_sampling.ipynb",
+        "12-3{0} - Jane Doe - {0} November, 2026 930 AM/05_sampling.ipynb",
+    ],
+)
+def test_times_in_names_decide(tmp_path: Path, name: str) -> None:
+    """Blackboard and Brightspace write the time of an attempt into its name; that of the file is that of the download."""
+    place(tmp_path, {name.format(day): "{}" for day in ("22", "21", "9" if "-11-" not in name else "09")})
+    (found,) = find_submissions(tmp_path, BOTH).submissions
+    assert found.entry.parts[0] == name.format("22").partition("/")[0]
 
 
 def test_times_of_zips_are_local(tmp_path: Path) -> None:

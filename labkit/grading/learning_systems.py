@@ -1,4 +1,4 @@
-"""Students as learning systems name them in downloads: Moodle, Canvas, Gradescope and nbgrader.
+"""Students as learning systems name them in downloads: Moodle, Canvas, Blackboard, Brightspace, Gradescope and nbgrader.
 
 References
 ----------
@@ -8,6 +8,7 @@ Moodle ``mod/assign/locallib.php`` (``download_submissions``), Canvas ``lib/cont
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,10 @@ from labkit.grading.archives import Entry
 _CANVAS = re.compile(r"^(?P<name>.+?)_(?:LATE_)?(?P<user>\d+)_(?:(?P<number>\d+)_(?P<file>.+)|(?:text|link)\.html)$")
 _CANVAS_ANONYMOUS = re.compile(r"^(?:LATE_)?(?P<name>anon)_(?P<user>[A-Za-z0-9]{5})_(?P<number>\d+)_(?P<file>.+)$")
 _MOODLE = re.compile(r"^(?P<name>[^_]+)_(?P<user>\d+)_assignsubmission_[a-z]+(?:_(?P<file>.*))?$")
+# ASSIGNMENT_LOGIN_attempt_TIME_FILE, and USER-NUMBER - NAME - TIME, a folder per submission
+_BLACKBOARD = re.compile(r"^.+_(?P<name>[^_]+)_attempt_(?P<time>\d{4}(?:-\d\d){5})(?:_(?P<file>.+)|\.txt)$")
+_BRIGHTSPACE = re.compile(r"^(?P<user>\d+)-\d+ - (?P<name>.+) - (?P<time>\w+ \w+,? \d{4} \d{3,4} [AP]M)$")
+_TIMES = ("%Y-%m-%d-%H-%M-%S", "%d %B %Y %I%M %p", "%B %d %Y %I%M %p", "%d %b %Y %I%M %p", "%b %d %Y %I%M %p")
 _GRADESCOPE = re.compile(r"^submission_(?P<number>\d+)$")
 METADATA = "submission_metadata.yml"
 CANVAS = "Canvas user "  # before Canvas's number of a user
@@ -70,11 +75,17 @@ class LearningSystems:
                 ids = frozenset({f"{PARTICIPANT}{match['user']}"})
                 person = Person(" ".join(match["name"].split()), match["user"], ids, parts[:level])
                 return Found((person,), level, parts[-1] if level < len(parts) - 1 else match["file"] or "")
+            if match := _BRIGHTSPACE.match(part):
+                return Found((Person(match["name"], match["user"]),), level, parts[-1], submitted_s=_seconds(match["time"]))
             is_file = level == len(parts) - 1 or level in entry.archives  # a folder may be called week_3_10_05
             if is_file and (match := _CANVAS_ANONYMOUS.match(part) or _CANVAS.match(part)):
                 person = Person(match["name"], match["user"], frozenset({f"{CANVAS}{match['user']}"}))
                 name = match["file"] if level == len(parts) - 1 else parts[-1]
                 return Found((person,), level, name or part, int(match["number"] or 0))
+            if is_file and (match := _BLACKBOARD.match(part)):
+                name = match["file"] if level == len(parts) - 1 else parts[-1]
+                person = Person(match["name"], ids=frozenset({match["name"]}))
+                return Found((person,), level, name or "", submitted_s=_seconds(match["time"]))
             if part == "submitted" and parts[:level] in self._courses and level < len(parts) - 2:
                 student = parts[level + 1]
                 return Found((Person(student, ids=frozenset({student})),), level + 1, parts[-1])
@@ -84,6 +95,14 @@ class LearningSystems:
         """Return whether a file belongs to the instructor: another folder of nbgrader's course, or Gradescope's metadata."""
         others = any(parts[: len(place)] == place and parts[len(place)] in _NBGRADER for place in self._courses)
         return others or parts[-1] == METADATA
+
+
+def _seconds(text: str) -> float | None:
+    """Return a time in a name, in this machine's time zone; None if it is none."""
+    for form in _TIMES:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(text.replace(",", ""), form).timestamp()  # local, as in zips
+    return None
 
 
 def _on_gradescope(known: Any, level: int, file_name: str, number: int) -> Found:
