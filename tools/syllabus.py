@@ -32,7 +32,10 @@ SLIDES = {
 _EXERCISE = re.compile(r"\*\*Exercise\*\* \((\d+) minutes.*?^check\(\"(\w+)\"", re.MULTILINE | re.DOTALL)
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --soft: #555; }
-@media (prefers-color-scheme: dark) { :root { --ink: #eee; --page: #181818; --soft: #bbb; } }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #eee; --page: #181818; --soft: #bbb; }
+  .labkit-picture { filter: invert(.95) hue-rotate(180deg) brightness(1.2); }
+}
 html { scroll-snap-type: y proximity; }
 body { margin: 0; font: clamp(1rem, min(2.9vh, 1.75vw), 2rem)/1.4 system-ui, sans-serif; color: var(--ink);
   background: var(--page); }

@@ -27,6 +27,11 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn
 _LARGEST = 1e300
 _NO_GUESS = "no guess yet: write one in the box and run this cell again"
 _GUESSES = "guesses.json"  # next to the notebook, so that guesses survive a restart; delete it to forget them
+# The field's border has a contrast of at least 3:1, in light and dark (WCAG 1.4.11).
+_STYLE = (
+    "<style>.labkit-guess{--jp-widgets-input-border-color:var(--jp-layout-color4,#757575)}"
+    ".labkit-guess p{margin:0;line-height:1.4}</style>"
+)
 _boxes: dict[tuple[str, str], Prediction] = {}
 
 
@@ -148,7 +153,8 @@ class Prediction:
             )
             self._answer = ipywidgets.HTML(value=_status(self._noted()))
             self._field.observe(self._read_field, names="value")
-            self._box = ipywidgets.VBox([ipywidgets.HTML(value=self._question_html()), self._field, self._answer])
+            self._box = ipywidgets.VBox([ipywidgets.HTML(value=self._question_html() + _STYLE), self._field, self._answer])
+            self._box.add_class("labkit-guess")
         return self._box
 
     def _restore(self, text: str) -> None:
@@ -205,7 +211,7 @@ class Comparison(Record):
         if not self.unit:  # a position or a level, not an amount: bars from 0 would say nothing
             return f"<p>{html.escape(self.sentence)}</p>"
         picture = Picture(self._draw())._repr_html_()
-        return f'<figure style="margin:0">{picture}<figcaption>{html.escape(self.sentence)}</figcaption></figure>'
+        return f'<figure style="margin:0.5em 0 0">{picture}<figcaption>{html.escape(self.sentence)}</figcaption></figure>'
 
     def _draw(self) -> Axes:
         """Draw a bar for the guess (a question mark if there is none) and one for the measurement."""

@@ -18,6 +18,11 @@ if TYPE_CHECKING:  # matplotlib is imported when something is drawn
 MAIN = "#0072B2"  # blue and orange of Okabe and Ito: distinct for all types of colour vision, and in grey
 OTHER = "#E69F00"
 MIB = 2**20
+# In JupyterLab's dark theme, black on white becomes white on black, and hues stay.
+_DARK = (
+    "<style>@media screen{[data-jp-theme-light=false] .labkit-picture"
+    "{filter:invert(.95) hue-rotate(180deg) brightness(1.2)}}</style>"
+)
 
 
 class Picture:
@@ -47,7 +52,8 @@ class Picture:
         self.drawn.figure.canvas.print_figure(buffer, format="png", dpi=self._dpi)
         picture = base64.b64encode(_with_palette(buffer)).decode("ascii")
         alt = html.escape(self.text, quote=True)
-        return f'<img alt="{alt}" src="data:image/png;base64,{picture}" style="width:40em;max-width:100%">'
+        style = 'class="labkit-picture" style="width:40em;max-width:100%"'
+        return f'{_DARK}<img alt="{alt}" src="data:image/png;base64,{picture}" {style}>'
 
 
 def _with_palette(png: io.BytesIO) -> bytes:

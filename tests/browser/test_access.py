@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import socket
@@ -12,8 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from labkit.models import bundled_model_path
 from labkit.widgets import EXPLORERS
@@ -25,6 +28,22 @@ if TYPE_CHECKING:
     from tests.browser.jupyter import Lab
 
 LOAD = "import labkit\nmodel = labkit.load_model(n_ctx=512)"
+GUESS = "from labkit.course.predict import predict\npredict('How fast is it?', unit='tokens/s')"
+CONTRASTS = """() => {
+  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, place) => sum + v * [0.2126, 0.7152, 0.0722][place], 0.05);
+  const page = parse(getComputedStyle(document.querySelector(".jp-Notebook")).backgroundColor);
+  const over = ([r, g, b, a]) => [r, g, b].map((v, place) => a * v + (1 - a) * page[place]);
+  const of = (selector, property) => [...document.querySelectorAll(selector)].map((one) => {
+    const pair = [light(over(parse(getComputedStyle(one)[property]))), light(page)].sort((a, b) => a - b);
+    return [selector, pair[1] / pair[0]];
+  });
+  const field = ":is(.labkit-explorer, .labkit-guess) :is(input[type=text], select, textarea)";
+  const border = "borderTopColor";
+  return [...of(".noUi-connects", "backgroundColor"), ...of(".noUi-handle", border), ...of(field, border)];
+}"""
 OVERFLOW = (
     "() => [...document.querySelectorAll('.labkit-explorer')].map("
     "(box) => [box.querySelector('strong').innerText, box.scrollWidth - box.clientWidth, box.clientWidth])"
@@ -32,8 +51,11 @@ OVERFLOW = (
 
 
 def test_no_explorer_has_a_serious_violation(lab: Lab) -> None:
-    """axe-core finds no serious violation in any explorer, light or dark; each fits a window of 620 pixels."""
-    cells = [f"labkit.explore({name!r}, model)" for name in EXPLORERS]
+    """axe-core finds no serious violation in any explorer, light or dark; each fits a window of 620 pixels.
+
+    The track of a slider and the border of a field have a contrast of 3:1; a picture is dark in the dark theme.
+    """
+    cells = [GUESS, *(f"labkit.explore({name!r}, model)" for name in EXPLORERS)]
     with lab.notebook(LOAD, *cells) as notebook:
         page = notebook.page
         page.wait_for_function(
@@ -49,6 +71,12 @@ def test_no_explorer_has_a_serious_violation(lab: Lab) -> None:
                 "(light) => document.body.dataset.jpThemeLight === light", arg=str(theme == "Light").lower()
             )
             assert violations(page, ".labkit-explorer") == []
+            assert violations(page, ".labkit-guess") == []
+            contrasts = page.evaluate(CONTRASTS)
+            assert len({selector for selector, _ in contrasts}) == 3
+            assert [row for row in contrasts if row[1] < 3] == []
+            shot = page.locator(".labkit-explorer img").first.screenshot()
+            assert (np.mean(Image.open(io.BytesIO(shot)).convert("L")) > 128) == (theme == "Light")
         page.set_viewport_size({"width": 620, "height": 6000})
         assert [row for row in page.evaluate(OVERFLOW) if row[1] > 1] == []
         assert notebook.errors == []

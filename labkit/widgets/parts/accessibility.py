@@ -51,7 +51,8 @@ export default {
 };
 """
 _STYLE = """
-.labkit-explorer { max-width: 60em; padding: 0 6px; box-sizing: border-box; container-type: inline-size; }
+.labkit-explorer { max-width: 60em; padding: 0 6px; box-sizing: border-box; container-type: inline-size;
+  --jp-widgets-input-border-color: var(--jp-layout-color4, #757575); } /* contrast of 3:1, as WCAG 1.4.11 asks */
 .labkit-explorer .widget-label { width: auto !important; max-width: 100%; white-space: normal; height: auto; }
 @container (min-width: 28em) { /* controls begin in one line */
   .labkit-explorer .widget-inline-hbox > .widget-label { flex: 0 0 15em; text-align: left; }
@@ -68,6 +69,7 @@ _STYLE = """
 .labkit-explorer .labkit-wide img { min-width: 30em; height: auto; } /* scrolls on a phone, so that text stays readable */
 .labkit-explorer :focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 .labkit-explorer .noUi-handle { border-color: var(--jp-ui-font-color1, #212121) !important; } /* else white on white */
+.labkit-explorer .noUi-connects { background: var(--jp-layout-color4, #757575) !important; }
 .labkit-explorer caption { text-align: left; font-weight: bold; color: inherit; }
 .labkit-explorer pre { white-space: pre-wrap; }
 """
