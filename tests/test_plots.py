@@ -24,6 +24,7 @@ from labkit.plots import (
     plot_roofline,
     plot_tradeoff,
 )
+from labkit.plots.picture import canvas
 from labkit.quantize import Q4_0
 
 MEASURED = {  # of the bundled model: MB, KL divergence, relative decode speed
@@ -238,6 +239,14 @@ def test_plot_q4_0_block_has_every_nibble() -> None:
     assert "scale, 0.5000" in Picture(axes).text
     with pytest.raises(ArgumentError, match="18 bytes, not 17"):
         plot_q4_0_block(bytes(17))
+
+
+def test_plot_roofline_has_room_for_its_words() -> None:
+    """On a busy machine, whose ridge is far left, the words at the ridge do not cross the vertical axis."""
+    axes = plot_roofline({"busy": (17e9, 6.4e9)}, {"one text": (2.8, 9e9)}, axes=canvas(4))
+    axes.figure.canvas.draw()
+    words = [text for text in axes.texts if text.get_text().endswith("is the limit ")]
+    assert [text.get_window_extent().x0 >= axes.bbox.x0 for text in words] == [True]
 
 
 def test_plot_roofline_bends_at_the_ridge() -> None:

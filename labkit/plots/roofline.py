@@ -46,7 +46,7 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     axes = new_axes(4) if axes is None else axes
     ridges = {name: operations / bandwidth for name, (bandwidth, operations) in machines.items()}
     places = [*ridges.values(), *(x for x, _ in points.values())]
-    left, right = min(*places, 2.0) / 8, max(4 * max(*places, 100.0), 30 * max(ridges.values()))
+    left, right = min(*places, 2.0) / 12, max(4 * max(*places, 100.0), 30 * max(ridges.values()))
     for (name, (bandwidth, operations)), (colour, style) in zip(machines.items(), _LINES, strict=False):
         ridge = ridges[name]
         ends = [(left, left * bandwidth), (min(ridge, right), min(operations, right * bandwidth)), (right, operations)]
@@ -57,7 +57,6 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
         axes.annotate(name, point, (9 if slopes else 0, -9), textcoords="offset points", va="top",
                       ha="left" if slopes else "center", fontsize=9)  # fmt: skip
     first = next(iter(ridges))
-    axes.axvline(ridges[first], color="0.7", linewidth=1, zorder=0)
     for side, shift in (("reading is the limit ", -4), (" computing is the limit", 4)):
         align: Any = "right" if shift < 0 else "left"
         axes.annotate(side, (ridges[first], 0.03), (shift, 0), xycoords=("data", "axes fraction"),
@@ -67,6 +66,7 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     lowest = min([*heights, *(left * bandwidth for bandwidth, _ in machines.values())])
     highest = max([*heights, *(operations for _, operations in machines.values())])
     axes.set_ylim(lowest / 4, highest * (highest / lowest) ** (0.12 * (1 + len(machines))))  # room for the legend
+    axes.vlines(ridges[first], lowest / 4, machines[first][1], color="0.7", linewidth=1, zorder=0)
     axes.set_xlabel("operations per byte read")
     axes.set_ylabel("operations per second")
     axes.legend(framealpha=1, edgecolor="white", loc="upper left", fontsize=9)

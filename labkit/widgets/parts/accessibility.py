@@ -55,11 +55,11 @@ _STYLE = """
   --jp-widgets-input-border-color: var(--jp-layout-color4, #757575); } /* contrast of 3:1, as WCAG 1.4.11 asks */
 .labkit-explorer .widget-label { width: auto !important; max-width: 100%; white-space: normal; height: auto; }
 @container (min-width: 28em) { /* controls begin in one line */
-  .labkit-explorer .widget-inline-hbox > .widget-label { flex: 0 0 15em; text-align: left; }
+  .labkit-explorer .widget-inline-hbox > .widget-label { flex: 0 0 17em; text-align: left; }
 }
 .labkit-explorer .jupyter-widgets.widget-inline-hbox { flex-wrap: wrap; height: auto; max-width: 100%; }
-.labkit-explorer .jupyter-widgets.widget-inline-hbox:not(.widget-html) { width: 100%; max-width: 36em; }
-.labkit-explorer .labkit-transcript.jupyter-widgets.widget-inline-hbox { max-width: 48em; }
+.labkit-explorer .jupyter-widgets.widget-inline-hbox:not(.widget-html) { width: 100%; max-width: 38em; }
+.labkit-explorer :is(.labkit-transcript, .widget-dropdown).jupyter-widgets.widget-inline-hbox { max-width: 48em; }
 .labkit-explorer .widget-html-content { height: auto; line-height: 1.4; white-space: normal; }
 .labkit-explorer .widget-html, .labkit-explorer .widget-html > .widget-html-content { width: 100%; min-width: 0; }
 .labkit-explorer .widget-box { max-width: 100%; }
