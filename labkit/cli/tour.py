@@ -111,6 +111,6 @@ def _show_memory(model: labkit.Model, out: Output) -> dict[str, Any]:
     out.title("6. Memory and settings")
     out.say(f"{format_bytes(peak)} peak RSS: weights, cache for {model.n_ctx():,} tokens, buffers, and Python itself")
     settings = model.settings
-    out.say(f"{settings.n_threads} threads (physical cores available to this process); flash attention "
+    out.say(f"threads: {settings.n_threads} (physical cores available to this process); flash attention "
             f"{settings.reasons.get('flash_attn', 'as given')}")  # fmt: skip
     return {"peak_resident_bytes": peak, "settings": settings.to_dict()}

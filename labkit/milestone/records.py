@@ -100,7 +100,7 @@ class MilestoneResult(Record):
             f"{'PASSED' if self.passes else 'NOT YET'}: {self.verdict}",
             "",
             f"model    {self.model_name} ({self.quantization}, {kind})",
-            f"machine  {self.system.cpu}, {self.n_threads} threads",
+            f"machine  {self.system.cpu}, {self.n_threads} thread{'s' if self.n_threads > 1 else ''}",
             "",
             f"{'tokens per second':<24}{'measured':>10}{'decode':>10}{'predicted':>11}{'roofline':>10}  limit",
         ]
