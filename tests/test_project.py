@@ -156,7 +156,8 @@ def test_every_environment_variable_is_documented() -> None:
 def test_names_that_outside_checks_use_exist() -> None:
     """The checks that are kept outside this repository find what they import where it has always been."""
     places = {
-        "labkit.engine.native": "C", "labkit.engine.tokenizer": "Vocabulary", "labkit.grammar.json_schema": "grammar_of_schema",
+        "labkit.engine.native": "C", "labkit.engine.tokenizer": "Vocabulary",
+        "labkit.grammar.json_schema": "grammar_of_schema",
         "labkit.chat_template.render": "ChatTemplate", "labkit.models.reference": "choose_file parse_reference",
         "labkit.system.cores": "allowed_cpus performance_cores_available physical_cores_available",
         "tests.tiny_models": "write_tiny_model", "tests.hub": "serve", "tests.gguf_models": "byte_pairs",
