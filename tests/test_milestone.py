@@ -53,6 +53,7 @@ def test_the_card_has_three_formats(result: labkit.MilestoneResult, tmp_path: Pa
     card = result.to_text()
     assert "one stream" in card
     assert "10 prompts together" in card
+    assert max(map(len, card.splitlines()[5:8])) <= 65  # a narrow notebook shows a row in one line
     assert f"{result.one_stream.tokens_per_second:.1f}" in card
     result.to_json(tmp_path / "card.json")
     assert json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["quantization"] == "Q4_1"

@@ -102,12 +102,12 @@ class MilestoneResult(Record):
             f"model    {self.model_name} ({self.quantization}, {kind})",
             f"machine  {self.system.cpu}, {self.n_threads} thread{'s' if self.n_threads > 1 else ''}",
             "",
-            f"{'tokens per second':<24}{'measured':>10}{'decode':>10}{'predicted':>11}{'roofline':>10}  limit",
+            f"{'tokens per second':<19}{'measured':>9}{'decode':>7}{'predicted':>10}{'roofline':>9}  limit",
         ]
         for name, figure in self.figures():
             lines.append(
-                f"{name:<24}{figure.tokens_per_second:>10.1f}{figure.decode_tokens_per_second:>10.1f}"
-                f"{figure.predicted_tokens_per_second:>11.1f}{figure.roofline_tokens_per_second:>10.1f}  {figure.limit}"
+                f"{name:<19}{figure.tokens_per_second:>9.1f}{figure.decode_tokens_per_second:>7.1f}"
+                f"{figure.predicted_tokens_per_second:>10.1f}{figure.roofline_tokens_per_second:>9.1f}  {figure.limit}"
             )
         return "\n".join([*lines, "", *(f"- {sentence}" for sentence in self.advice)])
 

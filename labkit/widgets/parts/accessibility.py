@@ -70,6 +70,8 @@ _STYLE = """
 .labkit-explorer :focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 .labkit-explorer .noUi-handle { border-color: var(--jp-ui-font-color1, #212121) !important; } /* else white on white */
 .labkit-explorer .noUi-connects { background: var(--jp-layout-color4, #757575) !important; }
+.labkit-explorer .widget-dropdown > select { /* the arrow in the colour of the text; else dark on dark */
+  appearance: auto; background-image: none; padding-right: 4px; }
 .labkit-explorer caption { text-align: left; font-weight: bold; color: inherit; }
 .labkit-explorer pre { white-space: pre-wrap; }
 """
