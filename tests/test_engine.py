@@ -59,14 +59,16 @@ def test_load_model_gives_a_llama_that_is_a_context_manager(tiny: Path) -> None:
         generate_text(model, "a")
 
 
-def test_load_model_takes_names_paths_and_nothing(tiny: Path) -> None:
-    """The bundled model by default and by its name; a file as str and as Path."""
+def test_load_model_takes_names_paths_and_nothing(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled model by default and by its name; a file as str and as Path, whose path stays valid in other folders."""
     for source in (None, "smollm2-135m"):
         with load_model(source, n_ctx=256) as model:
             assert "SmolLM2" in model.model_path
-    for path in (tiny, str(tiny)):
+    monkeypatch.chdir(tiny.parent)
+    for path in (tiny, str(tiny), tiny.name):
         with load_model(path, n_ctx=256) as model:
             assert model.n_ctx() == 256
+            assert model.model_path == str(tiny)
 
 
 def test_the_lab_s_example_works_as_written() -> None:

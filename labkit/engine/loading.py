@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def load_model(
     ...     model.settings.n_ctx
     256
     """
-    path = resolve_model(model_path)
+    path = Path(os.path.abspath(resolve_model(model_path)))  # noqa: PTH100 - links stay; another folder may become the current
     if settings is not None:
         from labkit.tuned_settings import tuned_settings
 
