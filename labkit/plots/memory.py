@@ -94,7 +94,7 @@ def plot_fit(
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.5 * max(longest, *limits.values(), 0) / MIB)
     _add_legend(axes, {name for _, _, parts in bars for name in parts}, below_inches=0.42)
-    line = "; black line: capacity" if any(limits.values()) else ""
+    line = "; vertical line: capacity" if any(limits.values()) else ""
     axes.set_xlabel(f"memory when the context is full (MiB){line}")
     axes.set_label(f"Bar chart of memory at its peak. {'; '.join(texts)}.")
     return axes
