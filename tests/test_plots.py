@@ -241,12 +241,21 @@ def test_plot_q4_0_block_has_every_nibble() -> None:
         plot_q4_0_block(bytes(17))
 
 
-def test_plot_roofline_has_room_for_its_words() -> None:
-    """On a busy machine, whose ridge is far left, the words at the ridge do not cross the vertical axis."""
-    axes = plot_roofline({"busy": (17e9, 6.4e9)}, {"one text": (2.8, 9e9)}, axes=canvas(4))
+@pytest.mark.parametrize(
+    ("machine", "name", "point"),
+    [
+        ((17e9, 6.4e9), "one text", (2.8, 9e9)),  # a busy machine, whose ridge is far left
+        ((1e12, 1e14), "64 texts: at most 5,787 tokens/s", (89.2, 8.9e13)),
+        ((1e13, 1e15), "128 texts: at most 1,234,567 tokens/s", (99.0, 9.9e14)),
+    ],
+)
+def test_plot_roofline_has_room_for_its_words(machine: tuple[float, float], name: str, point: tuple[float, float]) -> None:
+    """The words at the ridge do not cross the vertical axis; a point's name is not cut off at the right."""
+    axes = plot_roofline({"these settings": machine}, {name: point}, axes=canvas(3.8, left=0.13, bottom_inches=0.6))
     axes.figure.canvas.draw()
-    words = [text for text in axes.texts if text.get_text().endswith("is the limit ")]
-    assert [text.get_window_extent().x0 >= axes.bbox.x0 for text in words] == [True]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert min(box.x0 for box in boxes) >= axes.bbox.x0
+    assert max(box.x1 for box in boxes) <= axes.figure.bbox.x1
 
 
 def test_plot_roofline_bends_at_the_ridge() -> None:

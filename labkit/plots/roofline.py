@@ -54,7 +54,7 @@ byte, 100 billion operations/s, 50 % of the roof of laptop.'
     for (name, point), marker in zip(points.items(), _MARKERS * len(points), strict=False):
         axes.plot(*point, marker, color="black", markersize=8, markerfacecolor="white", markeredgewidth=2, linestyle="")
         slopes = point[0] < 3 * next(iter(ridges.values()))  # then the roof is at the left of the name
-        axes.annotate(name, point, (9 if slopes else 0, -9), textcoords="offset points", va="top",
+        axes.annotate(name.replace(": ", ":\n"), point, (9 if slopes else 0, -9), textcoords="offset points", va="top",
                       ha="left" if slopes else "center", fontsize=9)  # fmt: skip
     first = next(iter(ridges))
     for side, shift in (("reading is the limit ", -4), (" computing is the limit", 4)):
