@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="folder of the notebooks; usually found automatically")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="open your own copy, with exercises to solve")
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    parser.add_argument("--json", action="store_true", help="print JSON when JupyterLab is ready")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -70,6 +71,7 @@ def _serve(command: list[str], folder: Path, out: Output) -> int:
             time.sleep(0.5)  # behind JupyterLab's own messages
             if server.poll() is None:
                 out.say(f"JupyterLab with {folder} is at {address}; stop it with Ctrl-C")
+                out.result({"url": address, "folder": str(folder.absolute()), "pid": server.pid})
                 sys.stdout.flush()
             return server.wait()
         except KeyboardInterrupt:  # the terminal sends it to JupyterLab, too
