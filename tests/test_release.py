@@ -193,6 +193,7 @@ DETAILS = "<details{}><summary>{}</summary>{}</details>"
         f"before\r\n### BEGIN SOLUTION\r\n{SECRET}\r\n### END SOLUTION\r\nafter",
         "before\n" + DETAILS.format("", "A solution", SECRET) + "\nafter",
         "before\n" + DETAILS.format("", "Lösung", SECRET) + "\nafter",
+        "before\n" + DETAILS.format("", "Musterlösung", SECRET) + "\nafter",
         "before\n" + DETAILS.format(" open", "<b>Answers</b>", DETAILS.format("", "Why", "because") + SECRET) + "after",
         "before\n" + DETAILS.format("", "Hints", "hint" + DETAILS.format("", "Solution", SECRET)) + "\nafter",
     ],
@@ -252,6 +253,12 @@ def test_release_finds_solutions_anywhere(tmp_path: Path) -> None:
     notebook.cells[1].metadata["note"] = {"draft": [f"x\n  {SECRET.replace(' ', '')}"]}
     with pytest.raises(labkit.GradingError, match=r"cell 2 \(value\), metadata, line \d+: a line of a solution"):
         release_course(_write(tmp_path / "source", notebook), tmp_path / "out2")
+    notebook.cells[1].metadata.pop("note")
+    notebook.cells[
+        1
+    ].source += "\nx = 3\nreturn sum(\n    x >= min_p * max(shares)\n    for x in shares,\n)  # as black divides it"
+    with pytest.raises(labkit.GradingError, match=r"cell 2 \(value\): a line of a solution"):
+        release_course(_write(tmp_path / "source", notebook), tmp_path / "out3")
 
 
 @pytest.mark.thorough

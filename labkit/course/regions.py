@@ -18,7 +18,11 @@ _LOOSE = re.compile(
     r"(?:^\W*|#\s*|==\s*)(?:BEGIN|END)[\s_-]*(?:SOLUTION|HIDDEN[\s_-]*TEST|MARK[\s_-]*SCHEME)", re.IGNORECASE
 )
 _TAG = re.compile(r"<(?P<end>/?)details\b[^>]*>|<summary\b[^>]*>(?P<summary>.*?)</summary>", re.IGNORECASE | re.DOTALL)
-_ANSWER = re.compile(r"\b(?:solutions?|answers?|lösung(?:en)?|réponses?|soluci[oó]n(?:es)?|respuestas?)\b", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"\b(?:solutions?|answers?|\w*l(?:ö|oe)sung\w*|antwort(?:en)?|réponses?|corrigés?|soluci[oó]n(?:es)?|respuestas?|soluzion[ei]"
+    r"|oplossing(?:en)?)\b",
+    re.IGNORECASE,
+)
 _TRIVIAL = re.compile(r"(?:import|from)\b.*|(?:return|for|if|elif|else|while|with|try|except)\b[\s\w:]*|\w+ = [\w.]*|\W*")
 _SHORTEST = 10
 

@@ -18,6 +18,7 @@ from labkit.output_files import user_path, write_all, writing
 from labkit.records import Record
 
 MANIFEST = ".manifest.json"
+_LONG = 24  # characters of a line that no other text has by chance
 _SCHEMA = 1
 _LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")  # a link out of the notebooks' folder
 _PAGE = re.compile(r"\]\((?:docs/)?([\w-]+\.md)(?:#[^)]*)?\)")
@@ -154,6 +155,15 @@ def _refuse_line(where: str, text: str, lines: set[str]) -> None:
         found = (solution for solution in sorted(lines) if solution in plain or solution.replace(" ", "") == bare)
         if leaked := next(found, None):
             raise GradingError(f"{where}, line {number}: a line of a solution, {leaked[:60]!r}: remove it, or change one")
+    flat = _flat(text)
+    for one in sorted(lines):
+        if len(_flat(one)) >= _LONG and re.search(rf"(?<!\w){re.escape(_flat(one))}(?!\w)", flat):
+            raise GradingError(f"{where}: a line of a solution, {one[:60]!r}: remove it, or change one")
+
+
+def _flat(text: str) -> str:
+    """Return a text as a formatter leaves it alone: without line breaks, spaces around operators, commas before brackets."""
+    return re.sub(r" ?([^\w ]) ?", r"\1", " ".join(text.split())).replace(",)", ")").replace(",]", "]")
 
 
 def _texts(value: Any) -> str:
