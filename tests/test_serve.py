@@ -535,7 +535,8 @@ def test_tools_are_called_and_their_results_read(client: openai.OpenAI) -> None:
 
 def test_reasoning_is_a_field_of_its_own(tmp_path: Path) -> None:
     """What a model thinks is in ``reasoning_content``, whole and streamed; the template's variables come from the client."""
-    think = "{% if enable_thinking is defined and not enable_thinking %}{{ '</think>' }}{% else %}{{ '<think>' }}{% endif %}"
+    off = "enable_thinking is defined and not enable_thinking or reasoning_effort == 'minimal'"
+    think = f"{{% if {off} %}}{{{{ '</think>' }}}}{{% else %}}{{{{ '<think>' }}}}{{% endif %}}"
     path = write_tiny_model(tmp_path / "thinks.gguf", template=CHATML + think, endless=True)
     with labkit.load_model(path, n_ctx=256, n_threads=1) as thinker, labkit.serve_model(thinker, n_parallel=1) as server:
         options = {"max_tokens": 12, "temperature": 0}
@@ -545,6 +546,8 @@ def test_reasoning_is_a_field_of_its_own(tmp_path: Path) -> None:
         plain = chat(server, **options, chat_template_kwargs={"enable_thinking": False})["choices"][0]["message"]
         assert "reasoning_content" not in plain
         assert plain["content"]
+        quick = chat(server, **options, reasoning_effort="minimal")["choices"][0]["message"]
+        assert quick["content"]  # OpenAI's field is the template's variable
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
             stream = made.chat.completions.create(
                 model="any", messages=[{"role": "user", "content": "the end"}], stream=True, max_tokens=12, temperature=0

@@ -12,7 +12,10 @@ from labkit.errors import ModelNotFoundError
 
 _INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“", "«": "»", "<": ">"}
-_COMMANDS = re.compile(r"(ollama\s+(run|pull)|hf\s+download|-hf|--hf-repo)\s+", re.IGNORECASE)
+_COMMANDS = re.compile(
+    r"(ollama\s+(run|pull)|(hf|huggingface-cli)\s+download|(\S*llama\S*\s+(\w+\s+)?)?(-hf|--hf-repo))\s+", re.IGNORECASE
+)
+_DOWNLOADED = re.compile(r"([\w.-]+/[\w.-]+)\s+(\S+\.gguf)", re.IGNORECASE)  # hf download REPOSITORY FILE
 _ON_HUB = re.compile(r"/?(?P<repository>[^/:@]+/[^/:@]+)(@(?P<revision>[^/]+))?(?P<rest>[/:].*)?", re.DOTALL)
 _PAGES = re.compile(r"/(blob|resolve|raw|tree)/(refs/[^/]+/)?(?P<revision>[^/]+)(/(?P<file>.*))?", re.DOTALL)
 _NEWEST = ("main", "master", "latest")
@@ -26,7 +29,10 @@ def unwrap(text: str) -> str:
     >>> unwrap(' "models/My Model.gguf"\n'), unwrap("<hf.co/org/repo:Q8_0>"), unwrap("ollama run hf.co/org/repo")
     ('models/My Model.gguf', 'hf.co/org/repo:Q8_0', 'hf.co/org/repo')
     """
-    text = _COMMANDS.sub("", text.strip().strip(_INVISIBLE).strip(), count=1)
+    text = text.strip().strip(_INVISIBLE).strip()
+    if command := _COMMANDS.match(text):
+        text = text[command.end() :]
+        text = _DOWNLOADED.sub(r"\1:\2", text) if _DOWNLOADED.fullmatch(text) else text
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
     if text[:5].lower() == "file:":
@@ -84,6 +90,6 @@ def hub_reference(text: str) -> str | None:
     if page:
         rest = f":{page['file']}" if page["file"] and not rest.startswith("/tree/") else ""
     elif rest.startswith("/"):
-        rest = f":{rest[1:]}"
+        rest = f":{rest[1:]}" if rest.lower().endswith(".gguf") else ""  # its discussions, commits
     shown = parse_qs(query).get("show_file_info", [""])[0]
     return f"{repository}{rest or (f':{shown}' if shown else '')}"

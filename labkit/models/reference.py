@@ -39,7 +39,7 @@ def parse_reference(text: str) -> Reference:
     entry = find_entry(unwrap(text))
     if entry is not None:
         return Reference(entry.repository, entry.filename, sha256=entry.sha256)
-    match = _REPOSITORY.fullmatch(hub_reference(text) or unwrap(text))
+    match = _REPOSITORY.fullmatch((hub_reference(text) or unwrap(text)).rstrip("/:"))
     if match is None or ".." in text:
         raise ModelNotFoundError(
             f"{text!r} is not a model{nearest_name(text)}: use a name from list_models() "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.chat.messages import check_messages
 from labkit.chat.options import ChatOptions, chat_prompt
+from labkit.chat.prompt import ChatTokenizer
 from labkit.chat.tool_choice import ask_for_choice
 from labkit.chat_template.tools import call_schema, check_tools
 from labkit.checks import check_flag, check_int, one_line, shown
@@ -218,9 +219,11 @@ def _chat(
     with model.vocabulary() as tokenizer:
         if tools:
             checked = ask_for_choice(tokenizer, checked, tools, must_call=must_call)
-        return chat_prompt(
-            tokenizer, checked, ChatOptions(template_options=body.get("chat_template_kwargs")), constrained=constrained
-        )
+        variables = body.get("chat_template_kwargs", {})
+        effort = {"reasoning_effort": body["reasoning_effort"]} if "reasoning_effort" in body else {}
+        if effort and isinstance(variables, Mapping) and "reasoning_effort" in ChatTokenizer(tokenizer).template.source:
+            variables = {**effort, **variables}  # gpt-oss's template knows it, most others do not
+        return chat_prompt(tokenizer, checked, ChatOptions(template_options=variables), constrained=constrained)
 
 
 def _message(index: int, message: Any) -> Any:
