@@ -14,11 +14,9 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from labkit.system import engine_build, logical_cores_available
-
 # No deadline: speed is not tested here, and the machines that run the tests may be busy.
-settings.register_profile("labkit", deadline=None, derandomize=True)
-settings.load_profile("labkit")
+settings.register_profile("thorough", deadline=None, derandomize=True)
+settings.register_profile("default", settings.get_profile("thorough"), max_examples=25)
 
 # Hundreds of child processes import the same packages: keep their bytecode, as Python does by default.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -43,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="also run the tests that take minutes, as CI does")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw a quarter of the examples unless ``--thorough`` is given."""
+    settings.load_profile("thorough" if config.getoption("--thorough") else "default")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole suite in two processes, or four, where cores and RAM allow it; ``-n 0`` runs it in one."""
@@ -50,6 +53,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return  # one of these processes, or a pytest that a test starts
     whole = len(config.args) == 1 and Path(config.args[0]).resolve() == Path(__file__).parent
     plain = not (config.option.usepdb or config.option.collectonly or config.option.keyword or config.option.markexpr)
+    from labkit.system import logical_cores_available
+
     if whole and plain and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
         ram = psutil.virtual_memory().available // _RAM_BYTES
         config.option.numprocesses = max(1, min(logical_cores_available(), ram, _MOST_PROCESSES))
@@ -92,6 +97,8 @@ def _is_thorough(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def rpc() -> None:
     """Skip a test that needs llama.cpp's RPC where it was built without."""
+    from labkit.system import engine_build
+
     if not engine_build().has_rpc:
         pytest.skip("this llama.cpp was built without RPC")
 

@@ -315,10 +315,15 @@ def test_progress_reaches_its_total(model: labkit.Model) -> None:
 
 def test_clock_and_counters_agree(model: labkit.Model) -> None:
     """The time by llama.cpp's counters is most of the wall time, and not more."""
-    times = time_engine(model, 100, 8)
-    assert (times.n_prompt, times.n_gen) == (100, 8)
-    assert 0.5 * times.prompt_s < times.counted_prompt_s <= times.prompt_s + 1e-4
-    assert 0.5 * times.decode_s < times.counted_decode_s <= times.decode_s + 1e-4
+    for _ in range(3):  # again if another program ran between two steps
+        times = time_engine(model, 100, 8)
+        assert (times.n_prompt, times.n_gen) == (100, 8)
+        assert times.counted_prompt_s <= times.prompt_s + 1e-4
+        assert times.counted_decode_s <= times.decode_s + 1e-4
+        share = min(times.counted_prompt_s / times.prompt_s, times.counted_decode_s / times.decode_s)
+        if share > 0.5:
+            break
+    assert share > 0.5
 
 
 def test_a_model_without_counters_has_no_gap(tmp_path: Path) -> None:

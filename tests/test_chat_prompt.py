@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -133,22 +135,35 @@ def test_payload_split_over_two_messages_stays_text(tokenizer: Tokenizer) -> Non
     assert _controls(tokenizer, chat_tokens(tokenizer, messages)) == _controls(tokenizer, chat_tokens(tokenizer, harmless))
 
 
+@pytest.fixture(scope="module")
+def rewriting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[Tokenizer, list[int]]]]:
+    """Load a model with a template once; return its tokenizer and the control tokens of a harmless message."""
+    folder = tmp_path_factory.mktemp("rewriting")
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def load(name: str) -> tuple[Tokenizer, list[int]]:
+            path = write_tiny_model(folder / f"{name}.gguf", template=TEMPLATES[name])
+            tokenizer = stack.enter_context(stack.enter_context(labkit.load_model(path, n_ctx=256)).vocabulary())
+            return tokenizer, _controls(tokenizer, chat_tokens(tokenizer, [{"role": "user", "content": "harmless"}]))
+
+        yield load
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_rewriting_templates_let_nothing_through(name: str, payload: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_rewriting_templates_let_nothing_through(
+    name: str, payload: str, rewriting: Callable[[str], tuple[Tokenizer, list[int]]]
+) -> None:
     """With a template that trims, splits or repeats messages, no control token appears, or the message is refused."""
-    path = tmp_path_factory.getbasetemp() / f"template_{name.replace(' ', '_')}.gguf"
-    if not path.exists():
-        write_tiny_model(path, template=TEMPLATES[name])
-    with labkit.load_model(path, n_ctx=256) as model, model.vocabulary() as tokenizer:
-        expected = _controls(tokenizer, chat_tokens(tokenizer, [{"role": "user", "content": "harmless"}]))
-        try:
-            tokens = chat_tokens(tokenizer, [{"role": "user", "content": payload}])
-        except labkit.GenerationError as error:
-            assert "leaves out messages[0] (user)" in str(error)  # noqa: PT017  # it cuts the text
-            assert name == "counts"
-        else:
-            assert _controls(tokenizer, tokens) == expected
+    tokenizer, expected = rewriting(name)
+    try:
+        tokens = chat_tokens(tokenizer, [{"role": "user", "content": payload}])
+    except labkit.GenerationError as error:
+        assert "leaves out messages[0] (user)" in str(error)  # noqa: PT017  # it cuts the text
+        assert name == "counts"
+    else:
+        assert _controls(tokenizer, tokens) == expected
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -279,7 +294,7 @@ REWRITES = [
 WORD = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="<>"), max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(REWRITES), st.lists(st.tuples(st.sampled_from(ROLES), WORD), min_size=1, max_size=4))
 def test_rewriting_is_not_losing(rewrite: str, turns: list[tuple[str, str]]) -> None:
     """A template may trim, escape, change letters, and cut the reasoning of earlier answers."""
@@ -302,7 +317,7 @@ def test_special_tokens_are_variables(tmp_path: Path) -> None:
 CONTENT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60).filter(lambda text: "<" not in text)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(ROLES), CONTENT), min_size=1, max_size=4))
 def test_any_conversation_is_tokenized_as_a_whole(tokenizer: Tokenizer, turns: list[tuple[str, str]]) -> None:
     """For any conversation without control text, labkit's tokens equal those of the whole rendered text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,12 @@ TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content":
 posix_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 
 
-@pytest.fixture(autouse=True)
-def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit rendering to half a second instead of two, to keep these tests short."""
-    monkeypatch.setattr(room, "TIME_LIMIT_S", 0.5)
+@contextlib.contextmanager
+def short_limit() -> Iterator[None]:
+    """Limit rendering to half a second instead of two, to keep a test of an endless template short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "TIME_LIMIT_S", 0.5)
+        yield
 
 
 def hugging_face(source: str) -> jinja2.Template:
@@ -201,7 +205,7 @@ def test_hostile_templates_are_one_line_errors(name: str) -> None:
     template = ChatTemplate(HOSTILE[name])
     before = psutil.Process().memory_info().rss
     started = time.monotonic()
-    with pytest.raises(GenerationError, match="this model's chat template") as caught:
+    with short_limit(), pytest.raises(GenerationError, match="this model's chat template") as caught:
         template.render_unchecked(TURNS)
     assert time.monotonic() - started < 15
     assert str(caught.value).isprintable()
@@ -209,9 +213,8 @@ def test_hostile_templates_are_one_line_errors(name: str) -> None:
     assert ChatTemplate("ok").render_unchecked(TURNS) == "ok"
 
 
-def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_is_two_seconds() -> None:
     """The default limit is in the error; renderings before and after are not affected."""
-    monkeypatch.undo()
     assert room.TIME_LIMIT_S == 2.0
     started = time.monotonic()
     with pytest.raises(GenerationError, match="more than 2 s"):
@@ -222,7 +225,7 @@ def test_time_limit_is_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_process_start_does_not_count_as_rendering_time() -> None:
     """After the process was stopped, the next template starts a new one; the start does not count as rendering time."""
     for _ in range(3):
-        with pytest.raises(GenerationError, match="ran for more"):
+        with short_limit(), pytest.raises(GenerationError, match="ran for more"):
             ChatTemplate(HOSTILE["endless"]).render_unchecked(TURNS)
         assert ChatTemplate("fine").render_unchecked(TURNS) == "fine"
 
@@ -274,9 +277,8 @@ def test_renderer_ends_with_python() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a single process on Windows")
-def test_ctrl_c_interrupts_a_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_interrupts_a_rendering() -> None:
     """Ctrl-C interrupts a slow template at once, and the next rendering gets the right answer."""
-    monkeypatch.undo()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     assert ChatTemplate("first").render_unchecked(TURNS) == "first"
     timer.start()
@@ -300,7 +302,8 @@ def test_error_if_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("source", ["{% if", HOSTILE["while compiling"], "{{ 1 / 0 }}", "{# nothing #}"])
 def test_model_with_a_bad_template_completes_text(tmp_path: Path, source: str) -> None:
     """Loading does not compile the template: text can be generated, and a chat raises a one-line error, Llama's too."""
-    with labkit.load_model(write_tiny_model(tmp_path / "bad.gguf", template=source), n_ctx=256, n_threads=1) as model:
+    path = write_tiny_model(tmp_path / "bad.gguf", template=source)
+    with short_limit(), labkit.load_model(path, n_ctx=256, n_threads=1) as model:
         assert isinstance(labkit.generate_text(model, "a", 3), str)
         for call in (labkit.generate_chat, labkit.stream_chat, labkit.count_chat_tokens):
             with pytest.raises(GenerationError, match="chat template"):

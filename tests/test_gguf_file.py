@@ -288,10 +288,10 @@ def test_hostile_files_are_one_line_errors(tmp_path: Path, file: Hostile) -> Non
     """Each of about 320 malformed files is refused within a second, in one line that names the field and the byte."""
     path = tmp_path / "hostile.gguf"
     path.write_bytes(file.data)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(GGUFError) as caught:
         read_header(path)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     message = str(caught.value)
     assert re.search(file.expect, message), message
     assert message.startswith(str(path))
@@ -444,7 +444,10 @@ def test_nothing_that_llamacpp_rejects_is_accepted(tmp_path: Path) -> None:
 # Random input
 
 
-@hypothesis.settings(max_examples=400, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    max_examples=4 * hypothesis.settings.default.max_examples,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
 @hypothesis.given(seed=st.integers(0, 2**32), start=st.sampled_from(["small", "llama"]))
 def test_damaged_files_are_read_or_refused(tmp_path: Path, seed: int, start: str) -> None:
     """A randomly damaged file is read, or refused in one line; no other exception is raised."""
@@ -463,7 +466,10 @@ def outcome(path: Path) -> str:
     return "read"
 
 
-@hypothesis.settings(max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    max_examples=3 * hypothesis.settings.default.max_examples,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
 @hypothesis.given(data=st.binary(min_size=1, max_size=200), magic=st.sampled_from([b"", b"GGUF", b"GGUF\x03\0\0\0"]))
 def test_random_bytes_are_refused(tmp_path: Path, data: bytes, magic: bytes) -> None:
     """Random bytes are refused, in one printable line."""
@@ -480,9 +486,9 @@ def test_random_bytes_are_refused(tmp_path: Path, data: bytes, magic: bytes) -> 
 def test_reading_the_bundled_header_needs_little_time_and_memory() -> None:
     """A header is read in a fraction of a second, without weights or vocabulary in memory."""
     read_header(bundled())
-    started = time.perf_counter()
+    started = time.process_time()  # the time of waiting for a busy core does not count
     read_header(bundled())
-    assert time.perf_counter() - started < 0.25  # about 10 ms on an idle machine
+    assert time.process_time() - started < 0.25  # about 10 ms
     tracemalloc.start()
     read_header(bundled())
     peak = tracemalloc.get_traced_memory()[1]

@@ -22,7 +22,7 @@ from labkit.cli import main
 from labkit.grading.dask_cluster import FailFastExecutor, cluster
 from labkit.grading.grade import ClassGrades, grade_course
 from labkit.grading.sandbox.limits import processes_below
-from tests.grading import LIMITS, NAME, SOLUTIONS, STUB, handed_in, why_no_sandbox, write, write_source
+from tests.grading import NAME, SHORT, SOLUTIONS, STUB, handed_in, why_no_sandbox, write, write_source
 from tests.test_grade import EDGE, HALF, MISTAKEN, _assert_gone, _tree
 from tests.test_grade_shapes import SHAPES
 
@@ -77,7 +77,7 @@ def _n_graded(folder: Path) -> int:
 
 
 def _grade(school: Path, folder: Path) -> None:
-    grade_course(school / "source", school / "submissions", folder / "grades", seed=SEED, limits=LIMITS, jobs=2)
+    grade_course(school / "source", school / "submissions", folder / "grades", seed=SEED, limits=SHORT, jobs=2)
 
 
 def test_hostile_notebooks_do_not_affect_others(school: Path) -> None:
@@ -177,7 +177,7 @@ def _grade_and_kill(dask: Dask, school: Path, folder: Path, victim: subprocess.P
         out = folder / "grades"
         try:
             return grade_course(
-                school / "source", school / "submissions", out, seed=SEED, limits=LIMITS, jobs=n_parallel, executor=executor
+                school / "source", school / "submissions", out, seed=SEED, limits=SHORT, jobs=n_parallel, executor=executor
             )
         finally:
             killer.join(60)

@@ -208,7 +208,7 @@ def _passes(grammar: str) -> bool:
     return "<nosuch>" not in tokens_in(grammar)
 
 
-HERE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HERE = settings(max_examples=3 * settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @HERE

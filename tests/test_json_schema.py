@@ -399,7 +399,7 @@ def _matches(grammar: str, text: str) -> bool:
 BOUNDS = st.none() | st.integers(-1200, 1200)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(minimum=BOUNDS, maximum=BOUNDS, above=BOUNDS, below=BOUNDS)
 def test_integer_range_is_exact(minimum: int | None, maximum: int | None, above: int | None, below: int | None) -> None:
     """The grammar accepts exactly the integers within the bounds."""
@@ -414,7 +414,7 @@ def test_integer_range_is_exact(minimum: int | None, maximum: int | None, above:
         assert (grammar is not None and _matches(grammar, str(number))) == inside, (number, grammar)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(
     bounds=st.tuples(*[st.none() | st.integers(-300, 300).map(lambda n: n / 4)] * 4),
     number=st.integers(-40_000, 40_000).map(lambda n: n / 500),

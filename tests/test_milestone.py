@@ -19,13 +19,14 @@ def _short() -> Iterator[None]:
     """Time kernels only briefly: these tests make no claim about their speed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labkit.roofline.kernels._SECONDS", 0.002)
+        patch.setattr("labkit.roofline.predict._BEYOND_CACHES", 2**20)
         patch.setattr("labkit.milestone.run._MORE", (16,))
         yield
 
 
 @pytest.fixture(scope="module")
 def result() -> labkit.MilestoneResult:
-    return labkit.run_milestone(labkit.bundled_model_path(), max_tokens=4, target=0.001)
+    return labkit.run_milestone(labkit.bundled_model_path(), max_tokens=4, target=0.001, n_threads=1)
 
 
 def test_a_small_model_does_not_count(result: labkit.MilestoneResult) -> None:

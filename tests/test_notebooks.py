@@ -26,11 +26,13 @@ LONG = (
     "01_load_and_generate",
     "02_chat_and_tokens",
     "04_quantization",
+    "05_sampling",
     "06_memory",
     "07_benchmarking",
     "08_threads_and_gpu_layers",
     "09_milestone",
     "10_structured_output",
+    "11_serving",
     "12_larger_than_your_machine",
 )
 THOROUGH = [f"test_notebook_reproduces_its_outputs[{name}]" for name in LONG]

@@ -264,16 +264,19 @@ def test_release_finds_solutions_anywhere(tmp_path: Path) -> None:
 @pytest.mark.thorough
 def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:
     """Solutions earn all points, stubs none, known mistakes get their hint and fail in grading."""
-    assert {one.name: one.fault for one in selftest_course(COURSE)} == dict.fromkeys(known_exercises(), "")
-    assert main(["selftest-course", str(COURSE)]) == 0
-    assert "0 faulty" in capsys.readouterr().out
+    assert main(["selftest-course", str(COURSE), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["name"]: one["fault"] for one in found["exercises"]} == dict.fromkeys(known_exercises(), "")
+    assert found["faults"] == 0
 
 
-def test_selftest_finds_a_wrong_solution_and_wrong_points(tmp_path: Path) -> None:
+def test_selftest_finds_a_wrong_solution_and_wrong_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong solution and points that differ from the exercise's are faults."""
     wrong = FUNCTION.replace(">=", ">")
     (one,) = selftest_course(_write(tmp_path / "wrong", _notebook(wrong)))
     assert "solution is wrong" in one.fault
+    assert main(["selftest-course", str(tmp_path / "wrong")]) == 1
+    assert "1 exercises, 1 faulty" in capsys.readouterr().out
     needs_import = FUNCTION.replace("sum(", "math.fsum(")
     notebook = _notebook(needs_import)
     (one,) = selftest_course(_write(tmp_path / "alone", notebook))

@@ -22,12 +22,13 @@ def _short() -> Iterator[None]:
     """Time kernels very briefly, because these tests do not check speeds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("labkit.roofline.kernels._SECONDS", 0.005)
+        patch.setattr("labkit.roofline.predict._BEYOND_CACHES", 2**20)
         yield
 
 
 @pytest.fixture(scope="module")
 def prediction() -> labkit.SpeedPrediction:
-    return labkit.predict_speed(n_prompt=8)
+    return labkit.predict_speed(n_prompt=8, n_threads=1)
 
 
 def test_every_weight_is_read_once_per_token() -> None:
@@ -107,7 +108,9 @@ def test_windows_and_states_limit_attention(tmp_path: Path) -> None:
     assert min(deep) < layers.window + 512
     state = labkit.build_ghost_model(tmp_path / "state.gguf", architecture="mamba", shape="tiny")
     assert attentions(model_layers(read_header(state)), 1000, 1, 1) == ()
-    assert any("recurrent state" in sentence for sentence in labkit.predict_speed(state, n_prompt=8).assumptions)
+    assert any(
+        "recurrent state" in sentence for sentence in labkit.predict_speed(state, n_prompt=8, n_threads=1).assumptions
+    )
 
 
 def test_prediction_adds_up(prediction: labkit.SpeedPrediction) -> None:
@@ -135,10 +138,10 @@ def test_kernels_of_every_kind_are_timed(tmp_path: Path) -> None:
 def test_given_system_is_not_measured_again(tmp_path: Path) -> None:
     """Its bandwidth is used unchanged, for the number of threads it was measured with."""
     path = labkit.build_ghost_model(tmp_path / "tiny.gguf", shape="tiny")
-    known = labkit.measure_system(seconds=0.05).replace(read_bytes_per_second=1e6)
+    known = labkit.measure_system(seconds=0.05).replace(read_bytes_per_second=1e6, bandwidth_threads=1)
     found = labkit.predict_speed(path, n_prompt=8, system=known)
     assert found.read_bytes_per_second == 1e6
-    assert found.limit == "bandwidth"
+    assert (found.n_threads, found.limit) == (1, "bandwidth")
 
 
 def test_times_grow_with_the_work() -> None:

@@ -617,7 +617,7 @@ _FIELDS = (
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(
     body=st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=6).map(
         lambda given: {"messages": HELLO, "prompt": "a", **given}

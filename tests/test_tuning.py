@@ -86,12 +86,13 @@ def _short() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def found() -> labkit.TunedSettings:
-    return labkit.tune(n_prompt=64, n_gen=8)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tuning") / "tiny.gguf")
 
 
-def test_tune_measures_real_settings(found: labkit.TunedSettings) -> None:
+def test_tune_measures_real_settings() -> None:
     """Each setting that was tried has times, no setting is tried twice, and the best one's speed is among them."""
+    found = labkit.tune(n_prompt=64, n_gen=8)
     tried = [dataclasses.astuple(item)[:7] for item in found.tried]
     assert len(set(tried)) == len(tried) == found.n_runs
     assert all(item.prompt_s or item.step_s for item in found.tried)
@@ -101,15 +102,16 @@ def test_tune_measures_real_settings(found: labkit.TunedSettings) -> None:
     assert set(found.reasons) >= {"n_threads", "n_threads_batch", "flash_attn", "n_ubatch"}
 
 
-def test_load_model_accepts_tuned_settings(found: labkit.TunedSettings, tmp_path: Path) -> None:
+def test_load_model_accepts_tuned_settings(tiny: Path, tmp_path: Path) -> None:
     """Settings can be the record, its JSON file, or the goal; explicit arguments take precedence."""
+    found = labkit.tune(tiny, n_prompt=64, n_gen=8)
     found.to_json(tmp_path / "settings.json")
     for settings in (found, tmp_path / "settings.json", str(tmp_path / "settings.json"), "latency", dict(found)):
-        with labkit.load_model(n_ctx=256, settings=settings) as model:
+        with labkit.load_model(tiny, n_ctx=256, settings=settings) as model:
             chosen = model.settings
             assert (chosen.n_threads, chosen.n_threads_batch) == (found.n_threads, found.n_threads_batch)
             assert (chosen.flash_attn, chosen.n_ubatch) == (found.flash_attn, min(found.n_ubatch, 256))
-    with labkit.load_model(n_ctx=256, n_threads=3, settings=found, n_ubatch=32, flash_attn=True) as model:
+    with labkit.load_model(tiny, n_ctx=256, n_threads=3, settings=found, n_ubatch=32, flash_attn=True) as model:
         assert (model.settings.n_threads, model.settings.n_ubatch, model.settings.flash_attn) == (3, 32, True)
 
 
@@ -167,11 +169,11 @@ def test_tune_works_on_states_and_windows(architecture: str, goal: str, tmp_path
     assert labkit.tune(path, goal=goal, n_prompt=32, n_gen=4).decode_tokens_per_second > 0
 
 
-def test_command_prints_the_record(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_the_record(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`labkit tune --json` prints the record."""
     from labkit.cli import main
 
-    assert main(["tune", "--n-prompt", "64", "--n-gen", "8", "--json"]) == 0
+    assert main(["tune", str(tiny), "--n-prompt", "64", "--n-gen", "8", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["goal"] == "latency"
 
 

@@ -72,10 +72,9 @@ def test_only_the_newest_request_runs() -> None:
 def test_requests_replaced_within_the_delay_do_not_run() -> None:
     """A request runs only if no newer one arrives within ``settle_s``."""
     ran: list[int] = []
-    background: Background[int] = Background(lambda number, _ticket: ran.append(number), settle_s=0.2)
+    background: Background[int] = Background(lambda number, _ticket: ran.append(number), settle_s=0.5)
     for number in range(5):
         background.submit(number)
-        time.sleep(0.01)
     assert background.wait(5)
     assert ran == [4]
 
@@ -483,8 +482,10 @@ def test_measuring_threads_can_be_stopped(model: labkit.Model) -> None:
     assert labkit.generate_text(model, "The capital of France is", 1, 0) == " Paris"
 
 
-def test_threads_explorer_measures_and_describes(model: labkit.Model) -> None:
+def test_threads_explorer_measures_and_describes(model: labkit.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured counts are in table and picture; new lengths discard them; the sentence follows the slider."""
+    monkeypatch.setattr("labkit.roofline.kernels._SECONDS", 0.005)
+    monkeypatch.setattr("labkit.roofline.predict._BEYOND_CACHES", 2**20)
     made = ThreadsExplorer(model)
     assert "Nothing measured" in made.view.sentence
     made.controls["n_prompt"].value = 16

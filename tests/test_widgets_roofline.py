@@ -22,6 +22,15 @@ def explorer() -> Iterator[RooflineExplorer]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def machine() -> labkit.SpeedPrediction:
+    """Time the kernels briefly: the tests are about what the explorer does with the figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labkit.roofline.kernels._SECONDS", 0.005)
+        patch.setattr("labkit.roofline.predict._BEYOND_CACHES", 2**20)
+        return labkit.predict_speed(labkit.bundled_model_path(), n_threads=1, n_prompt=8)
+
+
 def move(explorer: RooflineExplorer, **values: object) -> str:
     for name, value in values.items():
         explorer.controls[name].value = value
@@ -56,19 +65,18 @@ def test_every_control_changes_the_view(explorer: RooflineExplorer) -> None:
     assert explorer.controls["type"].disabled
 
 
-def test_this_machine_stays_in_the_picture() -> None:
+def test_this_machine_stays_in_the_picture(machine: labkit.SpeedPrediction) -> None:
     """Given figures set the sliders; when they move away, the other roof and its ceiling are shown, too."""
-    found = labkit.predict_speed(labkit.bundled_model_path(), n_threads=1)
-    made = explore("roofline", labkit.bundled_model_path(), machine=found)
+    made = explore("roofline", labkit.bundled_model_path(), machine=machine)
     try:
-        assert made.controls["bandwidth"].value == pytest.approx(found.read_bytes_per_second / 1e9)
+        assert made.controls["bandwidth"].value == pytest.approx(machine.read_bytes_per_second / 1e9)
         assert made.view.picture is not None
         assert "this machine" in str(made.view.picture.get_label())
         assert "On this machine" not in made.view.sentence
         made.controls["bandwidth"].value = 3000.0
         assert made.wait()
         most = pass_work(labkit.bundled_model_path(), depth=DEPTH).ceiling(
-            found.read_bytes_per_second, found.operations_per_second
+            machine.read_bytes_per_second, machine.operations_per_second
         )
         assert f"On this machine: at most {most:.0f}" in made.view.sentence
         assert "these settings" in str(made.view.picture.get_label())
@@ -76,16 +84,17 @@ def test_this_machine_stays_in_the_picture() -> None:
         made.close()
 
 
-def test_measuring_moves_the_sliders(explorer: RooflineExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_moves_the_sliders(
+    explorer: RooflineExplorer, machine: labkit.SpeedPrediction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The button sets bandwidth and arithmetic to what predict_speed finds for the chosen file."""
-    found = labkit.predict_speed(labkit.bundled_model_path(), n_threads=1)
     asked = []
-    monkeypatch.setattr("labkit.widgets.roofline.predict_speed", lambda path: asked.append(path) or found)
+    monkeypatch.setattr("labkit.widgets.roofline.predict_speed", lambda path: asked.append(path) or machine)
     explorer.measure()
     assert explorer.wait()
     assert asked == [labkit.bundled_model_path()]
-    assert explorer.controls["operations"].value == pytest.approx(found.operations_per_second / 1e9)
-    assert explorer.controls["bandwidth"].value == pytest.approx(found.read_bytes_per_second / 1e9)
+    assert explorer.controls["operations"].value == pytest.approx(machine.operations_per_second / 1e9)
+    assert explorer.controls["bandwidth"].value == pytest.approx(machine.read_bytes_per_second / 1e9)
 
 
 @pytest.mark.parametrize("name", MODELS)

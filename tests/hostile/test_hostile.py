@@ -26,7 +26,7 @@ from labkit.grading.run_notebook import Job, Run
 from labkit.grading.sandbox.limits import processes_below
 from labkit.grading.score import Reference
 from labkit.grading.tasks import TaskBuilder
-from tests.grading import LIMITS, NAME, SOLUTIONS, STUB, cell, handed_in, why_no_sandbox, write, write_source
+from tests.grading import NAME, SHORT, SOLUTIONS, STUB, cell, handed_in, why_no_sandbox, write, write_source
 
 pytestmark = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "sandbox works")
 ALL = 2.0
@@ -300,7 +300,7 @@ def _grade(folder: Path, notebook: dict[str, Any] | str) -> tuple[Grade, float]:
     write_source(folder / "source")
     write(folder / "submissions", "eve", notebook)
     begun = time.monotonic()
-    result = grade_course(folder / "source", folder / "submissions", folder / "grades", seed=SEED, limits=LIMITS)
+    result = grade_course(folder / "source", folder / "submissions", folder / "grades", seed=SEED, limits=SHORT)
     assert result.problems == ()
     return result.grades[0], time.monotonic() - begun
 
@@ -324,7 +324,7 @@ def test_hostile_answer_is_contained(case: Case, outside: Outside, tmp_path: Pat
     assert points["softmax_at"] == case.points, message
     assert points["count_min_p"] == case.honest or case.honest is None, grade
     assert case.words in message
-    assert seconds < LIMITS.total_s + 3
+    assert seconds < SHORT.total_s + 3
     _assert_nothing_escaped(outside, tmp_path / "grades", mark)
 
 
@@ -420,7 +420,7 @@ def test_huge_file_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path / "submissions", "eve", "")
     os.truncate(path, 200 << 20)
     write_source(tmp_path / "source")
-    grade = grade_course(tmp_path / "source", path.parent.parent, tmp_path / "grades", seed=SEED, limits=LIMITS).grades[0]
+    grade = grade_course(tmp_path / "source", path.parent.parent, tmp_path / "grades", seed=SEED, limits=SHORT).grades[0]
     assert grade.points == 0
     assert "larger than 20 MB" in grade.problems[0]
 
@@ -437,7 +437,7 @@ def test_other_submitted_files_are_not_opened(outside: Outside, tmp_path: Path) 
     (folder / "again.ipynb").symlink_to(outside.folder / "secret")
     os.mkfifo(folder / f"{NAME}-2.ipynb")
     write_source(tmp_path / "source")
-    result = grade_course(tmp_path / "source", tmp_path / "submissions", tmp_path / "grades", seed=SEED, limits=LIMITS)
+    result = grade_course(tmp_path / "source", tmp_path / "submissions", tmp_path / "grades", seed=SEED, limits=SHORT)
     assert result.grades[0].points == 4
     assert len(result.problems) == 3  # the two of a kind, and one line with all others
     _assert_nothing_escaped(outside, tmp_path / "grades", "no mark")
