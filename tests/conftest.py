@@ -31,8 +31,9 @@ _RAM_BYTES = 3 << 30  # free RAM for each process
 _MOST_PROCESSES = 4
 # The files whose tests take longest begin first, so that no process is left with one of them at the end.
 _LONGEST_FIRST = (
-    "tests/test_notebooks", "tests/browser/", "tests/test_devices", "tests/test_grade_books", "tests/test_grade_shapes",
-    "tests/test_engine.py", "tests/test_batch", "tests/test_roofline", "tests/test_milestone", "tests/test_grade.py",
+    "tests/test_notebooks", "tests/browser/", "tests/test_release", "tests/test_nbgrader", "tests/test_grade_class",
+    "tests/test_wheel", "tests/hostile/", "tests/test_devices", "tests/test_cli", "tests/test_memory", "tests/test_worker",
+    "tests/test_engine.py", "tests/test_benchmark", "tests/test_doctests", "tests/test_grade", "tests/test_platforms",
 )  # fmt: skip
 
 

@@ -336,12 +336,12 @@ def test_perplexity_against_a_reference(tmp_path: Path) -> None:
         (("no-such-model.gguf",), "no-such-model.gguf"),
     ],
 )
-def test_perplexity_fails_in_one_line(arguments: tuple[str, ...], needed: str) -> None:
+def test_perplexity_fails_in_one_line(arguments: tuple[str, ...], needed: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An error is one line on stderr."""
-    result = _labkit("perplexity", *arguments, "--json")
-    assert result.returncode == 1
-    assert needed in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert main(["perplexity", *arguments, "--json"]) == 1
+    errors = capsys.readouterr().err
+    assert needed in errors
+    assert errors.count("\n") == 1
 
 
 def test_perplexity_names_a_text_in_another_encoding(tmp_path: Path) -> None:

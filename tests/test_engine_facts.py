@@ -98,8 +98,12 @@ def test_cache_types_are_refused_as_by_the_engine(width: int, flash_attn: bool, 
                 result.close() if isinstance(result, labkit.Model) else None
 
 
-def test_recommendation_and_tuning_leave_out_what_the_engine_refuses(tmp_path: Path) -> None:
+def test_recommendation_and_tuning_leave_out_what_the_engine_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With heads of 40 the cache stays in F16, and tuning tries the other settings."""
+    monkeypatch.setattr("labkit.tuning.session._SECONDS", 0.01)  # no claim about speed
+    monkeypatch.setattr("labkit.tuning.session._ROUNDS", 1)
     path = write_tiny_model(tmp_path / "model.gguf", width=160, n_ctx_train=65_536)
     small = labkit.recommend_settings(path, ram="64 MiB")
     assert small.type_k == "f16"

@@ -144,7 +144,7 @@ def test_perplexity_equals_llama_perplexity(model: labkit.Model, n_ctx: int) -> 
 def test_windows_begin_with_the_models_begin_token(tmp_path: Path, kind: str, add_bos: bool) -> None:
     """A model's begin token replaces the first token of each window."""
     path = write_tiny_model(tmp_path / "tiny.gguf", tokenizer=kind, keys={"tokenizer.ggml.add_bos_token": add_bos})
-    text = "a small text of no great meaning, told again and again. " * 12
+    text = "a small text of no great meaning, told again and again. " * 4
     with labkit.load_model(path) as model:
         found = labkit.measure_perplexity(model, text, n_ctx=32)
     assert found.perplexity == pytest.approx(independent_perplexity(path, text, 32, add_bos=add_bos), rel=1e-3)
