@@ -1,13 +1,23 @@
 """Imports point one way and never in a circle, and importing labkit stays cheap."""
 
+from __future__ import annotations
+
 import ast
+import dataclasses
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tools.measure_house import PACKAGE, find_circles, import_graph
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # One level per folder (or file next to the folders): each may import from those after it, and from itself.
 LEVELS = (
@@ -91,3 +101,27 @@ def test_every_public_name_is_there() -> None:
     for name in labkit.__all__:
         assert getattr(labkit, name) is not None
         assert name in dir(labkit)
+
+
+def test_help_of_every_record_describes_each_field() -> None:
+    """Each dataclass that labkit or a room exports describes all its fields in the docstring, where help() shows them."""
+    rooms = [PACKAGE, *(path.parent for path in PACKAGE.glob("*/__init__.py"))]
+    modules = [importlib.import_module(".".join(room.relative_to(PACKAGE.parent).parts)) for room in rooms]
+    exported = [getattr(module, name) for module in modules for name in getattr(module, "__all__", ())]
+    records = {one for one in exported if isinstance(one, type) and dataclasses.is_dataclass(one)}
+    missing = {one.__name__: fields for one in records if (fields := _undescribed(one))}
+    assert len(records) > 40
+    assert missing == {}
+
+
+def _undescribed(record: type[DataclassInstance]) -> list[str]:
+    """Return the fields of a dataclass without a line under Attributes or Parameters; "a, …, c" describes all between."""
+    names = [field.name for field in dataclasses.fields(record)]
+    _, _, section = re.split(r"(Attributes|Parameters)\n-+\n", f"{inspect.getdoc(record)}Attributes\n-\n")[:3]
+    described: set[str] = set()
+    for line in re.findall(r"^\S.*", section, re.MULTILINE):
+        listed = line.split(" : ")[0].split(", ")
+        if "…" in listed:
+            listed = names[names.index(listed[0]) : names.index(listed[-1]) + 1]
+        described.update(listed)
+    return [name for name in names if name not in described]

@@ -12,11 +12,21 @@ from labkit.records import Record
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConfidenceInterval(Record):
-    """A confidence interval of a median."""
+    """A confidence interval of a median.
 
-    low: float  # one of the measured values
+    Attributes
+    ----------
+    low, high : float
+        Two of the measured values.
+    confidence : float
+        Probability that such an interval contains the true median; three repeats reach only 0.75.
+    method : str
+        How it was computed.
+    """
+
+    low: float
     high: float
-    confidence: float  # that such an interval contains the true median; three repeats reach only 0.75
+    confidence: float
     method: str = "order statistics"
 
     def __str__(self) -> str:

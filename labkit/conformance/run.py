@@ -22,9 +22,17 @@ _MARKS = {"fine": "✔", "wrong": "✘", "missing": "…"}
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConformanceReport(Record):
-    """The result of `check_file`."""
+    """The result of `check_file`.
 
-    file: str  # its name
+    Attributes
+    ----------
+    file : str
+        The file's name.
+    functions : tuple of FunctionReport
+        One per function.
+    """
+
+    file: str
     functions: tuple[FunctionReport, ...]
 
     @property

@@ -17,11 +17,21 @@ FUNCTIONS = tuple(CHECKS)
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FunctionReport(Record):
-    """The result for one function."""
+    """The result for one function.
+
+    Attributes
+    ----------
+    name : str
+        Name of the function.
+    status : str
+        ``"fine"``, ``"wrong"`` or ``"missing"``.
+    hint : str
+        What to look at first; empty if the function is fine.
+    """
 
     name: str
     status: Literal["fine", "wrong", "missing"]
-    hint: str  # what to look at first; empty if the function is fine
+    hint: str
 
 
 def check_module(

@@ -31,12 +31,24 @@ _WRONG_ATTEMPTS: Counter[str] = Counter()  # by exercise, since the last correct
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """The result of `check`."""
+    """The result of `check`.
 
-    name: str  # of the exercise
+    Attributes
+    ----------
+    name : str
+        Name of the exercise.
+    passed : bool
+        Whether the answer is right.
+    message : str
+        What was tested, or what to look at.
+    points : int
+        Points of the exercise; grading awards them after testing on other inputs, too.
+    """
+
+    name: str
     passed: bool
-    message: str  # what was tested, or what to look at
-    points: int  # of the exercise; grading awards them after testing on other inputs, too
+    message: str
+    points: int
 
     def __repr__(self) -> str:
         return f"{self.name}: {'' if self.passed else 'not yet. '}{self.message}"

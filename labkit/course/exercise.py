@@ -22,10 +22,18 @@ _KINDS: tuple[tuple[type, Any], ...] = ((int, numbers.Integral), (float, (number
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A common wrong answer."""
+    """A common wrong answer.
 
-    hint: str  # what to think about; never the answer
-    answer: Any  # the wrong function or value: an answer with the same results gets the hint
+    Parameters
+    ----------
+    hint : str
+        What to think about; never the answer.
+    answer : object
+        The wrong function or value: an answer with the same results gets the hint.
+    """
+
+    hint: str
+    answer: Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,15 +22,33 @@ from labkit.records import Record
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TensorType(Record):
-    """How the weights of one tensor are stored."""
+    """How the weights of one tensor are stored.
 
-    id: int  # ggml_type, the number in the file
-    name: str  # as people write it: "Q4_K"
-    block_size: int  # weights in one block; a row's length must be a multiple of it
-    block_parts: tuple[tuple[str, int], ...]  # the fields of one block and their bytes, in file order
-    block_bytes: int  # of one block: the sum of its parts
-    bits_per_weight: float  # 8 * block_bytes / block_size
-    layout: str  # one sentence: how weights are computed from a block
+    Attributes
+    ----------
+    id : int
+        The number in the file, a ``ggml_type``.
+    name : str
+        As people write it: ``"Q4_K"``.
+    block_size : int
+        Weights in one block; a row's length must be a multiple of it.
+    block_parts : tuple of (str, int)
+        The fields of one block and their bytes, in file order.
+    block_bytes : int
+        Bytes of one block, the sum of its parts.
+    bits_per_weight : float
+        ``8 * block_bytes / block_size``.
+    layout : str
+        One sentence: how weights are computed from a block.
+    """
+
+    id: int
+    name: str
+    block_size: int
+    block_parts: tuple[tuple[str, int], ...]
+    block_bytes: int
+    bits_per_weight: float
+    layout: str
 
     @property
     def is_quantized(self) -> bool:
@@ -44,13 +62,27 @@ class TensorType(Record):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FileType(Record):
-    """How a whole file was quantized (``general.file_type``)."""
+    """How a whole file was quantized (``general.file_type``).
 
-    id: int  # llama_ftype
-    name: str  # as people write it: "Q4_K_M"
-    tensor_type: str  # of most of its weight matrices
-    description: str  # which tensors get which type
-    quality: str | None = None  # the lab's rating of the six types that it compares
+    Attributes
+    ----------
+    id : int
+        The number in the file, a ``llama_ftype``.
+    name : str
+        As people write it: ``"Q4_K_M"``.
+    tensor_type : str
+        Name of the tensor type of most of its weight matrices.
+    description : str
+        Which tensors get which type.
+    quality, speed : str or None
+        The lab's ratings of the six types that it compares; None for all others.
+    """
+
+    id: int
+    name: str
+    tensor_type: str
+    description: str
+    quality: str | None = None
     speed: str | None = None
 
 

@@ -37,20 +37,48 @@ class Metadata(Mapping[str, Any]):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Header:
-    """The metadata and tensor table of a GGUF file."""
+    """The metadata and tensor table of a GGUF file.
 
-    source: str  # what was read: a path or an address, as given
-    version: int  # of the format, 2 or 3
-    alignment: int  # each tensor's data begins at a multiple of this many bytes
-    architecture: str  # general.architecture
-    metadata: Mapping[str, Any]  # scalars as Python values, short arrays as tuples, long ones as `LazyArray`
-    types: Mapping[str, str]  # of each key's value, as the file has it: "uint32", "array of string"
-    tensors: tuple[TensorInfo, ...]  # of every part, in the order of the files
-    data_offset: int  # where the tensors' data begins in the first part, bytes
-    file_size_bytes: int  # of all parts together
-    paths: tuple[Path, ...]  # the files; empty for a model read from a server
-    names: tuple[str, ...]  # paths or addresses of all parts
-    warnings: tuple[str, ...]  # problems that are not errors, one sentence each
+    Attributes
+    ----------
+    source : str
+        What was read: a path or an address, as given.
+    version : int
+        Version of the format, 2 or 3.
+    alignment : int
+        Each tensor's data begins at a multiple of this many bytes.
+    architecture : str
+        The value of ``general.architecture``.
+    metadata : Mapping
+        Key -> value: scalars as Python values, short arrays as tuples, long ones as `LazyArray`.
+    types : Mapping
+        Key -> type of its value in the file: ``"uint32"``, ``"array of string"``.
+    tensors : tuple of TensorInfo
+        The tensors of every part, in the order of the files.
+    data_offset : int
+        Byte at which the tensors' data begins in the first part.
+    file_size_bytes : int
+        Bytes of all parts together.
+    paths : tuple of Path
+        The files; empty for a model read from a server.
+    names : tuple of str
+        Paths or addresses of all parts.
+    warnings : tuple of str
+        Problems that are not errors, one sentence each.
+    """
+
+    source: str
+    version: int
+    alignment: int
+    architecture: str
+    metadata: Mapping[str, Any]
+    types: Mapping[str, str]
+    tensors: tuple[TensorInfo, ...]
+    data_offset: int
+    file_size_bytes: int
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def hparam(self, name: str, default: Any = None) -> Any:
         """Return an architecture's own key: `hparam("block_count")` of a llama is `metadata["llama.block_count"]`."""

@@ -19,15 +19,31 @@ Entry = tuple[str, tuple[int, ...], TensorType, int]
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TensorInfo(Record):
-    """Where and how one tensor is stored."""
+    """Where and how one tensor is stored.
 
-    name: str  # as in "blk.0.attn_q.weight"
-    shape: tuple[int, ...]  # in ggml's order: the row length comes first (NumPy's shape is its reverse)
-    type: TensorType  # the layout of its blocks
-    offset: int  # of its first byte in its file
+    Attributes
+    ----------
+    name : str
+        As in ``"blk.0.attn_q.weight"``.
+    shape : tuple of int
+        In ggml's order: the row length comes first (NumPy's shape is its reverse).
+    type : TensorType
+        The layout of its blocks.
+    offset : int
+        Offset of its first byte in its file.
+    n_bytes, n_elements : int
+        Its bytes without padding, and its weights.
+    part : int
+        Which file of a split model holds it, from 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+    offset: int
     n_bytes: int
     n_elements: int
-    part: int = 0  # which file of a split model holds it
+    part: int = 0
 
 
 def lay_out(cursor: Cursor, entries: list[Entry], data_offset: int, alignment: int, part: int) -> tuple[TensorInfo, ...]:

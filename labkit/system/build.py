@@ -51,9 +51,15 @@ _INSTRUCTIONS = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("fma", "FMA"))
 class Device(Record):
     """A device that llama.cpp can compute on.
 
-    ``memory_total_bytes`` and ``memory_free_bytes`` come from the driver; for the CPU that is the machine's RAM without
-    a container's limit (see `labkit.system.available_ram_bytes`). Both are 0 where llama.cpp reports no memory, as for
-    BLAS. ``pins_memory``: llama.cpp keeps the CPU's share of the weights in RAM that this GPU's driver has pinned.
+    Attributes
+    ----------
+    name, kind, description : str
+        As llama.cpp reports them; the kind is ``"CPU"``, ``"GPU"``, ``"IGPU"`` (integrated), ``"ACCEL"`` or ``"META"``.
+    memory_total_bytes, memory_free_bytes : int
+        From the driver; for the CPU that is the machine's RAM without a container's limit (see
+        `labkit.system.available_ram_bytes`). Both are 0 where llama.cpp reports no memory, as for BLAS.
+    pins_memory : bool
+        Whether llama.cpp keeps the CPU's share of the weights in RAM that this GPU's driver has pinned.
     """
 
     name: str
