@@ -122,7 +122,8 @@ class ContextOverflowError(GenerationError, ValueError):
         wanted = "at least 1 token" if max_tokens is None else f"max_tokens={max_tokens:,}"
         needed = n_prompt + (1 if max_tokens is None else max_tokens)
         super().__init__(
-            f"the prompt has {n_prompt:,} tokens and {wanted} was requested, but the context holds {n_ctx:,}: "
+            f"the prompt has {n_prompt:,} token{'s' * (n_prompt != 1)} and {wanted} was requested, "
+            f"but the context holds {n_ctx:,}: "
             f"shorten the prompt, request fewer tokens, or load the model with n_ctx={needed:,} or more"
         )
 

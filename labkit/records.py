@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.checks import nearest, visible
 from labkit.errors import UnknownKeyError
-from labkit.units import format_bytes, format_duration, format_rate
+from labkit.units import counted, format_bytes, format_duration, format_rate
 
 
 class Record(Mapping[str, Any]):
@@ -89,7 +89,7 @@ def format_value(name: str, value: Any, *, limit: int = 200) -> str:
     if isinstance(value, (int, float)):
         return _format_number(name, value)
     if isinstance(value, Record):
-        return f"<{type(value).__name__}: {len(value)} fields>"
+        return f"<{type(value).__name__}: {counted(len(value), 'field')}>"
     if isinstance(value, Mapping):
         text = ", ".join(f"{key}: {format_value(name, item)}" for key, item in value.items())
     elif isinstance(value, (tuple, list)):

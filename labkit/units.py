@@ -67,6 +67,17 @@ def format_count(count: int | float) -> str:
     return f"{count:g}"
 
 
+def counted(number: int | float, noun: str) -> str:
+    """Format an exact number of things, with the noun's singular or plural.
+
+    Examples
+    --------
+    >>> counted(1, "token"), counted(49_152, "token"), counted(0.5, "point")
+    ('1 token', '49,152 tokens', '0.5 points')
+    """
+    return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Format a time with a suitable unit.
 

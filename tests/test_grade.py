@@ -301,7 +301,7 @@ def test_command_prints_grades(class_folder: Path, tmp_path: Path, capsys: pytes
         printed = json.loads(out)
         assert (printed["graded"], printed["kept"], printed["seed"]) == (graded, kept, 3)
         assert {"student": "alice", "notebook": NAME, "points": "4", "of_points": "4"} in printed["grades"]
-        assert ("5 kept grades no longer hold, graded again: changed: limits" in errors) == bool(graded)
+        assert ("5 kept grades out of date, graded again: changed: limits" in errors) == bool(graded)
     assert main([*arguments, "--out", str(tmp_path / "grades"), "--only", "eve"]) == 1
 
 

@@ -107,7 +107,7 @@ def test_kept_grades_know_what_decided_them(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(f"labkit.grading.tasks.{name}", value)
         result = _grade(tmp_path)
         assert (result.graded, len(result.problems)) == (1, 1)
-        assert "1 kept grades no longer hold, graded again: changed: " in result.problems[0]
+        assert "1 kept grade out of date, graded again: changed: " in result.problems[0]
     grade = read_grade(tmp_path / "grades", "alice", NAME)
     assert grade is not None
     assert (grade.decided_by["labkit"], grade.decided_by["limits"]["cell_s"]) == ("99", LIMITS.cell_s)

@@ -3,6 +3,7 @@
 ``python tests/test_words.py PATH...`` prints the words it finds in files or folders, each with a replacement.
 """
 
+import ast
 import json
 import re
 import sys
@@ -160,6 +161,17 @@ def test_archaic_words_stay_out(area: str) -> None:
 def test_find_tells_archaic_words_from_plain_ones(text: str, words: list[str]) -> None:
     """Words of the list are found also over a line's end and in names; other uses of the same letters are not."""
     assert [word for _, word, _ in sorted(find(Path("text.py"), text.splitlines()))] == words
+
+
+def test_lengths_are_written_in_singular_and_plural() -> None:
+    """No message of labkit reads "1 files": `counted` writes a length before its noun, except after "of" and in limits."""
+    for path in sorted((ROOT / "labkit").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                wrong = re.search(
+                    r"(?<! of )\{len\([^}A-Z]+\} (?!is|has)[a-z]+s\b(?!.*(?:at most|give 1 to))", ast.unparse(node)
+                )
+                assert wrong is None, f"{path.name}:{node.lineno}: {wrong and wrong[0]}"
 
 
 def test_read_lines_keeps_line_numbers_of_notebooks(tmp_path: Path) -> None:

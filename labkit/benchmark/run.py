@@ -22,6 +22,7 @@ from labkit.engine.sampling_settings import SamplingSettings, check_sampling
 from labkit.errors import ArgumentError
 from labkit.progress import Progress, reporting
 from labkit.system import measure_system
+from labkit.units import counted
 
 _MODEL_SETTINGS = (
     "n_threads", "n_threads_batch", "n_gpu_layers", "n_ctx", "n_batch", "n_ubatch", "use_mmap", "flash_attn",
@@ -231,8 +232,8 @@ def _notes(model: Model, plan: _Plan, options: Mapping[str, Any]) -> tuple[str, 
     notes = []
     if plan.pin and plan.pin < model.settings.n_threads:
         notes.append(
-            f"Other programs left {plan.pin} of {model.settings.n_threads} cores when this began: measured with {plan.pin} "
-            f"thread{'s' if plan.pin > 1 else ''}."
+            f"Other programs left {plan.pin} of {model.settings.n_threads} cores when this began: measured with "
+            f"{counted(plan.pin, 'thread')}."
         )
     if not model.settings.flash_attn:
         notes.append("This model was loaded without flash attention; llama-bench uses it by default.")

@@ -17,6 +17,7 @@ from labkit.engine.model import Model, check_model
 from labkit.engine.tokenizer import Tokenizer
 from labkit.errors import ArgumentError, GenerationError
 from labkit.records import Record
+from labkit.units import counted
 
 _ANSWER = re.compile(r'\{ ?"tool": ?null, ?"answer": ?"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
 
@@ -117,7 +118,6 @@ def read_choice(answer: str) -> ToolChoice:
     try:
         said = json.loads(answer)
     except ValueError:
-        raise GenerationError(
-            f"the choice of a tool was cut off after {len(answer)} characters: raise max_tokens, or bound the schema's texts"
-        ) from None
+        end = f"after {counted(len(answer), 'character')}: raise max_tokens, or bound the schema's texts"
+        raise GenerationError(f"the choice of a tool was cut off {end}") from None
     return ToolChoice(said["tool"], said["arguments"], answer)

@@ -23,7 +23,7 @@ from labkit.cli.doctor_checks import Finding
 from labkit.cli.output import Output
 from labkit.errors import LabkitError
 from labkit.extras import install_command
-from labkit.units import format_bytes
+from labkit.units import counted, format_bytes
 
 HELP = "check the installation, this machine and a model file"
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     missing, notes = (sum(finding.state == state for finding in findings) for state in ("missing", "note"))
     out.table(("", "what", "found"), _rows(findings))
     verdict = "Something that the course needs is missing." if missing else "Everything that the course needs is here."
-    out.say(f"{verdict} {notes} {'note' if notes == 1 else 'notes'}.", style="bold")
+    out.say(f"{verdict} {counted(notes, 'note')}.", style="bold")
     out.result({"healthy": not missing, "findings": findings})
     return 1 if missing else 0
 

@@ -73,7 +73,7 @@ def _check_fallback_types(header: Header) -> Iterator[Finding]:
         fix += "compare the quality of both with labkit.compare_quantizations"
     yield _cost_in_bytes(
         "fallback types",
-        f"named {named}, but {len(odd)} of {len(matrices)} matrices have other types "
+        f"named {named}, but with other types in {len(odd)} of {len(matrices)} matrices "
         f"({', '.join(f'{count} {name}' for name, count in used)}): their rows, such as {odd[0].shape[0]:,} weights, are "
         "not a multiple of 256",
         f"{format_bytes(excess)} more to store, and to read for every token",

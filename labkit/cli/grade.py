@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from labkit.cli.output import Output
 from labkit.errors import ArgumentError
 from labkit.output_files import user_path
+from labkit.units import counted
 
 HELP = "grade a class's notebooks in sandboxes (for instructors)"
 
@@ -86,9 +87,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     out.say(f"{result.graded} graded, {result.kept} unchanged; grades.csv and report.html are in {args.out}")
     if result.roster:
         missing = len(result.roster.without_submission)
-        out.say(
-            f"{result.roster.cells} grades filled into {result.roster.file}; {missing} of its students without a submission"
-        )
+        filled = f"{counted(result.roster.cells, 'grade')} filled into {result.roster.file}"
+        out.say(f"{filled}; {missing} of its students without a submission")
     summary = [{"student": row[0], "notebook": row[1], "points": row[2], "of_points": row[3]} for row in rows]
     out.result({**{name: result[name] for name in result if name != "grades"}, "grades": summary})
     return 0

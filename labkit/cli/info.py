@@ -11,7 +11,7 @@ from labkit.cli.output import Output
 from labkit.gguf_file import Header, LazyArray, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.model_info import ModelInfo, describe_model, read_model_header
-from labkit.units import format_bytes, format_count
+from labkit.units import counted, format_bytes, format_count
 
 _ORDERS: dict[str, Callable[[TensorInfo], str | int]] = {
     "name": lambda tensor: tensor.name,
@@ -83,7 +83,8 @@ def _card(info: ModelInfo) -> Iterator[tuple[str, str]]:
     """Yield the rows of the summary, without those that the header has no value for."""
     yield "architecture", ", ".join((info.architecture, *info.layer_kinds))
     yield "quantization", f"{info.quantization}, {info.bits_per_weight:.2f} bits per weight"
-    yield "parameters", f"{format_count(info.parameter_count)} ({info.parameter_count:,}) in {info.tensor_count:,} tensors"
+    exact = f"({info.parameter_count:,}) in {counted(info.tensor_count, 'tensor')}"
+    yield "parameters", f"{format_count(info.parameter_count)} {exact}"
     yield "file", f"{format_bytes(info.file_size_bytes)} ({info.file_size_bytes:,} bytes), GGUF {info.gguf_version}"
     if info.context_length is not None:
         yield "context", f"{info.context_length:,} tokens"
@@ -103,7 +104,8 @@ def _card(info: ModelInfo) -> Iterator[tuple[str, str]]:
         yield "vocabulary", f"{info.vocab_size:,} tokens"
     yield "tokenizer", info.tokenizer or "none"
     template = info.chat_template
-    yield "chat template", "none" if template is None else f"{len(template):,} characters (--keys --filter chat_template)"
+    size = "none" if template is None else f"{counted(len(template), 'character')} (--keys --filter chat_template)"
+    yield "chat template", size
     yield "licence", info.license or "not stated"
     yield "read from", info.path
 
@@ -129,11 +131,11 @@ def _show_keys(header: Header, pattern: str | None, out: Output) -> None:
 def shorten_value(value: object, limit: int = _MAX_CHARACTERS) -> str:
     """Return a metadata value as a short text; for a long array, its length."""
     if isinstance(value, LazyArray):
-        return f"{len(value):,} elements"
+        return counted(len(value), "element")
     text = f"[{', '.join(str(item) for item in value)}]" if isinstance(value, tuple) else str(value)
     if limit <= _MAX_CHARACTERS:
         text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+    return text if len(text) <= limit else f"{text[:limit]}… ({counted(len(text), 'character')})"
 
 
 def _show_tensors(tensors: Sequence[TensorInfo], n_all: int, out: Output) -> None:

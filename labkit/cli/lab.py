@@ -23,6 +23,7 @@ from pathlib import Path
 from labkit.cli.output import Output
 from labkit.extras import DISTRIBUTION, missing
 from labkit.output_files import user_path
+from labkit.units import counted
 
 HELP = "open the course in JupyterLab"
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
         copied = release_course(course, folder).notebooks
         lay_out_lab(folder)
-        out.say(f"copied {len(copied)} notebooks, without solutions, to {folder}")
+        out.say(f"copied {counted(len(copied), 'notebook')}, without solutions, to {folder}")
     command = [sys.executable, "-m", "jupyterlab", str(folder), "--log-level=WARN", "-y"]
     command += ["--no-browser"] if args.no_browser else []
     if hasattr(os, "geteuid") and os.geteuid() == 0:

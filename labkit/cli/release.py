@@ -12,6 +12,7 @@ from pathlib import Path
 
 from labkit.cli.output import Output
 from labkit.errors import ArgumentError
+from labkit.units import counted
 
 HELP = "write the notebooks without solutions, for students"
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     result = release_course(find_notebooks(args.source), args.out, overwrite=args.force)
     rows = [(one.name, ", ".join(one.exercises) or "none", f"{one.points:g}") for one in result.notebooks]
     out.table(("notebook", "exercises", "points"), rows)
-    out.say(f"{len(rows)} notebooks, {result.points:g} points, in {result.folder}")
+    out.say(f"{counted(len(rows), 'notebook')}, {counted(result.points, 'point')}, in {result.folder}")
     out.result(result)
     return 0
 
@@ -52,6 +53,7 @@ def _release_for(args: argparse.Namespace, out: Output) -> int:
         out.warn("no sandbox: submitted code can read the solutions and change its result; each result says so")
     source, options = find_notebooks(args.source), {"unsafe_no_sandbox": args.unsafe_no_sandbox, "overwrite": args.force}
     files = package_for(args.platform, source, args.out, **options)
-    out.say(f"wrote {len(files)} files for {args.platform} to {args.out}; they have the solutions: give them to no student")
+    wrote = f"wrote {counted(len(files), 'file')} for {args.platform} to {args.out}"
+    out.say(f"{wrote}; they have the solutions: give them to no student")
     out.result({"platform": args.platform, "files": [str(path) for path in files]})
     return 0

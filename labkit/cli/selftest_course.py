@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from labkit.cli.output import Output
+from labkit.units import counted
 
 HELP = "test the exercises: solutions, stubs and known mistakes"
 
@@ -23,6 +24,6 @@ def run(args: argparse.Namespace, out: Output) -> int:
     rows = [(one.name, one.notebook, f"{one.points:g}", one.n_mistakes, one.fault or "ok") for one in tests]
     out.table(("exercise", "notebook", "points", "mistakes", "result"), rows)
     faults = sum(bool(one.fault) for one in tests)
-    out.say(f"{len(tests)} exercises, {faults} faulty")
+    out.say(f"{counted(len(tests), 'exercise')}, {faults} faulty")
     out.result({"exercises": [dict(one) for one in tests], "faults": faults})
     return 1 if faults else 0

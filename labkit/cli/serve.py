@@ -16,6 +16,7 @@ from typing import Any
 import labkit
 from labkit.cli.arguments import add_model
 from labkit.cli.output import Output
+from labkit.units import counted
 
 HELP = "serve a model to OpenAI clients and the browser"
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             out.say(f"Chat: {server.url}   API: {server.url}/v1   (Ctrl-C ends)")
-            out.say(f"{server.n_parallel} requests together, {server.n_ctx:,} tokens each")
+            out.say(f"{counted(server.n_parallel, 'slot')} of {server.n_ctx:,} tokens")
             out.result({"url": server.url, "n_parallel": server.n_parallel, "n_ctx": server.n_ctx, "pid": os.getpid()})
             sys.stdout.flush()  # a parent process reads it while the server runs
             while not asked.wait(0.2):  # with a timeout, or Windows would not see Ctrl-C

@@ -11,7 +11,7 @@ from typing import Any
 
 import labkit
 from labkit.cli.output import Output
-from labkit.units import format_bytes, format_count, format_duration, format_rate
+from labkit.units import counted, format_bytes, format_count, format_duration, format_rate
 
 HELP = "meet the bundled model: tokens, text, a chat, speed and memory"
 
@@ -62,7 +62,7 @@ def _show_tokens(model: labkit.Model, out: Output) -> dict[str, Any]:
     tokens = model.tokenize(PROMPT.encode(), add_bos=False)
     pieces = [model.detokenize([token]).decode("utf-8", "replace") for token in tokens]
     out.title("2. Tokens: what the model reads")
-    out.say(f"{PROMPT!r} is {len(tokens)} tokens: {' · '.join(pieces)}")
+    out.say(f"{PROMPT!r} is {counted(len(tokens), 'token')}: {' · '.join(pieces)}")
     return {"text": PROMPT, "count": len(pieces), "pieces": pieces}
 
 

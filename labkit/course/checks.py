@@ -20,6 +20,7 @@ from labkit.course import exercises
 from labkit.course.exercise import Exercise, Inputs, call, plain
 from labkit.course.kinds import wrong_kind
 from labkit.errors import ArgumentError
+from labkit.units import counted
 
 OWN_EXERCISES = "exercises.py"
 _UNDER_NBGRADER = "NBGRADER_EXECUTION"  # the environment variable that nbgrader sets while it grades or validates
@@ -164,7 +165,7 @@ def _judge_function(exercise: Exercise, answer: Any) -> tuple[bool, str]:
 
 def _judge_results(exercise: Exercise, results: list[Any]) -> tuple[bool, str]:
     if all(exercise.same(result, expected) for result, (_, expected) in zip(results, exercise.examples, strict=True)):
-        return True, f"Correct on {len(results)} examples; grading uses others, too."
+        return True, f"Correct on {counted(len(results), 'example')}; grading uses others, too."
     if all(result is None for result in results):
         return False, f"{exercise.name} returns None: is the return statement missing?"
     tried = [(inputs, result) for (inputs, _), result in zip(exercise.examples, results, strict=True)]

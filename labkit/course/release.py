@@ -16,6 +16,7 @@ from labkit.course.source import SourceNotebook, exercises_file, read_document, 
 from labkit.errors import ArgumentError, GradingError
 from labkit.output_files import user_path, write_all, writing
 from labkit.records import Record
+from labkit.units import counted
 
 MANIFEST = ".manifest.json"
 _LONG = 24  # characters of a line that no other text has by chance
@@ -124,7 +125,7 @@ def _strip(cell: Any, where: str) -> list[str]:
             raise GradingError(f"{where} has a solution, but is not marked as an answer")
         if marks.get("grade"):
             points = float(marks.get("points", 0))
-            cell.source = f"# {points:g} point{'' if points == 1 else 's'}\n{cell.source}"
+            cell.source = f"# {counted(points, 'point')}\n{cell.source}"
     elif marks.get("solution"):
         removed += source.split("\n")
         cell.source = "YOUR ANSWER HERE"

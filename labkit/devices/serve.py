@@ -22,6 +22,7 @@ from labkit.devices.endpoints import Endpoint, free_port, parse_endpoint
 from labkit.devices.rpc_protocol import check_rpc
 from labkit.errors import ArgumentError, ArgumentTypeError, LabkitError, LabkitWarning
 from labkit.system import engine_build, logical_cores_available
+from labkit.units import counted
 
 _CHILD = Path(__file__).with_name("serve_child.py")
 _START_S = 30.0
@@ -198,7 +199,7 @@ def serve_device(endpoint: str = "127.0.0.1:50052", *, n_threads: int = 1, allow
 
 def describe(device: ServedDevice) -> str:
     """Return one line: what is served, and where."""
-    threads = f" with {device.n_threads} thread{'s' * (device.n_threads > 1)}" if device.kind == "CPU" else ""
+    threads = f" with {counted(device.n_threads, 'thread')}" if device.kind == "CPU" else ""
     return f"serving {device.kind}{threads} ({device.description}) at {device.endpoint}; stop with Ctrl-C"
 
 

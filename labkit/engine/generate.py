@@ -10,6 +10,7 @@ from labkit.engine.model import Model, check_model
 from labkit.engine.results import TextChunk
 from labkit.engine.sampling_settings import SamplingSettings, check_max_tokens, check_sampling
 from labkit.errors import ContextOverflowError, Interrupted
+from labkit.units import counted
 
 
 def generate_text(model: Model, prompt: str, max_tokens: int | None = 100, temperature: float = 0.7, **kwargs: Any) -> str:
@@ -141,8 +142,8 @@ def run_request(model: Model, request: GenerationRequest) -> list[TextChunk]:
         report = model.last_generation
         if report is None or report is before:
             raise
-        kept = f"interrupted after {report.n_generated} tokens: the text so far is in last_generation.text of the model"
-        raise Interrupted(kept) from None
+        after = counted(report.n_generated, "token")
+        raise Interrupted(f"interrupted after {after}: the text so far is in last_generation.text of the model") from None
     return chunks
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from labkit.checks import visible
 from labkit.errors import UnknownKeyError
 from labkit.gguf_file.tensor_table import TensorInfo
+from labkit.units import counted
 
 
 class Metadata(Mapping[str, Any]):
@@ -22,7 +23,7 @@ class Metadata(Mapping[str, Any]):
         try:
             return self._values[key]
         except KeyError:
-            problem = f"the file has no key {key!r}; list(metadata) returns its {len(self)} keys"
+            problem = f"the file has no key {key!r}; list(metadata) returns its {counted(len(self), 'key')}"
             raise UnknownKeyError(problem) from None
 
     def __iter__(self) -> Iterator[str]:
@@ -32,7 +33,7 @@ class Metadata(Mapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} keys: {', '.join(map(visible, self))}>"
+        return f"<{counted(len(self), 'key')}: {', '.join(map(visible, self))}>"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -108,5 +109,6 @@ class Header:
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
 
     def __repr__(self) -> str:
-        size = f"{len(self.tensors):,} tensors, {len(self.metadata)} keys, {self.file_size_bytes:,} bytes"
-        return f"<Header of {visible(self.source, 400)}: GGUF {self.version}, {visible(self.architecture)}, {size}>"
+        kind = f"GGUF {self.version}, {visible(self.architecture)}"
+        size = f"{counted(len(self.metadata), 'key')}, {self.file_size_bytes:,} bytes"
+        return f"<Header of {visible(self.source, 400)}: {kind}, {counted(len(self.tensors), 'tensor')}, {size}>"

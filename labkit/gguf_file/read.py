@@ -20,6 +20,7 @@ from labkit.gguf_file.parse import Part, parse
 from labkit.gguf_file.source import LocalSource, Source, gguf_error
 from labkit.gguf_file.tensor_table import TensorInfo
 from labkit.models.unfinished import running_download, unfinished_download
+from labkit.units import counted
 
 _SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.DOTALL)
 _MAX_PARTS = 1024
@@ -105,7 +106,7 @@ def _read_parts(given: Part, count: int) -> list[Part]:
     total = sum(len(part.tensors) for part in parts)
     claimed = _split_value(parts[0], "split.tensors.count")
     if claimed is not None and claimed != total:
-        raise gguf_error(name, f"the parts hold {total:,} tensors, key 'split.tensors.count' claims {claimed:,}")
+        raise gguf_error(name, f"the parts hold {counted(total, 'tensor')}, key 'split.tensors.count' claims {claimed:,}")
     return parts
 
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from labkit.checks import visible
 from labkit.gguf_file.source import INCOMPLETE, Source, gguf_error
+from labkit.units import counted
 
 STRING, ARRAY = 8, 9
 
@@ -119,7 +120,7 @@ class LazyArray(Sequence[Any]):
             return tuple(self._elements(stop + 1, start + 1))[::-1][::-step]
         position = index + self._length if index < 0 else index
         if not 0 <= position < self._length:
-            raise IndexError(f"{self.key} has {self._length:,} elements, no element {index:,}")
+            raise IndexError(f"{self.key} has {counted(self._length, 'element')}, no element {index:,}")
         return next(self._elements(position, position + 1))
 
     def __iter__(self) -> Iterator[Any]:

@@ -35,6 +35,7 @@ from labkit.grading.untrusted_text import visible
 from labkit.output_files import user_path, write_atomic, writing
 from labkit.progress import Progress, reporting
 from labkit.records import Record
+from labkit.units import counted
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -100,8 +101,9 @@ def grade_course(
         reasons = {item: "new" if regrade else builder.why_to_grade(item) for item in chosen}
         todo = [item for item in chosen if reasons[item]]
         for reason, count in Counter(filter(None, reasons.values())).items():
-            notes += [f"{count} kept grades no longer hold, graded again: changed: {reason}"] if reason != "new" else []
-        counts = f"{len(todo)} notebooks to grade, {len(chosen) - len(todo)} already graded; labkit {__version__}"
+            again = f"{counted(count, 'kept grade')} out of date, graded again: changed: {reason}"
+            notes += [again] if reason != "new" else []
+        counts = f"{counted(len(todo), 'notebook')} to grade, {len(chosen) - len(todo)} already graded; labkit {__version__}"
         _log(folder, "INFO", counts)
         for note in notes:
             _log(folder, "WARNING", note)

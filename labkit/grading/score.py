@@ -18,6 +18,7 @@ from labkit.grading.rebuild import Rebuilt
 from labkit.grading.run_notebook import OWN_MESSAGES, Answer, Run
 from labkit.grading.sandbox.probe import NOT_PLAIN, STUB
 from labkit.grading.untrusted_text import visible
+from labkit.units import counted
 
 _DISAGREES = (
     "The check of {name} printed that the answer is correct; {wrong} of {n} values that it was then asked for differ."
@@ -76,7 +77,7 @@ def score(source: SourceNotebook, rebuilt: Rebuilt, run: Run, name: str, referen
     examples = len(exercise.examples) if exercise.is_function else 0
     fraction = min(_fraction(right[:examples]), _fraction(right[examples:]))
     if all(right):
-        message = "Correct." if len(right) == 1 else f"Correct for all {len(right)} inputs."
+        message = "Correct." if len(right) == 1 else f"Correct for all {counted(len(right), 'input')}."
     else:
         message = _escape(_what_went_wrong(rebuilt, run, exercise, answers, reference.values[name], right))
     if any(answer.changed for answer in answers):

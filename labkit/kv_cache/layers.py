@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from labkit.errors import GGUFError
+from labkit.units import counted
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 # Layers with full attention that cache keys and values: llama.cpp's plain llama_kv_cache.
@@ -158,7 +159,8 @@ def _per_layer(model: HasHparams, name: str, n_layers: int, default: int | None)
     if not _is_list(value):
         return [_whole(model, name, value)] * n_layers
     if len(value) < n_layers:
-        raise GGUFError(f"key '{model.architecture}.{name}' has {len(value)} values for {n_layers} layers: invalid model")
+        values, layers = counted(len(value), "value"), counted(n_layers, "layer")
+        raise GGUFError(f"key '{model.architecture}.{name}' has {values} for {layers}: invalid model")
     return [_whole(model, name, item) for item in value[: n_layers or len(value)]]
 
 

@@ -19,7 +19,7 @@ from labkit.memory.records import MemoryEstimate, MemoryPart
 from labkit.memory.weights import HOST, WeightBuffer
 from labkit.model_info import read_model_header
 from labkit.system import available_ram_bytes, resident_bytes
-from labkit.units import format_bytes
+from labkit.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from labkit.memory.dry_run import Simulation
@@ -241,14 +241,14 @@ def _cache_formula(plan: Plan) -> str:
     streams = f"{plan.cells.n_streams} x " if plan.cells.n_streams > 1 else ""
     row = f"a row of {caching[0].key_width:,} {plan.key.name.lower()}"
     row += f" and {caching[0].value_width:,} {plan.value.name.lower()}" if caching[0].value_width else ""
-    formula = f"{len(caching) - windowed} layers x {streams}{plan.cells.n_cells:,} cells x {row}"
-    return formula + (f"; {windowed} layers with {plan.cells.n_window_cells:,} cells" if windowed else "")
+    formula = f"{counted(len(caching) - windowed, 'layer')} x {streams}{plan.cells.n_cells:,} cells x {row}"
+    return formula + (f"; {counted(windowed, 'layer')} with {plan.cells.n_window_cells:,} cells" if windowed else "")
 
 
 def _state_formula(plan: Plan) -> str:
     layers = [layer.state_width for layer in plan.layers.layers if layer.state_width]
     return (
-        f"{len(layers)} layers x {plan.n_seq} sequence(s) x {layers[0]:,} numbers of 4 bytes"
+        f"{counted(len(layers), 'layer')} x {counted(plan.n_seq, 'sequence')} x {layers[0]:,} numbers of 4 bytes"
         if layers
         else "llama.cpp's own figure"
     )

@@ -10,6 +10,7 @@ from labkit.checks import nearest
 from labkit.errors import DownloadError, ModelNotFoundError
 from labkit.models.catalog import CATALOG, find_entry
 from labkit.models.pasted import hub_reference, unwrap
+from labkit.units import counted
 
 _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w./+ ()-]+))?", re.ASCII)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
@@ -73,7 +74,7 @@ def choose(reference: Reference, files: Iterable[str]) -> tuple[str, str]:
     found = found or [file for file in firsts if not _companions(file, repository).intersection(_NO_MODEL)]
     if not found:
         raise DownloadError(f"{repository} has no GGUF model: look for a repository whose name ends in -GGUF")
-    others = f"; the other {len(models) - 1:,} files are its parts, drafts or projectors" if len(models) > 1 else ""
+    others = f"; its parts, drafts or projectors: {counted(len(models) - 1, 'file')}" if len(models) > 1 else ""
     if len(found) == 1 and reference.quantization is None:
         return found[0], f"its only model{others}"
     base = re.sub(r"[-_.](i1[-_.])?gguf$", "", repository.partition("/")[2].lower())
@@ -85,7 +86,7 @@ def choose(reference: Reference, files: Iterable[str]) -> tuple[str, str]:
     fitting = [file for file in found if pattern.search(file)]
     if fitting:
         best = min(fitting, key=lambda file: (named[file] != base, len(file), file))
-        return best, f"{'its' if reference.quantization else 'the default,'} {wanted} of {len(found):,} models"
+        return best, f"{'its' if reference.quantization else 'the default,'} {wanted} of {counted(len(found), 'model')}"
     exact = [file for file in found if named[file] == base]
     if len(exact) == 1 and reference.quantization is None:
         return exact[0], "the only file that is named as the repository"

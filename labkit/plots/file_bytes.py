@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, MIB, OTHER, new_axes
+from labkit.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def plot_groups(groups: Mapping[str, Sequence[int]], *, axes: Axes) -> Axes:
 
 
 def _label(name: str, count: int) -> str:
-    return f"{name}, {count:,} tensor{'' if count == 1 else 's'}"
+    return f"{name}, {counted(count, 'tensor')}"
 
 
 def _draw(axes: Axes, parts: Mapping[str, int], hatched: str = "") -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, OTHER, new_axes, new_figure
 from labkit.plots.sampling import label_of
+from labkit.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ added to the tokens, and the loop begins again.'
     boxes = (
         ("prompt", [_wrap("".join(text for _, text in prompt))], 16),
         ("tokens", tokens, 19),
-        (f"{n_layers} layers", ["each reads", "its weights", "and the cache"], 15),
+        (counted(n_layers, "layer"), ["each reads", "its weights", "and the cache"], 15),
         ("logits", chances, 19),
         ("sampler", ["chooses", label_of(candidates[0][0])], 13),
     )
@@ -70,8 +71,9 @@ added to the tokens, and the loop begins again.'
     listed = ", ".join(f"{token} “{text}”" for token, text in prompt)
     rated = ", ".join(f"“{text}” {chance:.1%}" for text, chance in candidates).replace("%", " %")
     axes.set_label(
-        f"Diagram of the loop that writes a text. The prompt “{''.join(text for _, text in prompt)}” is {len(prompt)} "
-        f"tokens: {listed}. They pass through {n_layers} layers. The logits rate every token of the vocabulary: {rated}. "
+        f"Diagram of the loop that writes a text. The prompt “{''.join(text for _, text in prompt)}” is "
+        f"{counted(len(prompt), 'token')}: {listed}. They pass through {counted(n_layers, 'layer')}. The logits rate "
+        f"every token of the vocabulary: {rated}. "
         f"The sampler chooses “{candidates[0][0]}”, which is added to the tokens, and the loop begins again."
     )
     return axes
@@ -114,11 +116,11 @@ def plot_cache_growth(prompt: Sequence[str], written: Sequence[str], *, n_layers
         axes.set_xlim(-0.6, n_cells - 0.4)
         axes.set_ylim(n_layers - 0.4, -0.6)
         title = "after the prompt" if not step else f"after “{label_of(written[step - 1], 8)}”"
-        axes.set_title(f"{title}: {n_filled} cells", fontsize=10)
+        axes.set_title(f"{title}: {counted(n_filled, 'cell')}", fontsize=10)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         said.append(
-            f"After the prompt: {n_filled} columns filled, all of them in one step"
+            f"After the prompt: {counted(n_filled, 'column')} filled, all of them in one step"
             if not step
             else f"After “{written[step - 1]}”: {n_filled} columns filled, 1 of them new"
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, OTHER, new_figure
+from labkit.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,5 +61,5 @@ def _draw(axes: Axes, served: Sequence[Any], begin_s: float) -> str:
         f"ends at {one.ended_s - begin_s:.2f} s"
         for name, one in zip(names[:8], served, strict=False)
     )
-    more = f"; and {len(served) - 8} more users" if len(served) > 8 else ""
+    more = f"; and {counted(len(served) - 8, 'more user')}" if len(served) > 8 else ""
     return f"{users}{more}."

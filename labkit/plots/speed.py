@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ArgumentError
 from labkit.plots.picture import MAIN, OTHER, new_axes
+from labkit.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def plot_benchmark(result: Any, *, axes: Axes | None = None) -> Axes:
     median = 1e3 * (result.inter_token_latency_s or 0)
     axes.set_label(
         f"Line chart of the latencies between {result.settings.max_tokens:,} tokens of {result.settings.model}, the median "
-        f"and range of {len(result.runs):,} runs: {title}. Median latency: {median:.2f} ms; {texts}."
+        f"and range of {counted(len(result.runs), 'run')}: {title}. Median latency: {median:.2f} ms; {texts}."
     )
     return axes
 

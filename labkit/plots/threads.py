@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.plots.picture import MAIN, OTHER, new_axes, new_figure
+from labkit.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def plot_threads(
     highest = axes.get_ylim()[1]
     axes.set_ylim(-0.15 * highest, 1.5 * highest)  # room for the legend, and for labels below low points
     axes.set_xlabel("threads")
-    axes.set_ylabel(f"speed relative to {fewest} thread{'s' if fewest > 1 else ''}")
+    axes.set_ylabel(f"speed relative to {counted(fewest, 'thread')}")
     axes.legend(frameon=False, loc="upper left", fontsize=9)
     axes.set_label(_text(scaling, predicted, chosen))
     return axes
@@ -90,7 +91,7 @@ def _mark_counts(axes: Axes, scaling: Any, counts: set[int], chosen: int) -> Non
 
 def _text(scaling: Any, predicted: Mapping[int, float], chosen: int) -> str:
     measured = "; ".join(
-        f"{s.n_threads} thread{'s' if s.n_threads > 1 else ''}: decode {s.decode_tokens_per_second:.1f}, "
+        f"{counted(s.n_threads, 'thread')}: decode {s.decode_tokens_per_second:.1f}, "
         f"prefill {s.prompt_tokens_per_second:.1f} tokens/s"
         for s in scaling.speeds
     )

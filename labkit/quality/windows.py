@@ -55,8 +55,8 @@ def text_windows(model: Model, text: str, n_ctx: int, stride: int | None = None)
         fitting = 1 << max(len(tokens) // 2, 1).bit_length() - 1
         advice = f"or n_ctx={fitting}" if fitting >= SMALLEST else f"of at least {2 * SMALLEST} tokens"
         raise ArgumentError(
-            f"the text has {len(tokens):,} tokens, but n_ctx={n_ctx:,} needs at least {2 * n_ctx:,}: give a longer text, "
-            + advice
+            f"the text has {len(tokens):,} token{'s' * (len(tokens) != 1)}, but n_ctx={n_ctx:,} needs at least "
+            f"{2 * n_ctx:,}: give a longer text, {advice}"
         )
     return cut_windows(tokens, n_ctx, stride, bos)
 

@@ -25,6 +25,7 @@ from labkit.serve.answers import DONE, Form, event
 from labkit.serve.metrics import Metrics
 from labkit.serve.requests import ApiError, Prepared, api_error, prepare, read_json, unavailable
 from labkit.serve.scheduler import Piece, Scheduler, Ticket
+from labkit.units import counted
 
 if TYPE_CHECKING:
     from labkit.engine.model import Model
@@ -150,7 +151,8 @@ class App:
         if self.n_open >= self.n_most:
             n_slots = 1 if self.scheduler is None else self.scheduler.n_parallel
             wait_s = min(60, math.ceil(self._request_s * self.n_open / n_slots))
-            message = f"all slots are busy and {self.n_open - n_slots} requests wait: try again in {wait_s} s"
+            waiting = counted(self.n_open - n_slots, "request")
+            message = f"all slots are busy, with {waiting} waiting: try again in {wait_s} s"
             raise ApiError(429, message, "queue_full", {"retry-after": str(wait_s)})
         self.n_open += 1
         started_s = time.perf_counter()

@@ -111,7 +111,7 @@ def plan(
     [0.03, 0.06]
     """
     if n_slots < 1 or prompt_step < 1:
-        raise ArgumentError(f"{n_slots} slots and {prompt_step} tokens per step: both must be at least 1")
+        raise ArgumentError(f"n_slots={n_slots}, prompt_step={prompt_step}: both must be at least 1")
     users = list(users)
     waiting = deque(sorted(range(len(users)), key=lambda index: users[index].arrives_s))
     active: list[int] = []

@@ -16,6 +16,7 @@ from labkit.models import resolve_model
 from labkit.plots.file_bytes import plot_groups
 from labkit.plots.picture import canvas
 from labkit.plots.quantization import plot_weights
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts import header_tables as contents
@@ -87,8 +88,9 @@ class GGUFExplorer(FileExplorer):
         found = fields(data)
         named = sum(field.size for field in found)
         sentence = (
-            f"The first {len(data):,} of {source.size:,} bytes, in hexadecimal. {named:,} of them belong to {len(found)} "
-            "fields; a bar marks the end of each field, and its name is in the line where it starts."
+            f"The first {len(data):,} of {source.size:,} bytes, in hexadecimal. {named:,} of them belong to "
+            f"{counted(len(found), 'field')}; a bar marks the end of each field, and its name is in the line where it "
+            "starts."
         )
         if found and found[-1].note:
             sentence += f" The last field ({found[-1].name}): {found[-1].note}."
@@ -101,9 +103,9 @@ class GGUFExplorer(FileExplorer):
         steps = steps_of(kind, raw) if can_decode(kind.name) else ()
         tables = contents.block_tables(tensor, number, parts_of(kind, raw), steps)
         sentence = (
-            f"Block {number:,} of {_blocks(tensor):,} in {visible(tensor.name)}, {kind.name}: {kind.block_bytes} bytes for "
-            f"{kind.block_size} weight{'s' if kind.block_size > 1 else ''}, {kind.bits_per_weight:g} bits per weight. "
-            f"{kind.layout}"
+            f"Block {number:,} of {_blocks(tensor):,} in {visible(tensor.name)}, {kind.name}: "
+            f"{counted(kind.block_bytes, 'byte')} for {counted(kind.block_size, 'weight')}, {kind.bits_per_weight:g} bits "
+            f"per weight. {kind.layout}"
         )
         if not steps:
             sentence += " labkit has no decoder for this type."

@@ -14,6 +14,7 @@ from labkit.engine import Model, TextChunk, TextStream, stream_text
 from labkit.errors import ArgumentError, LabkitError
 from labkit.output_files import written
 from labkit.tables import Table
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
@@ -35,7 +36,7 @@ def describe(chunk: TextChunk, *, stopped: bool = False) -> str:
     end = {"length": "max tokens reached", "end": "the model ended the text", "stop": "stop sequence reached"}
     reason = f"; {end[chunk.finish_reason]}" if chunk.finish_reason in end else ""
     return (
-        f"{chunk.n_generated} token{'s' if chunk.n_generated != 1 else ''} after a prompt of {chunk.n_prompt}: "
+        f"{counted(chunk.n_generated, 'token')} after a prompt of {chunk.n_prompt}: "
         f"first token after {chunk.time_to_first_token_s * 1000:.0f} ms, then {chunk.tokens_per_second:.1f} tokens/s"
         f"{'; stopped' if stopped else reason}."
     )

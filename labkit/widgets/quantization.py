@@ -14,6 +14,7 @@ from labkit.gguf_file import Header, TensorInfo
 from labkit.gguf_file.formats import tensor_type
 from labkit.plots.quantization import plot_quantization
 from labkit.tables import Table
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
@@ -164,6 +165,6 @@ def _tables(sampled: Sampled, name: str, before: Floats, after: Floats, first: i
     ]
     columns = ("type", "bits per weight", "RMS error (% of the weights' RMS)", "RMS error", "worst error")
     return [
-        Table(f"Error of each type over {len(sampled.weights):,} weights", columns, types),
+        Table(f"Error of each type over {counted(len(sampled.weights), 'weight')}", columns, types),
         Table("The weights shown", ("index", "before", f"after, as {name}", "error"), weights),
     ]

@@ -14,6 +14,7 @@ from labkit.plots.picture import canvas
 from labkit.plots.roofline import plot_roofline
 from labkit.roofline import PassWork, SpeedPrediction, pass_work, predict_speed
 from labkit.tables import Table
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.file_explorer import FileExplorer
 from labkit.widgets.parts.background import Ticket
@@ -45,7 +46,7 @@ def describe(work: PassWork, machine: tuple[float, float], name: str, here: tupl
     most = work.ceiling(*machine)
     each = "" if work.n_tokens == 1 else f" in all, {_speed(most / work.n_tokens)} for each"
     found = (
-        f"{name}, {texts}: reads {work.n_bytes / 1e9:.2f} GB for {work.n_tokens} token{'s' if work.n_tokens > 1 else ''}, "
+        f"{name}, {texts}: reads {work.n_bytes / 1e9:.2f} GB for {counted(work.n_tokens, 'token')}, "
         f"{work.operations_per_byte:.1f} operations per byte. At most {_speed(most)} tokens per second{each}; {limit} is "
         f"the limit."
     )

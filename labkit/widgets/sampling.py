@@ -17,6 +17,7 @@ from labkit.grammar.json_schema import grammar_of_schema
 from labkit.plots.picture import canvas
 from labkit.plots.sampling import plot_next_token
 from labkit.tables import Table
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
@@ -162,7 +163,7 @@ class SamplingExplorer(ModelExplorer):
             for index, (name, before, after, why_not) in enumerate(zip(names, found.before, found.after, gone, strict=True))
         ]
         sentence = (
-            f"{found.n_kept:,} token{'s' if found.n_kept != 1 else ''} can be drawn. Entropy: {found.entropy_bits:.2f} bits "
+            f"{counted(found.n_kept, 'token')} can be drawn. Entropy: {found.entropy_bits:.2f} bits "
             f"before, {found.entropy_after_bits:.2f} after: like a uniform choice among {2**found.entropy_after_bits:.1f}. "
             f"Seed {seed} draws {names[place]!r} ({100 * found.after[place]:.1f} %)."
         )

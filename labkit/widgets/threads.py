@@ -16,10 +16,11 @@ from labkit.roofline import predict_speed
 from labkit.system import logical_cores_available, measure_read_bandwidth, physical_cores_available
 from labkit.tables import Table
 from labkit.tuning.threads import ThreadScaling, ThreadSpeed, choose_thread_counts, scaling, stream_threads
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
-from labkit.widgets.parts.busy_core import BusyCore, Expected, threads_text, view_busy, watch
+from labkit.widgets.parts.busy_core import BusyCore, Expected, view_busy, watch
 from labkit.widgets.parts.controls import button, slider
 from labkit.widgets.parts.view import View
 
@@ -54,13 +55,13 @@ def describe(found: ThreadScaling, chosen: int, predicted: DecodeTime | None = N
     ``last`` is what was measured last, also with other lengths.
     """
     here = [speed for speed in found.speeds if speed.n_threads == chosen]
-    own = f"{threads_text(chosen)}: not measured yet. "
+    own = f"{counted(chosen, 'thread')}: not measured yet. "
     if not here and last is not None:
         own += _last_text(last)
     if here:
         share = here[0].decode_tokens_per_second / found.roofline_tokens_per_second
         own = (
-            f"{threads_text(chosen)}: decode {here[0].decode_tokens_per_second:.1f}, prefill "
+            f"{counted(chosen, 'thread')}: decode {here[0].decode_tokens_per_second:.1f}, prefill "
             f"{here[0].prompt_tokens_per_second:.1f} tokens/s; decode is at {share:.0%} of its ceiling. "
         )
     if predicted is not None:
@@ -69,11 +70,11 @@ def describe(found: ThreadScaling, chosen: int, predicted: DecodeTime | None = N
     if not found.speeds:
         return own.strip()
     best = max(found.speeds, key=lambda speed: speed.decode_tokens_per_second)
-    return f"{own}Fastest decode: {threads_text(best.n_threads)}."
+    return f"{own}Fastest decode: {counted(best.n_threads, 'thread')}."
 
 
 def _last_text(last: ThreadSpeed) -> str:
-    return f"Last measured: {threads_text(last.n_threads)}, decode {last.decode_tokens_per_second:.1f} tokens/s. "
+    return f"Last measured: {counted(last.n_threads, 'thread')}, decode {last.decode_tokens_per_second:.1f} tokens/s. "
 
 
 class ThreadsExplorer(ModelExplorer):
@@ -115,7 +116,7 @@ class ThreadsExplorer(ModelExplorer):
         if predicted is None:
             cores = f"{physical_cores_available()} physical and {logical_cores_available()} logical cores"
             measured = "Nothing measured yet. " if self._last is None else _last_text(self._last)
-            text = f"{threads_text(chosen)}: no prediction yet. {measured}This process may use {cores}."
+            text = f"{counted(chosen, 'thread')}: no prediction yet. {measured}This process may use {cores}."
             return View(text, None, [self._table((), None)])
         found = scaling(
             self.model(),
@@ -202,7 +203,7 @@ class ThreadsExplorer(ModelExplorer):
             for run in runs:
                 last = run.samples[-1]
                 phase = run.phase(last.end_s).replace("busy", "one core busy")
-                text = f"{phase}: {threads_text(last.n_threads)}, {last.speed:.1f} tokens/s"
+                text = f"{phase}: {counted(last.n_threads, 'thread')}, {last.speed:.1f} tokens/s"
                 self.report(text, round(last.end_s), round(run.end_s))
                 self._busy = run, expected
                 if time.monotonic() - drawn_s > _DRAW_S:

@@ -12,6 +12,7 @@ import ipywidgets
 
 from labkit.checks import visible
 from labkit.tables import Table
+from labkit.units import counted
 from labkit.widgets.explorer import Values
 from labkit.widgets.model_explorer import ModelExplorer
 from labkit.widgets.parts.background import Ticket
@@ -104,20 +105,16 @@ def describe(text: str, pieces: Sequence[Piece], n_ctx: int) -> str:
         return "No text, no tokens."
     n_tokens, n_characters = len(pieces), len(text)
     sentence = (
-        f"{_count(n_tokens, 'token')} for {_count(n_characters, 'character')} ({_count(len(text.encode()), 'byte')}): "
+        f"{counted(n_tokens, 'token')} for {counted(n_characters, 'character')} ({counted(len(text.encode()), 'byte')}): "
         f"{n_characters / n_tokens:.2f} characters per token, {100 * n_tokens / n_ctx:.2g} % of a context of {n_ctx:,}."
     )
     parts = sum(not piece.is_text and not piece.is_control for piece in pieces)
     controls = sum(piece.is_control for piece in pieces)
     if parts:
-        sentence += f" Not complete characters: {_count(parts, 'token')}."
+        sentence += f" Not complete characters: {counted(parts, 'token')}."
     if controls:
         sentence += f" Control tokens: {controls:,}."
     return sentence
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def pieces_html(pieces: Sequence[Piece]) -> str:

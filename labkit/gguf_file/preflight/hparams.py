@@ -21,6 +21,7 @@ from labkit.gguf_file.preflight.architectures import (
 )
 from labkit.gguf_file.source import gguf_error
 from labkit.system.engine_library import engine_knows
+from labkit.units import counted
 
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
@@ -225,7 +226,8 @@ def check_shapes(header: Header) -> tuple[str, ...]:
     if width is not None and table.shape[0] != width:
         sentences.append(f"token_embd.weight is {table.shape[0]:,} wide, embedding_length says {width:,}")
     if tokens is not None and not isinstance(tokens, (str, int, float)) and table.shape[1] != len(tokens):
-        sentences.append(f"token_embd.weight has {table.shape[1]:,} rows, the vocabulary has {len(tokens):,} tokens")
+        rows = counted(table.shape[1], "row")
+        sentences.append(f"token_embd.weight has {rows}, the vocabulary {counted(len(tokens), 'token')}")
     return tuple(sentences)
 
 

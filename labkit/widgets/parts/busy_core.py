@@ -14,6 +14,7 @@ from labkit.engine import stream_text
 from labkit.plots.threads import plot_busy_core
 from labkit.system import busy_cores
 from labkit.tables import Table
+from labkit.units import counted
 from labkit.widgets.parts.background import Ticket
 from labkit.widgets.parts.view import View
 
@@ -117,11 +118,6 @@ def _tokens(model: Model, ticket: Ticket) -> Iterator[tuple[float, int, int]]:
                 n_before = chunk.n_generated
 
 
-def threads_text(n_threads: int) -> str:
-    """Return "1 thread", "2 threads"."""
-    return f"{n_threads} thread{'s' if n_threads != 1 else ''}"
-
-
 def describe_busy(run: BusyCore, expected: Expected) -> str:
     """Describe the prediction, and the speed and threads before, while and after a core is busy."""
     sentences = [f"With one of {expected.n_cores} cores busy, predicted: {_about(expected)}, {expected.busy:.1f} tokens/s."]
@@ -133,7 +129,7 @@ def describe_busy(run: BusyCore, expected: Expected) -> str:
         if samples:
             speed = statistics.median(sample.speed for sample in samples)
             threads = statistics.mode(sample.n_threads for sample in samples)
-            sentences.append(f"{name}: {threads_text(threads)}, {speed:.1f} tokens/s.")
+            sentences.append(f"{name}: {counted(threads, 'thread')}, {speed:.1f} tokens/s.")
     if not expected.adapts:
         sentences.append(f"This model keeps n_threads={expected.n_threads}; loaded without n_threads, it would adapt them.")
     return " ".join(sentences)
@@ -142,7 +138,7 @@ def describe_busy(run: BusyCore, expected: Expected) -> str:
 def _about(expected: Expected) -> str:
     if expected.n_cores == 1:
         return "half the speed of 1 thread, which shares its core"
-    return f"about the speed of {threads_text(expected.n_threads_busy)}"
+    return f"about the speed of {counted(expected.n_threads_busy, 'thread')}"
 
 
 def view_busy(run: BusyCore, expected: Expected, sentence: str) -> View:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.checks import visible
 from labkit.gguf_file import Header, LazyArray, TensorInfo
 from labkit.tables import Table
-from labkit.units import format_bytes
+from labkit.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from labkit.widgets.parts.block import BlockPart, Step  # needs NumPy, which a browser may lack
@@ -108,7 +108,7 @@ def _value(value: Any) -> str:
     """Return a value in one line; only the first elements of an array are read."""
     if isinstance(value, (tuple, LazyArray)):
         first = ", ".join(_one(item) for item in value[:4])
-        return f"{len(value):,} element{'' if len(value) == 1 else 's'}: {first}{', …' if len(value) > 4 else ''}"
+        return f"{counted(len(value), 'element')}: {first}{', …' if len(value) > 4 else ''}"
     return _one(value)
 
 
@@ -119,7 +119,7 @@ def _one(value: Any) -> str:
 def header_sentence(header: Header) -> str:
     """Describe the file: version, architecture, counts, where the weights start, size."""
     return (
-        f"GGUF version {header.version}, architecture {visible(header.architecture)}: {len(header.tensors):,} tensors and "
-        f"{len(header.metadata):,} keys. The weights start at byte {header.data_offset:,}; "
-        f"the file has {format_bytes(header.file_size_bytes)}."
+        f"GGUF version {header.version}, architecture {visible(header.architecture)}: "
+        f"{counted(len(header.tensors), 'tensor')} and {counted(len(header.metadata), 'key')}. The weights start "
+        f"at byte {header.data_offset:,}; the file has {format_bytes(header.file_size_bytes)}."
     )
