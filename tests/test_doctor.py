@@ -178,7 +178,7 @@ def test_a_quota_below_the_cores_is_found(tmp_path: Path) -> None:
     (finding,) = check_quota(cpu_quota(root), 2)
     assert finding.cost_ratio == pytest.approx(4 / 3)
     assert "1.5 of 2 physical cores" in finding.found
-    assert "1 thread(s)" in finding.fix
+    assert "1 thread," in finding.fix
     assert not list(check_quota(2.0, 2))
     assert not list(check_quota(None, 2))
 

@@ -18,7 +18,7 @@ from labkit.kv_cache.size import cache_bytes, cache_shape
 from labkit.memory.weights import HOST, place_weights
 from labkit.records import Record
 from labkit.system import rebuild_command
-from labkit.units import format_bytes
+from labkit.units import counted, format_bytes
 
 State = Literal["ok", "note", "missing"]  # note: it works, but costs something; missing: the course needs it
 
@@ -154,7 +154,7 @@ def check_quota(quota: float | None, n_cores: int) -> Iterator[Finding]:
             f"the container may use {quota:g} of {n_cores:,} physical cores",
             f"prompts need at least {n_cores / quota:.2g} times as long as with all cores",
             f"give it more, such as docker run --cpus={n_cores}; until then labkit computes with "
-            f"{max(1, math.floor(quota))} thread(s), and so should llama_cpp.Llama(n_threads=…)",
+            f"{counted(max(1, math.floor(quota)), 'thread')}, and so should llama_cpp.Llama(n_threads=…)",
             cost_ratio=n_cores / quota,
         )
 

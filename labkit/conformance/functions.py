@@ -138,7 +138,7 @@ def check_generate_chat(setup: Setup) -> None:
     for given in (messages, [{"role": "user", "content": "Say hello."}], history):
         answer = _text(chat(model, given, max_tokens=4, temperature=0), "generate_chat").split()
         expected = labkit.generate_chat(model, given, 4, 0).split()
-        _expect(answer[:2] == expected[:2], f"the answer to {len(given)} message(s) differs: is the chat template used?")
+        _expect(answer[:2] == expected[:2], f"the chat answer differs (messages: {len(given)}): is the chat template used?")
 
 
 def check_get_model_info(setup: Setup) -> None:

@@ -199,7 +199,7 @@ def _parts(plan: Plan, simulated: Simulation | None, method: str, assumptions: l
     parts += _compute_parts(plan, simulated, assumptions)
     rows = min(plan.n_seq, plan.cells.n_ctx)
     logits = 4 * rows * plan.n_vocab
-    parts.append(_part(plan, "output", HOST, logits, f"{rows} row(s) of {plan.n_vocab:,} logits, 4 bytes each"))
+    parts.append(_part(plan, "output", HOST, logits, f"{counted(rows, 'row')} of {plan.n_vocab:,} logits, 4 bytes each"))
     parts.append(_runtime_part(plan, simulated, assumptions))
     if plan.has_cuda:
         size = _CUDA_KERNELS_GPU + (0 if plan.batch.flash_attn else _CUBLAS_GPU)
