@@ -164,7 +164,7 @@ def test_find_tells_archaic_words_from_plain_ones(text: str, words: list[str]) -
 
 
 def test_lengths_are_written_in_singular_and_plural() -> None:
-    """No message reads "1 files" or "file(s)": `counted` writes a length before its noun, but not after "of" or in limits."""
+    """No message reads "1 files" or "file(s)": `counted` writes lengths before nouns, but not after "of" or in limits."""
     for path in sorted((ROOT / "labkit").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
