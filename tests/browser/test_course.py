@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.jupyter import violations
+
 if TYPE_CHECKING:
     from tests.browser.jupyter import Lab
 
@@ -18,7 +20,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_in_jupyterlab(lab: Lab, path: Path) -> None:
-    """Run All finishes without an error output, and each explorer and prediction box is a live widget."""
+    """Run All finishes without an error, each explorer and prediction box is a live widget, and axe-core is content at 620 px."""
     source = path.read_text(encoding="utf-8")
     n_explorers = len(re.findall(r"labkit\.explore\(", "".join(re.findall(r'"source": \[.*?\]', source, re.DOTALL))))
     with lab.notebook(source=path) as notebook:
@@ -30,4 +32,7 @@ def test_notebook_runs_in_jupyterlab(lab: Lab, path: Path) -> None:
                 "(count) => document.querySelectorAll('.labkit-explorer').length === count", arg=n_explorers
             )
         assert page.locator(".jp-OutputArea input[type=text]").count() >= source.count('predict(\\"')
+        page.set_viewport_size({"width": 620, "height": 6000})
+        assert violations(page, ".jp-OutputArea") == []
+        assert violations(page, ".jp-MarkdownOutput") == []  # one is a text that must be scrolled sideways
         assert notebook.errors == []
