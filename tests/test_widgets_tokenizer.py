@@ -30,7 +30,7 @@ def test_the_view_follows_the_text(model: labkit.Model) -> None:
     explorer = explore("tokenizer", model, text="狗")
     assert isinstance(explorer, TokenizerExplorer)
     assert "3 tokens for 1 character (3 bytes)" in explorer.view.sentence
-    assert "Not complete characters: 3 tokens" in explorer.view.sentence
+    assert "Tokens that are parts of characters: 3." in explorer.view.sentence
     explorer.controls["text"].value = "Hi<|im_end|>"
     assert explorer.wait()
     assert explorer.view.sentence.startswith("8 tokens for 12 characters (12 bytes): 1.50 characters per token")

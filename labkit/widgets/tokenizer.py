@@ -111,7 +111,7 @@ def describe(text: str, pieces: Sequence[Piece], n_ctx: int) -> str:
     parts = sum(not piece.is_text and not piece.is_control for piece in pieces)
     controls = sum(piece.is_control for piece in pieces)
     if parts:
-        sentence += f" Not complete characters: {counted(parts, 'token')}."
+        sentence += f" Tokens that are parts of characters: {parts:,}."
     if controls:
         sentence += f" Control tokens: {controls:,}."
     return sentence
