@@ -10,6 +10,7 @@ from typing import Any
 from labkit.output_files import written
 from labkit.records import Record
 from labkit.system import SystemProfile
+from labkit.units import counted
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -100,7 +101,7 @@ class MilestoneResult(Record):
             f"{'PASSED' if self.passes else 'NOT YET'}: {self.verdict}",
             "",
             f"model    {self.model_name} ({self.quantization}, {kind})",
-            f"machine  {self.system.cpu}, {self.n_threads} thread{'s' if self.n_threads > 1 else ''}",
+            f"machine  {self.system.cpu}, {counted(self.n_threads, 'thread')}",
             "",
             f"{'tokens per second':<19}{'measured':>9}{'decode':>7}{'predicted':>10}{'roofline':>9}  limit",
         ]

@@ -95,7 +95,7 @@ def plot_milestone(result: Any, *, axes: Axes | None = None) -> Axes:
     axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     kind = f"{result.parameter_count / 1e9:.2f} billion {'random weights: synthetic' if result.is_synthetic else 'weights'}"
     head = f"{'Passed' if result.passes else 'Not yet'}: {result.model_name} ({result.quantization})"
-    machine = f"{result.system.cpu}, {result.n_threads} thread{'s' if result.n_threads > 1 else ''}; {kind}"
+    machine = f"{result.system.cpu}, {counted(result.n_threads, 'thread')}; {kind}"
     axes.set_title("\n".join(textwrap.fill(text, 68) for text in (head, machine, result.verdict)), fontsize=10, loc="left")
     speeds = "; ".join(
         f"{name}: {figure.tokens_per_second:.1f} tokens/s measured, {figure.predicted_tokens_per_second:.1f} predicted"
