@@ -149,7 +149,7 @@ class Prediction:
                 tooltip=self.question,
                 continuous_update=False,
                 style={"description_width": "initial"},
-                layout={"width": f"{12 + 0.6 * len(label):.0f}em", "max_width": "100%"},
+                layout={"width": f"{12 + 0.6 * len(label):.0f}em", "max_width": "calc(100% - 4px)"},  # its margins
             )
             self._answer = ipywidgets.HTML(value=_status(self._noted()))
             self._field.observe(self._read_field, names="value")
