@@ -52,7 +52,7 @@ def test_explorers_for_the_browser_need_only_the_standard_library() -> None:
     assert "llama, Q4_1, 135 million weights" in opened["sentence"]
     assert opened["context"] == 8192
     expected = estimate_memory_usage(n_ctx=4096, method="formula")
-    assert f'<td style="text-align:left">{expected.kv_cache_bytes / 2**20:,.1f}</td>' in memory["html"]
+    assert f'<td style="padding:.25em;text-align:left">{expected.kv_cache_bytes / 2**20:,.1f}</td>' in memory["html"]
     assert "Fits: needs" in memory["html"]
     assert "1 of 33 keys" in keys["html"]
     assert "magic" in first["html"]

@@ -121,7 +121,7 @@ class QuantizationComparison(Record):
         return self._table().to_html() + notes_html(self.notes)
 
 
-HEADINGS = ["type", "MB", "bits per weight", "perplexity", "KL divergence", "same top token", "prompt tok/s", "decode tok/s"]
+HEADINGS = ["type", "MB", "bits per weight", "perplexity", "KL", "same top token", "prompt tok/s", "decode tok/s"]
 
 
 def cells(row: QuantizationQuality) -> list[str]:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 OVERFLOW = (
-    "() => [...document.querySelectorAll('.jp-MarkdownOutput, .widget-vbox')]"
-    ".filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => [one.innerText.slice(0, 60), one.scrollWidth, one.clientWidth])"
+    "() => [...document.querySelectorAll('.jp-MarkdownOutput, .jp-OutputArea-output, .widget-vbox')]"
+    ".filter((one) => one.scrollWidth > one.clientWidth + 1)"
+    ".map((one) => [one.innerText.slice(0, 60), one.scrollWidth, one.clientWidth])"
 )
 
 
