@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import labkit
 from labkit.errors import ArgumentError, ArgumentTypeError
+from labkit.grammar.json_rules import LENGTHS
 from labkit.grammar.json_schema import grammar_of_schema
 from labkit.grammar.number_range import integer_range, number_range
 from labkit.grammar.regex import grammar_of_pattern, quote
@@ -372,6 +373,33 @@ def test_parts_that_never_end_are_left_out() -> None:
     assert json.loads(text) == {"next": None}
     tuples = {"$defs": {"n": {"type": "array", "prefixItems": [{"$ref": "#/$defs/n"}], "maxItems": 2}}, "$ref": "#/$defs/n"}
     assert json.loads(Grammar(grammar_of_schema(tuples)).text(random.Random(1), 9)) == []
+
+
+def _lengths(grammar: Grammar, node: Any) -> tuple[int, int]:
+    """Return the length of the shortest and of the longest text of a part of a grammar."""
+    kind, value = node[0], node[1]
+    if kind == "times":
+        shortest, longest = _lengths(grammar, value)
+        return shortest * node[2], longest * (10**9 if node[3] is None else node[3])
+    if kind in ("seq", "or"):
+        parts = list(zip(*(_lengths(grammar, part) for part in value), strict=True))
+        return (sum(parts[0]), sum(parts[1])) if kind == "seq" else (min(parts[0]), max(parts[1]))
+    return _lengths(grammar, grammar.rules[value]) if kind == "rule" else (1, 1) if kind == "set" else (len(value),) * 2
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_formats_are_joined_with_bounds_that_they_keep(kind: str) -> None:
+    """A format's texts have the lengths that the converter assumes: wider bounds change nothing, narrower are refused."""
+    schema = {"type": "string", "format": kind}
+    grammar = grammar_of_schema({"type": "string", "contentEncoding": "base64"} if kind == "base64" else schema)
+    read = Grammar(grammar)
+    shortest, longest = (length - 2 for length in _lengths(read, read.rules["root"]))
+    assert (shortest, min(longest, 10**9)) == LENGTHS[kind]
+    if kind != "base64":
+        assert grammar_of_schema({**schema, "minLength": shortest, "maxLength": longest}) == grammar
+        for bounds in ({"minLength": shortest + 1}, {"maxLength": longest - 1}):
+            with pytest.raises(ArgumentError, match="cannot be combined"):
+                grammar_of_schema({**schema, **bounds})
 
 
 @pytest.mark.parametrize("kind", ["base64", "encoding", "relative-json-pointer", "uri-template"])

@@ -31,7 +31,7 @@ RULES = {
     "label": '[a-z0-9]{1,20} ("-" [a-z0-9]{1,20}){0,2}',
     "byte": '[0-9] | [1-9] [0-9] | "1" [0-9]{2} | "2" [0-4] [0-9] | "25" [0-5]',
     "host": 'label ("." label){0,3} "." [a-z]{2,8}',
-    "format-email": '"\\"" [a-z0-9]{1,20} ([._+-] [a-z0-9]{1,20}){0,2} "@" host "\\""',
+    "format-email": '"\\"" [a-z0-9]{1,17} ([._+-] [a-z0-9]{1,17}){0,2} "@" label ("." label){0,2} "." [a-z]{2,8} "\\""',
     "format-hostname": '"\\"" host "\\""',
     "format-ipv4": '"\\"" byte "." byte "." byte "." byte "\\""',
     "format-ipv6": '"\\"" [0-9a-f]{1,4} (":" [0-9a-f]{1,4}){7} "\\""',
@@ -48,7 +48,7 @@ NEEDS = {
     "object": "ws string value", "array": "ws value", "string": "char", "char": "escape", "escape": "hex",
     "number": "integer",
     "value": "object array string number boolean null", "date": "day", "time": "clock", "format-date": "date",
-    "host": "label", "format-email": "host", "format-hostname": "host", "format-ipv4": "byte", "format-uri": "host",
+    "host": "label", "format-email": "label", "format-hostname": "host", "format-ipv4": "byte", "format-uri": "host",
     "format-base64": "base64",
     "format-time": "time", "format-date-time": "date time", "format-uuid": "hex",
 }  # fmt: skip
@@ -68,12 +68,16 @@ SILENT = {
     "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "definitions",
     "discriminator", "contentEncoding", "contentMediaType", "contentSchema", "id",
 }  # fmt: skip
-# Formats that have the same texts here, and the lengths of those that have one.
+# Formats that have the same texts here, and the shortest and longest text of each.
 SAME_FORMATS = {
     "idn-email": "email", "idn-hostname": "hostname", "iri": "uri", "uri-reference": "uri", "iri-reference": "uri",
     "uri-template": "uri",
 }  # fmt: skip
-LENGTHS = {"date": 10, "uuid": 36}
+LENGTHS = {
+    "date": (10, 10), "time": (9, 21), "date-time": (20, 32), "email": (6, 251), "hostname": (4, 260), "ipv4": (7, 15),
+    "ipv6": (15, 39), "uri": (11, 597), "duration": (3, 7), "json-pointer": (0, 328), "relative-json-pointer": (1, 332),
+    "regex": (0, 80), "uuid": (36, 36), "base64": (0, 10**9),
+}  # fmt: skip
 
 
 def separated(items: list[str]) -> list[str]:

@@ -239,12 +239,8 @@ class _Converter:
         formats = {one for one in formats if f"format-{one}" in RULES}
         if formats:
             name = formats.pop()
-            fits = LENGTHS.get(name, -1)
-            if (
-                formats
-                or "pattern" in form
-                or ((least or most is not None) and not least <= fits <= (fits if most is None else most))
-            ):
+            shortest, longest = LENGTHS[name]
+            if formats or "pattern" in form or shortest < least or (most is not None and longest > most):
                 self._fail("'format' cannot be combined with another one, with 'pattern' or with these bounds on the length")
             return self._known(f"format-{name}")
         if "pattern" not in form:
