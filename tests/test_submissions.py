@@ -284,6 +284,18 @@ def test_other_files_are_listed_per_student(tmp_path: Path) -> None:
     assert "John: no notebook to grade, only: hw.zip (not a valid zip (BadZipFile)), onlinetext.html" in found.problems
 
 
+def test_zips_of_windows_and_with_a_password(tmp_path: Path) -> None:
+    """Backslashes separate folders, which are not files; what is encrypted is named, and not opened."""
+    place(tmp_path, {"alice.zip": zipped({"work\\": "", "work\\hw.ipynb": "{}"}), "bob/hw.ipynb": "{}"})
+    raw = bytearray(zipped({"hw.ipynb": "{}"}))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        raw[raw.index(signature) + offset] |= 1  # as if it had been encrypted
+    place(tmp_path, {"carol.zip": bytes(raw)})
+    found = find_submissions(tmp_path, {NAME})
+    assert who(found) == {"alice": {NAME}, "bob": {NAME}}
+    assert found.problems == ("carol: no notebook to grade, only: hw.ipynb (encrypted)",)
+
+
 def test_normal_forms_and_unflagged_names_are_one_student(tmp_path: Path) -> None:
     """A name in either of Unicode's forms, and in a zip whose UTF-8 names lack the flag, is one student."""
     name = "Jäne Müller"

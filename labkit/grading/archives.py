@@ -22,7 +22,7 @@ _MAX_ENTRIES = 100_000
 _MAX_ZIP_BYTES = 200 << 20
 _MAX_DEPTH = 4  # a zip of downloads, each with a student's zip in it, and one to spare
 _MAX_RATIO = 20  # a zip in a zip hardly gets smaller, unless it is made to fill memory
-_UTF8_FLAG, _UNIX_TIMES, _UNICODE_PATH = 0x800, 0x5455, 0x7075  # of the zip format
+_ENCRYPTED, _UTF8_FLAG, _UNIX_TIMES, _UNICODE_PATH = 1, 0x800, 0x5455, 0x7075  # of the zip format
 _UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, KeyError, EOFError, zlib.error)
 
 
@@ -114,14 +114,16 @@ def _zip_entries(
                 raise ValueError("too many members")
             for number, info in enumerate(infos):
                 name = PurePosixPath(_member_name(info).replace("\\", "/"))
-                if info.is_dir():
+                if info.is_dir() or info.filename.endswith("\\"):
                     continue
                 if name.is_absolute() or ".." in name.parts or not name.parts:
                     problems.append(f"{entry.label}: a member whose path leaves the folder; skipped")
                     continue
                 parts, members = (*place, *name.parts), (*entry.members, number)
                 inner = Entry(parts, _modified_s(info, zone), entry.path, members, archives=entry.archives)
-                if name.suffix.lower() == ".zip" and len(members) < _MAX_DEPTH:
+                if info.flag_bits & _ENCRYPTED:
+                    found.append(dataclasses.replace(inner, fault="encrypted"))
+                elif name.suffix.lower() == ".zip" and len(members) < _MAX_DEPTH:
                     inner = dataclasses.replace(inner, archives=(*entry.archives, len(parts) - 1))
                     if info.file_size > _MAX_RATIO * info.compress_size + MAX_BYTES:
                         found.append(dataclasses.replace(inner, fault="a zip that is made to fill memory"))
