@@ -15,7 +15,8 @@ A step is one ``llama_decode``: one token (decode), one token of each sequence (
 1. A step that needs `SLOW` times the usual: fewer threads, from the next step on. With `Phase.limit_s` the caller can end
    such a step early and compute it again.
 2. A trial computes one to four steps with another count, and is kept if they are at least 5 % faster. More threads are tried
-   soon after cores become free, fewer when steps get slower or cores are missing, and both now and then.
+   soon after cores become free, fewer when steps get slower or cores are missing, and both now and then. A count that was
+   slower than the current one is now has to wait.
 3. Each failed trial of a count doubles the time until its next one, and trials that fail use at most `TRIAL_SHARE` of all
    steps.
 """
@@ -39,8 +40,10 @@ _FIRST = 8.0  # steps before the first trial of a count
 _MAX_PATIENCE = 8192.0
 _PROMPTED = 16.0  # with a reason to try, a step counts this many times: 4 steps instead of 64
 _AGAINST = 1 / 16  # with a reason not to
-_SETTLED = 16  # steps with a count after which it was not a mistake
+_SETTLED, _PAID = 16, 4  # steps with a count after which it was not a mistake: at all, and if cores were lost since then
 _SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one at a time
+_STEP_S, _MOST = 0.03, 8.0  # a longer step counts as several, up to this many: what other programs do has its own pace
+_WORTH = 0.4  # of a core more: perhaps worth a thread, if another program needs it only now and then
 
 
 class Phase:
@@ -140,7 +143,7 @@ class Phase:
 
     def _drop(self, free: float | None) -> None:
         n = self.n_threads
-        if self._since_change < _SETTLED:  # it was a mistake to come here
+        if self._since_change < (_PAID if self.is_short_of_cores(free) else _SETTLED):  # it was a mistake to come here
             self._fail(n)
         else:
             self._left[n] = self._patience[n]
@@ -149,8 +152,9 @@ class Phase:
 
     def _consider(self, free: float | None) -> None:
         """Begin a trial if one is due."""
+        length = min(max(1.0, self._step_s / _STEP_S), _MOST)
         for m, pace in self._candidates(free).items():
-            self._left[m] -= pace
+            self._left[m] -= pace * (length if pace == _PROMPTED or (pace == 1.0 and m > self.n_threads) else 1.0)
             needed = self._trial_steps() + (0 if pace == _PROMPTED or m not in self._tested else _RESERVE)
             if self._left[m] <= 0 and self._credit >= needed and (self._since_change > 2 or self._step_s > _LONG_S):
                 self._tested.add(m)
@@ -163,11 +167,14 @@ class Phase:
         n = self.n_threads
         slower = self._recent > WORSE * self.usual[n]
         pace = {m: _PROMPTED if slower else 1.0 for m in (n - 1, n * 3 // 4, n // 2) if m >= 1}
-        if n < self.n_max:
-            pace[n + 1] = 1.0 if free is None else _AGAINST
         if free is not None and self.is_short_of_cores(free):
             pace[_fewer(n, free)] = _PROMPTED
-        elif free is not None and n < min(self.n_max, whole_cores(free)):
+        pace.update({m: 1.0 for m in pace if self._recent < self.usual[m]})  # it would not be faster
+        if n < self.n_max:
+            was_faster = 0 < self.usual[n + 1] < GAIN * self._recent
+            is_free = free is not None and free >= n + _WORTH
+            pace[n + 1] = _PROMPTED if is_free and was_faster else 1.0 if is_free or free is None else _AGAINST
+        if free is not None and n < min(self.n_max, whole_cores(free)):
             pace[min(self.n_max, whole_cores(free))] = _PROMPTED
         return pace
 

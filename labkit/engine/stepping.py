@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.engine.native import C
 from labkit.errors import GenerationError
 from labkit.system import CpuLoad
-from labkit.thread_control import Phase, ThreadController
+from labkit.thread_control import SLOW, Phase, ThreadController
 
 if TYPE_CHECKING:
     from labkit.engine.job import Job
@@ -29,8 +29,9 @@ _DECODE_ERRORS = {
     -2: "could not allocate memory for the computation",
     -3: "failed in the middle of the computation",
 }
-_LOOK_S = 0.2  # between samples of the CPU load during a long step
+LOOK_S = 0.2  # between samples of the CPU load during a long step
 _LONG_S = 1.0  # a step with a longer limit is long
+_PATIENCE_S = 1.5  # a step that cores are missing for is ended after this at the latest
 _RECENT_S = 5.0  # for this long, another model's choice is a good first guess
 
 
@@ -93,12 +94,12 @@ class Watchdog:
     def arm(self, limit_s: float, is_held_up: Callable[[], bool] | None = None) -> None:
         """Watch a step that begins now, and end it after ``limit_s`` (may be infinite), or when ``is_held_up`` is true.
 
-        It is called after 0.2 s, and every 0.2 s if there is no limit.
+        It is called every 0.2 s.
         """
         now_s = time.perf_counter()
         with self._lock:
             self._ended = False
-            self._look_s = math.inf if is_held_up is None else now_s + _LOOK_S
+            self._look_s = math.inf if is_held_up is None else now_s + LOOK_S
             self._is_held_up = is_held_up or bool
             self._deadline_s = now_s + limit_s
         if self._thread is None:
@@ -137,7 +138,7 @@ class Watchdog:
             now_s = time.perf_counter()
             is_late = now_s >= self._deadline_s
             if not is_late and now_s >= self._look_s:
-                self._look_s = now_s + _LOOK_S if math.isinf(self._deadline_s) else math.inf
+                self._look_s = now_s + LOOK_S
                 is_late = self._is_held_up()
             if is_late:
                 self._deadline_s = self._look_s = math.inf
@@ -300,6 +301,23 @@ class Stepper:
             return C.llama_decode(self.ctx, batch), False
         limit_s = phase.limit_s(work)
         is_long = limit_s > _LONG_S  # worth sampling the CPU load during the step
-        self._watchdog.arm(limit_s, (lambda: phase.is_short_of_cores(_cores.free())) if is_long else None)
+        self._watchdog.arm(limit_s, held_up(phase, limit_s, _cores.free) if is_long else None)
         status = C.llama_decode(self.ctx, batch)
         return status, self._watchdog.disarm()
+
+
+def held_up(phase: Phase, limit_s: float, free: Callable[[], float | None]) -> Callable[[], bool]:
+    """Return a function to call every `LOOK_S` of a step: whether cores have been missing for too long by now.
+
+    A program that runs in bursts takes a core for less, and ending the step would lose more than it delays.
+    """
+    usual_s = limit_s / SLOW if math.isfinite(limit_s) else 0.0
+    patience_s = min(max(2 * LOOK_S, 2 * usual_s), _PATIENCE_S)
+    missing_s = 0.0
+
+    def is_held_up() -> bool:
+        nonlocal missing_s
+        missing_s = missing_s + LOOK_S if phase.is_short_of_cores(free()) else 0.0
+        return missing_s > patience_s - LOOK_S / 2
+
+    return is_held_up
