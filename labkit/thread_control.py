@@ -146,6 +146,7 @@ class Phase:
         if self._since_change < (_PAID if self.is_short_of_cores(free) else _SETTLED):  # it was a mistake to come here
             self._fail(n)
         else:
+            self._patience[n] = max(_PATIENCE, self._patience[n] / 2)
             self._left[n] = self._patience[n]
         fewer = _fewer(n, free) if free is not None else n - 1 if n <= 4 else n * 3 // 4
         self.move(fewer, because_of_others=True)
