@@ -16,6 +16,7 @@ import pytest
 
 import labkit
 from labkit.chat.messages import check_messages
+from labkit.chat.options import ChatOptions, chat_prompt
 from labkit.chat.tool_choice import read_choice
 from labkit.chat_template.calls import CallForm, read_calls
 from labkit.chat_template.render import ChatTemplate
@@ -152,6 +153,21 @@ def test_templates_that_know_tools_get_them(source: str) -> None:
     text = ChatTemplate(source).lay_out(check_messages(TALK), tools=check_tools([add])).text
     assert text.startswith('TOOLS [{"type": "function", "function": {"name": "add"')
     assert 'assistant:  CALL add {"a": 1, "b": 2}\ntool: 3.0\n' in text
+
+
+def test_a_file_s_template_for_tools_is_used(tmp_path: Path) -> None:
+    """With tools, a file's template of the name tool_use; its default one, or a given one, otherwise."""
+    path = write_tiny_model(tmp_path / "two.gguf", keys={"tokenizer.chat_template.tool_use": KNOWS})
+    known: Any = check_messages(ASK)
+    with labkit.load_model(path, n_ctx=512, n_threads=1) as model, model.vocabulary() as tokenizer:
+
+        def prompt(**options: Any) -> str:
+            tokens, _ = chat_prompt(tokenizer, known, ChatOptions(**options))
+            return b"".join(map(tokenizer.piece, tokens)).decode()
+
+        assert prompt(tools=[add]).startswith("TOOLS [")
+        assert prompt() == prompt(template_options={"chat_template": CHATML})
+        assert "TOOLS" not in prompt() + prompt(tools=[add], template_options={"chat_template": CHATML})
 
 
 @pytest.mark.parametrize("source", [CHATML, NO_SYSTEM])

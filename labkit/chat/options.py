@@ -43,7 +43,7 @@ def chat_prompt(
         given = shown(options.template_options)
         raise ArgumentTypeError(f"template_options must be a dict of the template's variables, not {given}")
     more = dict(options.template_options or {})
-    chat = ChatTokenizer(tokenizer, more.pop("chat_template", None))
+    chat = ChatTokenizer(tokenizer, more.pop("chat_template", None), for_tools="tools" in variables)
     source, form = chat.template.source, chat.template.thinking
     if wanted and form is None:
         raise ArgumentError("thinking=True, but this model's chat template has no reasoning: leave thinking out")

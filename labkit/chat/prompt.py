@@ -29,11 +29,12 @@ _OTHER_SPECIALS = {
 class ChatTokenizer:
     """A model's tokenizer and chat template, its own or a given one: conversations -> tokens."""
 
-    def __init__(self, tokenizer: Tokenizer, source: Any = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, source: Any = None, *, for_tools: bool = False) -> None:
         self._tokenizer = tokenizer
-        if source is not None:
-            check_text("template_options['chat_template']", source)
-        self.template = _template(_own_source(tokenizer) if source is None else source, *_names(tokenizer))
+        if source is None:
+            source = (_named_source(tokenizer, b"tool_use") if for_tools else None) or _own_source(tokenizer)
+        check_text("template_options['chat_template']", source)
+        self.template = _template(source, *_names(tokenizer))
 
     def encode(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> tuple[list[int], str]:
         """Return the tokens and the text of a conversation; ``more`` are tools and the template's variables.
@@ -161,13 +162,19 @@ class ChatTokenizer:
         return [*result, (text[start:], None)]
 
 
+def _named_source(tokenizer: Tokenizer, name: bytes | None) -> str | None:
+    """Return a chat template of the file: one of a name ("tool_use", for conversations with tools), or the default."""
+    source = C.llama_model_chat_template(tokenizer.model, name)
+    return str(source.decode("utf-8", errors="replace")) if source else None
+
+
 def _own_source(tokenizer: Tokenizer) -> str:
-    source = C.llama_model_chat_template(tokenizer.model, None)
-    if not source:
+    source = _named_source(tokenizer, None)
+    if source is None:
         raise GenerationError(
             "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"
         )
-    return str(source.decode("utf-8", errors="replace"))
+    return source
 
 
 @functools.lru_cache(maxsize=16)

@@ -134,8 +134,8 @@ class Tokenizer:
     def _markers(self) -> dict[int, str]:
         """Return the "user defined" tokens that the template uses to mark turns: id -> name."""
         if self._marker_names is None:
-            template = C.llama_model_chat_template(self.model, None)
-            source = template.decode("utf-8", errors="replace") if template else ""
+            templates = (C.llama_model_chat_template(self.model, name) for name in (None, b"tool_use"))
+            source = b"\n".join(filter(None, templates)).decode("utf-8", errors="replace")
             names = {*_MARKER.findall(source), *(f"<|{role}|>" for role in ROLES if "role" in source)}
             found = {name: self._tokenize_whole(name.encode(), False, True) for name in names}
             self._marker_names = {
