@@ -272,6 +272,15 @@ def test_the_model_is_listed(server: labkit.Server, client: openai.OpenAI) -> No
     assert json.load(urllib.request.urlopen(f"{server.url}/health")) == {"status": "ok"}
 
 
+def test_paths_without_v1_are_the_same(server: labkit.Server) -> None:
+    """A base_url without /v1 works, as with llama.cpp's server."""
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as bare:
+        assert bare.models.retrieve(bare.models.list().data[0].id).id
+        usage = bare.chat.completions.create(model="", messages=HELLO, max_tokens=3).usage  # type: ignore[arg-type]
+        assert usage is not None
+        assert usage.completion_tokens == 3
+
+
 def test_messages_of_clients_are_understood(model: labkit.Model, server: labkit.Server) -> None:
     """Text in parts, the developer role, and the empty fields that clients send back."""
     plain = [{"role": "system", "content": "a b"}, {"role": "user", "content": "the end"}]

@@ -76,6 +76,10 @@ class App:
             Route("/v1/completions", self.complete, methods=["POST"]),
             Route("/v1/embeddings", self.embed, methods=["POST"]),
         ]
+        # as in llama.cpp's server, also without the /v1 that a client's base_url may lack
+        routes += [
+            Route(one.path[3:], one.endpoint, methods=list(one.methods or ())) for one in routes if one.path[:4] == "/v1/"
+        ]
         paths = {route.path for route in routes}
         handlers: Any = {ApiError: _answer_error, HTTPException: _answer_error, Exception: _answer_error}
         app = Starlette(routes=routes, exception_handlers=handlers)
