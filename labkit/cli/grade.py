@@ -1,8 +1,9 @@
 """Grade a class's notebooks: rebuild each from yours, run it in a sandbox without network or files, check results outside.
 
 SUBMISSIONS is a folder or a zip file: one folder per student, also in folders per week or group; zip files; downloads from
-Moodle, Canvas or Gradescope; nbgrader's course folder. GRADES receives grades.csv, gradebook.sqlite, one JSON file and one
-feedback page per student, report.html and grading.log. To adjust grades, edit its adjustments.csv: a factor and extra
+Moodle, Canvas, Blackboard, Brightspace or Gradescope; nbgrader's course folder. GRADES receives grades.csv,
+gradebook.sqlite, one JSON file and one feedback page per student, report.html and grading.log.
+To adjust grades, edit its adjustments.csv: a factor and extra
 points. Run the same command again to resume. With --roster, GRADES also receives import-EXPORT.csv: your learning system's
 own export with the points in its columns, to import unchanged. Students are matched by number, login or e-mail address.
 An exercise's points are proportional to its correct results, for its examples or for random inputs, whichever is lower,
