@@ -16,7 +16,7 @@ from hypothesis import settings
 
 # No deadline: speed is not tested here, and the machines that run the tests may be busy.
 settings.register_profile("thorough", deadline=None, derandomize=True)
-settings.register_profile("default", settings.get_profile("thorough"), max_examples=25)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=25)
 
 # Hundreds of child processes import the same packages: keep their bytecode, as Python does by default.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw a quarter of the examples unless ``--thorough`` is given."""
-    settings.load_profile("thorough" if config.getoption("--thorough") else "default")
+    settings.load_profile("thorough" if config.getoption("--thorough") else "quick")
 
 
 @pytest.hookimpl(tryfirst=True)
