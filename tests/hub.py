@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+import huggingface_hub
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _STEP_BYTES = 64 * 1024
 
@@ -86,6 +88,7 @@ def serve() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        huggingface_hub.close_session()  # its open connections would keep the server's threads
         server.shutdown()
         server.server_close()
         thread.join()

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 import labkit
 from labkit.cli import main
 from labkit.course.checks import judge, known_exercises
-from labkit.course.release import release_course, stub_of
+from labkit.course.release import ReleaseResult, release_course, stub_of
 from labkit.course.selftest import selftest_course
 from labkit.course.source import read_source
 from labkit.grading.rebuild import rebuild
@@ -149,24 +149,31 @@ def test_release_replaces_files_only_with_force(tmp_path: Path, capsys: pytest.C
         release_course(out.parent, tmp_path / "other")
 
 
-def test_course_is_released_without_solutions(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReleaseResult]:
+    """Release the course; return the folder and the result."""
+    folder = tmp_path_factory.mktemp("course")
+    return folder / "out", release_course(COURSE, folder / "out")
+
+
+def test_course_is_released_without_solutions(released: tuple[Path, ReleaseResult]) -> None:
     """Every notebook of the course has a students' version without a solution."""
-    result = release_course(COURSE, tmp_path / "out")
+    folder, result = released
     assert [one.name for one in result.notebooks] == [path.name for path in sorted(COURSE.glob("*.ipynb"))]
     assert {name for one in result.notebooks for name in one.exercises} == set(known_exercises())
-    for path in (tmp_path / "out").glob("*.ipynb"):
+    for path in folder.glob("*.ipynb"):
         text = path.read_text(encoding="utf-8")
         nbformat.validate(nbformat.reads(text, as_version=4))
         assert "SOLUTION" not in text
         assert "A solution</summary>" not in text
 
 
-def test_released_links_work(tmp_path: Path) -> None:
+def test_released_links_work(released: tuple[Path, ReleaseResult]) -> None:
     """Links in a released folder point to a file in it or to the web."""
-    release_course(COURSE, tmp_path / "course")
-    pages = sorted((tmp_path / "course" / "docs").glob("*.md"))
+    folder, _ = released
+    pages = sorted((folder / "docs").glob("*.md"))
     assert "glossary.md" in [page.name for page in pages]
-    notebooks = sorted((tmp_path / "course").glob("*.ipynb"))
+    notebooks = sorted(folder.glob("*.ipynb"))
     texts = {path: path.read_text(encoding="utf-8") for path in pages}
     for path in notebooks:
         cells = nbformat.read(path, as_version=4).cells
@@ -175,7 +182,7 @@ def test_released_links_work(tmp_path: Path) -> None:
     assert len(links) > 20
     for path, link in links:
         assert link.startswith("https://") or (path.parent / link).is_file(), (path.name, link)
-    manifest = json.loads((tmp_path / "course" / ".manifest.json").read_text())
+    manifest = json.loads((folder / ".manifest.json").read_text())
     assert {"AGENTS.md", "docs/glossary.md", "docs/cheat-sheet.md"} == {item["file"] for item in manifest["files"]}
 
 
