@@ -269,6 +269,7 @@ def test_release_finds_solutions_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 def test_course_passes_its_selftest(capsys: pytest.CaptureFixture[str]) -> None:
     """Solutions earn all points, stubs none, known mistakes get their hint and fail in grading."""
     assert main(["selftest-course", str(COURSE), "--json"]) == 0
