@@ -93,12 +93,12 @@ def watch(model: Model, ticket: Ticket, around_s: float, busy_s: float) -> Gener
         for now_s, n_tokens, n_threads in _tokens(model, ticket):
             zero_s = now_s if zero_s is None else zero_s
             at_s = now_s - zero_s
-            if run.add(at_s, n_tokens, n_threads):
-                yield run
             if not is_busy and at_s >= around_s:
                 is_busy = True
                 others.enter_context(busy_cores(1, busy_s))
                 run.move_busy(time.perf_counter() - zero_s)
+            if run.add(at_s, n_tokens, n_threads):
+                yield run
             if at_s >= run.end_s:
                 return
 
