@@ -327,6 +327,18 @@ def test_comparison_measures_the_quality_loss(f16: Path, tmp_path: Path) -> None
     assert float(rows[1]["kl_divergence"]) == table.row("Q8_0").kl_divergence
 
 
+def test_types_are_compared_in_a_table(tmp_path: Path) -> None:
+    """Size, bits, perplexity, divergence and speed of each type, on a small model with random weights."""
+    source = labkit.build_ghost_model(tmp_path / "ghost.gguf", shape="tiny", quantization="F16")
+    table = labkit.compare_quantizations(source, ["F16", "Q8_0", "Q4_0"], PROSE[:600], n_ctx=64)
+    assert [row.quantization for row in table.rows] == ["F16", "Q8_0", "Q4_0"]
+    assert [row.file_size_bytes for row in table.rows] == sorted((row.file_size_bytes for row in table.rows), reverse=True)
+    losses = [row.kl_divergence for row in table.rows]
+    assert losses[0] == pytest.approx(0, abs=1e-6)
+    assert losses == sorted(losses)
+    assert all(row.perplexity > 1 and row.decode_ratio > 0 for row in table.rows)
+
+
 def test_comparison_of_a_quantized_source_has_a_note(tmp_path: Path) -> None:
     """The reference is an F16 copy, and no file is left."""
     table = labkit.compare_quantizations(None, ["Q4_1"], PROSE, n_ctx=64)
