@@ -284,7 +284,7 @@ def test_selftest_finds_a_wrong_solution_and_wrong_points(tmp_path: Path, capsys
     (one,) = selftest_course(_write(tmp_path / "wrong", _notebook(wrong)))
     assert "solution is wrong" in one.fault
     assert main(["selftest-course", str(tmp_path / "wrong")]) == 1
-    assert "1 exercises, 1 faulty" in capsys.readouterr().out
+    assert "1 exercise, 1 faulty" in capsys.readouterr().out
     needs_import = FUNCTION.replace("sum(", "math.fsum(")
     notebook = _notebook(needs_import)
     (one,) = selftest_course(_write(tmp_path / "alone", notebook))
