@@ -118,7 +118,7 @@ async def soak(url: str, process: psutil.Process, seconds: float) -> list[tuple[
 
 
 def report_soak(seconds: float, model: str | None) -> None:
-    """Run the soak; without the kept prefixes, the RSS of its second half must not grow by more than 2 %."""
+    """Run the soak; without the kept prefixes, the highest RSS of its second half must be within 2 % of the first half's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     path = model or str(labkit.bundled_model_path())
@@ -126,12 +126,13 @@ def report_soak(seconds: float, model: str | None) -> None:
     with running(command, port, None) as url:
         child = next(one for one in psutil.Process().children() if str(port) in one.cmdline())
         rss = asyncio.run(soak(url, child, seconds))
-    growth = (rss[-1][0] - rss[-1][1]) / (rss[5][0] - rss[5][1]) - 1
+    own = [whole - kept for whole, kept in rss]  # one sample says little: requests come and go
+    growth = max(own[6:]) / max(own[:6]) - 1
     rows = [
         (f"{seconds * (index + 1) / 12:.0f} s", f"{whole / 2**20:.0f} MiB", f"{kept / 2**20:.0f} MiB")
         for index, (whole, kept) in enumerate(rss)
     ]
-    goals = {"without kept prefixes, the second half grows <= 2 %": growth <= 0.02}
+    goals = {"without kept prefixes, the second half is at most 2 % higher": growth <= 0.02}
     report(
         "soak",
         ("after", "RSS", "of which kept prefixes"),

@@ -29,6 +29,7 @@ from labkit.grading.gradebook import Grade
 from labkit.grading.rebuild import Rebuilt, rebuild
 from labkit.grading.sandbox.kernel import Kernel
 from labkit.grading.sandbox.limits import processes_below
+from labkit.grading.sandbox.start import BOOT, end_leftovers
 from labkit.grading.score import ExerciseGrade
 from labkit.grading.submissions import find_submissions
 from tests.grading import LIMITS, NAME, STUB, cell, handed_in, source_notebook, why_no_sandbox, write, write_source
@@ -241,7 +242,7 @@ def _is_running(number: int) -> bool:
 @needs_sandbox
 @pytest.mark.thorough
 def test_grader_killed_at_any_point_leaves_no_process(tmp_path: Path) -> None:
-    """A sandbox dies with its grader, from its first millisecond on."""
+    """A sandbox dies with its grader, from its first millisecond on; what waits for bubblewrap is ended by the next one."""
     code = (
         "from labkit.grading.sandbox.kernel import Kernel\nfrom labkit.grading.sandbox.limits import Limits\nimport time\n"
     )
@@ -255,7 +256,30 @@ def test_grader_killed_at_any_point_leaves_no_process(tmp_path: Path) -> None:
         inside = list(processes_below(child.pid))[1:]
         child.kill()
         child.wait()
+        until = time.monotonic() + 2
+        while any(map(_is_running, inside)) and time.monotonic() < until:
+            time.sleep(0.01)
+        end_leftovers()
         _assert_gone(inside)
+
+
+@needs_sandbox
+def test_next_grader_ends_what_a_killed_one_left() -> None:
+    """An inner process of bubblewrap that waits for an outer one that is gone is ended; a sandbox that works is not."""
+    waits, hold = os.pipe()
+    options = ["--ro-bind", "/", "/", "--unshare-pid", "--block-fd", str(waits)]
+    outer = subprocess.Popen([str(shutil.which("bwrap")), *options, "--", sys.executable, str(BOOT)], pass_fds=[waits])
+    until = time.monotonic() + 30
+    while len(inside := list(processes_below(outer.pid))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    end_leftovers()
+    assert all(map(_is_running, inside))
+    outer.kill()
+    outer.wait()
+    end_leftovers()
+    _assert_gone(inside)
+    os.close(waits)
+    os.close(hold)
 
 
 @needs_sandbox

@@ -32,7 +32,7 @@ from labkit.grading.sandbox.limits import Limits
 from labkit.grading.sandbox.seccomp import system_call_filter
 from labkit.system.engine_library import trial_record
 
-_BOOT = Path(__file__).resolve().with_name("boot.py")  # not imported: a program that needs modules missing on Windows
+BOOT = Path(__file__).resolve().with_name("boot.py")  # not imported: a program that needs modules missing on Windows
 _RUNNING: set[SandboxedProcess] = set()
 _KILLING = threading.Event()
 _USER_IDS = itertools.count(os.getpid() % 1_000_000 * 400)
@@ -104,6 +104,23 @@ def require_sandbox() -> None:
     if result.returncode:
         reason = " ".join(result.stderr.decode(errors="replace").split())[:200]
         raise GradingError(f"no sandbox: bwrap fails here ({reason}): {advice}")
+    end_leftovers()
+
+
+def end_leftovers() -> None:
+    """End what a killed grader may have left: bubblewrap's inner process, which waits for the outer one without end.
+
+    It is killed with the outer one only a moment after it starts. Until then, it runs no code of a notebook.
+    """
+    import psutil
+
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = one.cmdline()
+            is_ours = command[:1] and Path(command[0]).name == "bwrap" and str(BOOT) in command
+            parent = one.parent() if is_ours else None
+            if parent is not None and (parent.pid == 1 or parent.name() == "systemd") and not one.children():
+                one.kill()
 
 
 def start_sandboxed(
@@ -151,7 +168,7 @@ def _start_unsafe(arguments: Sequence[str], limits: Limits, files: Mapping[str, 
 
 
 def _start_python(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    python = [sys.executable, "-s", "-X", "utf8", str(_BOOT)]
+    python = [sys.executable, "-s", "-X", "utf8", str(BOOT)]
     pipe = subprocess.PIPE
     return subprocess.Popen([*command, *python], stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
