@@ -43,6 +43,7 @@ _AGAINST = 1 / 16  # with a reason not to
 _SETTLED, _PAID = 16, 4  # steps with a count after which it was not a mistake: at all, and if cores were lost since then
 _SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one at a time
 _STEP_S, _MOST = 0.03, 8.0  # a longer step counts as several, up to this many: what other programs do has its own pace
+_BURST_S = 0.6  # a long step waits for a burst of another program rather than lose what it has computed
 _WORTH = 0.4  # of a core more: perhaps worth a thread, if another program needs it only now and then
 
 
@@ -94,7 +95,8 @@ class Phase:
 
     def _slow_s(self, n: int, units: float) -> float:
         usual = (self.usual[n] or self._at_most(n)) * units
-        return max(SLOW * usual, usual + SLOW_FLOOR_S) if usual else self.first_s * units
+        floor_s = SLOW_FLOOR_S if usual < _LONG_S else _BURST_S
+        return max(SLOW * usual, usual + floor_s) if usual else self.first_s * units
 
     def _at_most(self, n: int) -> float:
         """Return the usual seconds per unit of a count that was not used yet, judged by the other counts; 0 is unknown."""
