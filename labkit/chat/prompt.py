@@ -32,7 +32,7 @@ class ChatTokenizer:
     def __init__(self, tokenizer: Tokenizer, source: Any = None, *, for_tools: bool = False) -> None:
         self._tokenizer = tokenizer
         if source is None:
-            source = (_named_source(tokenizer, b"tool_use") if for_tools else None) or _own_source(tokenizer)
+            source = (tokenizer.chat_template("tool_use") if for_tools else None) or _own_source(tokenizer)
         check_text("template_options['chat_template']", source)
         self.template = _template(source, *_names(tokenizer))
 
@@ -162,14 +162,8 @@ class ChatTokenizer:
         return [*result, (text[start:], None)]
 
 
-def _named_source(tokenizer: Tokenizer, name: bytes | None) -> str | None:
-    """Return a chat template of the file: one of a name ("tool_use", for conversations with tools), or the default."""
-    source = C.llama_model_chat_template(tokenizer.model, name)
-    return str(source.decode("utf-8", errors="replace")) if source else None
-
-
 def _own_source(tokenizer: Tokenizer) -> str:
-    source = _named_source(tokenizer, None)
+    source = tokenizer.chat_template()
     if source is None:
         raise GenerationError(
             "this model has no chat template, so it knows no roles: use generate_text, or load an instruct model"

@@ -131,11 +131,15 @@ class Tokenizer:
         """Whether a token ends the text (end of turn, end of sequence)."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return a chat template of the file: one of a name ("tool_use", for conversations with tools), or the default."""
+        source = C.llama_model_chat_template(self.model, name.encode() if name else None)
+        return str(source.decode("utf-8", errors="replace")) if source else None
+
     def _markers(self) -> dict[int, str]:
         """Return the "user defined" tokens that the template uses to mark turns: id -> name."""
         if self._marker_names is None:
-            templates = (C.llama_model_chat_template(self.model, name) for name in (None, b"tool_use"))
-            source = b"\n".join(filter(None, templates)).decode("utf-8", errors="replace")
+            source = "\n".join(filter(None, map(self.chat_template, (None, "tool_use"))))
             names = {*_MARKER.findall(source), *(f"<|{role}|>" for role in ROLES if "role" in source)}
             found = {name: self._tokenize_whole(name.encode(), False, True) for name in names}
             self._marker_names = {

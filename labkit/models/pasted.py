@@ -32,7 +32,8 @@ def unwrap(text: str) -> str:
     text = text.strip().strip(_INVISIBLE).strip()
     if command := _COMMANDS.match(text):
         text = text[command.end() :]
-        text = _DOWNLOADED.sub(r"\1:\2", text) if _DOWNLOADED.fullmatch(text) else text
+        if download := _DOWNLOADED.fullmatch(text):
+            text = f"{download[1]}:{download[2]}"
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
     if text[:5].lower() == "file:":
