@@ -20,6 +20,7 @@ from labkit.cli.doctor_checks import (
     Finding,
     bytes_in_type,
     check_amx,
+    check_huge_pages,
     check_instructions,
     check_load,
     check_model_file,
@@ -189,6 +190,14 @@ def test_slow_cores_are_found() -> None:
     assert finding.found.startswith("4 of 8 physical cores")
     assert "n_threads=4" in finding.fix
     assert not list(check_slow_cores(8, 8))
+
+
+def test_huge_pages_that_are_switched_off_are_found() -> None:
+    """``never`` is a note with a fix; ``always`` and ``madvise`` are in order; a system without them has no line."""
+    (finding,) = check_huge_pages("never")
+    assert (finding.state, "madvise" in finding.fix) == ("note", True)
+    assert [finding.state for setting in ("always", "madvise") for finding in check_huge_pages(setting)] == ["ok", "ok"]
+    assert not list(check_huge_pages(None))
 
 
 def test_other_programs_on_the_cores_are_named() -> None:

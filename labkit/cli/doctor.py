@@ -112,6 +112,7 @@ def check_machine() -> Iterator[Finding]:
         physical_cores_available,
     )
     from labkit.system.cores import allowed_cpus, count_physical
+    from labkit.system.huge_pages import huge_pages_setting
 
     cores = f"{physical_cores_available()} physical, {logical_cores_available()} logical"
     yield Finding("cores for this process", "ok", cores)
@@ -122,6 +123,7 @@ def check_machine() -> Iterator[Finding]:
     ram = available_ram_bytes()
     tight = "close other programs: the course needs 2 GiB" if ram < 2 * 1024**3 else ""
     yield Finding("free RAM", "note" if tight else "ok", format_bytes(ram), fix=tight)
+    yield from checks.check_huge_pages(huge_pages_setting())
 
 
 def _watch_programs(limit: int = 3) -> tuple[float | None, list[tuple[str, float]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
 import threading
 from collections import deque
@@ -22,6 +23,7 @@ from labkit.checks import one_line
 from labkit.errors import LabkitError
 from labkit.system import load_engine
 from labkit.system.build import ggml_function
+from labkit.system.huge_pages import request_huge_pages
 
 llama_cpp = load_engine()  # raises an error that names the fix, where the imports below would end in a traceback
 from llama_cpp import Llama, LlamaState, llama_chat_format  # noqa: E402
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 _DEBUG, _WARNING, _ERROR, _CONTINUES = 1, 3, 4, 5  # ggml_log_level
+# llama.cpp writes it when memory for weights or a KV cache is allocated, and not filled yet
+_ALLOCATED = re.compile(r"(?<!_Mapped )(?:model|KV) buffer size = *([\d.]+) MiB")
 _load_lock = threading.Lock()
 _loading: list[int] = []  # the thread that holds the lock
 
@@ -162,6 +166,9 @@ class EngineLog:
         self._lines.clear()
 
     def _write(self, level: int, text: str) -> None:
+        allocated = _ALLOCATED.search(text)
+        if allocated:
+            request_huge_pages(int(float(allocated[1]) * 2**20))
         if level != _CONTINUES:
             self._level = level
         if self._level == _DEBUG and not self.echo:

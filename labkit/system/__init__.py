@@ -10,6 +10,7 @@ respected. llama.cpp runs best with one thread per physical core, because two hy
     busy       busy processes, to try what happens next to them
     cores      physical, performance and logical cores
     ram        free RAM, RSS, peak RSS
+    huge_pages  pages of 2 MiB for weights and caches
     build      llama.cpp's CPU features, backends, devices and repacked types; instructions that it does not use
     engine_library  find llama.cpp's libraries, try them once in a subprocess (engine_child), import them
     library_file  why a library cannot be loaded here
