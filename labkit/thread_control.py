@@ -19,6 +19,9 @@ A step is one ``llama_decode``: one token (decode), one token of each sequence (
    slower than the current one is now has to wait.
 3. Each failed trial of a count doubles the time until its next one, and trials that fail use at most `TRIAL_SHARE` of all
    steps.
+4. Steps of `_SLOW_STEP_S` and more, such as pieces of a prompt, are too long to follow programs that come and go. For these,
+   the time of a step with all of its cores, the time without one of them, and the mean number of free cores give the time to
+   expect of each count (`Phase.outlook`).
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ _SETTLED, _PAID = 16, 4  # steps with a count after which it was not a mistake: 
 _SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one at a time
 _STEP_S, _MOST = 0.03, 8.0  # a longer step counts as several, up to this many: what other programs do has its own pace
 _BURST_S = 0.6  # a long step waits for a burst of another program rather than lose what it has computed
+_SLOW_STEP_S = 0.15  # as long as other programs may compute or pause
+_SURE = 0.8  # times the time to expect of such a step: reason enough to change the count
+_MEMORY_S, _MOST_WEIGHT = 2.0, 0.25  # the mean number of free cores: its time, and the most that one step changes it
 _WORTH = 0.4  # of a core more: perhaps worth a thread, if another program needs it only now and then
 
 
@@ -64,6 +70,9 @@ class Phase:
         self.n_max, self.n_threads, self.first_s = n_max, n_threads, first_s
         self.usual = [0.0] * (n_max + 1)  # seconds per unit with each count; 0 is unknown
         self.n_steps = self.n_failed_steps = 0
+        self._alone = [0.0] * (n_max + 1)  # the same, where no core was missing
+        self._short = [0.0] * (n_max + 1)  # and while one was
+        self._mean_free: float | None = None  # cores, over some seconds
         self._recent = 0.0  # seconds per unit lately, with the current count
         self._step_s = 0.0  # seconds of the last step
         self._since_change = 0
@@ -112,6 +121,8 @@ class Phase:
         self._credit = min(self._credit + TRIAL_SHARE, _MAX_CREDIT)
         before = self.n_threads
         self._step_s, unit_s = seconds, seconds / units
+        if free is not None:
+            self._observe(unit_s, free)
         if self._trial:
             self._judge(unit_s, ended)
         elif before > 1 and (ended or seconds > self._slow_s(before, units)):
@@ -133,6 +144,38 @@ class Phase:
     def expect(self, n_threads: int) -> None:
         """Try a number of threads at the next opportunity."""
         self._left[n_threads] = 0.0
+
+    def _observe(self, unit_s: float, free: float) -> None:
+        """Update the mean number of free cores, and the times with and without all of the cores."""
+        n = self.choose()
+        if free < n:  # from a program that needs one of n cores, n threads take 1 / (n + 1) of it
+            free = n - (n - free) * (n + 1) / n
+        missing = min(max(n - free, 0.0), 1.0)
+        alone, short = self._alone[n], self._short[n]
+        if missing < 0.1:
+            self._alone[n] += (unit_s - alone) * (1.0 if not alone else 1 / 2 if unit_s < alone else 1 / 16)
+        elif alone and missing > 0.25:
+            done = 1 / unit_s - (1 - missing) / alone  # units per second in the time with a core missing, times its share
+            short_s = min(max(alone, missing / done if done > 0 else math.inf), 2 * SLOW * alone)
+            self._short[n] += (short_s - short) * (missing / 2 if short else 1.0)
+        self.expect_free(free, min(_MOST_WEIGHT, self._step_s / _MEMORY_S))
+
+    def expect_free(self, free: float, weight: float = 1 / 3) -> None:
+        """Update the mean number of free cores."""
+        self._mean_free = free if self._mean_free is None else self._mean_free + (free - self._mean_free) * weight
+
+    def outlook(self, m: int) -> float:
+        """Return the time to expect of slow steps with ``m`` threads, over that with the current count; 0 is unknown."""
+        now, then = self._expected_s(self.n_threads), self._expected_s(m)
+        return then / now if now and self._step_s >= _SLOW_STEP_S else 0.0
+
+    def _expected_s(self, n: int) -> float:
+        """Return the seconds per unit of a count while as many cores are free as on average; 0 is unknown."""
+        missing = 0.0 if self._mean_free is None else min(max(n - self._mean_free, 0.0), 1.0)
+        alone, short = self._alone[n], self._short[n]
+        if not alone or (missing and not short):
+            return 0.0
+        return 1 / ((1 - missing) / alone + (missing / short if missing else 0.0))
 
     def _note(self, unit_s: float) -> None:
         n = self.n_threads
@@ -157,6 +200,13 @@ class Phase:
         """Begin a trial if one is due."""
         length = min(max(1.0, self._step_s / _STEP_S), _MOST)
         for m, pace in self._candidates(free).items():
+            outlook = self.outlook(m)
+            if 0 < outlook < _SURE:
+                self.move(m, because_of_others=m < self.n_threads)
+                return
+            if outlook > 1:
+                continue
+            pace = min(pace, 1.0) if outlook else pace
             self._left[m] -= pace * (length if pace == _PROMPTED or (pace == 1.0 and m > self.n_threads) else 1.0)
             needed = self._trial_steps() + (0 if pace == _PROMPTED or m not in self._tested else _RESERVE)
             if self._left[m] <= 0 and self._credit >= needed and (self._since_change > 2 or self._step_s > _LONG_S):
@@ -232,6 +282,14 @@ class ThreadController:
         """
         for phase in self._phases:
             n = phase.n_threads
+            if free is not None:
+                phase.expect_free(free)
+                m = whole_cores(free)
+                outlook = phase.outlook(min(phase.n_max, m))
+                if 0 < outlook < _SURE:
+                    phase.move(min(phase.n_max, m), because_of_others=m < n)
+                if outlook:
+                    continue
             if free is not None and phase.is_short_of_cores(free):
                 phase.move(whole_cores(free), because_of_others=True)
             elif free is None and fewest is not None and fewest < n:
@@ -251,7 +309,9 @@ class ThreadController:
 
 
 def _follow(other: Phase, n: int, change: int) -> None:
-    """Reduce a phase's threads because another one had to, or restore them."""
+    """Reduce a phase's threads because another one had to, or restore them, unless it knows better."""
+    if other.outlook(n):
+        return
     if change < 0 and other.n_threads > n:
         other.move(n, because_of_others=True)
     elif change > 0 and other.n_threads < min(n, other.lowered_from):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -134,6 +135,34 @@ def test_short_answers_next_to_bursts(one_thread_s: float, penalty: float) -> No
     machine = Machine(2, one_thread_s, lambda t: float(int(t / 0.5) % 2), penalty)
     ours = answers(dataclasses.replace(machine), 60, ThreadController(2, 2, FIRST_S))
     assert 0.9 * ours <= min(answers(dataclasses.replace(machine), 60, None, n) for n in (1, 2))
+
+
+@pytest.mark.parametrize("penalty", [2.2, 10.0])
+def test_prompts_next_to_bursts_settle(penalty: float) -> None:
+    """Steps as long as the bursts get the count that is best on average: it does not follow each burst."""
+    machine, control, used = (
+        Machine(2, 0.017, lambda t: float(int(t / 0.5) % 2), penalty),
+        ThreadController(2, 2, FIRST_S),
+        [],
+    )
+    for index in range(60):
+        machine.now += 1 + machine.random.random()
+        control.begin(machine.cores - machine.busy(machine.now))
+        for _ in range(8):
+            used += [control.prefill.choose()] if index >= 20 else []
+            step(machine, control, control.prefill, 64, 64 / 7)
+    n_changes = sum(first != second for first, second in itertools.pairwise(used))
+    assert n_changes <= len(used) / 6.5
+
+
+def test_a_steady_program_is_answered_during_a_long_prompt() -> None:
+    """A core that stays busy is left within five pieces of a prompt, and one that stays free is used within ten."""
+    machine, control = Machine(penalty=3.0), ThreadController(2, 2, FIRST_S)
+    for busy, within, expected in ((0.0, 30, 2), (1.0, 30, 1), (0.0, 10, 2), (1.0, 5, 1), (0.0, 10, 2)):
+        machine.busy = lambda t, busy=busy: busy  # type: ignore[misc]
+        for _ in range(within):
+            step(machine, control, control.prefill, 64, 64 / 3)
+        assert control.prefill.choose() == expected
 
 
 def new_phase(machine: Machine) -> Phase:
