@@ -1,8 +1,8 @@
 """Large pages for weights and caches: labkit with and without its request for them, and `llama_cpp.Llama`.
 
-Each side is a process that loads the model (timed: the file is cached), reads a prompt of 128 tokens and generates up to 96 in
-at most 2 seconds, three times. Sides alternate, with one thread and with all physical cores. Ratios are of medians. `Llama`
-maps the file, its default; llama.cpp copies most weights of this type to its own memory.
+Each side is a process that loads the model (timed: the file is cached), reads a prompt of 128 tokens and generates up to 96
+in at most 2 seconds, three times. Sides alternate, with one thread and with all physical cores; ratios are of medians.
+`Llama` maps the file, its default; llama.cpp copies most weights of this type to its own memory.
 
     uv run benchmarks/huge_pages.py [--repeats 5] [--shape 1B] [--n-ctx 2048]
 
