@@ -1,4 +1,4 @@
-"""Large pages for weights and caches: labkit with and without its request for them, and `llama_cpp.Llama`.
+"""Huge pages for weights and caches: labkit with and without its request for them, and `llama_cpp.Llama`.
 
 Each side is a process that loads the model (timed: the file is cached), reads a prompt of 128 tokens and generates up to 96
 in at most 2 seconds, three times. Sides alternate, with one thread and with all physical cores; ratios are of medians.
@@ -51,7 +51,7 @@ def serve(side: str, path: str, n_ctx: int, n_threads: int) -> None:
 
 
 def run(side: str, path: Path, n_ctx: int, n_threads: int) -> dict[str, float]:
-    """Measure one side in a process of its own."""
+    """Measure one side in a separate process."""
     command = [sys.executable, __file__, "--serve", side, str(path), str(n_ctx), str(n_threads)]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     found: dict[str, float] = json.loads(answer.splitlines()[-1])

@@ -169,6 +169,13 @@ class Phase:
         now, then = self._expected_s(self.n_threads), self._expected_s(m)
         return then / now if now and self._step_s >= _SLOW_STEP_S else 0.0
 
+    def weigh(self, m: int) -> float:
+        """Change to ``m`` threads if they are to be expected much faster for slow steps; return the outlook that decided."""
+        outlook = self.outlook(m)
+        if 0 < outlook < _SURE:
+            self.move(m, because_of_others=m < self.n_threads)
+        return outlook
+
     def _expected_s(self, n: int) -> float:
         """Return the seconds per unit of a count while as many cores are free as on average; 0 is unknown."""
         missing = 0.0 if self._mean_free is None else min(max(n - self._mean_free, 0.0), 1.0)
@@ -200,9 +207,8 @@ class Phase:
         """Begin a trial if one is due."""
         length = min(max(1.0, self._step_s / _STEP_S), _MOST)
         for m, pace in self._candidates(free).items():
-            outlook = self.outlook(m)
-            if 0 < outlook < _SURE:
-                self.move(m, because_of_others=m < self.n_threads)
+            outlook = self.weigh(m)
+            if self.n_threads == m:
                 return
             if outlook > 1:
                 continue
@@ -284,11 +290,7 @@ class ThreadController:
             n = phase.n_threads
             if free is not None:
                 phase.expect_free(free)
-                m = whole_cores(free)
-                outlook = phase.outlook(min(phase.n_max, m))
-                if 0 < outlook < _SURE:
-                    phase.move(min(phase.n_max, m), because_of_others=m < n)
-                if outlook:
+                if phase.weigh(min(phase.n_max, whole_cores(free))):
                     continue
             if free is not None and phase.is_short_of_cores(free):
                 phase.move(whole_cores(free), because_of_others=True)

@@ -23,7 +23,7 @@ MAPS = """\
 
 
 def requested_bytes() -> int:
-    """Return the bytes of this process's memory for which large pages were requested, as the kernel reports them."""
+    """Return the bytes of this process's memory for which huge pages were requested, as the kernel reports them."""
     requested = size = 0
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
         name, _, rest = line.partition(":")
@@ -40,9 +40,9 @@ def test_only_large_private_memory_is_chosen() -> None:
 
 
 @linux_only
-@pytest.mark.skipif(huge_pages_setting() is None, reason="this kernel has no large pages")
+@pytest.mark.skipif(huge_pages_setting() is None, reason="this kernel has no huge pages")
 def test_a_large_cache_is_in_huge_pages() -> None:
-    """The kernel marks the KV cache of 4,096 tokens, 90 MiB, but none of 1,024; NumPy requests some of its own."""
+    """The kernel marks the KV cache of 4,096 tokens, 90 MiB, but none of 1,024; NumPy requests some, too."""
     with load_model(bundled_model_path(), n_ctx=1024):
         small = requested_bytes()
     with load_model(bundled_model_path(), n_ctx=4096):

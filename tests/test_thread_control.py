@@ -140,11 +140,8 @@ def test_short_answers_next_to_bursts(one_thread_s: float, penalty: float) -> No
 @pytest.mark.parametrize("penalty", [2.2, 10.0])
 def test_prompts_next_to_bursts_settle(penalty: float) -> None:
     """Steps as long as the bursts get the count that is best on average: it does not follow each burst."""
-    machine, control, used = (
-        Machine(2, 0.017, lambda t: float(int(t / 0.5) % 2), penalty),
-        ThreadController(2, 2, FIRST_S),
-        [],
-    )
+    machine, control = Machine(2, 0.017, lambda t: float(int(t / 0.5) % 2), penalty), ThreadController(2, 2, FIRST_S)
+    used = []
     for index in range(60):
         machine.now += 1 + machine.random.random()
         control.begin(machine.cores - machine.busy(machine.now))
