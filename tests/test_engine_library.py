@@ -271,6 +271,17 @@ def test_an_engine_is_tried_once(tmp_path: Path) -> None:
     assert tries(**with_copy) == 1
 
 
+def test_importing_the_engine_leaves_the_garbage_collector_as_it_was() -> None:
+    """What was imported counts as old, so the next small collection does not read it; objects frozen before stay so."""
+    code = (
+        "import gc\n{before}\nfrom labkit.system import load_engine\nload_engine()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0, len(gc.get_objects(generation=0)) < 3000)"
+    )
+    for before, expected in (("", "True False True"), ("gc.freeze()", "True True"), ("gc.disable()", "False False")):
+        run = [sys.executable, "-c", code.format(before=before)]
+        assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.startswith(expected), before
+
+
 @pytest.mark.parametrize("content", [None, b"", b"a text"])
 def test_a_header_is_read_next_to_a_damaged_library(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -121,7 +121,7 @@ def benchmark_inference(
     options = {**kwargs, "seed": 0 if kwargs.get("seed") is None else kwargs["seed"]}
     texts = _texts(prompts)
     parse_special = check_flag("parse_special", options.pop("parse_special", False))
-    sampling = dataclasses.replace(check_sampling(temperature, options), stop=())
+    sampling = check_sampling(temperature, options)._replace(stop=())
     timed = tuple(
         TimedText(model, text, plan.max_tokens, sampling, parse_special=parse_special, pin=plan.pin) for text in texts
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labkit.checks import one_line
 from labkit.engine.llama_methods import LlamaMethods
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 _SLOWEST_S, _SLOWEST_BYTES_PER_S = 0.05, 1e9  # a token on the slowest conceivable machine: more is contention
 
 
-@dataclasses.dataclass(frozen=True)
-class NativeModel:
+class NativeModel(NamedTuple):
     """``model.native``: use it in the model's thread only, in a function passed to ``model.compute``."""
 
     ctx: Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +117,7 @@ def load_model(
                 f"n_gpu_layers={n_gpu_layers} needs a GPU, and llama.cpp has none here ({build.why_no_gpu}): "
                 "everything runs on the CPU",
             )
-            request = dataclasses.replace(request, n_gpu_layers=0)
+            request = request._replace(n_gpu_layers=0)
         chosen = choose_settings(request, facts, build, borrowed)
         refuse_unfit(facts, chosen)
         for sentence in chosen.warnings:

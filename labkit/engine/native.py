@@ -166,13 +166,12 @@ class EngineLog:
         self._lines.clear()
 
     def _write(self, level: int, text: str) -> None:
-        allocated = _ALLOCATED.search(text)
-        if allocated:
-            request_huge_pages(int(float(allocated[1]) * 2**20))
         if level != _CONTINUES:
             self._level = level
-        if self._level == _DEBUG and not self.echo:
+        if self._level == _DEBUG and not self.echo:  # 1,800 lines while SmolLM2 loads
             return
+        if allocated := _ALLOCATED.search(text):
+            request_huge_pages(int(float(allocated[1]) * 2**20))
         for address, name in self._renames.items():
             text = text.replace(address, name)
         self._lines.append((self._level, text))

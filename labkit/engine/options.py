@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
@@ -59,7 +58,7 @@ _FLAGS = {
 def check_request(n_ctx: Any, n_threads: Any, n_gpu_layers: Any, options: Mapping[str, Any]) -> LoadRequest:
     """Check everything that `load_model` passes on."""
     others = check_options(options)
-    names = {field.name for field in dataclasses.fields(LoadRequest)} & others.keys()
+    names = others.keys() & LoadRequest._fields
     return LoadRequest(
         n_ctx=check_int("n_ctx", n_ctx, 0, 2**31 - 1),
         n_threads=None

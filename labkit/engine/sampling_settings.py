@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from labkit.checks import check_int, check_items, check_number, check_text, one_line
 from labkit.errors import ArgumentError, ArgumentTypeError
@@ -22,8 +21,7 @@ def check_max_tokens(value: Any) -> int | None:
     return check_int("max_tokens", value, 0, 2**31 - 1, hint="; None means until the context is full")
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplingSettings:
+class SamplingSettings(NamedTuple):
     """How to choose the next token; every field is checked. Names and defaults are those of llama.cpp's server."""
 
     temperature: float = 0.7
@@ -71,7 +69,7 @@ class SamplingSettings:
 
     def for_prompt(self, index: int) -> SamplingSettings:
         """Return the settings of a batch's prompt: a given seed plus the prompt's index."""
-        return self if self.seed is None else dataclasses.replace(self, seed=(self.seed + index) % (MAX_SEED + 1))
+        return self if self.seed is None else self._replace(seed=(self.seed + index) % (MAX_SEED + 1))
 
 
 _MAX_LAST_N = 2**20  # tokens; llama.cpp reserves memory for them

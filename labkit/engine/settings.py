@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labkit.errors import ModelLoadError
 from labkit.gguf_file.formats import tensor_type
@@ -26,8 +27,7 @@ _SURELY_FITS = 256 * 1024**2  # checking the free memory is not worth its time f
 _CELL_BYTES = 52  # per cell, besides keys and values (measured)
 
 
-@dataclasses.dataclass(frozen=True)
-class LoadRequest:
+class LoadRequest(NamedTuple):
     """The checked arguments of `load_model`; `choose_settings` replaces None."""
 
     n_ctx: int = 2048
@@ -41,7 +41,7 @@ class LoadRequest:
     swa_full: bool = False
     type_k: str = "f16"
     type_v: str = "f16"
-    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Llama's, passed on unchanged
+    others: Mapping[str, Any] = MappingProxyType({})  # Llama's, passed on unchanged
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

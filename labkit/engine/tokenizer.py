@@ -22,7 +22,7 @@ _MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\]")
 _SMALL_BYTES = 400
 _WAIT_S = 0.2
 _LONGEST_RUN = 300_000
-_RUN = re.compile(r"[^\W\d_]+|\d+|\s+|(?:[^\w\s]|_)+")
+_RUN = r"[^\W\d_]+|\d+|\s+|(?:[^\w\s]|_)+"
 
 
 class Tokenizer:
@@ -162,7 +162,7 @@ class Tokenizer:
 
 
 def _refuse_long_runs(text: str) -> None:
-    run = next((match[0] for match in _RUN.finditer(text) if len(match[0]) >= _LONGEST_RUN), None)
+    run = next((match[0] for match in re.finditer(_RUN, text) if len(match[0]) >= _LONGEST_RUN), None)
     if run is not None:
         raise ArgumentError(
             f"the text has a run of {len(run):,} characters of one kind, from {shown(run[:12])} on, but the engine's "

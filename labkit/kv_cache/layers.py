@@ -8,9 +8,8 @@ llama.cpp ``src/llama-model.cpp`` (``load_hparams``, ``create_memory``), ``src/l
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from labkit.errors import GGUFError
 from labkit.units import counted
@@ -67,8 +66,7 @@ class HasHparams(Protocol):
         """Return an architecture's key, such as ``block_count``."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerMemory:
+class LayerMemory(NamedTuple):
     """What one layer caches."""
 
     key_width: int  # numbers cached per token; 0 where it caches none
@@ -80,8 +78,7 @@ class LayerMemory:
     value_length: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelLayers:
+class ModelLayers(NamedTuple):
     """What all layers cache."""
 
     layers: tuple[LayerMemory, ...]

@@ -8,8 +8,8 @@ llama.cpp ``src/llama-context.cpp`` (rounding of the context), ``src/llama-kv-ca
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from labkit.checks import shown
 from labkit.errors import ArgumentError
@@ -21,8 +21,7 @@ from labkit.units import round_up
 _PADDING = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class CacheShape:
+class CacheShape(NamedTuple):
     """The cells of a cache."""
 
     n_ctx: int  # tokens, all sequences together

@@ -7,10 +7,9 @@ path, size, time and inode of each part, and discarded with every new version of
 
 from __future__ import annotations
 
-import dataclasses
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labkit import __version__
 from labkit.cache import file_identity, recall, remember
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from labkit.gguf_file import Header
 
 
-@dataclasses.dataclass(frozen=True)
-class LoadFacts:
+class LoadFacts(NamedTuple):
     """What `choose_settings` needs to know about a valid file."""
 
     architecture: str
@@ -68,7 +66,7 @@ def _sound_file(path: Path, *identity: str) -> LoadFacts:
         known = learn(header)
         try:
             if has_known_layout(header) or check_by_trial(header.paths[0]):
-                remember("sound", dataclasses.asdict(known), *words)
+                remember("sound", known._asdict(), *words)
         except GGUFError as error:
             remember("sound", str(error), *words)
             raise

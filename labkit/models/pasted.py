@@ -12,12 +12,11 @@ from labkit.errors import ModelNotFoundError
 
 _INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“", "«": "»", "<": ">"}
-_COMMANDS = re.compile(
-    r"(ollama\s+(run|pull)|(hf|huggingface-cli)\s+download|(\S*llama\S*\s+(\w+\s+)?)?(-hf|--hf-repo))\s+", re.IGNORECASE
-)
-_DOWNLOADED = re.compile(r"([\w.-]+/[\w.-]+)\s+(\S+\.gguf)", re.IGNORECASE)  # hf download REPOSITORY FILE
-_ON_HUB = re.compile(r"/?(?P<repository>[^/:@]+/[^/:@]+)(@(?P<revision>[^/]+))?(?P<rest>[/:].*)?", re.DOTALL)
-_PAGES = re.compile(r"/(blob|resolve|raw|tree)/(refs/[^/]+/)?(?P<revision>[^/]+)(/(?P<file>.*))?", re.DOTALL)
+# re compiles these when they are first used: the bundled model needs none.
+_COMMANDS = r"(?i)(ollama\s+(run|pull)|(hf|huggingface-cli)\s+download|(\S*llama\S*\s+(\w+\s+)?)?(-hf|--hf-repo))\s+"
+_DOWNLOADED = r"(?i)([\w.-]+/[\w.-]+)\s+(\S+\.gguf)"  # hf download REPOSITORY FILE
+_ON_HUB = r"(?s)/?(?P<repository>[^/:@]+/[^/:@]+)(@(?P<revision>[^/]+))?(?P<rest>[/:].*)?"
+_PAGES = r"(?s)/(blob|resolve|raw|tree)/(refs/[^/]+/)?(?P<revision>[^/]+)(/(?P<file>.*))?"
 _NEWEST = ("main", "master", "latest")
 
 
@@ -30,9 +29,9 @@ def unwrap(text: str) -> str:
     ('models/My Model.gguf', 'hf.co/org/repo:Q8_0', 'hf.co/org/repo')
     """
     text = text.strip().strip(_INVISIBLE).strip()
-    if command := _COMMANDS.match(text):
+    if command := re.match(_COMMANDS, text):
         text = text[command.end() :]
-        if download := _DOWNLOADED.fullmatch(text):
+        if download := re.fullmatch(_DOWNLOADED, text):
             text = f"{download[1]}:{download[2]}"
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
@@ -77,11 +76,11 @@ def hub_reference(text: str) -> str | None:
         host, _, address = address.partition("/")
         if host.lower() not in hosts or scheme.lower() not in ("", "http", "https"):
             return None
-    match = _ON_HUB.fullmatch(unquote(address).removeprefix("models/").rstrip("/"))
+    match = re.fullmatch(_ON_HUB, unquote(address).removeprefix("models/").rstrip("/"))
     if match is None:
         return None
     repository, rest = match["repository"], match["rest"] or ""
-    page = _PAGES.fullmatch(rest)
+    page = re.fullmatch(_PAGES, rest)
     revision = match["revision"] or (page["revision"] if page else None)
     if revision is not None and revision not in _NEWEST:
         raise ModelNotFoundError(

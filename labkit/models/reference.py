@@ -16,14 +16,12 @@ _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w./+ ()-]+))?", re.ASCII)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _DEFAULT_QUANTIZATION = "Q4_K_M"
 # Files that accompany a model; a word in the repository's own name says nothing about a file.
-_COMPANION = re.compile(
+_COMPANION = (
     r"mmproj|imatrix|(?<![a-z0-9])(mtp|nextn|eagle\d*|dflash|dspark|medusa|draft(?:er)?|assistant|speculator|lora|adapter"
     r"|projector|vocab|control[-_]?vector)(?![a-z0-9])"
 )
 _NO_MODEL = ("mmproj", "imatrix", "vocab", "projector")
-_QUANTIZATION = re.compile(
-    r"[-_.]?(?:(?:ud|i1)[-_.])?(?:i?q\d\w*|tq\d\w*|(?:mx|nv)fp4\w*|b?f16|f32|fp16|fp32|bf16)(?![a-z0-9])"
-)
+_QUANTIZATION = r"[-_.]?(?:(?:ud|i1)[-_.])?(?:i?q\d\w*|tq\d\w*|(?:mx|nv)fp4\w*|b?f16|f32|fp16|fp32|bf16)(?![a-z0-9])"
 
 
 class Reference(NamedTuple):
@@ -79,7 +77,8 @@ def choose(reference: Reference, files: Iterable[str]) -> tuple[str, str]:
         return found[0], f"its only model{others}"
     base = re.sub(r"[-_.](i1[-_.])?gguf$", "", repository.partition("/")[2].lower())
     named = {
-        file: _QUANTIZATION.sub("", _PART.sub("", file.lower()).removesuffix(".gguf").rpartition("/")[2]) for file in found
+        file: re.sub(_QUANTIZATION, "", _PART.sub("", file.lower()).removesuffix(".gguf").rpartition("/")[2])
+        for file in found
     }
     spelled = re.sub(r"(?i)^fp?(?=(16|32)$)", "fp?", re.escape(wanted))
     pattern = re.compile(rf"(?<![a-z0-9]){spelled}(?![a-z0-9_])", re.IGNORECASE)
@@ -98,8 +97,8 @@ def choose(reference: Reference, files: Iterable[str]) -> tuple[str, str]:
 
 def _companions(file: str, repository: str) -> set[str]:
     """Return the words that make a file something that accompanies a model."""
-    words = {match[0] for match in _COMPANION.finditer(file.lower())}
-    return words - {match[0] for match in _COMPANION.finditer(repository.lower())}
+    words = {match[0] for match in re.finditer(_COMPANION, file.lower())}
+    return words - {match[0] for match in re.finditer(_COMPANION, repository.lower())}
 
 
 def split_parts(filename: str) -> tuple[str, ...]:

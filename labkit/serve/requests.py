@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_STOPS = 16  # each costs time per token
 _COMPLETION_TOKENS = 16  # OpenAI's default of max_tokens in /v1/completions
-_SAMPLING = {field.name for field in dataclasses.fields(SamplingSettings)} - {"temperature", "logprobs"} | {"json_schema"}
+_SAMPLING = set(SamplingSettings._fields) - {"temperature", "logprobs"} | {"json_schema"}
 _NEUTRAL = {"n": 1, "best_of": 1, "logit_bias": {}, "echo": False, "suffix": ""}
 _MISSING = {
     "functions": "functions (use tools)", "audio": "audio", "logit_bias": "logit_bias", "echo": "echo",
@@ -113,7 +113,7 @@ def prepare(model: Model, body: Mapping[str, Any], n_ctx: int, *, is_chat: bool)
     splitter = Splitter()
     if tools:
         schema = call_schema(tools, must_call=must_call)
-        settings = dataclasses.replace(settings, grammar=check_sampling(0, {"json_schema": schema}).grammar)
+        settings = settings._replace(grammar=check_sampling(0, {"json_schema": schema}).grammar)
     if is_chat:
         prompt, splitter = _chat(model, body, tools, must_call=must_call, constrained=settings.grammar is not None)
     else:

@@ -11,16 +11,15 @@ Documentation/admin-guide/cgroup-v1/memory.rst; proc_pid_mountinfo(5).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 # v1 writes "no limit" as the largest whole number of pages in 63 bits; no real limit is near 2^60 bytes (1 EiB).
 _NO_LIMIT = 2**60
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryLimit:
+class MemoryLimit(NamedTuple):
     """One control group's memory limit and usage, in bytes.
 
     ``used_bytes`` excludes the file cache, which the kernel frees before it refuses memory.

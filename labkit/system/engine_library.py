@@ -17,6 +17,7 @@ import os
 import re
 import string
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from labkit.system.library_file import ILLEGAL, explain_fault, library_files, ma
 _CHILD = Path(__file__).with_name("engine_child.py")
 _LIMIT_S = 120.0  # some 200 times as long as needed on an idle machine
 _LONGEST = 1200  # characters of a message, most of them the command
-_VERSION = re.compile(r"^__version__ *= *[\"'](\d+(?:\.\d+)*)", re.MULTILINE)
+_VERSION = r"(?m)^__version__ *= *[\"'](\d+(?:\.\d+)*)"
 
 _IN_NAMES = (string.ascii_lowercase + string.digits + "-.").encode()
 _LONGEST_BEFORE = 24  # characters that can come before a name where the linker stores it as the end of a longer one
@@ -48,21 +49,33 @@ def load_engine() -> Any:
         When llama.cpp is not installed or cannot be loaded.
     """
     folder = check_engine()
-    collects = gc.isenabled()
-    gc.disable()  # importing llama_cpp and NumPy makes many objects and no garbage: 10 ms of collections
     try:
-        import llama_cpp
+        with _without_collections():
+            import llama_cpp
     except Exception as error:  # ctypes and llama-cpp-python raise many types
         raise _error(f"{type(error).__name__}: {error}", _package(), folder) from error
-    finally:
-        if collects:
-            gc.enable()
     # Keep the backends' startup messages off stderr (a CUDA build reports its GPUs): llama-cpp-python prints everything
     # until the first Llama. The new level is that of Llama(verbose=False); a level that is already set stays.
     logger = logging.getLogger("llama-cpp-python")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.ERROR)
     return llama_cpp
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pause the garbage collector, and let it regard what was made meanwhile as old: 20 ms of an import without garbage."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation, which is seldom read
+        gc.enable()
 
 
 def check_engine() -> Path:
@@ -167,7 +180,7 @@ def _check_package(package: Path) -> None:
             f"llama.cpp cannot be loaded, because {str(package)!r} is not llama-cpp-python, but has its name llama_cpp: "
             "rename it, or start Python in another folder"
         )
-    found = _VERSION.search(read_text(package / "__init__.py"))
+    found = re.search(_VERSION, read_text(package / "__init__.py"))
     if found and not OLDEST <= tuple(map(int, found[1].split("."))) < TOO_NEW:
         raise EngineError(
             f"llama-cpp-python {found[1]} is installed, but labkit needs {version_text(OLDEST)} or newer and older than "

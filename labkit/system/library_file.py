@@ -19,9 +19,10 @@ _MACH = {0x01000007: "x86-64", 0x0100000C: "arm64"}
 _NAMES = {"amd64": "x86-64", "x86_64": "x86-64", "aarch64": "arm64", "i686": "x86", "armv7l": "arm", "ppc64le": "ppc64"}
 _SYSTEM = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
 ILLEGAL = ("signal 4", f"exit status {0xC000001D}")  # SIGILL, and STATUS_ILLEGAL_INSTRUCTION of Windows
-_VERSION = re.compile(r"version [`'](\w+_)([\d.]+)' not found \(required by (.+?)\)")
-_MISSING = re.compile(r"(\S+): cannot open shared object file|Library not loaded: (\S+)|Error loading shared library (\S+):")
-_SYMBOL = re.compile(
+# In the loader's messages; re compiles a pattern when it is first used.
+_VERSION = r"version [`'](\w+_)([\d.]+)' not found \(required by (.+?)\)"
+_MISSING = r"(\S+): cannot open shared object file|Library not loaded: (\S+)|Error loading shared library (\S+):"
+_SYMBOL = (
     r"undefined symbol: (\w+)|function '(\w+)' not found|[Ss]ymbol not found: '?(\w+)|symbol\(s\) not found: (\w+)|"
     r"(\w+): symbol not found|dlsym\(\w+, (\w+)\)"
 )
@@ -62,13 +63,13 @@ def explain_fault(fault: str, folder: Path) -> str:
     if crashed:
         illegal = "uses an instruction that this processor does not have"
         return f"it {illegal if fault in ILLEGAL else 'ends the process that loads it'} ({fault})"
-    if version := _VERSION.search(fault):
+    if version := re.search(_VERSION, fault):
         have = " ".join(platform.libc_ver()).strip() or "another C library"
         library = "an older one" if version[1] != "GLIBC_" else have
         return f"{Path(version[3]).name} needs {version[1]}{version[2]}, and this system has {library}"
-    if missing := _MISSING.search(fault):
+    if missing := re.search(_MISSING, fault):
         return f"the library {Path(_first(missing)).name.rstrip(':')} is missing"
-    if symbol := _SYMBOL.search(fault):
+    if symbol := re.search(_SYMBOL, fault):
         return f"its libraries and llama-cpp-python are not of the same version: {_first(symbol)} is missing"
     return fault
 
