@@ -37,12 +37,13 @@ class _Kernels:
         import llama_cpp
 
         from labkit.system.ggml import CPU, InitParams, computing_functions
+        from labkit.system.huge_pages import request_huge_pages
 
         @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp ships no types
         def silence(_level: int, _text: bytes, _user_data: Any) -> None:
             pass
 
-        self._silence, self._seconds = silence, seconds
+        self._silence, self._seconds, self._request_huge_pages = silence, seconds, request_huge_pages
         llama_cpp.llama_log_set(silence, _P(0))
         llama_cpp.llama_backend_init()
         self._no_alloc = InitParams(8 << 20, None, True)
@@ -75,6 +76,8 @@ class _Kernels:
             buffer = self.c["ggml_backend_alloc_ctx_tensors_from_buft"](weights, buffer_type)
             if not buffer:
                 continue
+            if job["huge_pages"]:
+                self._request_huge_pages(sum(map(self.c["ggml_nbytes"], matrices)))
             column = self.c["ggml_new_tensor_2d"](values, _F32, job["n_in"], job["n_columns"])
             # A small operation in between, as in a model, so that the threads have to start again for the next matrix.
             inputs = [self.c["ggml_rms_norm"](values, column, 1e-5) for _ in matrices]

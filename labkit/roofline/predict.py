@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time
 from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
 from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices
 from labkit.system import SystemProfile, cores_left_now, engine_build_or_usual, measure_read_bandwidth
+from labkit.system.huge_pages import LARGE_BYTES
 
 _BEYOND_CACHES = 128 * 2**20  # bytes read before any is read again: more than a laptop's caches hold
 _IN_CACHE = 2**22  # bytes that stay in a cache
@@ -87,10 +89,14 @@ def predict_speed(
     preflight(header, vocabulary=False)
     request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
     build = engine_build_or_usual()
-    chosen = choose_settings(request, facts_of(header), build).flash_attn
+    facts = facts_of(header)
+    settings = choose_settings(request, facts, build)
+    chosen = settings.flash_attn
+    huge = not settings.use_mmap and facts.weights_bytes >= LARGE_BYTES
     layers = model_layers(header)
-    decode = _make_pass(header, layers, depth, 1, n_parallel, flash_attn=chosen)
-    prompt = _make_pass(header, layers, max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1, flash_attn=chosen)
+    make = functools.partial(_make_pass, header, layers, flash_attn=chosen, huge_pages=huge)
+    decode = make(depth, 1, n_parallel)
+    prompt = make(max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1)
     jobs = [*decode.jobs(), *prompt.jobs()]
     times = time_kernels(jobs, threads) if build.version else dict.fromkeys(jobs, 0.0)
     known = None if system is None or system.bandwidth_threads != threads else system.read_bytes_per_second
@@ -137,6 +143,7 @@ class _Pass:
     n_tokens: int
     total_bytes: float
     flash_attn: bool
+    huge_pages: bool  # for the weights
 
     def jobs(self) -> list[Job]:
         found: list[Job] = [job for matrix in self.matrices for job in (self._from_ram(matrix), _in_cache(matrix))]
@@ -146,7 +153,7 @@ class _Pass:
         copies = max(1, round(min(self.total_bytes, _BEYOND_CACHES) / max(matrix.n_bytes, 1)))
         columns = _columns(matrix)
         copies = min(copies, 512) if columns < _MOST_COLUMNS else 1  # with many tokens, reading the weights does not matter
-        return MatrixJob(matrix.type.id, matrix.n_in, matrix.n_out, columns, copies)
+        return MatrixJob(matrix.type.id, matrix.n_in, matrix.n_out, columns, copies, self.huge_pages)
 
     def _attention(self, attention: Attention) -> AttentionJob:
         return AttentionJob(
@@ -172,7 +179,9 @@ class _Pass:
         return tuple(sorted(found, key=lambda part: -part.predicted_s))
 
 
-def _make_pass(header: Header, layers: ModelLayers, depth: int, n_tokens: int, n_seq: int, *, flash_attn: bool) -> _Pass:
+def _make_pass(
+    header: Header, layers: ModelLayers, depth: int, n_tokens: int, n_seq: int, *, flash_attn: bool, huge_pages: bool
+) -> _Pass:
     found = matrices(header, n_tokens * n_seq, n_seq)
     return _Pass(
         matrices=found,
@@ -182,6 +191,7 @@ def _make_pass(header: Header, layers: ModelLayers, depth: int, n_tokens: int, n
         n_tokens=n_tokens * n_seq,
         total_bytes=sum(matrix.n_bytes * matrix.count for matrix in found),
         flash_attn=flash_attn,
+        huge_pages=huge_pages,
     )
 
 
