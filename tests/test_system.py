@@ -18,7 +18,7 @@ import pytest
 
 from labkit import system
 from labkit.errors import ArgumentError, LabkitError
-from labkit.system import build, cores, profile, ram
+from labkit.system import build, cores, load, profile, ram
 from labkit.system.cgroups import MemoryLimit, cpu_quota, memory_limits
 
 V2_MOUNT = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -336,6 +336,20 @@ def test_bandwidth_rejects_zero(wrong: dict[str, int]) -> None:
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+@linux_only
+def test_idle_time_is_that_of_the_allowed_cpus() -> None:
+    """All CPUs together and the first alone: idle and iowait as psutil reads them, before and after."""
+    for cpus in (frozenset(range(os.cpu_count() or 1)), frozenset([0])):
+        before, found, after = _idle_by_psutil(cpus), load._idle_on_linux(cpus), _idle_by_psutil(cpus)
+        rounding_s = 0.02 * len(cpus)
+        assert before - rounding_s <= found <= after + rounding_s
+
+
+def _idle_by_psutil(cpus: frozenset[int]) -> float:
+    times = psutil.cpu_times(percpu=True)
+    return float(sum(times[cpu].idle + times[cpu].iowait for cpu in cpus))
 
 
 def test_busy_cores_are_busy_until_the_block_ends() -> None:
