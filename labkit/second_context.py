@@ -73,7 +73,7 @@ def kept_threads(ctx: Any, n_threads: int) -> Iterator[None]:
     """Let a context compute with the same threads each time; llama.cpp itself starts new ones for every graph.
 
     Next to other programs, a new thread waits until it gets a core, and all others wait for it. Without the functions (on
-    Windows, or with backends that are loaded later), nothing changes.
+    Windows, or with backends that are loaded later) and with OpenMP, which keeps its own threads, nothing changes.
     """
     pointer = ctypes.c_void_p
     try:
