@@ -317,5 +317,5 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Weak: otherwise this function, its module and all that it imported stay until the interpreter's very end (8 ms more).
+    # Weak: otherwise this function, its module and all that it imported stay until the interpreter's very end (4 ms more).
     os.register_at_fork(after_in_child=weakref.proxy(_after_fork))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -85,18 +86,22 @@ def _idle_on_linux(cpus: frozenset[int]) -> float:
 
     The first line is the sum over all CPUs. This runs between two tokens, so it reads no more than it needs.
     """
-    is_all = len(cpus) == os.cpu_count()
+    is_all = len(cpus) == _online_cpus()
     try:
         with _STAT.open("rb", buffering=0) as file:
             lines = [file.read(256)] if is_all else file.read().splitlines()
     except OSError:
         return 0.0
     ticks = 0
-    for line in lines:
-        name, *counts = line.split(None, 6)
-        if is_all or (name[:3] == b"cpu" and name[3:].isdigit() and int(name[3:]) in cpus):
+    for name, *counts in (line.split(None, 6) for line in lines if line.startswith(b"cpu")):
+        if is_all or (name[3:].isdigit() and int(name[3:]) in cpus):
             ticks += int(counts[3]) + int(counts[4])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@functools.lru_cache(maxsize=1)
+def _online_cpus() -> int:
+    return os.sysconf("SC_NPROCESSORS_ONLN")
 
 
 def _idle_elsewhere(cpus: frozenset[int]) -> float:
