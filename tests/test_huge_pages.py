@@ -75,7 +75,7 @@ def test_timed_kernels_have_the_pages_of_the_model() -> None:
 def test_only_weights_that_are_read_are_timed_in_huge_pages(
     use_mmap: bool, expected: set[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The jobs say whether the weights are 64 MiB and more, and read instead of mapped."""
+    """The jobs say whether the weights are read instead of mapped."""
     choose, asked = predict.choose_settings, []
     monkeypatch.setattr(predict, "choose_settings", lambda *given: choose(*given).replace(use_mmap=use_mmap))
     monkeypatch.setattr(predict, "time_kernels", lambda jobs, _: asked.extend(jobs) or dict.fromkeys(jobs, 1.0))

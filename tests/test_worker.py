@@ -54,13 +54,13 @@ def worker() -> Iterator[Worker]:
 
 def _assert_interrupted(call: Callable[[], object], seconds: float) -> None:
     """Repeat a call until the first real Ctrl-C ends it; one that is lost is sent again, but fails the test."""
-    sent: list[float] = []
+    sent: list[int] = []
     over = threading.Event()
 
     def send() -> None:
         over.wait(seconds)
         while not over.is_set():
-            sent.append(seconds)
+            sent.append(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
             over.wait(30.0)  # far longer than on any busy machine
 

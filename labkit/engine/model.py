@@ -306,8 +306,10 @@ def step_of(settings: ModelSettings) -> int:
 @atexit.register
 def _close_all() -> None:
     """End the models' threads. The end of the process frees their memory, in less time, unless it is a device's."""
-    for model in list(_open_models):
-        model._close(model._free if model._devices is not None or engine_build().has_gpu else model._disown)
+    models = list(_open_models)
+    has_gpu = bool(models) and engine_build().has_gpu
+    for model in models:
+        model._close(model._free if has_gpu or model._devices is not None else model._disown)
 
 
 def _after_fork() -> None:

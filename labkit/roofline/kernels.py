@@ -23,7 +23,7 @@ class MatrixJob:
     n_out: int
     n_columns: int  # tokens
     n_copies: int = 1  # matrices to alternate between, so that they are read from RAM or cache as in a model
-    huge_pages: bool = False  # request them, as for a model whose weights are read instead of mapped
+    huge_pages: bool = False  # request them, as for weights that are read instead of mapped; it takes 64 MiB and more
     kind: str = "matrix"
 
 

@@ -20,7 +20,6 @@ from labkit.roofline.kernels import AttentionJob, Job, MatrixJob, SmallJob, time
 from labkit.roofline.records import Limit, SpeedPart, SpeedPrediction
 from labkit.roofline.work import SMALL_PER_LAYER, Attention, Matrix, attentions, matrices
 from labkit.system import SystemProfile, cores_left_now, engine_build_or_usual, measure_read_bandwidth
-from labkit.system.huge_pages import LARGE_BYTES
 
 _BEYOND_CACHES = 128 * 2**20  # bytes read before any is read again: more than a laptop's caches hold
 _IN_CACHE = 2**22  # bytes that stay in a cache
@@ -89,12 +88,9 @@ def predict_speed(
     preflight(header, vocabulary=False)
     request = LoadRequest(n_ctx=_UBATCH, n_threads=threads, flash_attn=flash_attn)
     build = engine_build_or_usual()
-    facts = facts_of(header)
-    settings = choose_settings(request, facts, build)
-    chosen = settings.flash_attn
-    huge = not settings.use_mmap and facts.weights_bytes >= LARGE_BYTES
+    settings = choose_settings(request, facts_of(header), build)
     layers = model_layers(header)
-    make = functools.partial(_make_pass, header, layers, flash_attn=chosen, huge_pages=huge)
+    make = functools.partial(_make_pass, header, layers, flash_attn=settings.flash_attn, huge_pages=not settings.use_mmap)
     decode = make(depth, 1, n_parallel)
     prompt = make(max(n_prompt - _UBATCH, 0) // 2, min(n_prompt, _UBATCH), 1)
     jobs = [*decode.jobs(), *prompt.jobs()]
@@ -117,7 +113,7 @@ def predict_speed(
         n_parallel=n_parallel,
         depth=depth,
         n_prompt=n_prompt,
-        flash_attn=chosen,
+        flash_attn=settings.flash_attn,
         parts=parts,
         prompt_parts=prompt_parts,
         assumptions=_assumptions(header, layers, bandwidth_given=known is not None, timed=bool(build.version)),
