@@ -19,7 +19,9 @@ A step is one ``llama_decode``: one token (decode), one token of each sequence (
    slower than the current one is now has to wait.
 3. Each failed trial of a count doubles the time until its next one, and trials that fail use at most `TRIAL_SHARE` of all
    steps.
-4. Steps of `_SLOW_STEP_S` and more, such as pieces of a prompt, are too long to follow programs that come and go. For these,
+4. A step with all threads that takes as long as usual is only counted (`Phase.pass_over`): nothing is to be decided, and
+   Python code that runs once in ten milliseconds is slow. Other programs are looked for every 0.15 s.
+5. Steps of `_SLOW_STEP_S` and more, such as pieces of a prompt, are too long to follow programs that come and go. For these,
    the time of a step with all of its cores, the time without one of them, and the mean number of free cores give the time to
    expect of each count (`Phase.outlook`).
 """
@@ -48,6 +50,7 @@ _SHORT_S, _LONG_S = 0.002, 0.1  # steps that are tried four at a time, and one a
 _STEP_S, _MOST = 0.03, 8.0  # a longer step counts as several, up to this many: what other programs do has its own pace
 _BURST_S = 0.6  # a long step waits for a burst of another program rather than lose what it has computed
 _SLOW_STEP_S = 0.15  # as long as other programs may compute or pause
+_PASS_S = 0.15  # for this long, steps that are as usual are only counted
 _SURE = 0.8  # times the time to expect of such a step: reason enough to change the count
 _MEMORY_S, _MOST_WEIGHT = 2.0, 0.25  # the mean number of free cores: its time, and the most that one step changes it
 _WORTH = 0.4  # of a core more: perhaps worth a thread, if another program needs it only now and then
@@ -75,6 +78,7 @@ class Phase:
         self._mean_free: float | None = None  # cores, over some seconds
         self._recent = 0.0  # seconds per unit lately, with the current count
         self._step_s = 0.0  # seconds of the last step
+        self._n_passed, self._passed_s = 0, 0.0  # steps that were only counted since then
         self._since_change = 0
         self._patience = [_PATIENCE] * (n_max + 1)
         self._left = [_FIRST] * (n_max + 1)
@@ -111,14 +115,30 @@ class Phase:
         """Return the usual seconds per unit of a count that was not used yet, judged by the other counts; 0 is unknown."""
         return min((usual * max(1.0, k / n) for k, usual in enumerate(self.usual) if usual), default=0.0)
 
+    def pass_over(self, units: float, seconds: float) -> bool:
+        """Return whether the chosen step needs no decision, and is only counted; if not, it is one to `record`."""
+        if (
+            self._trial
+            or self._mean_free is None
+            or self.n_threads < self.n_max
+            or seconds > WORSE * self.usual[self.n_threads] * units
+            or self._passed_s + seconds > _PASS_S
+            or self._since_change < _SETTLED
+        ):
+            return False
+        self._n_passed += 1
+        self._passed_s += seconds
+        return True
+
     def record(self, units: float, seconds: float, *, free: float | None = None, ended: bool = False) -> int:
         """Record the seconds of the chosen step, and its work in units; return the change of the number of threads.
 
         ``free`` are the cores that are idle or used by this process, if known; ``ended``: the step was ended at its limit.
         The change is less than 0 after contention, and more after a successful trial.
         """
-        self.n_steps += 1
-        self._credit = min(self._credit + TRIAL_SHARE, _MAX_CREDIT)
+        n_steps = 1 + self._n_passed
+        self.n_steps += n_steps
+        self._credit = min(self._credit + TRIAL_SHARE * n_steps, _MAX_CREDIT)
         before = self.n_threads
         self._step_s, unit_s = seconds, seconds / units
         if free is not None:
@@ -130,6 +150,7 @@ class Phase:
         else:
             self._note(unit_s)
             self._consider(free)
+        self._n_passed, self._passed_s = 0, 0.0
         return self.n_threads - before
 
     def move(self, n_threads: int, *, because_of_others: bool = False) -> None:
@@ -140,6 +161,7 @@ class Phase:
             self.lowered_from = 0
         self.n_threads, self._trial = n_threads, 0
         self._recent, self._since_change = 0.0, 0
+        self._n_passed, self._passed_s = 0, 0.0
 
     def expect(self, n_threads: int) -> None:
         """Try a number of threads at the next opportunity."""
@@ -158,7 +180,7 @@ class Phase:
             done = 1 / unit_s - (1 - missing) / alone  # units per second in the time with a core missing, times its share
             short_s = min(max(alone, missing / done if done > 0 else math.inf), 2 * SLOW * alone)
             self._short[n] += (short_s - short) * (missing / 2 if short else 1.0)
-        self.expect_free(free, min(_MOST_WEIGHT, self._step_s / _MEMORY_S))
+        self.expect_free(free, min(_MOST_WEIGHT, (self._step_s + self._passed_s) / _MEMORY_S))
 
     def expect_free(self, free: float, weight: float = 1 / 3) -> None:
         """Update the mean number of free cores."""
@@ -186,7 +208,7 @@ class Phase:
 
     def _note(self, unit_s: float) -> None:
         n = self.n_threads
-        self._since_change += 1
+        self._since_change += 1 + self._n_passed
         self._recent = unit_s if not self._recent else self._recent + (unit_s - self._recent) / 4
         usual = self.usual[n]
         self.usual[n] = self._recent if not usual or self._recent < usual else usual + (self._recent - usual) / 128
@@ -213,7 +235,8 @@ class Phase:
             if outlook > 1:
                 continue
             pace = min(pace, 1.0) if outlook else pace
-            self._left[m] -= pace * (length if pace == _PROMPTED or (pace == 1.0 and m > self.n_threads) else 1.0)
+            counted = length if pace == _PROMPTED or (pace == 1.0 and m > self.n_threads) else 1.0
+            self._left[m] -= pace * counted + min(pace, 1.0) * self._n_passed
             needed = self._trial_steps() + (0 if pace == _PROMPTED or m not in self._tested else _RESERVE)
             if self._left[m] <= 0 and self._credit >= needed and (self._since_change > 2 or self._step_s > _LONG_S):
                 self._tested.add(m)

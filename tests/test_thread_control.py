@@ -78,7 +78,8 @@ def generate(machine: Machine, n_tokens: int, phase: Phase) -> list[int]:
         ended = machine.watchdog and seconds > limit
         seconds = limit + 0.002 if ended else seconds
         machine.now += seconds
-        phase.record(1, seconds, free=machine.free(n), ended=ended)
+        if ended or not phase.pass_over(1, seconds):
+            phase.record(1, seconds, free=machine.free(n), ended=ended)
         if not ended:
             used.append(n)
     return used
@@ -125,7 +126,8 @@ def step(machine: Machine, control: ThreadController, phase: Phase, units: int, 
         seconds, limit = machine.step_s(n, work), phase.limit_s(units)
         ended = seconds > limit
         machine.now += min(seconds, limit)
-        control.record(phase, units, min(seconds, limit), free=machine.free(n), ended=ended)
+        if ended or not phase.pass_over(units, seconds):
+            control.record(phase, units, min(seconds, limit), free=machine.free(n), ended=ended)
 
 
 @pytest.mark.parametrize("one_thread_s", [0.017, 0.112])
@@ -243,6 +245,25 @@ def test_controller_answers_a_busy_core_within_ten_tokens(penalty: float) -> Non
     assert set(generate(machine, 300, phase)[20:]) == {1}
     machine.busy = lambda t: 0.0
     assert generate(machine, 10, phase)[-1] == 2
+
+
+@pytest.mark.parametrize("busy", [0.0, 1.0])
+@pytest.mark.parametrize("sensor", [True, False])
+def test_steps_as_usual_are_only_counted(busy: float, sensor: bool) -> None:
+    """Most steps on an idle machine need no decision; a slower one does, and each one with fewer threads, or blind."""
+    machine, passed = Machine(busy=lambda t: busy, sensor=sensor), 0
+    phase = new_phase(machine)
+    for _ in range(400):
+        n = phase.choose()
+        seconds = machine.step_s(n)
+        machine.now += seconds
+        if phase.pass_over(1, seconds):
+            passed += 1
+        else:
+            phase.record(1, seconds, free=machine.free(n), ended=seconds > phase.limit_s(1))
+    assert passed > 300 if sensor and not busy else passed == 0
+    assert 385 <= phase.n_steps <= 400
+    assert not phase.pass_over(1, 1.5 * phase.usual[phase.n_threads])
 
 
 def test_suspended_laptop_costs_one_step() -> None:

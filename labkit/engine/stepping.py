@@ -277,7 +277,7 @@ class Stepper:
             again = ended and status == _ABORTED and not self.job.cancelled
             if not again:
                 _check(status)
-            if n_threads == chosen:
+            if n_threads == chosen and (again or not phase.pass_over(work, seconds)):
                 before = phase.n_threads
                 control.record(phase, work, seconds, free=_cores.free(), ended=again)
                 if phase.n_threads < before:
