@@ -32,6 +32,7 @@ from labkit.grading.sandbox.limits import processes_below
 from labkit.grading.sandbox.start import BOOT, end_leftovers
 from labkit.grading.score import ExerciseGrade
 from labkit.grading.submissions import find_submissions
+from tests import broken_engine as broken
 from tests.grading import LIMITS, NAME, STUB, cell, handed_in, source_notebook, why_no_sandbox, write, write_source
 
 needs_sandbox = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox() or "sandbox works")
@@ -290,6 +291,29 @@ def test_engine_is_not_tried_again_in_every_sandbox() -> None:
         result = kernel.execute(code, 30)
     assert (result.status, result.message) == ("ok", "")
     assert "lib" in result.output
+
+
+@needs_sandbox
+def test_sandbox_has_the_engine_that_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLAMA_CPP_LIB_PATH holds in the sandbox, which sees the libraries and nothing else of that folder."""
+    folder = broken.copy_libraries(tmp_path / "my libraries")  # links, and one file
+    (folder / "libllama.so").unlink()
+    shutil.copy(broken.LIBRARIES / "libllama.so", folder)
+    (folder / "solutions.txt").write_text("42")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", "my libraries")
+    code = (
+        "import os\nfrom labkit.system import engine_library as e\ne._try = lambda: 'tried again'\n"
+        "e.load_engine()\nprint(e.check_engine())\nprint(*os.listdir(e.check_engine()))\n"
+        "print(f'{e.check_engine()}/libllama.so\\n' in open('/proc/self/maps').read())"
+    )
+    with Kernel(LIMITS) as kernel:
+        result = kernel.execute(code, 30)
+    assert (result.status, result.message) == ("ok", "")
+    found, names, loaded = result.output.splitlines()
+    assert found == str(folder)
+    assert {"libllama.so"} <= set(names.split()) <= {file.name for file in broken.LIBRARIES.iterdir()}
+    assert loaded == "True"
 
 
 @needs_sandbox

@@ -105,8 +105,21 @@ def trial_record(host: str) -> dict[str, str]:
 
 def library_folder() -> Path:
     """Return the folder that llama-cpp-python loads its libraries from."""
-    _use_absolute_path()
-    return Path(os.environ.get(VARIABLE) or _package() / "lib")
+    return given_folder() or _package() / "lib"
+
+
+def given_folder() -> Path | None:
+    """Return the folder of ``LLAMA_CPP_LIB_PATH``; None if it is not set.
+
+    It is made absolute in the environment, so that it means the same in each process: it can be in a home folder as ``~``,
+    relative, or empty.
+    """
+    given = os.environ.get(VARIABLE, "")
+    if not given.strip():
+        os.environ.pop(VARIABLE, None)
+        return None
+    os.environ[VARIABLE] = os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111 - links stay, ~nobody too
+    return Path(os.environ[VARIABLE])
 
 
 @functools.lru_cache(maxsize=64)
@@ -138,15 +151,6 @@ def _library() -> Path | None:
     except EngineError:
         return None
     return None if file is None or wrong_with(file) else file
-
-
-def _use_absolute_path() -> None:
-    """Let ``LLAMA_CPP_LIB_PATH`` mean the same in each process: a home folder as ``~``, a relative folder, or empty."""
-    given = os.environ.get(VARIABLE)
-    if given is not None:
-        os.environ[VARIABLE] = os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111 - links stay, ~nobody too
-        if not given.strip():
-            del os.environ[VARIABLE]
 
 
 def _package() -> Path:

@@ -8,6 +8,10 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from labkit.prebuilt import VARIABLE
+from labkit.system.engine_library import given_folder
+from labkit.system.library_file import library_files
+
 HOST = "sandbox"
 HOME = "/tmp/home"  # noqa: S108  # in the sandbox's own file system
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -29,16 +33,18 @@ def file_options(hidden: Sequence[Path], file_bytes: int) -> list[str]:
 
     ``hidden`` folders are hidden although a parent is visible.
     """
-    folders = _visible_folders()
+    folders, libraries = _visible_folders(), _given_libraries()
+    paths = [*folders, *dict.fromkeys(file.resolve() for file in libraries)]
     options = ["--perms", "1777", "--size", str(file_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # the sandbox's
-    for path in dict.fromkeys(parent for folder in folders for parent in reversed(folder.parents)):
-        if path not in folders and path.as_posix() not in ("/", "/tmp"):  # noqa: S108
+    for path in dict.fromkeys(parent for shown in (*paths, *libraries) for parent in reversed(shown.parents)):
+        if path not in paths and path.as_posix() not in ("/", "/tmp"):  # noqa: S108
             options += ["--perms", "0755", "--dir", str(path)]
-    options += [text for path in folders for text in ("--ro-bind", str(path), str(path))]
+    options += [text for path in paths for text in ("--ro-bind", str(path), str(path))]
+    options += [text for file in libraries if file not in paths for text in ("--symlink", str(file.resolve()), str(file))]
     small = ("--size", str(max(file_bytes // 4, 4096)), "--tmpfs")
     options += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *small, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     for path in (item.resolve() for item in hidden):
-        if path.is_dir() and any(path.is_relative_to(folder.resolve()) for folder in folders):
+        if path.is_dir() and any(path.is_relative_to(shown.resolve()) for shown in paths):
             options += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
     for name, value in environment(HOME).items():
         options += ["--setenv", name, value]
@@ -52,8 +58,16 @@ def _visible_folders() -> list[Path]:
     return [path for path in dict.fromkeys(paths) if path.exists()]
 
 
+def _given_libraries() -> list[Path]:
+    """Return the libraries of llama.cpp that the user has chosen, if they are not in a readable folder."""
+    given = given_folder()
+    is_readable = given is None or any(given.is_relative_to(folder) for folder in _visible_folders())
+    return [] if given is None or is_readable else library_files(given)
+
+
 def environment(home: str) -> dict[str, str]:
     """Return the complete environment of the sandbox."""
+    given = given_folder()
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "HOME": home,
@@ -66,5 +80,6 @@ def environment(home: str) -> dict[str, str]:
         "TERM": "dumb",
         "USER": "student",
         "LOGNAME": "student",
+        **({VARIABLE: str(given)} if given else {}),
         **{name: os.environ[name] for name in _KEPT if name in os.environ},
     }

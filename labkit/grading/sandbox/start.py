@@ -151,7 +151,6 @@ def start_sandboxed(
     return SandboxedProcess(process, first, Path(f"/proc/{first}/root{place}/socket"))
 
 
-@functools.cache
 def _engine_record() -> dict[str, str]:
     """Return the cache file for the sandbox, so that not every notebook tries llama.cpp in a subprocess first."""
     return {f"cache/{name}": text for name, text in trial_record(HOST).items()}
