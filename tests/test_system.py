@@ -453,3 +453,18 @@ def test_slow_cores_count_if_a_process_may_use_no_others(tmp_path: Path, monkeyp
     files = {f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity": f"{414 if cpu < 4 else 1024}\n" for cpu in range(8)}
     root = write_files(tmp_path, {**siblings("0-1", "2-3", *"4567"), **files})
     assert system.performance_cores_available(root) == 2
+
+
+@pytest.mark.parametrize(
+    ("running", "fewest", "n_looks"),
+    [([1], 1, 1), ([3, 2, 1, 2], 1, 3), ([2, 3, 2, 4, 2, 1], 2, 5), ([2, 0], 0, 2)],
+    ids=["idle", "a short service", "a busy program", "a container without its own threads"],
+)
+def test_running_threads_are_the_least_of_some_looks(
+    running: list[int], fewest: int, n_looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an idle machine one look is enough; a service that runs for a moment is not a busy program."""
+    looks = iter(running)
+    monkeypatch.setattr(load, "read_text", lambda path: f"0.10 0.20 0.30 {next(looks)}/300 4242\n")
+    assert load._running_threads() == fewest
+    assert len(running) - len(list(looks)) == n_looks

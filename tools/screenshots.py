@@ -2,7 +2,9 @@
 
 Needs Chromium (``apt-get install chromium``, or its path in the environment variable CHROMIUM)::
 
-    uv run tools/screenshots.py
+    uv run tools/screenshots.py [NAME ...]
+
+Without names, of all. Those that measure ("threads", "serving", "playground") need an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ OPTIONS = {
 
 def main() -> int:
     """Open each explorer in a separate notebook, prepare it, and take its screenshot."""
+    names = sys.argv[1:] or list(EXPLORERS)
+    if unknown := set(names) - set(EXPLORERS):
+        print(f"no explorer {', '.join(sorted(unknown))}: choose from {', '.join(EXPLORERS)}", file=sys.stderr)
+        return 1
     executable = find_chromium()
     if executable is None:
         print("needs chromium: install it, or set the environment variable CHROMIUM to its path", file=sys.stderr)
@@ -49,7 +55,7 @@ def main() -> int:
         open_browser(executable) as browser,
         open_lab(browser, Path(folder)) as lab,
     ):
-        for name in EXPLORERS:
+        for name in names:
             code = f"labkit.explore({name!r}, model{OPTIONS.get(name, '')})"
             with lab.notebook("import labkit\nmodel = labkit.load_model(n_ctx=2048)", code, width=1000) as notebook:
                 explorer = notebook.explorer(TITLES[name])

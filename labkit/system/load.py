@@ -14,6 +14,7 @@ from labkit.system.cores import allowed_cpus, physical_cores_available
 
 _NEARLY = 0.3  # of a core may be in use by others, and it counts as free
 _YOUNG_S = 0.3  # a sample no older than this says how the machine is now
+_LOOKS = 5  # at the number of runnable threads
 _STAT = Path("/proc/stat")
 _INTERVAL_S = 0.05  # Linux counts in ticks of 10 ms: shorter intervals would measure mostly rounding
 
@@ -52,7 +53,7 @@ class CpuLoad:
         """Return the free cores at this moment, and begin a new sample; None where the system does not report them.
 
         An old sample is the mean of a long time, in which other programs may have come and gone. Then Linux's number of
-        runnable threads is used, the least of three looks within 2 ms.
+        runnable threads is used.
         """
         if time.monotonic() - self._at_s < _YOUNG_S:
             return self.free_cores()
@@ -64,14 +65,18 @@ class CpuLoad:
 
 
 def _running_threads() -> int | None:
-    """Return the threads that run or could run now, this one included (proc_loadavg(5), the fourth field)."""
-    counts = []
-    for _ in range(3):
+    """Return the threads that run or could run now, this one included (proc_loadavg(5), the fourth field).
+
+    The least of some looks, because services often run for less than a millisecond; one is enough if nothing else runs.
+    """
+    counts: list[int] = []
+    while not counts or (min(counts) > 1 and len(counts) < _LOOKS):
+        if counts:
+            time.sleep(0.001)
         words = read_text(Path("/proc/loadavg")).split()
         if len(words) < 4:
             return None
         counts.append(int(words[3].partition("/")[0]))
-        time.sleep(0.001)
     return min(counts)
 
 
