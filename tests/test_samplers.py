@@ -110,11 +110,12 @@ def test_texts_follow_the_formulas(model: labkit.Model, options: dict[str, Any])
     Each token comes from the logits of a prompt, because a text's own logits differ by rounding, and so what exceeds a
     threshold: by how much depends on the processor.
     """
-    text, chosen = PROMPT, []
+    tokenizer, text, chosen = model.native.tokenizer, PROMPT, []
     for _ in range(4):
         chosen.append(_generated(model, text, 1, **options)[0])
         assert chosen[-1] == _expected(model, options, text)
-        text += model.native.tokenizer.piece(chosen[-1]).decode()
+        text += tokenizer.piece(chosen[-1]).decode()
+        assert tokenizer.prompt_tokens(text) == [*tokenizer.prompt_tokens(PROMPT), *chosen]
     assert chosen != _generated(model, PROMPT, 4)  # the option has an effect
     if not {"typical_p", "xtc_probability"} & set(options):
         assert chosen == _generated(model, PROMPT, 4, **options)  # generated tokens count, too

@@ -33,18 +33,19 @@ def file_options(hidden: Sequence[Path], file_bytes: int) -> list[str]:
 
     ``hidden`` folders are hidden although a parent is visible.
     """
-    folders, libraries = _visible_folders(), _given_libraries()
-    paths = [*folders, *dict.fromkeys(file.resolve() for file in libraries)]
+    folders = _visible_folders()
+    libraries = {file: file.resolve() for file in _given_libraries(folders)}
+    paths = [*folders, *dict.fromkeys(libraries.values())]
     options = ["--perms", "1777", "--size", str(file_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # the sandbox's
     for path in dict.fromkeys(parent for shown in (*paths, *libraries) for parent in reversed(shown.parents)):
         if path not in paths and path.as_posix() not in ("/", "/tmp"):  # noqa: S108
             options += ["--perms", "0755", "--dir", str(path)]
     options += [text for path in paths for text in ("--ro-bind", str(path), str(path))]
-    options += [text for file in libraries if file not in paths for text in ("--symlink", str(file.resolve()), str(file))]
+    options += [text for file, real in libraries.items() if file != real for text in ("--symlink", str(real), str(file))]
     small = ("--size", str(max(file_bytes // 4, 4096)), "--tmpfs")
     options += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *small, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     for path in (item.resolve() for item in hidden):
-        if path.is_dir() and any(path.is_relative_to(shown.resolve()) for shown in paths):
+        if path.is_dir() and any(path.is_relative_to(folder.resolve()) for folder in folders):
             options += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
     for name, value in environment(HOME).items():
         options += ["--setenv", name, value]
@@ -58,11 +59,12 @@ def _visible_folders() -> list[Path]:
     return [path for path in dict.fromkeys(paths) if path.exists()]
 
 
-def _given_libraries() -> list[Path]:
-    """Return the libraries of llama.cpp that the user has chosen, if they are not in a readable folder."""
+def _given_libraries(folders: Sequence[Path]) -> list[Path]:
+    """Return the libraries of llama.cpp that the user has chosen, unless they are in one of these folders."""
     given = given_folder()
-    is_readable = given is None or any(given.is_relative_to(folder) for folder in _visible_folders())
-    return [] if given is None or is_readable else library_files(given)
+    if given is None or any(given.is_relative_to(folder) for folder in folders):
+        return []
+    return library_files(given)
 
 
 def environment(home: str) -> dict[str, str]:
